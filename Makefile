@@ -1,0 +1,31 @@
+# `make demo` and `make test` are all the set-up a fresh machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint streams clean
+
+demo: .venv/installed
+	$(BIN)/python -m moec_zarr.demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+# Writes the frozen streams in tests/streams anew; only for a new feature of the format.
+streams: .venv/installed
+	$(BIN)/python -m tests.freeze_streams
+
+# torch comes first and pinned: left to the resolver, it would be the newest build with all of CUDA.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install torch==2.13.0
+	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
