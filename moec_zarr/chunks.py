@@ -1,0 +1,122 @@
+"""Chunk shapes: which part of an array one model describes.
+
+A stream costs a fixed few hundred bytes before its model says anything, so a chunk has to be large
+for its ratio: at 1000x a megabyte leaves 1 kB. It also has to be decoded as a whole tile by tile
+and fitted in memory, so it should not be larger than tens of megabytes. Between the two,
+correlation decides: a model gains from every axis it sees along its whole length, and in a stack
+of fields the slowest axis (time) is the one to be read, appended and written in parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.settings import Settings
+
+__all__ = ["LEAST_BYTES", "choose_chunks"]
+
+LEAST_BYTES = 300
+"""Bytes of a stream below which a model says next to nothing of its chunk."""
+
+_GOOD_BYTES = 2048  # a target per chunk; equal pieces are at worst half of it, about 1 kB
+_LEAST_EXTENT = 8  # voxels an axis keeps while another one can still be split
+
+
+def choose_chunks(
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    settings: Settings,
+    align: Sequence[int | Sequence[int]] | None = None,
+    target_bytes: int = 2**25,
+) -> tuple[int, ...]:
+    """Choose the chunk shape in which an array is best compressed.
+
+    The whole array where it fits in `target_bytes`. Otherwise axes are split in order, the slowest
+    first, each into about equal pieces of at least 8 voxels, and only as far as needed: with time
+    in front, spatial axes stay whole. Where the ratio would leave a chunk less than 1 kB, chunks
+    become larger than `target_bytes`.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the array, in voxels.
+    dtype : dtype_like
+        Dtype of the array; only its size counts.
+    settings : Settings
+        The target; a ``ratio`` sets the least size of a chunk.
+    align : sequence of int, or sequence of sequences of int, optional
+        Blocks in which the array is going to be written: a block shape, or the sizes of the blocks
+        along each axis as in ``dask.array.Array.chunks``. Every boundary between blocks then lies
+        on a boundary between chunks, so that no two blocks write to the same chunk.
+    target_bytes : int
+        Bytes of a chunk before compression, at most where the ratio and `align` allow it.
+
+    Returns
+    -------
+    tuple of int
+        Chunk shape, in voxels; 1 along an axis without voxels.
+
+    Raises
+    ------
+    BudgetError
+        If `align` allows only chunks to which the ratio leaves less than 300 bytes, while larger
+        blocks would do.
+    MoECError
+        If `align` does not describe blocks of an array of this shape.
+    """
+    shape = tuple(shape)
+    itemsize = np.dtype(dtype).itemsize
+    ratio = settings.ratio or 1.0
+    target = max(target_bytes, math.ceil(_GOOD_BYTES * ratio))
+    steps = [0] * len(shape) if align is None else _steps(shape, align)
+    # Only divisors of the step between blocks are allowed along an axis; all of it where it is 0.
+    chunk = [step or max(length, 1) for length, step in zip(shape, steps, strict=True)]
+    for least in (_LEAST_EXTENT, 1):
+        for axis, (length, step) in enumerate(zip(shape, steps, strict=True)):
+            whole = chunk[axis]
+            room = max(target * whole // (math.prod(chunk) * itemsize), least)
+            if room < whole:
+                extent = _divisor(step, room) if step else math.ceil(length / math.ceil(length / room))
+                chunk[axis] = extent if extent >= least else whole
+    if align is not None and _too_small(chunk, itemsize, ratio):
+        free = choose_chunks(shape, dtype, settings, target_bytes=target_bytes)
+        if not _too_small(free, itemsize, ratio):
+            raise BudgetError(
+                f"blocks that only chunks of shape {tuple(chunk)} fit leave {settings.ratio:g}x "
+                f"{math.prod(chunk) * itemsize / ratio:.0f} bytes a chunk, at least {LEAST_BYTES} are "
+                f"needed; rechunk to {free}, or ask for a lower ratio"
+            )
+    return tuple(chunk)
+
+
+def _too_small(chunk: Sequence[int], itemsize: int, ratio: float) -> bool:
+    return math.prod(chunk) * itemsize < LEAST_BYTES * ratio
+
+
+def _divisor(step: int, room: int) -> int:
+    """The largest divisor of `step` that is at most `room`."""
+    return next(extent for extent in range(room, 0, -1) if step % extent == 0)
+
+
+def _steps(shape: tuple[int, ...], align: Sequence[int | Sequence[int]]) -> list[int]:
+    """For each axis the number of which every block boundary is a multiple; 0 with one block."""
+    if len(align) != len(shape):
+        raise MoECError(f"blocks must have the {len(shape)} axes of the array, got {tuple(align)!r}")
+    steps = []
+    for length, blocks in zip(shape, align, strict=True):
+        if isinstance(blocks, int):
+            if blocks < 1:
+                raise MoECError(f"a block has at least one voxel along each axis, got {tuple(align)!r}")
+            steps.append(blocks if blocks < length else 0)
+        else:
+            if sum(blocks) != length:
+                raise MoECError(
+                    f"blocks along an axis of {length} voxels add up to it, got {tuple(blocks)!r}"
+                )
+            steps.append(math.gcd(*[block for block in blocks if block][:-1]))
+    return steps
