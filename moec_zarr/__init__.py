@@ -1,0 +1,53 @@
+"""Zarr arrays whose chunks are stored as the coded weights of small neural networks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from moec_zarr.adapter_numcodecs import MoECCodec
+from moec_zarr.adapter_xarray import encoding
+from moec_zarr.adapter_zarr import MoECSerializer, open  # noqa: A004
+from moec_zarr.config import config
+from moec_zarr.errors import (
+    BudgetError,
+    CorruptStreamError,
+    MoECError,
+    UnsupportedArrayError,
+    UnsupportedVersionError,
+)
+
+if TYPE_CHECKING:
+    from moec_zarr.report import compare, inspect
+
+__all__ = [
+    "BudgetError",
+    "CorruptStreamError",
+    "MoECCodec",
+    "MoECError",
+    "MoECSerializer",
+    "UnsupportedArrayError",
+    "UnsupportedVersionError",
+    "__version__",
+    "compare",
+    "config",
+    "encoding",
+    "inspect",
+    "open",
+]
+
+__version__ = version("moec_zarr")
+
+_LAZY = {"compare": "moec_zarr.report", "inspect": "moec_zarr.report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reading and writing never needs when it is first asked for (PEP 562)."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
