@@ -71,8 +71,7 @@ def choose_chunks(
     """
     shape = tuple(shape)
     itemsize = np.dtype(dtype).itemsize
-    ratio = settings.ratio or 1.0
-    target = max(target_bytes, math.ceil(_GOOD_BYTES * ratio))
+    target = max(target_bytes, math.ceil(_GOOD_BYTES * (settings.ratio or 0)))
     steps = [0] * len(shape) if align is None else _steps(shape, align)
     # Only divisors of the step between blocks are allowed along an axis; all of it where it is 0.
     chunk = [step or max(length, 1) for length, step in zip(shape, steps, strict=True)]
@@ -83,19 +82,16 @@ def choose_chunks(
             if room < whole:
                 extent = _divisor(step, room) if step else math.ceil(length / math.ceil(length / room))
                 chunk[axis] = extent if extent >= least else whole
-    if align is not None and _too_small(chunk, itemsize, ratio):
+    if align is not None and settings.ratio is not None:
         free = choose_chunks(shape, dtype, settings, target_bytes=target_bytes)
-        if not _too_small(free, itemsize, ratio):
+        left, possible = (math.prod(each) * itemsize / settings.ratio for each in (chunk, free))
+        if left < LEAST_BYTES <= possible:
             raise BudgetError(
-                f"blocks that only chunks of shape {tuple(chunk)} fit leave {settings.ratio:g}x "
-                f"{math.prod(chunk) * itemsize / ratio:.0f} bytes a chunk, at least {LEAST_BYTES} are "
-                f"needed; rechunk to {free}, or ask for a lower ratio"
+                f"the blocks allow chunks of shape {tuple(chunk)} at most, to which {settings.ratio:g}x "
+                f"leaves {left:.0f} bytes; at least {LEAST_BYTES} are needed: rechunk to {free}, or ask "
+                "for a lower ratio"
             )
     return tuple(chunk)
-
-
-def _too_small(chunk: Sequence[int], itemsize: int, ratio: float) -> bool:
-    return math.prod(chunk) * itemsize < LEAST_BYTES * ratio
 
 
 def _divisor(step: int, room: int) -> int:
