@@ -233,27 +233,33 @@ def open(  # noqa: A001  # the namesake of zarr.open
                 path=path,
                 zarr_format=zarr_format,
                 storage_options=storage_options,
-                config=config,
             )
         except FileNotFoundError:
             if mode in ("r", "r+"):
                 raise
         else:
-            return _as_asked(
+            if isinstance(array, zarr.Group):
+                raise MoECError("the store holds a group, not an array; give path=, or use zarr.open_group")
+            _check_stored(
                 array,
                 shape=shape,
                 chunks=chunks and tuple(chunks),
                 dtype=dtype and np.dtype(dtype),
                 compressor=compressor,
             )
+            return array if config is None else array.with_config(config)
     if shape is None or dtype is None or compressor is None:
         raise MoECError(
             "to create an array, give shape=, dtype= and compressor=, such as "
             f"compressor=MoECCodec(ratio=1000); got {shape=}, {dtype=}, {compressor=}"
         )
     dtype = check_dtype(dtype)
-    if chunks is None:
-        chunks = choose_chunks(shape, dtype, compressor.settings, align=kwargs.get("shards"))
+    shards = kwargs.get("shards")
+    if chunks is None and isinstance(shards, Sequence):
+        # An array of two shards along each axis: then a chunk divides a shard along each of them.
+        chunks = choose_chunks([2 * extent for extent in shards], dtype, compressor.settings, align=shards)
+    elif chunks is None:
+        chunks = choose_chunks(shape, dtype, compressor.settings)
     zarr_format = zarr_format or zarr.config.get("default_zarr_format")
     codecs: dict[str, Any] = (
         {"compressors": compressor}
@@ -275,10 +281,8 @@ def open(  # noqa: A001  # the namesake of zarr.open
     )
 
 
-def _as_asked(array: zarr.Array[Any] | zarr.Group, **asked: Any) -> zarr.Array[Any]:
-    """`array`, where nothing that was `asked` for contradicts it."""
-    if isinstance(array, zarr.Group):
-        raise MoECError("the store holds a group, not an array; give path=, or use zarr.open_group")
+def _check_stored(array: zarr.Array[Any], **asked: Any) -> None:
+    """Refuse whatever was `asked` for and contradicts `array`."""
     for name, value in asked.items():
         if value is None:
             continue
@@ -288,7 +292,6 @@ def _as_asked(array: zarr.Array[Any] | zarr.Group, **asked: Any) -> zarr.Array[A
                 f"the array exists with {name} {stored!r}, got {value!r}; leave {name}= out to open it as "
                 'it is, or give mode="w" to replace it'
             )
-    return array
 
 
 def _compressor(array: zarr.Array[Any]) -> MoECCodec | None:
