@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+from fields import psnr, smooth
+
+import moec_zarr
+from moec_zarr import BudgetError, MoECCodec, MoECError, MoECSerializer, UnsupportedArrayError
+
+xr = pytest.importorskip("xarray")
+
+CODEC = MoECCodec(ratio=20, effort="fast")
+SHAPE = (16, 24, 32)
+DIMS = ("time", "lat", "lon")
+
+
+def coordinates(times=SHAPE[0]):
+    return {
+        "time": np.datetime64("2026-01-01", "ns") + np.arange(times) * np.timedelta64(1, "h"),
+        "lat": np.linspace(-60, 60, SHAPE[1]),
+        "lon": np.linspace(0, 31, SHAPE[2]),
+    }
+
+
+@pytest.fixture
+def ds():
+    """A dataset with a field and all that is not to be compressed."""
+    data = smooth(SHAPE)
+    data[2:4, 3:6, 5:9] = np.nan
+    flags = (smooth(SHAPE) > 50).astype("i1")
+    return xr.Dataset(
+        {
+            "temperature": (DIMS, data, {"units": "K"}),
+            "quality": (DIMS, flags, {"flag_values": [0, 1], "flag_meanings": "bad good"}),
+            "land": (DIMS, flags.astype(bool)),
+            "observed": (DIMS, smooth(SHAPE, "i8"), {"units": "seconds since 1970-01-01"}),
+            "forecast": (DIMS, smooth(SHAPE, "i8").astype("m8[s]").astype("m8[ns]")),
+            "station": ("lat", np.array([f"s{i}" for i in range(SHAPE[1])])),
+            "area": ("lat", np.cos(np.linspace(-1, 1, SHAPE[1]))),
+        },
+        coords={**coordinates(), "height": (("lat", "lon"), smooth(SHAPE[1:]))},
+    )
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")
+def test_only_fields_are_compressed(ds, tmp_path, zarr_format):
+    entries = moec_zarr.encoding(ds, CODEC, zarr_format=zarr_format)
+    assert list(entries) == ["temperature"]
+    decoding = {"decode_timedelta": True}
+    stored = ds.drop_vars("station")
+    stored.to_zarr(tmp_path, zarr_format=zarr_format, encoding=entries, consolidated=False)
+    again = xr.open_zarr(tmp_path, zarr_format=zarr_format, consolidated=False, **decoding).load()
+    xr.testing.assert_identical(again.drop_vars("temperature"), xr.decode_cf(stored).drop_vars("temperature"))
+    field = ds.temperature.values
+    assert again.temperature.dtype == field.dtype
+    assert again.temperature.attrs == {"units": "K"}
+    np.testing.assert_array_equal(np.isnan(again.temperature), np.isnan(field))
+    assert psnr(field, again.temperature.values) > 25
+
+
+def test_entries_of_each_format(ds):
+    (entry,) = moec_zarr.encoding(ds, CODEC, zarr_format=2).values()
+    assert entry == {"chunks": SHAPE, "compressors": [CODEC], "filters": None}
+    (entry,) = moec_zarr.encoding(ds, CODEC).values()
+    serializer = MoECSerializer(**vars(CODEC.settings))
+    assert entry == {"chunks": SHAPE, "serializer": serializer, "compressors": None, "filters": None}
+
+
+def test_variables_can_be_named(ds):
+    assert list(moec_zarr.encoding(ds, CODEC, variables=["quality", "temperature"])) == [
+        "quality",
+        "temperature",
+    ]
+    assert list(moec_zarr.encoding(ds, CODEC, variables=[])) == []
+    other = MoECCodec(psnr=40)
+    entries = moec_zarr.encoding(ds, {"temperature": CODEC, "quality": other}, zarr_format=2)
+    assert {name: entry["compressors"] for name, entry in entries.items()} == {
+        "temperature": [CODEC],
+        "quality": [other],
+    }
+    with pytest.raises(MoECError, match=r"'wind' is not a data variable.*'temperature'"):
+        moec_zarr.encoding(ds, CODEC, variables=["wind"])
+    with pytest.raises(UnsupportedArrayError, match="variable 'land'"):
+        moec_zarr.encoding(ds, CODEC, variables=["land"])
+    with pytest.raises(MoECError, match="must be a MoECCodec"):
+        moec_zarr.encoding(ds, MoECSerializer(ratio=20))
+    with pytest.raises(MoECError, match="zarr_format"):
+        moec_zarr.encoding(ds, CODEC, zarr_format=4)
+
+
+def test_bounds_and_variables_too_small_for_the_ratio_stay_lossless(ds):
+    ds["lat"].attrs["bounds"] = "lat_bounds"
+    ds["lat_bounds"] = (("lat", "edge"), np.zeros((SHAPE[1], 2000)))
+    assert list(moec_zarr.encoding(ds, CODEC)) == ["temperature"]
+    assert list(moec_zarr.encoding(ds, MoECCodec(ratio=1000))) == []
+
+
+def test_data_array(ds, tmp_path):
+    entries = moec_zarr.encoding(ds.temperature, CODEC)
+    ds.temperature.to_zarr(tmp_path, encoding=entries)
+    assert psnr(ds.temperature.values, xr.open_zarr(tmp_path).temperature.values) > 25
+    with pytest.raises(MoECError, match=r"\.rename\(name\)"):
+        moec_zarr.encoding(ds.temperature.rename(None), CODEC)
+
+
+def test_dask_chunks_append_and_region(tmp_path):
+    pytest.importorskip("dask")
+    data = smooth((48, 24, 32))
+
+    def part(start, stop):
+        return xr.Dataset({"t": (DIMS, data[start:stop])}, coordinates(stop - start)).chunk(time=16)
+
+    first = part(0, 32)
+    first.to_zarr(tmp_path, encoding=moec_zarr.encoding(first, CODEC))
+    part(32, 48).to_zarr(tmp_path, append_dim="time")
+    again = xr.open_zarr(tmp_path)
+    assert again.t.encoding["chunks"] == again.t.data.chunksize == SHAPE
+    assert isinstance(again.t.encoding["serializer"], MoECSerializer)
+    for start in (0, 16, 32):
+        assert psnr(data[start : start + 16], again.t[start : start + 16].values) > 25
+    flat = np.full(SHAPE, 7.0, "f4")
+    xr.Dataset({"t": (DIMS, flat)}).to_zarr(tmp_path, region={"time": slice(16, 32)})
+    np.testing.assert_allclose(xr.open_zarr(tmp_path).t[16:32], flat, rtol=1e-5)
+
+
+def test_chunks_are_aligned_with_dask(ds):
+    pytest.importorskip("dask")
+    (entry,) = moec_zarr.encoding(ds[["temperature"]].chunk(time=6), CODEC).values()
+    assert entry["chunks"] == (6, 24, 32)
+    with pytest.raises(BudgetError, match=r"'temperature'.*ds\.chunk\({'time': 16, 'lat': 24, 'lon': 32}\)"):
+        moec_zarr.encoding(ds.chunk(time=1), CODEC)
+
+
+def reopened(ds, path, **kwargs):
+    ds.to_zarr(path, **kwargs)
+    return xr.open_zarr(path, chunks=None)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (3, 3), (2, 2)])
+def test_codecs_of_the_source_are_replaced(ds, tmp_path, before, after):
+    source = reopened(ds[["temperature", "area"]], tmp_path / "a", zarr_format=before)
+    again = reopened(
+        source, tmp_path / "b", zarr_format=after, encoding=moec_zarr.encoding(source, CODEC, after)
+    )
+    assert psnr(ds.temperature.values, again.temperature.values) > 25
+    xr.testing.assert_identical(again.drop_vars("temperature").load(), source.drop_vars("temperature").load())
+
+
+def test_a_variable_is_not_compressed_again_unless_asked(tmp_path):
+    ds = xr.Dataset({name: (DIMS, smooth(SHAPE)) for name in "ab"})
+    lossy = reopened(ds, tmp_path / "a", encoding=moec_zarr.encoding(ds, CODEC))
+    entries = moec_zarr.encoding(lossy, CODEC, variables=["a"])
+    again = reopened(lossy, tmp_path / "b", encoding=entries)
+    xr.testing.assert_identical(again.b.load(), lossy.b.load())
+    assert not isinstance(again.b.encoding["serializer"], MoECSerializer)
+    assert isinstance(again.a.encoding["serializer"], MoECSerializer)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_packed_values_are_stored_as_they_were_unpacked(ds, tmp_path, zarr_format):
+    packing = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 20.0, "_FillValue": -32768}
+    source = reopened(ds[["temperature"]], tmp_path / "a", encoding={"temperature": packing})
+    assert source.temperature.encoding["dtype"] == np.dtype("i2")
+    entries = moec_zarr.encoding(source, CODEC, zarr_format)
+    again = reopened(source, tmp_path / "b", zarr_format=zarr_format, encoding=entries)
+    assert again.temperature.encoding["dtype"].kind == "f"
+    assert again.temperature.dtype == source.temperature.dtype
+    assert psnr(source.temperature.values, again.temperature.values) > 25
+    np.testing.assert_array_equal(np.isnan(again.temperature), np.isnan(source.temperature))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("where", ["attrs", "encoding"])
+@pytest.mark.parametrize(("dtype", "sentinel"), [("f4", 9.969209968386869e36), ("i2", -999)])
+def test_a_sentinel_is_kept_exactly(tmp_path, zarr_format, where, dtype, sentinel):
+    values = smooth(SHAPE, dtype)
+    values[2:4, 3:6, 5:9] = sentinel
+    raw = xr.Dataset({"v": (DIMS, values, {"_FillValue": values.dtype.type(sentinel)})})
+    source = raw if where == "attrs" else xr.decode_cf(raw)
+    if where == "encoding" and dtype == "i2":
+        source = raw.copy()
+        source["v"].encoding["_FillValue"] = source["v"].attrs.pop("_FillValue")
+    entries = moec_zarr.encoding(source, CODEC, zarr_format)
+    codec = entries["v"]["compressors"][0] if zarr_format == 2 else entries["v"]["serializer"]
+    assert codec.settings.missing == values.dtype.type(sentinel)
+    source.to_zarr(tmp_path, zarr_format=zarr_format, encoding=entries)
+    stored = xr.open_zarr(tmp_path, mask_and_scale=False, chunks=None).v
+    assert stored.dtype == values.dtype
+    assert stored.attrs["_FillValue"] == values.dtype.type(sentinel)
+    missing = values == values.dtype.type(sentinel)
+    np.testing.assert_array_equal(stored.values == values.dtype.type(sentinel), missing)
+    np.testing.assert_array_equal(np.isnan(xr.open_zarr(tmp_path, chunks=None).v), missing)
+    assert psnr(np.where(missing, np.nan, values), stored.values) > 25
+
+
+def test_missing_of_the_codec_wins(ds):
+    ds.temperature.encoding["_FillValue"] = -1.0
+    (entry,) = moec_zarr.encoding(ds, MoECCodec(ratio=20, missing=-2), zarr_format=2).values()
+    assert entry["compressors"][0].settings.missing == -2
