@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
@@ -19,7 +19,7 @@ from moec_zarr.errors import MoECError, UnsupportedArrayError
 from moec_zarr.settings import Effort, Settings
 
 if TYPE_CHECKING:
-    from moec_zarr.adapter_zarr import MoECSerializer
+    from zarr.abc.codec import ArrayBytesCodec
 
 __all__ = ["MoECCodec"]
 
@@ -163,11 +163,14 @@ class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
         config = {key: value for key, value in config.items() if key != "id"}
         return cls(**vars(Settings.from_dict(config)))
 
-    def serializer(self) -> MoECSerializer:
+    def serializer(self) -> ArrayBytesCodec:
         """The same codec for zarr format 3: ``serializer=codec.serializer(), compressors=None``."""
-        from moec_zarr.adapter_zarr import MoECSerializer
+        from zarr.registry import get_codec_class
 
-        return MoECSerializer(**vars(self.settings))
+        # By its name, as zarr finds it: the module that defines it imports this one.
+        name = "moec_zarr.moec"
+        cls = cast("type[ArrayBytesCodec]", get_codec_class(name))
+        return cls.from_dict({"name": name, "configuration": self.settings.to_dict()})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MoECCodec) and self.settings == other.settings

@@ -9,10 +9,10 @@ import numpy as np
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
 
 from moec_zarr.adapter_numcodecs import MoECCodec
-from moec_zarr.adapter_zarr import MoECSerializer
+from moec_zarr.adapter_zarr import MoECSerializer, check_array
 from moec_zarr.chunks import LEAST_BYTES, choose_chunks
-from moec_zarr.codec import check_dtype
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
+from moec_zarr.format import MAX_RANK
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def encoding(
         If a variable is not in `ds` or has no codec, a DataArray has no name, or `codec` is no
         `MoECCodec`.
     UnsupportedArrayError
-        If a variable that is named has a dtype that cannot be encoded.
+        If a variable that is named has a dtype or rank that cannot be encoded.
     BudgetError
         If the dask chunks of a variable are too small for the ratio.
     """
@@ -118,6 +118,7 @@ def _is_field(var: xr.Variable, settings: Settings) -> bool:
     return (
         var.dtype.kind in "iuf"
         and var.dtype.itemsize <= 8
+        and var.ndim <= MAX_RANK
         and " since " not in units
         and known.isdisjoint(_FLAGS)
         and var.nbytes >= LEAST_BYTES * (settings.ratio or 1)
@@ -129,7 +130,7 @@ def _entry(
 ) -> dict[str, Any]:
     """The entry of a variable to compress."""
     try:
-        check_dtype(var.dtype)
+        check_array(var.shape, var.dtype)
         chunks = choose_chunks(var.shape, var.dtype, settings, align=var.chunks)
     except UnsupportedArrayError as error:
         raise UnsupportedArrayError(f"variable {name!r}: {error}") from error

@@ -15,14 +15,31 @@ from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from moec_zarr.adapter_numcodecs import MoECCodec
 from moec_zarr.chunks import choose_chunks
 from moec_zarr.codec import check_dtype, decode, encode
-from moec_zarr.errors import MoECError
+from moec_zarr.errors import MoECError, UnsupportedArrayError
+from moec_zarr.format import MAX_RANK
 from moec_zarr.settings import Effort, Settings
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
 
-__all__ = ["MoECSerializer", "open"]
+__all__ = ["MoECSerializer", "check_array", "open"]
+
+
+def check_array(shape: Sequence[int], dtype: DTypeLike) -> None:
+    """Refuse, before an array is created, what could not be written to it.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If no array of this dtype or rank can be encoded.
+    """
+    check_dtype(dtype)
+    if len(shape) > MAX_RANK:
+        raise UnsupportedArrayError(
+            f"got {len(shape)} axes, at most {MAX_RANK} can be modelled; merge the slowest axes, or store "
+            "one array for each step along them"
+        )
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -104,13 +121,13 @@ class MoECSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         Raises
         ------
         UnsupportedArrayError
-            If no array of this dtype can be encoded.
+            If no array of this dtype or rank can be encoded.
         """
-        check_dtype(dtype.to_native_dtype())
+        check_array(shape, dtype.to_native_dtype())
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
-        """Refuse an unsupported dtype, as `validate` does, which zarr does not call inside shards."""
-        check_dtype(array_spec.dtype.to_native_dtype())
+        """Refuse what `validate` refuses, which zarr does not call inside shards."""
+        check_array(array_spec.shape, array_spec.dtype.to_native_dtype())
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
@@ -212,7 +229,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
         that an existing array does not have; if one is missing for a new array; or if `store`
         holds a group.
     UnsupportedArrayError
-        If no array of this dtype can be encoded.
+        If no array of this dtype or rank can be encoded.
     FileNotFoundError
         If there is no array and `mode` creates none.
     """
@@ -253,7 +270,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
             "to create an array, give shape=, dtype= and compressor=, such as "
             f"compressor=MoECCodec(ratio=1000); got {shape=}, {dtype=}, {compressor=}"
         )
-    dtype = check_dtype(dtype)
+    check_array(shape, dtype)
     shards = kwargs.get("shards")
     if chunks is None and isinstance(shards, Sequence):
         # An array of two shards along each axis: then a chunk divides a shard along each of them.
@@ -264,7 +281,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
     codecs: dict[str, Any] = (
         {"compressors": compressor}
         if zarr_format == 2
-        else {"serializer": compressor.serializer(), "compressors": None}
+        else {"serializer": MoECSerializer(**vars(compressor.settings)), "compressors": None}
     )
     return zarr.create_array(
         store,

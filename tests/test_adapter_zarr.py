@@ -217,6 +217,12 @@ def test_unsupported_dtypes_are_refused_on_creation(dtype, shards):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
+def test_open_refuses_unsupported_ranks(zarr_format):
+    with pytest.raises(UnsupportedArrayError, match="6 axes"):
+        moec_zarr.open({}, mode="w", shape=(2,) * 6, dtype="f4", compressor=CODEC, zarr_format=zarr_format)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
 def test_open_refuses_unsupported_dtypes(zarr_format):
     with pytest.raises(UnsupportedArrayError):
         moec_zarr.open({}, mode="w", shape=SHAPE, dtype="c8", compressor=CODEC, zarr_format=zarr_format)
@@ -333,6 +339,16 @@ assert "torch" not in sys.modules or sys.modules["torch"] is None
 """
 
 
+READ_WITH_DASK = """
+import xarray as xr
+ds = xr.open_zarr(sys.argv[1], consolidated=False)
+assert ds.t.chunks is not None
+assert ds.t.mean().compute() > 0
+assert "torch" not in sys.modules or sys.modules["torch"] is None
+assert "moec_zarr" in sys.modules
+"""
+
+
 def run(code, *arguments):
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -341,6 +357,16 @@ def run(code, *arguments):
 @pytest.mark.parametrize("prologue", ["import sys", NO_TORCH], ids=["plain", "without torch"])
 def test_a_fresh_process_finds_the_codec(stored, prologue):
     run(prologue + READ, stored[0])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_xarray_and_dask_read_without_torch(tmp_path, zarr_format):
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("dask")
+    ds = xr.Dataset({"t": (("z", "y", "x"), smooth(CHUNKS))})
+    entries = moec_zarr.encoding(ds, CODEC, zarr_format=zarr_format)
+    ds.to_zarr(tmp_path, zarr_format=zarr_format, encoding=entries, consolidated=False)
+    run(NO_TORCH + READ_WITH_DASK, tmp_path)
 
 
 def test_import_is_light():
