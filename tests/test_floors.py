@@ -63,8 +63,9 @@ def parse(module: str) -> ast.Module:
 def own(names: Iterator[str]) -> set[str]:
     """The modules of this package among imported names; the root counts as ``__init__``."""
     parts = [name.split(".") for name in names]
+    known = {*MODULES, *FLOOR}
     return {
-        rest[0] if rest and rest[0] in FLOOR else "__init__" for top, *rest in parts if top == "moec_zarr"
+        rest[0] if rest and rest[0] in known else "__init__" for top, *rest in parts if top == "moec_zarr"
     }
 
 
