@@ -17,9 +17,9 @@ PACKAGE = Path(moec_zarr.__file__).parent
 
 FLOORS = [
     {"errors", "settings", "config", "simulate"},
-    {"entropy", "format", "chunks"},
-    {"network", "network_torch"},
-    {"optim", "init", "fit"},
+    {"entropy", "selection", "progress"},
+    {"format", "chunks", "network", "network_torch"},
+    {"sections", "optim", "init", "quantise", "fit"},
     {"codec"},
     {"adapter_numcodecs", "adapter_zarr", "adapter_xarray"},
     {"report", "convert"},
@@ -29,11 +29,11 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On these a module may import its neighbours, as long as loading none comes back to itself.
-NEIGHBOURS = {0, 3, 5}
+NEIGHBOURS = {0, 2, 3, 5}
 
 # Where a package may be imported; what is not listed here may be imported anywhere.
 HOMES = {
-    "torch": {"fit", "init", "optim", "network_torch"},
+    "torch": {"fit", "init", "optim", "quantise", "network_torch"},
     "constriction": {"entropy"},
     "donfig": {"config"},
     **{package: {module for module in FLOOR if FLOOR[module] >= 5} for package in ("zarr", "numcodecs")},

@@ -1,0 +1,473 @@
+"""Array to stream and back: the one place where format, entropy coding and network meet."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from moec_zarr import network
+from moec_zarr.config import config
+from moec_zarr.errors import BudgetError, CorruptStreamError, MoECError, UnsupportedArrayError
+from moec_zarr.format import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, read_stream, write_stream
+from moec_zarr.network import Model
+from moec_zarr.progress import progress
+from moec_zarr.sections import (
+    Box,
+    Special,
+    find_box,
+    find_special,
+    read_box,
+    read_lossless,
+    read_model,
+    read_special,
+    write_box,
+    write_lossless,
+    write_model,
+    write_special,
+)
+from moec_zarr.selection import Selection, select
+from moec_zarr.settings import Settings
+
+__all__ = ["Stream", "check_dtype", "decode", "encode", "open_stream"]
+
+Array = NDArray[Any]
+
+_log = logging.getLogger(__name__)
+_fitting = threading.Lock()  # one fit at a time in a process: each uses all of torch's threads
+_LEAST_MODEL = 110  # bytes of a model section that the smallest network fits into
+_FRAME = 8  # bytes at most of a section's number and length
+_SEARCH = 8  # fits at most on the way to a PSNR
+_OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
+
+
+def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype, where it can be encoded.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If it is not an integer or float dtype of 8 to 64 bits.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.str[1:] in DTYPES:
+        return dtype
+    remedy = {
+        "b": "store it as uint8 with a lossless codec",
+        "c": "store its real and imaginary parts as two float arrays",
+        "M": "store it with a lossless codec, as xarray does with time coordinates",
+        "m": "store it with a lossless codec, as xarray does with time coordinates",
+        "f": "convert it to float64",
+        "V": "store each field as an array of its own",
+    }.get(dtype.kind, "store it with a lossless codec")
+    raise UnsupportedArrayError(
+        f"cannot encode dtype {dtype}; expected an integer or float dtype of 8 to 64 bits. Remedy: {remedy}"
+    )
+
+
+# ------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream taken apart: everything that decoding needs, nothing evaluated yet."""
+
+    header: Header
+    box: Box | None
+    special: list[Special]
+    values: Array | None
+    model: Model | None
+    sections: dict[str, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the box, or of the chunk where there is none."""
+        return self.header.shape if self.box is None else self.box.shape
+
+    @property
+    def long(self) -> list[int]:
+        """The axes longer than one, which are the network's."""
+        return [axis for axis, n in enumerate(self.shape) if n > 1]
+
+
+def open_stream(data: bytes) -> Stream:
+    """A stream's parts.
+
+    Raises
+    ------
+    CorruptStreamError, UnsupportedVersionError
+        If it cannot be read; before anything of the declared shape is allocated.
+    """
+    header, sections = read_stream(data)
+    if Section.MODEL in sections and Section.LOSSLESS in sections:
+        raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
+    box = read_box(sections[Section.BOX], header.shape, header.dtype) if Section.BOX in sections else None
+    shape = header.shape if box is None else box.shape
+    special, values, model = [], None, None
+    if Section.MASK in sections:
+        special = read_special(sections[Section.MASK], shape, header.dtype)
+    if Section.LOSSLESS in sections:
+        values = read_lossless(sections[Section.LOSSLESS], shape, header.dtype)
+    if Section.MODEL in sections:
+        model = read_model(sections[Section.MODEL], sum(n > 1 for n in shape))
+    lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
+    lengths = {"header": len(data) - sum(lengths.values())} | lengths
+    return Stream(header, box, special, values, model, lengths)
+
+
+def decode(data: Any, selection: Any = None, *, shape: tuple[int, ...] | None = None) -> Array:
+    """The array of a stream, or a part of it.
+
+    Parameters
+    ----------
+    data : bytes-like
+        A whole stream.
+    selection : optional
+        What of the chunk is wanted, as NumPy indexes it: slices with positive or negative steps
+        and numbers, or integer arrays for all axes (of points, or of a grid as ``np.ix_`` makes).
+        Only the voxels selected are evaluated.
+    shape : tuple of int, optional
+        The shape that the chunk must have, where the caller knows it.
+
+    Returns
+    -------
+    array
+        With dtype and byte order of the array encoded; in its memory order too where all of it
+        is decoded.
+
+    Raises
+    ------
+    CorruptStreamError, UnsupportedVersionError
+        If the stream cannot be read, or holds another shape than `shape`.
+    """
+    stream = open_stream(bytes(data))
+    header = stream.header
+    if shape is not None and tuple(shape) != header.shape:
+        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
+    wanted = select(selection, header.shape)
+    order = header.order if selection is None else "C"
+    out = np.empty(wanted.grid, header.dtype, order=order)
+    if stream.box is None:
+        _fill(out, stream, wanted)
+    else:
+        out[...] = stream.box.fill
+        inside = [index < n for index, n in zip(wanted.indices, stream.box.shape, strict=True)]
+        if wanted.pointwise:
+            inside = [np.logical_and.reduce(inside)] * len(inside)
+        kept = replace(wanted, indices=[i[keep] for i, keep in zip(wanted.indices, inside, strict=True)])
+        part = np.empty(kept.grid, header.dtype)
+        _fill(part, stream, kept)
+        out[inside[0] if wanted.pointwise else np.ix_(*inside)] = part
+    return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
+
+
+def _fill(out: Array, stream: Stream, wanted: Selection) -> None:
+    """Write the box's values at `wanted` into `out`."""
+    where = tuple(wanted.indices) if wanted.pointwise else np.ix_(*wanted.indices)
+    if stream.values is not None:
+        out[...] = stream.values[where]
+    elif stream.model is None:
+        out[...] = stream.header.low
+    elif out.size:
+        grid = out if wanted.pointwise else np.squeeze(out, axis=_short(stream.shape))
+        for tile, values in _tiles(stream.header, stream.model, stream.shape, wanted):
+            grid[tile] = values
+    for special in stream.special:
+        out[special.mask[where]] = special.value
+
+
+def _short(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axis for axis, n in enumerate(shape) if n == 1)
+
+
+def _tiles(
+    header: Header, model: Model, shape: tuple[int, ...], wanted: Selection
+) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    """Decoded values tile by tile, on the axes of the box longer than one."""
+    weights = model.weights()
+    long = [axis for axis, n in enumerate(shape) if n > 1]
+    indices = [wanted.indices[axis] for axis in long]
+    if not wanted.pointwise and any(len(wanted.indices[axis]) != 1 for axis in _short(shape)):
+        raise IndexError("an axis of length one can be selected once only")
+    table = network.tables(weights, [shape[axis] for axis in long], indices)
+    evaluate: Any = network.evaluate
+    if config.get("decoder") == "torch":
+        from moec_zarr.network_torch import evaluate
+    elif config.get("decoder") != "numpy":
+        raise MoECError(f"config decoder must be 'numpy' or 'torch', got {config.get('decoder')!r}")
+    voxels = config.get("batch") or network.TILE
+    for tile, values in evaluate(
+        model.architecture, weights, table, pointwise=wanted.pointwise, voxels=voxels
+    ):
+        yield tile, _restore(values, header)
+
+
+def _restore(values: NDArray[np.float32], header: Header) -> Array:
+    """Network values, in units of half the data's range, as the array's dtype."""
+    middle, half = _middle_half(header.low, header.high)
+    low, high = float(header.low), float(header.high)
+    wide = np.clip(middle + half * values.astype(np.float64), low, high)
+    dtype = header.dtype.newbyteorder("=")
+    if dtype.kind == "f":
+        return wide.astype(dtype)
+    wide = np.rint(wide)
+    if dtype.itemsize < 8:
+        return wide.astype(dtype)
+    # Doubles next to the ends of a 64-bit range may lie beyond it.
+    ends = np.where(wide >= high, header.high, header.low).astype(dtype)
+    inner = (wide > low) & (wide < high)
+    return np.where(inner, np.where(inner, wide, 0).astype(dtype), ends)
+
+
+def _middle_half(low: Any, high: Any) -> tuple[float, float]:
+    return float(high) / 2 + float(low) / 2, float(high) / 2 - float(low) / 2
+
+
+# ------------------------------------------------------------------------------- encoding
+
+
+def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:
+    """An array as a stream.
+
+    Parameters
+    ----------
+    array : integer or float array of 0 to 5 axes
+        Of any byte order, memory order and strides; never written to.
+    settings : Settings
+        Target and effort.
+    fill_value : scalar, optional
+        What the array's store holds where nothing was written. Kept exactly as `missing` is
+        where it stands further from all other values than these do from each other.
+
+    Returns
+    -------
+    bytes
+        At most ``array.nbytes / ratio`` of them where a ratio is asked for.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If the dtype or the rank cannot be encoded, or `missing` is no value of the dtype.
+    BudgetError
+        If the target cannot be met.
+    """
+    dtype = check_dtype(array.dtype)
+    if array.ndim > MAX_RANK or array.size > MAX_SIZE:
+        raise UnsupportedArrayError(
+            f"cannot encode an array of {array.ndim} axes and {array.size} elements; expected at most "
+            f"{MAX_RANK} axes and {MAX_SIZE} elements. Remedy: merge axes, or write smaller chunks"
+        )
+    missing = _sentinel(settings.missing, dtype)
+    limit = int(array.nbytes / settings.ratio) if settings.ratio is not None and array.size else None
+    order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    box = find_box(array)
+    inner = array if box is None else array[tuple(slice(n) for n in box.shape)]
+    special = find_special(inner, missing)
+    valid = ~np.logical_or.reduce([each.mask for each in special]) if special else None
+    if missing is None and (fill := _isolated_fill(inner, valid, fill_value)) is not None:
+        special = find_special(inner, fill)
+        valid = ~np.logical_or.reduce([each.mask for each in special])
+    low, high = _range(inner, valid)
+    header = Header(
+        dtype=dtype, order=order, shape=array.shape, low=low, high=high, psnr=math.inf, max_error=0.0
+    )
+    sections = {}
+    if box is not None:
+        sections[Section.BOX] = write_box(box, dtype)
+    if special:
+        sections[Section.MASK] = write_special(special, dtype)
+    if low == high:
+        return _within(write_stream(header, sections), limit, array, settings)
+    exact = _exact(inner, header, sections, limit)
+    if exact is not None and limit is not None:
+        return exact
+    parts = _Parts(header, sections, inner, valid)
+    if limit is None:
+        return _encode_psnr(parts, settings, exact)
+    room = limit - len(write_stream(header, sections)) - _FRAME
+    if room < _LEAST_MODEL:
+        raise _too_small(array, settings, limit - room + _LEAST_MODEL)
+    return _within(_fit(parts, settings, room, 1.0), limit, array, settings)
+
+
+def _sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
+    """`missing` as a value of the dtype."""
+    if missing is None:
+        return None
+    if dtype.kind == "f":
+        return dtype.newbyteorder("=").type(missing)
+    if missing != int(missing) or not np.iinfo(dtype).min <= missing <= np.iinfo(dtype).max:
+        raise UnsupportedArrayError(
+            f"missing={missing!r} is no value of dtype {dtype}; expected a whole number in "
+            f"[{np.iinfo(dtype).min}, {np.iinfo(dtype).max}]. Remedy: name the sentinel that the array "
+            "holds, or none"
+        )
+    return dtype.newbyteorder("=").type(int(missing))
+
+
+def _isolated_fill(array: Array, valid: NDArray[np.bool_] | None, fill_value: Any) -> Any:
+    """`fill_value` where it occurs among the valid values and stands apart from the others."""
+    if fill_value is None or not np.isfinite(fill_value):
+        return None
+    fill = array.dtype.type(fill_value)
+    stands = array == fill
+    if not stands.any():
+        return None
+    others = ~stands if valid is None else valid & ~stands
+    if not others.any():
+        return None
+    low, high = (float(end) for end in _range(array, others))
+    return fill if min(abs(low - float(fill)), abs(high - float(fill))) > high - low else None
+
+
+def _range(array: Array, valid: NDArray[np.bool_] | None) -> tuple[Any, Any]:
+    """Least and largest valid value, native byte order; zeros where there is none."""
+    dtype = array.dtype.newbyteorder("=")
+    if array.size == 0 or (valid is not None and not valid.any()):
+        return dtype.type(0), dtype.type(0)
+    if valid is None:
+        return dtype.type(array.min()), dtype.type(array.max())
+    top, bottom = (np.inf, -np.inf) if dtype.kind == "f" else (np.iinfo(dtype).max, np.iinfo(dtype).min)
+    return dtype.type(array.min(where=valid, initial=top)), dtype.type(array.max(where=valid, initial=bottom))
+
+
+def _within(stream: bytes, limit: int | None, array: Array, settings: Settings) -> bytes:
+    if limit is not None and len(stream) > limit:
+        raise _too_small(array, settings, len(stream))
+    return stream
+
+
+def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
+    assert settings.ratio is not None
+    voxels = math.ceil(needed * settings.ratio / array.itemsize)
+    grow = (voxels / max(array.size, 1)) ** (1 / max(array.ndim, 1))
+    shape = tuple(math.ceil(n * grow) for n in array.shape)
+    return BudgetError(
+        f"a chunk of shape {array.shape} and dtype {array.dtype} has {array.nbytes} bytes, at ratio "
+        f"{settings.ratio:g} {int(array.nbytes / settings.ratio)} for its stream; at least {needed} are "
+        f"needed. The smallest chunk that would do has {voxels} elements, for example {shape}: "
+        "write larger chunks or ask for a smaller ratio"
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A chunk made ready for its fit."""
+
+    header: Header
+    sections: dict[Section, bytes]
+    array: Array
+    valid: NDArray[np.bool_] | None
+
+
+def _exact(array: Array, header: Header, sections: dict[Section, bytes], limit: int | None) -> bytes | None:
+    """The lossless stream; None where a ratio is asked for that it cannot meet."""
+    if limit is not None:
+        # A sample that deflates far less than needed spares deflating the whole chunk.
+        sample = array[tuple(slice(min(n, 32)) for n in array.shape)]
+        if (
+            array.size > sample.size
+            and len(write_lossless(sample)) > 4 * limit * sample.size / array.size + 64
+        ):
+            return None
+    stream = write_stream(header, sections | {Section.LOSSLESS: write_lossless(array)})
+    return stream if limit is None or len(stream) <= limit else None
+
+
+def _fit(parts: _Parts, settings: Settings, room: int, share: float) -> bytes:
+    """A stream whose model section takes at most `room` bytes, fitted with a share of the steps."""
+    try:
+        from moec_zarr.fit import fit
+    except ModuleNotFoundError as absent:
+        raise ImportError(
+            f"writing needs {absent.name}, which is not installed (reading does not). "
+            "Install what fits need: pip install 'moec_zarr[encode]'"
+        ) from absent
+    axes = _short(parts.array.shape)
+    array, valid = parts.array.squeeze(axes), None if parts.valid is None else parts.valid.squeeze(axes)
+    middle, half = _middle_half(parts.header.low, parts.header.high)
+    with _fitting, progress("MoEC fit") as report:
+        model = fit(
+            array,
+            valid,
+            middle,
+            half,
+            settings,
+            lambda m: len(write_model(m)),
+            room,
+            share=share,
+            progress=report,
+        )
+    psnr, error = _quality(parts.header, model, parts.array, parts.valid)
+    _log.info(
+        "fitted %s %s: %d experts, %d weights, %.2f dB", array.shape, array.dtype, model.architecture.experts,
+        model.architecture.weights, psnr,
+    )  # fmt: skip
+    header = replace(parts.header, psnr=psnr, max_error=error)
+    return write_stream(header, parts.sections | {Section.MODEL: write_model(model)})
+
+
+def _quality(
+    header: Header, model: Model, array: Array, valid: NDArray[np.bool_] | None
+) -> tuple[float, float]:
+    """PSNR in dB at data-range peak and largest error over the range, of the model as decoded."""
+    axes = _short(array.shape)
+    long = array.squeeze(axes)
+    valid = None if valid is None else valid.squeeze(axes)
+    scale = 2 * _middle_half(header.low, header.high)[1]
+    squares, largest, count = 0.0, 0.0, 0
+    for tile, values in _tiles(header, model, array.shape, select(None, array.shape)):
+        error = values.astype(np.float64) / scale - long[tile].astype(np.float64) / scale
+        if valid is not None:
+            error = error[valid[tile]]
+        squares += float(np.square(error).sum())
+        largest = max(largest, float(np.abs(error).max(initial=0)))
+        count += error.size
+    mean = squares / count
+    return (-10 * math.log10(mean) if mean else math.inf), largest
+
+
+def _encode_psnr(parts: _Parts, settings: Settings, exact: bytes | None) -> bytes:
+    """The smallest stream found that reaches the PSNR.
+
+    Short fits bracket the bytes needed, on a logarithmic scale; a full fit, which does better,
+    then takes the place of the best of them.
+    """
+    target = settings.psnr
+    assert target is not None
+    assert exact is not None
+    best = exact
+    room, share = max(4.0 * _LEAST_MODEL, parts.array.nbytes / 4000), 0.25
+    low, high = float(_LEAST_MODEL), float(len(exact))
+    reached = -math.inf
+    for _ in range(_SEARCH):
+        if not low <= room < high:
+            break
+        stream = _fit(parts, settings, int(room), share)
+        psnr = read_stream(stream)[0].psnr
+        reached = max(reached, psnr)
+        _log.info("%d bytes reach %.2f dB of %.2f with %g of the steps", len(stream), psnr, target, share)
+        if psnr >= target:
+            if len(stream) < len(best):
+                best = stream
+            high = min(high, room)
+            if share == 1 and psnr <= target + _OVERSHOOT:
+                break
+            share = 1.0
+        elif share == 1:
+            low = max(low, room)
+        # About 4 dB are won by doubling the bytes; a bracket that exists is never left.
+        room = min(room * 2 ** max(-3.0, min(3.0, (target + 0.5 * _OVERSHOOT - psnr) / 4)), 0.98 * high)
+        room = max(room, 1.02 * low)
+    if best is exact:
+        _log.warning(
+            "no network below the %d bytes of a lossless stream reaches %.2f dB (best %.2f); stored exactly",
+            len(exact), target, reached,
+        )  # fmt: skip
+    return best

@@ -1,0 +1,27 @@
+"""Run-time settings: what may differ between two machines that read the same store.
+
+They are read from ``moec_zarr.config`` (donfig, as in zarr and dask), from the environment
+(``MOEC_ZARR_DEVICE=cuda``) and from ``moec_zarr.yaml`` files in donfig's search path. None of
+them changes what a stream means, hence none is ever written to metadata.
+
+============ =========== ==================================================================
+key          default     meaning
+============ =========== ==================================================================
+``device``   ``"cpu"``   where a fit runs, and where torch decodes: ``"cpu"`` or ``"cuda"``
+``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
+``threads``  ``None``    torch threads of one fit; ``None`` leaves torch's own setting
+``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
+``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
+============ =========== ==================================================================
+"""
+
+from __future__ import annotations
+
+from donfig import Config
+
+__all__ = ["config"]
+
+config = Config(
+    "moec_zarr",
+    defaults=[{"device": "cpu", "decoder": "numpy", "threads": None, "batch": None, "progress": "auto"}],
+)

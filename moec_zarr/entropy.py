@@ -1,0 +1,279 @@
+"""Exact entropy coding of integers and of masks with a range coder.
+
+Everything that steers a probability is integer arithmetic, so that the bytes decode to the same
+integers on every machine. The range coder is constriction's (32-bit words, 64-bit state, 24-bit
+probabilities; Bamler, arXiv 2201.01741); ``docs/format.md`` describes it for other decoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.errors import CorruptStreamError
+
+__all__ = ["decode_groups", "decode_mask", "encode_groups", "encode_mask", "read_varint", "write_varint"]
+
+PRECISION = 24  # bits of a probability in the range coder
+MAX_MAGNITUDE = 2**15 - 1  # of a coded integer
+_SHAPES = 8  # tails of the distributions: exponents 1, 2, 4, ..., 128
+_WIDTHS = 32
+
+_Ints = NDArray[np.int64]
+
+
+def write_varint(value: int) -> bytes:
+    """`value` >= 0 as LEB128: seven bits a byte, low bits first."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """The LEB128 integer at `offset`, and the offset behind it.
+
+    Raises
+    ------
+    CorruptStreamError
+        If the data end inside it, or it exceeds 63 bits.
+    """
+    value = 0
+    for shift in range(0, 63, 7):
+        if offset >= len(data):
+            raise CorruptStreamError("the stream ends inside a length; it is truncated, fetch it again")
+        byte = data[offset]
+        offset += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, offset
+    raise CorruptStreamError("a length in the stream exceeds 63 bits; the stream is damaged")
+
+
+# ------------------------------------------------------------------------------- integers
+
+
+def frequencies(largest: int, code: int | _Ints) -> _Ints:
+    """Integer frequencies, out of 2**24, of the symbols ``0, 1, ..., largest`` and their negatives.
+
+    The density is ``(1 + k^2 / (2 m s^2)) ** -m`` with tail exponent ``m`` and width ``s``: heavy
+    tails for small m, a Gaussian for large m. Both are a part of `code`, the width in units of
+    ``largest + 1``.
+
+    Parameters
+    ----------
+    largest : int
+        Largest magnitude that occurs.
+    code : int or array of int64, shape (n,)
+        ``32 * log2(m) + j`` with 0 <= log2(m) < 8 and width ``s^2 = (8 - j % 4) / 8 * 2**-(j // 4)``.
+
+    Returns
+    -------
+    array of int64, shape (largest + 1,) or (n, largest + 1)
+        Frequency of each magnitude k; of +k and of -k alike where k > 0.
+    """
+    code = np.asarray(code, np.int64)[..., None]
+    doublings, width = code // _WIDTHS, code % _WIDTHS
+    a = ((8 - width % 4) << (29 - width // 4)) << (doublings + 1)
+    x = (np.arange(largest + 1, dtype=np.int64) << 16) // (largest + 1)
+    p = (a << 20) // (a + x * x)
+    for step in range(_SHAPES - 1):
+        p = np.where(step < doublings, (p * p) >> 20, p)
+    count = 2 * largest + 1
+    total = 2 * p.sum(axis=-1, keepdims=True) - p[..., :1]
+    f = 1 + p * (2**PRECISION - count) // total
+    f[..., 0] += 2**PRECISION - (2 * f.sum(axis=-1) - f[..., 0])
+    return np.asarray(f, np.int64)
+
+
+def _model(largest: int, code: int) -> Any:
+    half = frequencies(largest, code)
+    # The fast quantisation adds one to each probability; given frequencies less one, whose sum is
+    # 2**24 less their number, it keeps them as they are.
+    weights = np.concatenate([half[:0:-1], half]) - 1
+    return constriction.stream.model.Categorical(weights.astype(np.float64), perfect=False)
+
+
+def _best_code(values: _Ints, largest: int) -> int:
+    """The cheapest code, found downhill from the Gaussian of the values' own width."""
+    counts = np.bincount(np.abs(values), minlength=largest + 1)
+
+    def cost(code: int) -> float:
+        return float(-(counts @ np.log2(frequencies(largest, code))))
+
+    narrow = -2 * np.log2(np.sqrt(np.mean(np.square(values))) / (largest + 1))
+    code = 6 * _WIDTHS + int(np.clip(4 * narrow, 0, _WIDTHS - 1))
+    costs = {code: cost(code)}
+    while True:
+        tail, width = divmod(code, _WIDTHS)
+        near = [(tail + dt, width + dw) for dt in (-1, 0, 1) for dw in (-1, 0, 1)]
+        for t, w in near:
+            if 0 <= t < _SHAPES and 0 <= w < _WIDTHS and t * _WIDTHS + w not in costs:
+                costs[t * _WIDTHS + w] = cost(t * _WIDTHS + w)
+        best = min(costs, key=lambda c: (costs[c], c))
+        if best == code:
+            return code
+        code = best
+
+
+def encode_groups(groups: Sequence[NDArray[np.integer[Any]]]) -> bytes:
+    """Integers as bytes; each group gets the distribution that suits it best.
+
+    Parameters
+    ----------
+    groups : sequence of integer arrays
+        Magnitudes below 2**15; shapes and sizes are the caller's to know on decoding.
+    """
+    encoder = constriction.stream.queue.RangeEncoder()
+    head = bytearray()
+    for group in groups:
+        values = np.asarray(group, np.int64).ravel()
+        largest = int(np.abs(values).max(initial=0))
+        if largest > MAX_MAGNITUDE:
+            raise OverflowError(f"integer of magnitude {largest}, at most {MAX_MAGNITUDE} can be coded")
+        head += write_varint(largest)
+        if largest:
+            code = _best_code(values, largest)
+            head.append(code)
+            encoder.encode((values + largest).astype(np.int32), _model(largest, code))
+    return bytes(head) + _payload(encoder)
+
+
+def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
+    """The integers of :func:`encode_groups`, one flat array for each of `sizes`.
+
+    Raises
+    ------
+    CorruptStreamError
+        If the data end early or hold a reserved value.
+    """
+    offset, models = 0, []
+    for _ in sizes:
+        largest, offset = read_varint(data, offset)
+        if largest > MAX_MAGNITUDE:
+            raise CorruptStreamError(
+                f"coded integers reach {largest}, more than {MAX_MAGNITUDE}; the stream is damaged"
+            )
+        code = -1
+        if largest:
+            if offset >= len(data):
+                raise CorruptStreamError(
+                    "the stream ends inside a distribution; it is truncated, fetch it again"
+                )
+            code, offset = data[offset], offset + 1
+        models.append((largest, code))
+    decoder = _decoder(data[offset:])
+    out = []
+    for size, (largest, code) in zip(sizes, models, strict=True):
+        if largest:
+            out.append(np.asarray(decoder.decode(_model(largest, code), size), np.int32) - largest)
+        else:
+            out.append(np.zeros(size, np.int32))
+    return out
+
+
+def _payload(encoder: Any) -> bytes:
+    """The words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
+    return bytes(encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0"))
+
+
+def _decoder(data: bytes) -> Any:
+    words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
+    return constriction.stream.queue.RangeDecoder(words)
+
+
+# ---------------------------------------------------------------------------------- masks
+#
+# A mask is coded along wavefronts of a skewed grid: every voxel of a front depends on earlier
+# fronts only, so that a front is one vectorised call. Contexts are the neighbours already known
+# in the same plane (as in JBIG, ITU-T T.82) and four voxels of the plane before; probabilities
+# adapt by counting (Krichevsky and Trofimov, 1981).
+
+_NEIGHBOURS = (
+    (0, 0, -1), (0, 0, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1), (0, -2, 0),
+    (-1, 0, 0), (-1, 0, 1), (-1, 1, 0), (-1, 1, 1),
+)  # fmt: skip
+_PAD = ((1, 0), (2, 1), (2, 1))
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """A boolean array of any rank as bytes: which axes it is constant along, then what remains."""
+    constant = [bool((mask == mask.take([0], axis=axis)).all()) for axis in range(mask.ndim)]
+    core = mask[tuple(slice(0, 1) if flag else slice(None) for flag in constant)]
+    cells = np.zeros([n + sum(pad) for n, pad in zip(_planes(core.shape), _PAD, strict=True)], np.uint8)
+    cells[1:, 2:-1, 2:-1] = core.reshape(_planes(core.shape))
+    flat = cells.reshape(-1)
+    encoder = constriction.stream.queue.RangeEncoder()
+    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
+    for front in _fronts(cells.shape):
+        bits = flat[front]
+        context, chance = _chances(flat, front, cells.shape, counts)
+        encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
+        np.add.at(counts, (context, bits), 1)
+    return bytes([sum(flag << axis for axis, flag in enumerate(constant))]) + _payload(encoder)
+
+
+def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask of :func:`encode_mask`, a read-only view where it is constant along an axis.
+
+    Raises
+    ------
+    CorruptStreamError
+        If `data` is empty or names axes that `shape` lacks.
+    """
+    if not data or data[0] >> len(shape):
+        raise CorruptStreamError("a mask that does not fit the shape; the stream is damaged")
+    core = tuple(1 if data[0] >> axis & 1 else n for axis, n in enumerate(shape))
+    planes = _planes(core)
+    cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
+    flat = cells.reshape(-1)
+    decoder = _decoder(data[1:])
+    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
+    for front in _fronts(cells.shape):
+        context, chance = _chances(flat, front, cells.shape, counts)
+        bits = np.asarray(decoder.decode(_bernoulli(), chance), np.uint8)
+        flat[front] = bits
+        np.add.at(counts, (context, bits), 1)
+    return np.broadcast_to(cells[1:, 2:-1, 2:-1].reshape(core).astype(bool), shape)
+
+
+def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """`shape` as (planes, rows, columns): the last two axes longer than one, the others merged."""
+    long = [n for n in shape if n != 1]
+    rows, columns = [1, 1, *long][-2:]
+    return int(np.prod(long[:-2], dtype=np.int64)), rows, columns
+
+
+def _fronts(padded: tuple[int, ...]) -> Iterator[_Ints]:
+    """Flat positions in the padded grid, front by front: ``column + 2 row + 4 plane`` constant."""
+    planes, rows, columns = (n - sum(pad) for n, pad in zip(padded, _PAD, strict=True))
+    plane, row = (i.ravel() for i in np.meshgrid(np.arange(planes), np.arange(rows), indexing="ij"))
+    start = 4 * plane + 2 * row
+    base = ((plane + 1) * padded[1] + row + 2) * padded[2] + 2
+    order = np.argsort(start, kind="stable")
+    start, base = start[order], base[order]
+    for t in range(int(start[-1]) + columns if start.size else 0):
+        first, last = np.searchsorted(start, [t - columns + 1, t + 1])
+        yield base[first:last] + (t - start[first:last])
+
+
+def _chances(
+    flat: NDArray[np.uint8], front: _Ints, padded: tuple[int, ...], counts: _Ints
+) -> tuple[_Ints, NDArray[np.float64]]:
+    """Context of each voxel of a front, and the chance of a one there in units of 2**-16."""
+    context = np.zeros(front.size, np.int64)
+    for plane, row, column in _NEIGHBOURS:
+        context = 2 * context + flat[front + (plane * padded[1] + row) * padded[2] + column]
+    ones, both = counts[context, 1], counts[context].sum(axis=1)
+    chance = np.clip(((2 * ones + 1) << 16) // (2 * both + 2), 1, 2**16 - 1)
+    return context, chance / 2**16  # a multiple of 2**-16, hence exact
+
+
+def _bernoulli() -> Any:
+    return constriction.stream.model.Bernoulli(perfect=False)

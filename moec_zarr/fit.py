@@ -1,0 +1,396 @@
+"""Array to quantised model: the only place that trains."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from moec_zarr import network
+from moec_zarr.config import config
+from moec_zarr.errors import MoECError
+from moec_zarr.init import Field, architecture_for, axis_frequencies, gate, initial_weights
+from moec_zarr.network import Architecture, Model
+from moec_zarr.optim import Optimiser
+from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_through
+from moec_zarr.settings import Settings
+
+__all__ = ["RECIPES", "Recipe", "fit", "fit_field", "forward"]
+
+Weights = dict[str, torch.Tensor]
+
+_log = logging.getLogger(__name__)
+_DRAWN = 16  # batches gathered at a time
+_FULL = 1 << 21  # voxels that a recipe's steps are meant for
+_MOST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
+_SAMPLE = 1 << 16  # voxels that the deviation is measured on
+_PROBES = 16  # batches from which the sensitivity is estimated
+_MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a fit is run; data, not code.
+
+    Attributes
+    ----------
+    steps, batch : int
+        Optimisation steps of the final fit, and voxels in each.
+    scales : tuple of float
+        Factors on the data's frequencies that are tried; the best is kept.
+    trial : float
+        Share of `steps` that each trial takes.
+    rate : float
+        Learning rate at its peak, after `warm_up` steps; falls along a half cosine.
+    gate_rate : float
+        Factor on the learning rate of the gate.
+    balance : float
+        Weight of the balance loss, relative to the error's.
+    quantised : float
+        Share of the steps, the last ones, that train quantised weights with a frozen gate.
+    allocations : int
+        How often, in the first three quarters of those, the steps are set anew.
+    """
+
+    steps: int
+    batch: int = 2048
+    scales: tuple[float, ...] = (0.2, 0.35, 0.6)
+    trial: float = 0.04
+    rate: float = 2e-2
+    warm_up: int = 50
+    gate_rate: float = 0.05
+    balance: float = 0.01
+    quantised: float = 0.3
+    allocations: int = 8
+
+
+RECIPES = {
+    "fast": Recipe(steps=2500, trial=0.06),
+    "balanced": Recipe(steps=10_000),
+    "best": Recipe(steps=80_000, scales=(0.14, 0.2, 0.28, 0.4, 0.56, 0.8), trial=0.02),
+}
+
+
+def forward(
+    architecture: Architecture, weights: Weights, u: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Values at points, and the balance loss while the gate learns.
+
+    The chosen expert's output is multiplied by ``1 + p - stop(p)``, p its softmax probability:
+    the value stays and the gate has a gradient. Balance loss: Fedus et al., arXiv 2101.03961,
+    equation 4. A frozen gate holds integers and is evaluated as :mod:`moec_zarr.network` does.
+
+    Parameters
+    ----------
+    u : float32 tensor, shape (n, axes)
+        Coordinates in [-1, 1].
+
+    Returns
+    -------
+    values : float32 tensor, shape (n,)
+    balance : scalar tensor or None
+        1 where all experts take part alike.
+    """
+    phase = weights["encoder.bias"].expand(len(u), -1)
+    for axis in range(architecture.axes):
+        phase = torch.addcmul(phase, u[:, axis, None], weights[f"encoder.weight.{axis}"])
+    hidden = torch.sin(phase)
+    if architecture.experts == 1:
+        return _expert(architecture, weights, hidden, 0) + weights["decoder.bias"], None
+    learning = weights["gate.weight"].requires_grad
+    if learning:
+        logits = torch.addmm(weights["gate.bias"], u, weights["gate.weight"])
+    else:
+        units = network.GATE_UNITS
+        logits = torch.addmm(units * weights["gate.bias"], torch.round(u * units), weights["gate.weight"])
+    chosen = logits.argmax(dim=-1)
+    order = torch.argsort(chosen)
+    load = torch.bincount(chosen, minlength=architecture.experts)
+    parts = hidden[order].split(load.tolist())
+    values = torch.cat([_expert(architecture, weights, part, expert) for expert, part in enumerate(parts)])
+    balance = None
+    if learning:
+        probabilities = functional.softmax(logits, dim=-1)
+        balance = architecture.experts * (probabilities.mean(dim=0) * load / len(u)).sum()
+        p = probabilities.gather(1, chosen[:, None])[order, 0]
+        values = values * (1 + p - p.detach())
+    return torch.empty_like(values).scatter(0, order, values) + weights["decoder.bias"], balance
+
+
+def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor, expert: int) -> torch.Tensor:
+    for layer in range(architecture.layers):
+        weight, bias = weights[f"expert.weight.{layer}"], weights[f"expert.bias.{layer}"]
+        hidden = torch.sin(functional.linear(hidden, weight[expert], bias[expert]))
+    return hidden @ weights["decoder.weight"]
+
+
+class _Batches:
+    """An endless supply of coordinates, shape (batch, axes), and targets on the device."""
+
+    def __init__(self, field: Field, batch: int, generator: torch.Generator, device: torch.device) -> None:
+        self._field, self._batch, self._generator, self._device = field, batch, generator, device
+        self._left: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self._left:
+            index = self._field.draw(self._batch * _DRAWN, self._generator)
+            axes = zip(index, self._field.array.shape, strict=True)
+            u = np.stack([network.coordinates(i, n) for i, n in axes], axis=1).astype(np.float32)
+            points, targets = (
+                torch.from_numpy(part).to(self._device) for part in (u, self._field.targets(index))
+            )
+            self._left = list(zip(points.split(self._batch), targets.split(self._batch), strict=True))
+        return self._left.pop()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What stays the same through all phases of a fit."""
+
+    architecture: Architecture
+    recipe: Recipe
+    batches: _Batches
+    progress: Callable[[float], None]
+
+    def run(self, weights: Weights, optimiser: Optimiser, steps: range, of: int, report: bool = True) -> None:
+        """Train all of `weights`, unquantised."""
+        for step in steps:
+            u, target = self.batches()
+            values, balance = forward(self.architecture, weights, u)
+            loss = functional.mse_loss(values, target)
+            if balance is not None:
+                loss = loss + self.recipe.balance * loss.detach() * balance
+            loss.backward()
+            optimiser.step(self.rate(step, of))
+            if report:
+                self.progress(step / of)
+
+    def rate(self, step: int, of: int) -> float:
+        warm = min(1.0, (step + 1) / self.recipe.warm_up)
+        return self.recipe.rate * warm * (0.5 * (1 + math.cos(math.pi * step / of)) + 0.005)
+
+    def optimiser(self, weights: Weights) -> Optimiser:
+        return Optimiser(weights, {"gate.weight": self.recipe.gate_rate, "gate.bias": self.recipe.gate_rate})
+
+    @torch.no_grad()
+    def loss(self, weights: Weights) -> float:
+        losses = []
+        for _ in range(_DRAWN):
+            u, target = self.batches()
+            losses.append(functional.mse_loss(forward(self.architecture, weights, u)[0], target).item())
+        return float(np.mean(losses))
+
+    def sensitivity(self, free: Weights, frozen: Weights) -> dict[str, float]:
+        """Mean square derivative of a value by a weight, for each tensor of `free`.
+
+        With signs r = +-1 drawn at random, the square of ``d(sum r y)/dw`` has the expectation
+        ``sum (dy/dw)^2``: Hutchinson's estimator of the Gauss-Newton matrix's diagonal.
+        """
+        total = dict.fromkeys(free, 0.0)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(_PROBES):
+            u, _target = self.batches()
+            values, _ = forward(self.architecture, free | frozen, u)
+            signs = (2 * torch.randint(2, (len(u),), generator=generator) - 1).to(values)
+            gradients = torch.autograd.grad((values * signs).sum(), list(free.values()))
+            for name, gradient in zip(free, gradients, strict=True):
+                total[name] += gradient.square().mean().item() / len(u) / _PROBES
+        return total
+
+
+def fit(
+    array: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    middle: float,
+    half: float,
+    settings: Settings,
+    size: Callable[[Model], int],
+    budget: int,
+    *,
+    share: float = 1.0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Model:
+    """Fit the network that a chunk and a byte budget call for.
+
+    Parameters
+    ----------
+    array : array, every axis longer than one
+        Read at sampled voxels, never written to nor copied as a whole.
+    valid : bool array of the same shape, or None
+        Which voxels are fitted; all where None.
+    middle, half : float
+        Centre and half the width of the valid values' range: the model yields
+        ``(array - middle) / half``.
+    size : callable
+        Bytes of a model's section.
+    budget : int
+        Bytes that the section may take; kept.
+    share : float
+        Of the effort's steps that are taken.
+
+    Raises
+    ------
+    MoECError
+        If ``moec_zarr.config`` asks for a device that is not there.
+    """
+    device = _device(config.get("device"))
+    spread = Field(array, valid, middle, half)
+    generator = torch.Generator().manual_seed(settings.seed)
+    deviation = float(spread.targets(spread.draw(_SAMPLE, generator)).std(dtype=np.float64))
+    # Fitted at the scale of their deviation, rounded to a power of two of their range, the data
+    # suit the learning rate, and the decoder's step codes alone undo it.
+    shift = min(max(round(-math.log2(deviation)), 0), _MOST_SHIFT) if deviation else 0
+    voxels = array.size if valid is None else int(valid.sum())
+    recipe = scaled(RECIPES[settings.effort], voxels, share)
+    architecture = architecture_for(array.ndim, budget, settings.experts)
+    with _threads(config.get("threads")):
+        return fit_field(
+            replace(spread, scale=half * 2.0**-shift), architecture, recipe, size, budget,
+            shift=shift, seed=settings.seed, device=device, progress=progress,
+        )  # fmt: skip
+
+
+def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
+    """The recipe for a chunk of so many voxels, with a share of its steps: small ones need fewer."""
+    steps = recipe.steps * share * min(1.0, voxels / _FULL) ** (1 / 3)
+    return replace(
+        recipe, steps=max(2 * recipe.warm_up, round(steps)), batch=min(recipe.batch, max(256, voxels // 8))
+    )
+
+
+def _device(name: object) -> str:
+    if name == "cpu" or (name == "cuda" and torch.cuda.is_available()):
+        return str(name)
+    raise MoECError(
+        f"config device is {name!r}, expected 'cpu', or 'cuda' where torch finds a GPU (it finds "
+        f"{torch.cuda.device_count()}); set moec_zarr.config or MOEC_ZARR_DEVICE"
+    )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch with so many threads; its own setting where None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fit_field(
+    field: Field,
+    architecture: Architecture,
+    recipe: Recipe,
+    size: Callable[[Model], int],
+    budget: int,
+    *,
+    shift: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[float], None] = lambda share: None,
+) -> Model:
+    """Fit a network to a field, quantised to a byte budget.
+
+    Parameters
+    ----------
+    field : Field
+        The valid voxels and their targets.
+    size : callable
+        Bytes of a model's section.
+    budget : int
+        Bytes that the section may take; kept.
+    shift : int
+        The model returned yields ``target * 2**-shift``.
+    seed : int
+        Of everything random. Threads and device change results by rounding alone.
+    progress : callable
+        Called with the share of steps done.
+
+    Raises
+    ------
+    OverflowError
+        If no quantisation of this architecture fits into the budget.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    frequencies = axis_frequencies(field, generator)
+    mean = float(field.targets(field.draw(1 << 14, generator)).mean())
+    partition: Weights = {}
+    if architecture.experts > 1:
+        weight, bias = (
+            torch.from_numpy(part.astype(np.float32))
+            for part in gate(field, frequencies, architecture.experts, generator)
+        )
+        partition = {"gate.weight": weight, "gate.bias": bias}
+    training = _Training(
+        architecture, recipe, _Batches(field, recipe.batch, generator, torch.device(device)), progress
+    )
+
+    def fresh(scale: float) -> Weights:
+        weights = partition | initial_weights(architecture, frequencies * scale, mean, generator)
+        return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
+
+    scale = _best_scale(training, fresh)
+    weights = fresh(scale)
+    turn = recipe.steps - round(recipe.steps * recipe.quantised)
+    optimiser = training.optimiser(weights)
+    training.run(weights, optimiser, range(turn), recipe.steps)
+    return _train_quantised(training, weights, optimiser, turn, size, budget, shift)
+
+
+def _best_scale(training: _Training, fresh: Callable[[float], Weights]) -> float:
+    recipe = training.recipe
+    if len(recipe.scales) == 1:
+        return recipe.scales[0]
+    losses = []
+    for scale in recipe.scales:
+        weights = fresh(scale)
+        steps = max(1, round(recipe.steps * recipe.trial))
+        training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
+        losses.append(training.loss(weights))
+    _log.debug("frequency scales %s: loss %s", recipe.scales, losses)
+    return recipe.scales[int(np.argmin(losses))]
+
+
+def _train_quantised(
+    training: _Training,
+    weights: Weights,
+    optimiser: Optimiser,
+    turn: int,
+    size: Callable[[Model], int],
+    budget: int,
+    shift: int,
+) -> Model:
+    architecture, recipe = training.architecture, training.recipe
+    gate = freeze_gate(weights)
+    device = weights["encoder.bias"].device
+    frozen = {name: torch.from_numpy(values.astype(np.float32)).to(device) for name, values in gate.items()}
+    free = {name: weight for name, weight in weights.items() if name not in gate}
+    finest = dict.fromkeys(("decoder.weight", "decoder.bias"), 8 * shift)
+    allocate = StepAllocator(architecture, gate, size, int(budget * _MARGIN), finest)
+    span = recipe.steps - turn
+    every = max(1, math.ceil(0.75 * span / recipe.allocations))
+    codes = allocate(free, training.sensitivity(free, frozen))
+    for step in range(turn, recipe.steps):
+        done = step - turn
+        if done and done % every == 0 and done < 0.75 * span:
+            codes = allocate(free, training.sensitivity(free, frozen))
+        u, target = training.batches()
+        values, _ = forward(architecture, round_through(free, codes) | frozen, u)
+        functional.mse_loss(values, target).backward()
+        optimiser.step(training.rate(step, recipe.steps))
+        training.progress(step / recipe.steps)
+    last = StepAllocator(architecture, gate, size, budget, finest)
+    if not last.fits(free, codes):
+        codes = last(free, training.sensitivity(free, frozen))
+    model = quantise(architecture, free, codes, gate)
+    scaled = {name: code - finest.get(name, 0) for name, code in codes.items()}
+    return Model(architecture, model.integers, scaled)

@@ -1,0 +1,190 @@
+"""What the data say before the fit: samples of a field, its frequencies, its partition."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+
+from moec_zarr import network
+
+__all__ = ["Field", "activity_points", "architecture_for", "axis_frequencies", "gate", "initial_weights"]
+
+_BITS = 6.8  # of a weight, on average
+_ENCODER = 1.4  # width of the encoder over the experts'
+_PROBES = 1 << 17  # voxels at which frequencies are measured
+_POINTS = 6000  # points that the partition is clustered from
+_SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
+
+
+@dataclass(frozen=True)
+class Field:
+    """A chunk as the fit sees it: valid voxels, affinely mapped, on the axes longer than one.
+
+    Attributes
+    ----------
+    array : array of any supported dtype, shape of the grid
+        Read at the sampled voxels only, in its own dtype.
+    valid : bool array of the same shape, or None
+        Which voxels are fitted; all of them where None.
+    middle, scale : float
+        The fit's target is ``(array - middle) / scale``.
+    """
+
+    array: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+    middle: float
+    scale: float
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], ...]:
+        """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
+        if self.valid is None:
+            return self._draw(count, generator)
+        parts, found = [], 0
+        while found < count:
+            index = self._draw(count, generator)
+            keep = self.valid[index]
+            parts.append([i[keep] for i in index])
+            found += int(keep.sum())
+        return tuple(np.concatenate(columns)[:count] for columns in zip(*parts, strict=True))
+
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], ...]:
+        return tuple(torch.randint(n, (count,), generator=generator).numpy() for n in self.array.shape)
+
+    def targets(self, index: tuple[NDArray[np.int64], ...]) -> NDArray[np.float32]:
+        """The fit's targets at voxels `index`; shape of each of its arrays."""
+        values = self.array[index].astype(np.float64)
+        return ((values - self.middle) / self.scale).astype(np.float32)
+
+    def steps(self, index: tuple[NDArray[np.int64], ...]) -> list[NDArray[np.float32]]:
+        """Difference of the target to the next voxel along each axis; NaN where either is invalid."""
+        here = self.targets(index)
+        out = []
+        for axis, n in enumerate(self.array.shape):
+            side = np.where(index[axis] + 1 < n, 1, -1)
+            there = (*index[:axis], index[axis] + side, *index[axis + 1 :])
+            step = side * (self.targets(there) - here)
+            if self.valid is not None:
+                step = np.where(self.valid[there], step, np.nan)
+            out.append(step.astype(np.float32))
+        return out
+
+
+def architecture_for(axes: int, budget: int, experts: int | None) -> network.Architecture:
+    """Sizes of the network that a byte budget pays for.
+
+    At few bytes one expert, wide enough, does best; at many bytes experts are added rather than
+    widened, so that the weights that evaluate a point stay below about ten thousand.
+
+    Parameters
+    ----------
+    axes : int
+        Coordinates of a point.
+    budget : int
+        Bytes of the model's section.
+    experts : int, optional
+        Their number, where it is given.
+    """
+    tensors = axes + 9
+    weights = max((budget - 4 * tensors) * 8 / _BITS, 1)
+    if experts is None:
+        experts = max(1, round((weights / 3000) ** 0.7), round(weights / 9000))
+    layers = 3 if experts == 1 else 2
+    best = network.Architecture(axes, 4, experts, 3, 1)
+    width = 3
+    while True:
+        width += 1
+        sizes = network.Architecture(axes, max(width, round(width * _ENCODER)), experts, width, layers)
+        if sizes.weights > weights or width > 512:
+            return best
+        best = sizes
+
+
+def axis_frequencies(field: Field, generator: torch.Generator) -> NDArray[np.float64]:
+    """RMS of the derivative along each axis over the standard deviation; u in [-1, 1].
+
+    Returns
+    -------
+    array, shape (axes,)
+        Radians per unit of u of a wave that would have the same derivative.
+    """
+    index = field.draw(_PROBES, generator)
+    deviation = float(field.targets(index).std(dtype=np.float64)) or 1.0
+    lengths = np.array(field.array.shape)
+    rms = [math.sqrt(np.nanmean(np.square(step, dtype=np.float64))) if np.isfinite(step).any() else 0.0
+           for step in field.steps(index)]  # fmt: skip
+    # A field that does not change along an axis still gets a slow wave: weights start off zero.
+    found: NDArray[np.float64] = np.array(rms) / deviation * (lengths - 1) / 2
+    return np.maximum(found, 0.1)
+
+
+def activity_points(field: Field, generator: torch.Generator) -> NDArray[np.float64]:
+    """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (n, axes)."""
+    index = field.draw(_POINTS * 8, generator)
+    activity = np.nansum(np.abs(field.steps(index)), axis=0)
+    weight = activity + 0.5 * activity.mean() + 1e-12
+    chosen = torch.multinomial(
+        torch.from_numpy(weight), _POINTS, replacement=True, generator=generator
+    ).numpy()
+    u = [network.coordinates(i[chosen], n) for i, n in zip(index, field.array.shape, strict=True)]
+    return np.stack(u, axis=1)
+
+
+def gate(
+    field: Field, frequencies: NDArray[np.float64], experts: int, generator: torch.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A linear gate whose experts partition the field by nearest centre.
+
+    The centres come from k-means over :func:`activity_points`, each coordinate scaled by its
+    frequency, so that every expert starts with a like share of what there is to learn. With
+    ``|u - c|^2`` expanded, the nearest centre is the largest of ``2 c u - |c|^2``.
+
+    Returns
+    -------
+    weight : array, shape (axes, experts)
+    bias : array, shape (experts,)
+    """
+    scale = frequencies / frequencies.max()
+    points = activity_points(field, generator) * scale
+    seed = int(torch.randint(2**31, (), generator=generator))
+    centres, _ = kmeans2(points, experts, minit="++", rng=np.random.default_rng(seed))
+    return 2 * _SHARPNESS * (centres * scale).T, -_SHARPNESS * (centres**2).sum(axis=1)
+
+
+def initial_weights(
+    architecture: network.Architecture,
+    frequencies: NDArray[np.float64],
+    mean: float,
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """Weights before the fit, all but the gate's.
+
+    Encoder: normal with standard deviation `frequencies`, phases uniform; sine layers
+    U(+-sqrt(6 / inputs)) as in SIREN (arXiv 2006.09661, section 3.2) without its factor omega,
+    for the frequencies are in the encoder already; the decoder starts near the field's mean.
+    """
+
+    def uniform(shape: tuple[int, ...], bound: float) -> torch.Tensor:
+        return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+
+    weights = {}
+    for name, shape in architecture.shapes().items():
+        kind = name.split(".")
+        if kind[0] == "gate":
+            continue
+        if kind[:2] == ["encoder", "weight"]:
+            weights[name] = torch.randn(shape, generator=generator) * float(frequencies[int(kind[2])])
+        elif name == "encoder.bias":
+            weights[name] = uniform(shape, math.pi)
+        elif kind[:2] == ["expert", "weight"]:
+            weights[name] = uniform(shape, math.sqrt(6 / shape[-1]))
+        elif name == "decoder.weight":
+            weights[name] = uniform(shape, 0.05)
+        else:
+            weights[name] = torch.full(shape, mean if name == "decoder.bias" else 0.0)
+    return weights

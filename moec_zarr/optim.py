@@ -1,0 +1,75 @@
+"""Muon for the matrices, Adam for everything else.
+
+Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a
+matrix by a nearby orthogonal one; the scale ``0.2 sqrt(max(rows, columns))`` gives its steps the
+size of Adam's (Liu et al., arXiv 2502.16982, section 2.2). Adam: Kingma and Ba, arXiv 1412.6980.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["Optimiser"]
+
+_MOMENTUM = 0.95
+_BETAS = (0.9, 0.99)
+
+
+class Optimiser:
+    """State of one optimisation over named tensors, with a learning rate each.
+
+    Parameters
+    ----------
+    tensors : dict of torch.Tensor
+        Leaves that require a gradient; a stack of matrices, shape (n, rows, columns), is
+        orthogonalised matrix by matrix.
+    scales : dict of float
+        Factor on the learning rate of the tensors named; 1 for the others.
+    """
+
+    def __init__(self, tensors: dict[str, torch.Tensor], scales: dict[str, float]) -> None:
+        self._tensors = tensors
+        self._scales = scales
+        self._first = {name: torch.zeros_like(t) for name, t in tensors.items()}
+        self._second = {name: torch.zeros_like(t) for name, t in tensors.items() if not _is_matrix(t)}
+        self._count = 0
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update with learning rate `rate`; gradients are consumed."""
+        self._count += 1
+        for name, tensor in self._tensors.items():
+            gradient = tensor.grad
+            if gradient is None:
+                continue
+            first = self._first[name]
+            scaled = rate * self._scales.get(name, 1.0)
+            if name in self._second:
+                second = self._second[name]
+                first.lerp_(gradient, 1 - _BETAS[0])
+                second.lerp_(gradient * gradient, 1 - _BETAS[1])
+                root = (second / (1 - _BETAS[1] ** self._count)).sqrt_().add_(1e-8)
+                tensor.addcdiv_(first, root, value=-scaled / (1 - _BETAS[0] ** self._count))
+            else:
+                first.mul_(_MOMENTUM).add_(gradient)
+                update = _orthogonal(gradient.add(first, alpha=_MOMENTUM))
+                tensor.add_(update, alpha=-scaled * 0.2 * math.sqrt(max(tensor.shape[-2:])))
+            tensor.grad = None
+
+
+def _is_matrix(tensor: torch.Tensor) -> bool:
+    return tensor.ndim >= 3 and min(tensor.shape[-2:]) > 3
+
+
+def _orthogonal(x: torch.Tensor) -> torch.Tensor:
+    """Nearly the orthogonal factor of each matrix: five quintic Newton-Schulz iterations."""
+    x = x / (x.flatten(-2).norm(dim=-1)[..., None, None] + 1e-7)
+    wide = x.shape[-2] <= x.shape[-1]
+    if not wide:
+        x = x.mT
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x if wide else x.mT

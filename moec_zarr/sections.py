@@ -1,0 +1,209 @@
+"""What the sections of a stream hold, each as a pair of functions: to bytes and back."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.entropy import (
+    decode_groups,
+    decode_mask,
+    encode_groups,
+    encode_mask,
+    read_varint,
+    write_varint,
+)
+from moec_zarr.errors import CorruptStreamError
+from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
+
+__all__ = [
+    "Box",
+    "Special",
+    "find_box",
+    "find_special",
+    "read_box",
+    "read_lossless",
+    "read_model",
+    "read_special",
+    "write_box",
+    "write_lossless",
+    "write_model",
+    "write_special",
+]
+
+Array = NDArray[Any]
+_LARGEST_SIZE = 4096  # of a layer, and of the number of experts
+_LARGEST_DEPTH = 16
+
+
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<")
+
+
+def _read_value(data: bytes, offset: int, dtype: np.dtype[Any]) -> tuple[Any, int]:
+    if offset + dtype.itemsize > len(data):
+        raise CorruptStreamError("the stream ends inside a value; it is truncated, fetch it again")
+    return np.frombuffer(data, _little(dtype), 1, offset).astype(dtype.newbyteorder("="))[
+        0
+    ], offset + dtype.itemsize
+
+
+# ------------------------------------------------------------------------------------ box
+
+
+@dataclass(frozen=True)
+class Box:
+    """The leading `shape` of a chunk; beyond it every voxel is `fill`, as where zarr pads an edge."""
+
+    shape: tuple[int, ...]
+    fill: Any
+
+
+def find_box(array: Array) -> Box | None:
+    """The smallest leading box beyond which the array is constant; None where that is all of it."""
+    if array.size < 2:
+        return None
+    fill = array[(-1,) * array.ndim]
+    if not any(_is(array[(slice(None),) * axis + (-1,)], fill).all() for axis in range(array.ndim)):
+        return None
+    differs = ~_is(array, fill)
+    shape = []
+    for axis in range(array.ndim):
+        used = np.flatnonzero(differs.any(axis=tuple(other for other in range(array.ndim) if other != axis)))
+        shape.append(int(used[-1]) + 1 if used.size else 1)
+    return Box(tuple(shape), fill) if tuple(shape) != array.shape else None
+
+
+def _is(array: Array, value: Any) -> NDArray[np.bool_]:
+    return np.isnan(array) if value != value else np.asarray(array == value)
+
+
+def write_box(box: Box, dtype: np.dtype[Any]) -> bytes:
+    """Extents, then the fill."""
+    return b"".join(write_varint(n) for n in box.shape) + np.array(box.fill, _little(dtype)).tobytes()
+
+
+def read_box(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Box:
+    """The box of a chunk of `shape`."""
+    inner, offset = [], 0
+    for n in shape:
+        length, offset = read_varint(data, offset)
+        if not 1 <= length <= n:
+            raise CorruptStreamError(f"a box of {length} voxels on an axis of {n}; the stream is damaged")
+        inner.append(length)
+    fill, _ = _read_value(data, offset, dtype)
+    return Box(tuple(inner), fill)
+
+
+# -------------------------------------------------------------------------- special values
+
+
+@dataclass(frozen=True)
+class Special:
+    """A value that is kept exactly, and the mask of where it stands."""
+
+    value: Any
+    mask: NDArray[np.bool_]
+
+
+def find_special(array: Array, missing: Any) -> list[Special]:
+    """NaN, infinities and `missing`, where they occur, in this order."""
+    found = []
+    finite = array.dtype.kind != "f" or np.isfinite(array).all()
+    values = [] if finite else [np.nan, np.inf, -np.inf]
+    for value in values + ([] if missing is None else [missing]):
+        mask = _is(array, array.dtype.type(value))
+        if mask.any():
+            found.append(Special(array.dtype.type(value), mask))
+    return found
+
+
+def write_special(special: list[Special], dtype: np.dtype[Any]) -> bytes:
+    """For each, the value, the length of its mask, the mask."""
+    out = b""
+    for each in special:
+        mask = encode_mask(each.mask)
+        out += np.array(each.value, _little(dtype)).tobytes() + write_varint(len(mask)) + mask
+    return out
+
+
+def read_special(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[Special]:
+    """The special values of a box of `shape`."""
+    special, offset = [], 0
+    while offset < len(data):
+        value, offset = _read_value(data, offset, dtype)
+        length, offset = read_varint(data, offset)
+        if length > len(data) - offset:
+            raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
+        special.append(Special(value, decode_mask(data[offset : offset + length], shape)))
+        offset += length
+    return special
+
+
+# -------------------------------------------------------------------------------- lossless
+
+
+def write_lossless(array: Array) -> bytes:
+    """Values little endian in C order, byte planes apart, through zlib (RFC 1950)."""
+    flat = np.ascontiguousarray(array, _little(array.dtype)).reshape(-1)
+    return zlib.compress(flat.view(np.uint8).reshape(-1, array.itemsize).T.tobytes(), 9)
+
+
+def read_lossless(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The values of a box of `shape`; inflates no more than they take."""
+    size = math.prod(shape) * dtype.itemsize
+    inflate = zlib.decompressobj()
+    try:
+        raw = inflate.decompress(data, size + 1)
+    except zlib.error as error:
+        raise CorruptStreamError(f"the values do not inflate: {error}; the stream is damaged") from error
+    if len(raw) != size:
+        raise CorruptStreamError(
+            f"{len(raw)} bytes of values for a shape that holds {size}; the stream is damaged"
+        )
+    planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
+    return np.ascontiguousarray(planes.T).view(_little(dtype)).reshape(shape)
+
+
+# ----------------------------------------------------------------------------------- model
+
+
+def write_model(model: Model) -> bytes:
+    """Sizes, step codes, then all integers."""
+    a = model.architecture
+    head = b"".join(write_varint(n) for n in (a.encoder, a.experts, a.width, a.layers))
+    codes = bytes(model.codes[name] for name in a.shapes() if name in model.codes)
+    return head + codes + encode_groups([model.integers[name] for name in a.shapes()])
+
+
+def read_model(data: bytes, axes: int) -> Model:
+    """The model of a box with so many axes longer than one."""
+    sizes, offset = [], 0
+    for limit in (_LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_DEPTH):
+        size, offset = read_varint(data, offset)
+        if not 1 <= size <= limit:
+            raise CorruptStreamError(
+                f"a network of size {size}, expected 1 to {limit}; the stream is damaged"
+            )
+        sizes.append(size)
+    architecture = Architecture(axes, *sizes)
+    if axes < 1 or architecture.weights > 16 * len(data):
+        raise CorruptStreamError(
+            f"{architecture.weights} weights in {len(data)} bytes on {axes} axes; the stream is damaged"
+        )
+    shapes = architecture.shapes()
+    stepped = [name for name in shapes if not name.startswith("gate")]
+    codes = dict(zip(stepped, data[offset:], strict=False))
+    if len(codes) != len(stepped):
+        raise CorruptStreamError("the stream ends inside the step codes; it is truncated, fetch it again")
+    groups = decode_groups(data[offset + len(codes) :], [math.prod(shape) for shape in shapes.values()])
+    integers = {name: group.reshape(shapes[name]) for name, group in zip(shapes, groups, strict=True)}
+    for name, limit in (("gate.weight", GATE_LARGEST), ("gate.bias", GATE_LARGEST_BIAS)):
+        if name in integers and np.abs(integers[name]).max() > limit:
+            raise CorruptStreamError(f"{name} exceeds {limit}; the stream is damaged")
+    return Model(architecture, integers, codes)

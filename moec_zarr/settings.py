@@ -1,0 +1,128 @@
+"""What a user asks of the codec: the part of the configuration that is stored in metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from moec_zarr.errors import MoECError
+
+__all__ = ["EFFORTS", "Effort", "Settings"]
+
+Effort = Literal["fast", "balanced", "best"]
+EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Target and effort of a fit, validated on construction and made of plain JSON types.
+
+    Parameters
+    ----------
+    ratio : float, optional
+        Bytes of the array over bytes of its stream, at least. Exactly one of `ratio` and
+        `psnr` is given.
+    psnr : float, optional
+        Peak signal-to-noise ratio in dB that the decoded array reaches at least, with the
+        range of the valid data as the peak.
+    missing : int or float, optional
+        A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
+        infinities are without being named.
+    effort : {"fast", "balanced", "best"}
+        How long a fit may take.
+    experts : int, optional
+        Number of experts; by default the encoder derives it from the byte budget.
+    seed : int
+        Seed of everything random in a fit.
+
+    Raises
+    ------
+    MoECError
+        If a value is of the wrong type or out of range, or not exactly one target is given.
+    """
+
+    ratio: float | None = None
+    psnr: float | None = None
+    missing: float | None = None
+    effort: Effort = "balanced"
+    experts: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.ratio is None) == (self.psnr is None):
+            raise MoECError(
+                f"exactly one target is needed, got ratio={self.ratio!r} and psnr={self.psnr!r}; "
+                "give ratio= (times smaller) or psnr= (dB)"
+            )
+        self._set("ratio", _real("ratio", self.ratio, 1.0, 1e9))
+        self._set("psnr", _real("psnr", self.psnr, 0.0, 400.0))
+        self._set("missing", _number("missing", self.missing))
+        self._set("experts", _whole("experts", self.experts, 1, 4096))
+        self._set("seed", _whole("seed", self.seed, 0, 2**63 - 1))
+        if self.seed is None:
+            raise MoECError("seed must be a whole number, got None; leave it out for the default 0")
+        if self.effort not in EFFORTS:
+            raise MoECError(f"effort must be one of {', '.join(EFFORTS)}, got {self.effort!r}")
+
+    def _set(self, name: str, value: float | int | None) -> None:
+        object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that differ from their default, as plain JSON types."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Settings:
+        """Settings from stored metadata.
+
+        Raises
+        ------
+        MoECError
+            If `data` holds a key that this version does not know, or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(data) - set(known)):
+            raise MoECError(
+                f"unknown setting {', '.join(map(repr, unknown))}; this version knows {', '.join(known)}. "
+                "If the store was written by a newer moec_zarr, upgrade it"
+            )
+        return cls(**data)
+
+
+def _number(name: str, value: object) -> float | int | None:
+    """`value` as a plain int or float; NumPy scalars are taken, bool and text are not."""
+    if value is None:
+        return None
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+        raise MoECError(
+            f"{name} must be finite, got {value!r}; NaN and infinities are kept exactly without it"
+        )
+    raise MoECError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+
+
+def _real(name: str, value: object, low: float, high: float) -> float | int | None:
+    number = _number(name, value)
+    if number is not None and not low <= number <= high:
+        raise MoECError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+    return number
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int | None:
+    number = _number(name, value)
+    if number is None:
+        return None
+    if not isinstance(number, int) or not low <= number <= high:
+        raise MoECError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
+    return number
