@@ -9,7 +9,7 @@ key          default     meaning
 ============ =========== ==================================================================
 ``device``   ``"cpu"``   where a fit runs, and where torch decodes: ``"cpu"`` or ``"cuda"``
 ``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
-``threads``  ``None``    torch threads of one fit; ``None`` leaves torch's own setting
+``threads``  ``None``    torch threads of one fit; ``None`` is one for a small network, else torch's own
 ``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
 ``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
 ============ =========== ==================================================================

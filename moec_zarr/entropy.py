@@ -112,8 +112,7 @@ def _best_code(values: _Ints, largest: int) -> int:
     costs = {code: cost(code)}
     while True:
         tail, width = divmod(code, _WIDTHS)
-        near = [(tail + dt, width + dw) for dt in (-1, 0, 1) for dw in (-1, 0, 1)]
-        for t, w in near:
+        for t, w in ((tail - 1, width), (tail + 1, width), (tail, width - 1), (tail, width + 1)):
             if 0 <= t < _SHAPES and 0 <= w < _WIDTHS and t * _WIDTHS + w not in costs:
                 costs[t * _WIDTHS + w] = cost(t * _WIDTHS + w)
         best = min(costs, key=lambda c: (costs[c], c))

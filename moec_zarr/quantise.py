@@ -23,6 +23,7 @@ __all__ = ["StepAllocator", "freeze_gate", "quantise", "round_through"]
 Weights = dict[str, torch.Tensor]
 Gate = dict[str, NDArray[np.int32]]
 
+_PRECISION = 0.04  # octaves of error that a bisection leaves open; step codes are an eighth apart
 _SIZES = np.array([network.step_size(code) for code in range(256)])
 
 
@@ -96,7 +97,7 @@ class StepAllocator:
             low, high = high, high + 2
             if high > 40:
                 raise OverflowError(f"no quantisation fits into {self._budget} bytes")
-        while high - low > 0.01:
+        while high - low > _PRECISION:
             middle = (low + high) / 2
             if self.fits(weights, self._codes(weights, sensitivity, middle)):
                 high = middle
