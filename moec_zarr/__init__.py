@@ -19,7 +19,7 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
-    from moec_zarr.report import compare
+    from moec_zarr.report import compare, inspect
 
 __all__ = [
     "BudgetError",
@@ -33,12 +33,13 @@ __all__ = [
     "compare",
     "config",
     "encoding",
+    "inspect",
     "open",
 ]
 
 __version__ = version("moec_zarr")
 
-_LAZY = {"compare": "moec_zarr.report"}
+_LAZY = {"compare": "moec_zarr.report", "inspect": "moec_zarr.report"}
 
 
 def __getattr__(name: str) -> Any:

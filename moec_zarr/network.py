@@ -20,7 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Architecture", "Model", "Tables", "evaluate", "gate_coordinates", "step_size", "tables", "tiles"]
+__all__ = [
+    "Architecture",
+    "Model",
+    "Tables",
+    "coordinates",
+    "evaluate",
+    "expert_load",
+    "gate_coordinates",
+    "step_size",
+    "tables",
+    "tiles",
+]
 
 GATE_UNITS = 4096  # integer coordinates of the gate lie in [-4096, 4096]
 GATE_LARGEST = 127  # of a gate weight
@@ -216,3 +227,14 @@ def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floa
         hidden += weights[f"expert.bias.{layer}"][expert]
         np.sin(hidden, out=hidden)
     return hidden @ weights["decoder.weight"] + weights["decoder.bias"]
+
+
+def expert_load(model: Model, lengths: Sequence[int], most: int = 32) -> NDArray[np.float64]:
+    """Share of a grid's voxels that each expert evaluates, from at most `most` along each axis."""
+    experts = model.architecture.experts
+    if experts == 1:
+        return np.ones(1)
+    indices = [np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) for n in lengths]
+    logits = tables(model.weights(), lengths, indices).logits
+    chosen = _sum(logits, tuple(slice(len(table)) for table in logits), False).argmax(axis=-1)
+    return np.bincount(chosen.ravel(), minlength=experts) / chosen.size
