@@ -19,6 +19,7 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
+    from moec_zarr.conversion import convert
     from moec_zarr.report import compare, inspect
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "compare",
     "config",
+    "convert",
     "encoding",
     "inspect",
     "open",
@@ -39,7 +41,11 @@ __all__ = [
 
 __version__ = version("moec_zarr")
 
-_LAZY = {"compare": "moec_zarr.report", "inspect": "moec_zarr.report"}
+_LAZY = {
+    "compare": "moec_zarr.report",
+    "convert": "moec_zarr.conversion",
+    "inspect": "moec_zarr.report",
+}
 
 
 def __getattr__(name: str) -> Any:
