@@ -7,6 +7,7 @@ probabilities; Bamler, arXiv 2201.01741); ``docs/format.md`` describes it for ot
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,15 @@ from numpy.typing import NDArray
 
 from moec_zarr.errors import CorruptStreamError
 
-__all__ = ["decode_groups", "decode_mask", "encode_groups", "encode_mask", "read_varint", "write_varint"]
+__all__ = [
+    "decode_groups",
+    "decode_mask",
+    "encode_groups",
+    "encode_mask",
+    "inflate",
+    "read_varint",
+    "write_varint",
+]
 
 PRECISION = 24  # bits of a probability in the range coder
 MAX_MAGNITUDE = 2**15 - 1  # of a coded integer
@@ -54,6 +63,24 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, offset
     raise CorruptStreamError("a length in the stream exceeds 63 bits; the stream is damaged")
+
+
+def inflate(data: bytes, size: int) -> bytes:
+    """The `size` bytes that a zlib stream (RFC 1950) holds; inflates no more.
+
+    Raises
+    ------
+    CorruptStreamError
+        If it holds another number of bytes, or `data` is not one whole zlib stream.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        raw = inflater.decompress(data, size + 1)
+    except zlib.error as error:
+        raise CorruptStreamError(f"the values do not inflate: {error}; the stream is damaged") from error
+    if len(raw) != size or not inflater.eof or inflater.unused_data:
+        raise CorruptStreamError(f"{len(raw)} bytes inflated, expected {size}; the stream is damaged")
+    return raw
 
 
 # ------------------------------------------------------------------------------- integers
@@ -171,7 +198,7 @@ def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
     out = []
     for size, (largest, code) in zip(sizes, models, strict=True):
         if largest:
-            out.append(np.asarray(decoder.decode(_model(largest, code), size), np.int32) - largest)
+            out.append(_decode(decoder, _model(largest, code), size).astype(np.int32) - largest)
         else:
             out.append(np.zeros(size, np.int32))
     return out
@@ -187,24 +214,37 @@ def _decoder(data: bytes) -> Any:
     return constriction.stream.queue.RangeDecoder(words)
 
 
+def _decode(decoder: Any, *model_and_amount: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(decoder.decode(*model_and_amount))
+    except AssertionError as error:  # constriction's, for words that no encoder writes
+        raise CorruptStreamError("the range coder's words are invalid; the stream is damaged") from error
+
+
 # ---------------------------------------------------------------------------------- masks
 #
 # A mask is coded along wavefronts of a skewed grid: every voxel of a front depends on earlier
 # fronts only, so that a front is one vectorised call. Contexts are the neighbours already known
 # in the same plane (as in JBIG, ITU-T T.82) and four voxels of the plane before; probabilities
-# adapt by counting (Krichevsky and Trofimov, 1981).
+# adapt by counting (Krichevsky and Trofimov, 1981). A long thin mask has too many fronts of too few
+# voxels for that to be fast: it is packed, eight voxels a byte, and deflated.
 
 _NEIGHBOURS = (
     (0, 0, -1), (0, 0, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1), (0, -2, 0),
     (-1, 0, 0), (-1, 0, 1), (-1, 1, 0), (-1, 1, 1),
 )  # fmt: skip
 _PAD = ((1, 0), (2, 1), (2, 1))
+_PACKED = 0x80  # flag in a mask's first byte
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """A boolean array of any rank as bytes: which axes it is constant along, then what remains."""
-    constant = [bool((mask == mask.take([0], axis=axis)).all()) for axis in range(mask.ndim)]
+    firsts = [mask[(slice(None),) * axis + (slice(1),)] for axis in range(mask.ndim)]
+    constant = [bool((mask == first).all()) for first in firsts]
     core = mask[tuple(slice(0, 1) if flag else slice(None) for flag in constant)]
+    head = sum(flag << axis for axis, flag in enumerate(constant))
+    if _is_thin(core.shape):
+        return bytes([head | _PACKED]) + zlib.compress(np.packbits(core).tobytes(), 9)
     cells = np.zeros([n + sum(pad) for n, pad in zip(_planes(core.shape), _PAD, strict=True)], np.uint8)
     cells[1:, 2:-1, 2:-1] = core.reshape(_planes(core.shape))
     flat = cells.reshape(-1)
@@ -215,7 +255,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
         context, chance = _chances(flat, front, cells.shape, counts)
         encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
         np.add.at(counts, (context, bits), 1)
-    return bytes([sum(flag << axis for axis, flag in enumerate(constant))]) + _payload(encoder)
+    return bytes([head]) + _payload(encoder)
 
 
 def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -224,11 +264,17 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     Raises
     ------
     CorruptStreamError
-        If `data` is empty or names axes that `shape` lacks.
+        If `data` is empty, names axes that `shape` lacks or does not hold a mask of its size.
     """
-    if not data or data[0] >> len(shape):
+    if not data or (data[0] & ~_PACKED) >> len(shape):
         raise CorruptStreamError("a mask that does not fit the shape; the stream is damaged")
     core = tuple(1 if data[0] >> axis & 1 else n for axis, n in enumerate(shape))
+    if bool(data[0] & _PACKED) != _is_thin(core):
+        raise CorruptStreamError(f"a mask of shape {core} is coded in another way; the stream is damaged")
+    if data[0] & _PACKED:
+        size = int(np.prod(core, dtype=np.int64))
+        bits = np.frombuffer(inflate(data[1:], -(-size // 8)), np.uint8)
+        return np.broadcast_to(np.unpackbits(bits, count=size).astype(bool).reshape(core), shape)
     planes = _planes(core)
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
     flat = cells.reshape(-1)
@@ -236,7 +282,7 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
     for front in _fronts(cells.shape):
         context, chance = _chances(flat, front, cells.shape, counts)
-        bits = np.asarray(decoder.decode(_bernoulli(), chance), np.uint8)
+        bits = _decode(decoder, _bernoulli(), chance).astype(np.uint8)
         flat[front] = bits
         np.add.at(counts, (context, bits), 1)
     return np.broadcast_to(cells[1:, 2:-1, 2:-1].reshape(core).astype(bool), shape)
@@ -247,6 +293,12 @@ def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
     long = [n for n in shape if n != 1]
     rows, columns = [1, 1, *long][-2:]
     return int(np.prod(long[:-2], dtype=np.int64)), rows, columns
+
+
+def _is_thin(shape: tuple[int, ...]) -> bool:
+    """Whether the fronts of a mask are too many for its size."""
+    planes, rows, columns = _planes(shape)
+    return columns + 2 * rows + 4 * planes > 4096 + planes * rows * columns // 64
 
 
 def _fronts(padded: tuple[int, ...]) -> Iterator[_Ints]:

@@ -15,6 +15,7 @@ from moec_zarr.entropy import (
     decode_mask,
     encode_groups,
     encode_mask,
+    inflate,
     read_varint,
     write_varint,
 )
@@ -96,7 +97,9 @@ def read_box(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Box:
         if not 1 <= length <= n:
             raise CorruptStreamError(f"a box of {length} voxels on an axis of {n}; the stream is damaged")
         inner.append(length)
-    fill, _ = _read_value(data, offset, dtype)
+    fill, offset = _read_value(data, offset, dtype)
+    if offset != len(data):
+        raise CorruptStreamError(f"a box of {len(data)} bytes, expected {offset}; the stream is damaged")
     return Box(tuple(inner), fill)
 
 
@@ -156,16 +159,7 @@ def write_lossless(array: Array) -> bytes:
 
 def read_lossless(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """The values of a box of `shape`; inflates no more than they take."""
-    size = math.prod(shape) * dtype.itemsize
-    inflate = zlib.decompressobj()
-    try:
-        raw = inflate.decompress(data, size + 1)
-    except zlib.error as error:
-        raise CorruptStreamError(f"the values do not inflate: {error}; the stream is damaged") from error
-    if len(raw) != size:
-        raise CorruptStreamError(
-            f"{len(raw)} bytes of values for a shape that holds {size}; the stream is damaged"
-        )
+    raw = inflate(data, math.prod(shape) * dtype.itemsize)
     planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
     return np.ascontiguousarray(planes.T).view(_little(dtype)).reshape(shape)
 
