@@ -14,8 +14,18 @@ from numpy.typing import DTypeLike, NDArray
 
 from moec_zarr import network
 from moec_zarr.config import config
+from moec_zarr.entropy import write_varint
 from moec_zarr.errors import BudgetError, CorruptStreamError, MoECError, UnsupportedArrayError
-from moec_zarr.format import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, read_stream, write_stream
+from moec_zarr.format import (
+    DTYPES,
+    MAX_RANK,
+    MAX_SIZE,
+    Header,
+    Section,
+    is_storable,
+    read_stream,
+    write_stream,
+)
 from moec_zarr.network import Model
 from moec_zarr.progress import progress
 from moec_zarr.sections import (
@@ -43,6 +53,7 @@ _log = logging.getLogger(__name__)
 _fitting = threading.Lock()  # one fit at a time in a process: each uses all of torch's threads
 _LEAST_MODEL = 110  # bytes of a model section that the smallest network fits into
 _FRAME = 8  # bytes at most of a section's number and length
+_LEAST_HALF = 2.0**-1000  # of the width of a range
 _SEARCH = 8  # fits at most on the way to a PSNR
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
 
@@ -96,15 +107,18 @@ class Stream:
         return [axis for axis, n in enumerate(self.shape) if n > 1]
 
 
-def open_stream(data: bytes) -> Stream:
+def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     """A stream's parts.
 
     Raises
     ------
     CorruptStreamError, UnsupportedVersionError
-        If it cannot be read; before anything of the declared shape is allocated.
+        If it cannot be read, or holds another shape than `shape`; before anything of the declared
+        shape is allocated.
     """
     header, sections = read_stream(data)
+    if shape is not None and tuple(shape) != header.shape:
+        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
     if Section.MODEL in sections and Section.LOSSLESS in sections:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
     box = read_box(sections[Section.BOX], header.shape, header.dtype) if Section.BOX in sections else None
@@ -146,10 +160,8 @@ def decode(data: Any, selection: Any = None, *, shape: tuple[int, ...] | None = 
     CorruptStreamError, UnsupportedVersionError
         If the stream cannot be read, or holds another shape than `shape`.
     """
-    stream = open_stream(bytes(data))
+    stream = open_stream(bytes(data), shape)
     header = stream.header
-    if shape is not None and tuple(shape) != header.shape:
-        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
     wanted = select(selection, header.shape)
     order = header.order if selection is None else "C"
     out = np.empty(wanted.grid, header.dtype, order=order)
@@ -175,9 +187,8 @@ def _fill(out: Array, stream: Stream, wanted: Selection) -> None:
     elif stream.model is None:
         out[...] = stream.header.low
     elif out.size:
-        grid = out if wanted.pointwise else np.squeeze(out, axis=_short(stream.shape))
         for tile, values in _tiles(stream.header, stream.model, stream.shape, wanted):
-            grid[tile] = values
+            out[tile] = values
     for special in stream.special:
         out[special.mask[where]] = special.value
 
@@ -189,30 +200,32 @@ def _short(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _tiles(
     header: Header, model: Model, shape: tuple[int, ...], wanted: Selection
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """Decoded values tile by tile, on the axes of the box longer than one."""
+    """Decoded values, which broadcast against the tile of the voxels wanted that they belong to."""
     weights = model.weights()
     long = [axis for axis, n in enumerate(shape) if n > 1]
     indices = [wanted.indices[axis] for axis in long]
-    if not wanted.pointwise and any(len(wanted.indices[axis]) != 1 for axis in _short(shape)):
-        raise IndexError("an axis of length one can be selected once only")
-    table = network.tables(weights, [shape[axis] for axis in long], indices)
+    short = () if wanted.pointwise else _short(shape)
     evaluate: Any = network.evaluate
     if config.get("decoder") == "torch":
         from moec_zarr.network_torch import evaluate
     elif config.get("decoder") != "numpy":
         raise MoECError(f"config decoder must be 'numpy' or 'torch', got {config.get('decoder')!r}")
-    voxels = config.get("batch") or network.TILE
+    lengths = [shape[axis] for axis in long]
+    voxels = config.get("batch") or model.architecture.tile
     for tile, values in evaluate(
-        model.architecture, weights, table, pointwise=wanted.pointwise, voxels=voxels
+        model.architecture, weights, lengths, indices, pointwise=wanted.pointwise, voxels=voxels
     ):
-        yield tile, _restore(values, header)
+        spans = iter(tile)
+        whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)
+        yield whole, np.expand_dims(_restore(values, header), short)
 
 
 def _restore(values: NDArray[np.float32], header: Header) -> Array:
     """Network values, in units of half the data's range, as the array's dtype."""
     middle, half = _middle_half(header.low, header.high)
     low, high = float(header.low), float(header.high)
-    wide = np.clip(middle + half * values.astype(np.float64), low, high)
+    with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
+        wide = np.clip(middle + half * values.astype(np.float64), low, high)
     dtype = header.dtype.newbyteorder("=")
     if dtype.kind == "f":
         return wide.astype(dtype)
@@ -226,7 +239,8 @@ def _restore(values: NDArray[np.float32], header: Header) -> Array:
 
 
 def _middle_half(low: Any, high: Any) -> tuple[float, float]:
-    return float(high) / 2 + float(low) / 2, float(high) / 2 - float(low) / 2
+    """Centre and half the width of a range; the width stays clear of subnormal numbers."""
+    return float(high) / 2 + float(low) / 2, max(float(high) / 2 - float(low) / 2, _LEAST_HALF)
 
 
 # ------------------------------------------------------------------------------- encoding
@@ -258,9 +272,9 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         If the target cannot be met.
     """
     dtype = check_dtype(array.dtype)
-    if array.ndim > MAX_RANK or array.size > MAX_SIZE:
+    if not is_storable(array.shape):
         raise UnsupportedArrayError(
-            f"cannot encode an array of {array.ndim} axes and {array.size} elements; expected at most "
+            f"cannot encode an array of shape {array.shape}; expected at most "
             f"{MAX_RANK} axes and {MAX_SIZE} elements. Remedy: merge axes, or write smaller chunks"
         )
     missing = _sentinel(settings.missing, dtype)
@@ -291,9 +305,16 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     if limit is None:
         return _encode_psnr(parts, settings, exact)
     room = limit - len(write_stream(header, sections)) - _FRAME
-    if room < _LEAST_MODEL:
-        raise _too_small(array, settings, limit - room + _LEAST_MODEL)
+    least = _least_model(inner, settings.experts)
+    if room < least:
+        raise _too_small(array, settings, limit - room + least)
     return _within(_fit(parts, settings, room, 1.0), limit, array, settings)
+
+
+def _least_model(array: Array, experts: int | None) -> int:
+    """Bytes of a model section that the smallest network fits into: its gate has whole weights."""
+    gate = 0 if experts in (None, 1) else 8 + experts * (array.ndim + 1.5)
+    return _LEAST_MODEL + math.ceil(gate)
 
 
 def _sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
@@ -301,6 +322,11 @@ def _sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
     if missing is None:
         return None
     if dtype.kind == "f":
+        if abs(missing) > float(np.finfo(dtype).max):
+            raise UnsupportedArrayError(
+                f"missing={missing!r} is no value of dtype {dtype}; expected at most "
+                f"{np.finfo(dtype).max}. Remedy: name the sentinel that the array holds, or none"
+            )
         return dtype.newbyteorder("=").type(missing)
     if missing != int(missing) or not np.iinfo(dtype).min <= missing <= np.iinfo(dtype).max:
         raise UnsupportedArrayError(
@@ -345,12 +371,18 @@ def _within(stream: bytes, limit: int | None, array: Array, settings: Settings) 
 
 def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
     assert settings.ratio is not None
-    voxels = math.ceil(needed * settings.ratio / array.itemsize)
-    grow = (voxels / max(array.size, 1)) ** (1 / max(array.ndim, 1))
-    shape = tuple(math.ceil(n * grow) for n in array.shape)
+    shape, least = array.shape, needed
+    while True:  # longer axes take more bytes of the header
+        voxels = math.ceil(least * settings.ratio / array.itemsize)
+        grow = (voxels / array.size) ** (1 / max(array.ndim, 1))
+        shape = tuple(math.ceil(n * grow) for n in array.shape)
+        more = sum(len(write_varint(n)) for n in shape) - sum(len(write_varint(n)) for n in array.shape)
+        if needed + more <= least:
+            break
+        least = needed + more
     return BudgetError(
         f"a chunk of shape {array.shape} and dtype {array.dtype} has {array.nbytes} bytes, at ratio "
-        f"{settings.ratio:g} {int(array.nbytes / settings.ratio)} for its stream; at least {needed} are "
+        f"{settings.ratio:g} {int(array.nbytes / settings.ratio)} for its stream; at least {least} are "
         f"needed. The smallest chunk that would do has {voxels} elements, for example {shape}: "
         "write larger chunks or ask for a smaller ratio"
     )
@@ -417,13 +449,11 @@ def _quality(
     header: Header, model: Model, array: Array, valid: NDArray[np.bool_] | None
 ) -> tuple[float, float]:
     """PSNR in dB at data-range peak and largest error over the range, of the model as decoded."""
-    axes = _short(array.shape)
-    long = array.squeeze(axes)
-    valid = None if valid is None else valid.squeeze(axes)
-    scale = 2 * _middle_half(header.low, header.high)[1]
+    half = float(header.high) / 2 - float(header.low) / 2 or math.ulp(0.0)
     squares, largest, count = 0.0, 0.0, 0
     for tile, values in _tiles(header, model, array.shape, select(None, array.shape)):
-        error = values.astype(np.float64) / scale - long[tile].astype(np.float64) / scale
+        # The range itself may exceed the largest double, half of it does not.
+        error = (values.astype(np.float64) / half - array[tile].astype(np.float64) / half) / 2
         if valid is not None:
             error = error[valid[tile]]
         squares += float(np.square(error).sum())
@@ -443,8 +473,9 @@ def _encode_psnr(parts: _Parts, settings: Settings, exact: bytes | None) -> byte
     assert target is not None
     assert exact is not None
     best = exact
-    room, share = max(4.0 * _LEAST_MODEL, parts.array.nbytes / 4000), 0.25
-    low, high = float(_LEAST_MODEL), float(len(exact))
+    least = _least_model(parts.array, settings.experts)
+    room, share = max(4.0 * least, parts.array.nbytes / 4000), 0.25
+    low, high = float(least), float(len(exact))
     reached = -math.inf
     for _ in range(_SEARCH):
         if not low <= room < high:

@@ -18,7 +18,17 @@ import numpy as np
 from moec_zarr.entropy import read_varint, write_varint
 from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 
-__all__ = ["DTYPES", "MAX_RANK", "MAX_SIZE", "VERSION", "Header", "Section", "read_stream", "write_stream"]
+__all__ = [
+    "DTYPES",
+    "MAX_RANK",
+    "MAX_SIZE",
+    "VERSION",
+    "Header",
+    "Section",
+    "is_storable",
+    "read_stream",
+    "write_stream",
+]
 
 MAGIC = b"MoE"
 VERSION = 0  # 0 until release 0.1: such streams are read by the very version that wrote them
@@ -67,6 +77,11 @@ class Header:
     max_error: float
 
 
+def is_storable(shape: tuple[int, ...]) -> bool:
+    """Whether a chunk can have this shape; an axis without voxels counts as one with one."""
+    return len(shape) <= MAX_RANK and math.prod(max(n, 1) for n in shape) <= MAX_SIZE
+
+
 _Values = dict[str, Any]
 
 
@@ -96,7 +111,7 @@ def _read_shape(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]
     for _ in range(rank):
         n, offset = read_varint(data, offset)
         shape.append(n)
-    if max(shape, default=0) > MAX_SIZE or math.prod(shape) > MAX_SIZE:
+    if not is_storable(tuple(shape)):
         raise CorruptStreamError(f"shape {tuple(shape)} exceeds {MAX_SIZE} elements; the stream is damaged")
     return {"shape": tuple(shape)}, offset
 

@@ -30,13 +30,14 @@ __all__ = [
     "gate_coordinates",
     "step_size",
     "tables",
+    "tiled_tables",
     "tiles",
 ]
 
 GATE_UNITS = 4096  # integer coordinates of the gate lie in [-4096, 4096]
 GATE_LARGEST = 127  # of a gate weight
 GATE_LARGEST_BIAS = 511  # in units of GATE_UNITS; 5 * 127 * 4096 + 511 * 4096 < 2**24
-TILE = 1 << 15  # voxels evaluated at a time: some megabytes of activations
+TILE = 1 << 21  # activations of a layer evaluated at a time: some megabytes
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -82,6 +83,11 @@ class Architecture:
     def weights(self) -> int:
         """Number of all weights."""
         return sum(math.prod(shape) for shape in self.shapes().values())
+
+    @property
+    def tile(self) -> int:
+        """Number of voxels to evaluate at a time."""
+        return TILE // max(64, self.encoder, self.experts, self.width)
 
     @property
     def active(self) -> int:
@@ -167,24 +173,43 @@ def tiles(lengths: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
         )
 
 
+def tiled_tables(
+    weights: dict[str, Floats],
+    lengths: Sequence[int],
+    indices: Sequence[Indices],
+    *,
+    pointwise: bool,
+    voxels: int,
+) -> Iterator[tuple[tuple[slice, ...], Tables]]:
+    """Tiles of the voxels wanted, as :func:`evaluate` yields them, each with its own tables."""
+    sizes = [len(index) for index in indices]
+    for tile in tiles(sizes[:1] if pointwise else sizes, voxels):
+        rows = tile * len(sizes) if pointwise else tile
+        part = [index[s] for index, s in zip(indices, rows, strict=True)]
+        yield tile, tables(weights, lengths, part)
+
+
 def evaluate(
     architecture: Architecture,
     weights: dict[str, Floats],
-    tables: Tables,
+    lengths: Sequence[int],
+    indices: Sequence[Indices],
     *,
     pointwise: bool,
-    voxels: int = TILE,
+    voxels: int,
 ) -> Iterator[tuple[tuple[slice, ...], Floats]]:
     """Values of the network, tile by tile.
 
     Parameters
     ----------
-    tables : Tables
-        Of the grid's axes; or, `pointwise`, of as many points along every axis.
+    lengths : sequence of int
+        Voxels along each axis of the chunk.
+    indices : sequence of int64 arrays
+        The voxels wanted along each axis; or, `pointwise`, of each point.
     pointwise : bool
-        Whether the tables are of single points rather than of the axes of a grid.
+        Whether the indices are of single points rather than of the axes of a grid.
     voxels : int
-        At most as many are evaluated at a time; memory is bounded by some hundred bytes each.
+        At most as many are evaluated at a time; nothing larger than them is held.
 
     Yields
     ------
@@ -193,16 +218,14 @@ def evaluate(
     values : float32 array
         Of the tile's shape.
     """
-    lengths = [len(table) for table in tables.phases]
-    for tile in tiles(lengths[:1] if pointwise else lengths, voxels):
-        part = tile * len(lengths) if pointwise else tile
+    for tile, part in tiled_tables(weights, lengths, indices, pointwise=pointwise, voxels=voxels):
         shape = tuple(s.stop - s.start for s in tile)
-        phase = _sum(tables.phases, part, pointwise)
+        phase = _sum(part.phases, pointwise)
         hidden = np.sin(phase, out=phase).reshape(-1, architecture.encoder)
         if architecture.experts == 1:
             values = _expert(architecture, weights, hidden, 0)
         else:
-            chosen = _sum(tables.logits, part, pointwise).reshape(-1, architecture.experts).argmax(axis=1)
+            chosen = _sum(part.logits, pointwise).reshape(-1, architecture.experts).argmax(axis=1)
             values = np.empty(len(hidden), np.float32)
             for expert in np.unique(chosen):
                 member = chosen == expert
@@ -213,11 +236,11 @@ def evaluate(
         yield tile, values.reshape(shape)
 
 
-def _sum(axes: list[Floats], part: tuple[slice, ...], pointwise: bool) -> Floats:
-    """Sum of the axes' tables over a tile: along the points, or over the outer grid."""
-    total = axes[0][part[0]].copy()
-    for table, rows in zip(axes[1:], part[1:], strict=True):
-        total = total + table[rows] if pointwise else total[..., None, :] + table[rows]
+def _sum(axes: list[Floats], pointwise: bool) -> Floats:
+    """Sum of the axes' tables: along the points, or over the outer grid."""
+    total = axes[0]
+    for table in axes[1:]:
+        total = total + table if pointwise else total[..., None, :] + table
     return total
 
 
@@ -236,5 +259,5 @@ def expert_load(model: Model, lengths: Sequence[int], most: int = 32) -> NDArray
         return np.ones(1)
     indices = [np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) for n in lengths]
     logits = tables(model.weights(), lengths, indices).logits
-    chosen = _sum(logits, tuple(slice(len(table)) for table in logits), False).argmax(axis=-1)
-    return np.bincount(chosen.ravel(), minlength=experts) / chosen.size
+    chosen = _sum(logits, False).argmax(axis=-1)
+    return np.asarray(np.bincount(chosen.ravel(), minlength=experts) / chosen.size)

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
 from moec_zarr.config import config
-from moec_zarr.network import Architecture, Floats, Tables, tiles
+from moec_zarr.network import Architecture, Floats, Indices, tiled_tables
 
 __all__ = ["evaluate"]
 
 
 @torch.no_grad()
 def evaluate(
-    architecture: Architecture, weights: dict[str, Floats], tables: Tables, *, pointwise: bool, voxels: int
+    architecture: Architecture,
+    weights: dict[str, Floats],
+    lengths: Sequence[int],
+    indices: Sequence[Indices],
+    *,
+    pointwise: bool,
+    voxels: int,
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
     """As :func:`moec_zarr.network.evaluate`, on ``config device``; values agree within 1e-4."""
     device = config.get("device")
     w = {name: torch.from_numpy(weight).to(device) for name, weight in weights.items()}
-    phases = [torch.from_numpy(table).to(device) for table in tables.phases]
-    logits = [torch.from_numpy(table).to(device) for table in tables.logits]
-    lengths = [len(table) for table in phases]
-    for tile in tiles(lengths[:1] if pointwise else lengths, voxels):
-        part = tile * len(lengths) if pointwise else tile
-        hidden = torch.sin(_sum(phases, part, pointwise)).reshape(-1, architecture.encoder)
+    for tile, part in tiled_tables(weights, lengths, indices, pointwise=pointwise, voxels=voxels):
+        phases = [torch.from_numpy(table).to(device) for table in part.phases]
+        hidden = torch.sin(_sum(phases, pointwise)).reshape(-1, architecture.encoder)
         if architecture.experts == 1:
             values = _expert(architecture, w, hidden, 0)
         else:
-            chosen = _sum(logits, part, pointwise).reshape(-1, architecture.experts).argmax(dim=1)
+            logits = [torch.from_numpy(table).to(device) for table in part.logits]
+            chosen = _sum(logits, pointwise).reshape(-1, architecture.experts).argmax(dim=1)
             order = torch.argsort(chosen)
             counts = torch.bincount(chosen, minlength=architecture.experts).tolist()
             parts = hidden[order].split(counts)
-            sorted_values = torch.cat([_expert(architecture, w, part, e) for e, part in enumerate(parts)])
+            sorted_values = torch.cat([_expert(architecture, w, own, e) for e, own in enumerate(parts)])
             values = torch.empty_like(sorted_values).scatter_(0, order, sorted_values)
         yield tile, values.reshape([s.stop - s.start for s in tile]).cpu().numpy()
 
 
-def _sum(axes: list[torch.Tensor], part: tuple[slice, ...], pointwise: bool) -> torch.Tensor:
-    total = axes[0][part[0]]
-    for table, rows in zip(axes[1:], part[1:], strict=True):
-        total = total + table[rows] if pointwise else total[..., None, :] + table[rows]
+def _sum(axes: list[torch.Tensor], pointwise: bool) -> torch.Tensor:
+    total = axes[0]
+    for table in axes[1:]:
+        total = total + table if pointwise else total[..., None, :] + table
     return total
 
 
