@@ -87,13 +87,17 @@ def _paths(src: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str
     if not patterns:
         if not fs.exists(root):
             raise FileNotFoundError(f"there is nothing at {path}")
-        return [path]
+        return [root if _is_local(fs) else path]
     found = sorted(name for pattern in patterns for name in fs.glob(pattern))
     if not found:
         raise MoECError(
             f"{path} holds neither a zarr store nor files to read ({', '.join(patterns)} match nothing)"
         )
-    return [fs.unstrip_protocol(name) if "://" in path else name for name in found]
+    return found if _is_local(fs) else [fs.unstrip_protocol(name) for name in found]
+
+
+def _is_local(fs: Any) -> bool:
+    return "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
 
 
 def _is_store(path: str) -> bool:

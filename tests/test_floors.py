@@ -22,8 +22,8 @@ FLOORS = [
     {"sections", "optim", "init", "quantise", "fit"},
     {"codec"},
     {"adapter_numcodecs", "adapter_zarr", "adapter_xarray"},
-    {"report", "archive"},
-    {"plan", "source", "manifest"},
+    {"report"},
+    {"archive", "plan", "source", "manifest"},
     {"outcome", "tasks", "cluster"},
     {"destination"},
     {"conversion"},
@@ -37,7 +37,7 @@ NEIGHBOURS = {0, 2, 3, 5}
 
 # Where a package may be imported; what is not listed here may be imported anywhere.
 HOMES = {
-    "torch": {"fit", "init", "optim", "quantise", "network_torch"},
+    "torch": {"fit", "init", "optim", "quantise", "network_torch", "cluster"},  # the last asks for a GPU
     "constriction": {"entropy"},
     "donfig": {"config"},
     **{package: {module for module in FLOOR if FLOOR[module] >= 5} for package in ("zarr", "numcodecs")},
