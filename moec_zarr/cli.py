@@ -347,8 +347,13 @@ def demo(
 
 def _say(verbose: bool) -> None:
     _Run.verbose = verbose
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.getLogger("moec_zarr").setLevel(logging.DEBUG if verbose else logging.ERROR)
+    logger = logging.getLogger("moec_zarr")
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
 
 
 def _print_json(data: Any) -> None:

@@ -50,8 +50,7 @@ def connect(client: Client | str | None, workers: int | None) -> Iterator[Client
             yield remote
     else:
         cuda = config.get("device") == "cuda" and importlib.util.find_spec("dask_cuda") is not None
-        options: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR}
-        # dask would give each worker one thread for every library, and so it stays outside the fits.
+        options: dict[str, Any] = {"dashboard_address": ":0", "silence_logs": logging.ERROR}
         if cuda:
             from dask_cuda import LocalCUDACluster
 

@@ -273,7 +273,7 @@ def _run_all(
                     continue
                 else:
                     state.failures.append(_failure(task, error, attempt))
-                    _log.error("chunk %s of %r failed: %s", task.index, task.variable, error, exc_info=error)
+                    _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=error)
                 if progress is not None:
                     progress(state)
             fill()
