@@ -66,17 +66,19 @@ class Box:
 
 
 def find_box(array: Array) -> Box | None:
-    """The smallest leading box beyond which the array is constant; None where that is all of it."""
+    """The smallest leading box beyond which the array is constant; None where it is all or nothing."""
     if array.size < 2:
         return None
     fill = array[(-1,) * array.ndim]
     if not any(_is(array[(slice(None),) * axis + (-1,)], fill).all() for axis in range(array.ndim)):
         return None
     differs = ~_is(array, fill)
+    if not differs.any():
+        return None
     shape = []
     for axis in range(array.ndim):
         used = np.flatnonzero(differs.any(axis=tuple(other for other in range(array.ndim) if other != axis)))
-        shape.append(int(used[-1]) + 1 if used.size else 1)
+        shape.append(int(used[-1]) + 1)
     return Box(tuple(shape), fill) if tuple(shape) != array.shape else None
 
 
