@@ -1,0 +1,104 @@
+"""Write the frozen streams anew: ``python -m tests.freeze_streams``, an explicit act.
+
+Each feature of the format has one stream in ``tests/streams``, beside what it decodes to. That is
+taken from the original data where the stream is exact, and from the decoder of
+``tests/stranger.py`` where a network is in it, never from the code under test.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.codec import encode
+from moec_zarr.format import VERSION
+from moec_zarr.settings import Settings
+
+try:
+    from tests import stranger
+    from tests.fields import smooth
+except ImportError:  # as a test imports this module: from within the folder
+    import stranger  # type: ignore[no-redef]
+    from fields import smooth  # type: ignore[no-redef]
+
+FOLDER = Path(__file__).parent / "streams"
+
+
+SHAPE = (8, 9, 10)
+
+
+def _with_specials() -> NDArray[Any]:
+    data = smooth(SHAPE)
+    data[2:5, 3:7, 4:8] = np.nan
+    data[6:, 7:, 8] = np.inf
+    data[0, 0, :3] = -np.inf
+    return data
+
+
+def _with_missing() -> NDArray[Any]:
+    data = smooth(SHAPE, "i2", scale=3000)
+    data[:, :3, 6:] = -999
+    return data
+
+
+def _padded() -> NDArray[Any]:
+    data = np.full((10, 9, 13), np.nan, "f4")
+    data[:8, :, :10] = smooth(SHAPE)
+    return data
+
+
+def _thin() -> NDArray[Any]:
+    data = smooth((6000,), "u1")
+    data[300:2000], data[-1] = 255, 9
+    return data
+
+
+def settings(array: NDArray[Any], stream_bytes: int = 230, **others: Any) -> dict[str, Any]:
+    """Settings for a stream of about so many bytes."""
+    return {"ratio": array.nbytes / stream_bytes, "effort": "fast"} | others
+
+
+# What each stream is to show: the data, and what the settings say beside their ratio.
+FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
+    "one_expert": (smooth(SHAPE), {"experts": 1}),
+    "experts": (smooth(SHAPE), {"experts": 3, "stream_bytes": 260}),
+    "mask": (_with_specials(), {"stream_bytes": 300}),
+    "mask_packed": (_thin(), {"missing": 255}),
+    "missing": (_with_missing(), {"missing": -999}),
+    "box": (_padded(), {}),
+    "lossless": (np.repeat(np.arange(4, dtype="i4"), 500).reshape(4, 20, 25), {}),
+    "constant": (np.full((3, 4), 2.5), {"stream_bytes": 96}),
+    "big_endian_f_order": (np.asfortranarray(smooth(SHAPE, ">f4")), {}),
+    "int16": (smooth(SHAPE, "i2", scale=3000) - np.int16(500), {}),
+    "uint64": (smooth(SHAPE, "u8", scale=1e19) + np.uint64(10**18), {}),
+    "rank_1": (smooth((700,)), {}),
+    "rank_5": (smooth((4, 5, 1, 6, 5), "f8"), {}),
+}
+
+
+def names(feature: str) -> tuple[Path, Path]:
+    """A feature's stream, and what it decodes to."""
+    stem = f"v{VERSION}_{feature}"
+    return FOLDER / f"{stem}.moec", FOLDER / f"{stem}.npz"
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for feature, (data, others) in FEATURES.items():
+        stream = encode(data, Settings(**settings(data, **others)))
+        decoded = stranger.decode(stream)
+        expected = data if decoded.network is None else decoded.array
+        if not np.array_equal(decoded.array, expected, equal_nan=data.dtype.kind == "f"):
+            sys.exit(f"{feature}: the stranger's decoder does not return the data; its stream is not written")
+        path, beside = names(feature)
+        path.write_bytes(stream)
+        np.savez_compressed(beside, expected=expected)
+        print(f"{path.name}: {len(stream)} bytes; {beside.name}: {beside.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""A decoder written from docs/format.md alone: slow, plain, and without a line of the package's code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DTYPES = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+OFFSETS = (
+    (0, 0, -1), (0, 0, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1), (0, -2, 0),
+    (-1, 0, 0), (-1, 0, 1), (-1, 1, 0), (-1, 1, 1),
+)  # fmt: skip
+
+
+class CorruptError(Exception):
+    """The bytes are not a stream."""
+
+
+def check(condition: bool, what: str) -> None:
+    if not condition:
+        raise CorruptError(what)
+
+
+class Bytes:
+    """A cursor over bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+    def take(self, count: int) -> bytes:
+        check(count <= self.left, "end")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def varint(self) -> int:
+        value = 0
+        for position in range(9):
+            byte = self.number(1)
+            value += (byte % 128) << (7 * position)
+            if byte < 128:
+                return value
+        raise CorruptError("varint")
+
+    def value(self, dtype: np.dtype[Any]) -> Any:
+        return np.frombuffer(self.take(dtype.itemsize), dtype.newbyteorder("<"))[0]
+
+
+# ---------------------------------------------------------------------------- range coder
+
+
+class Coder:
+    """The range decoder, in Python's integers."""
+
+    def __init__(self, data: bytes) -> None:
+        self.words = (int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
+        self.range = 2**64 - 1
+        self.point = next(self.words, 0) * 2**32 + next(self.words, 0)
+
+    def symbol(self, starts: list[int]) -> int:
+        """Number of the next symbol; `starts` are the sums of frequencies before each, then 2**24."""
+        scale = self.range >> 24
+        q = self.point // scale
+        check(q < 2**24, "words")
+        found = bisect_right(starts, q) - 1
+        self.point -= scale * starts[found]
+        self.range = scale * (starts[found + 1] - starts[found])
+        if self.range < 2**32:
+            self.range *= 2**32
+            self.point = self.point * 2**32 + next(self.words, 0)
+        assert self.point < 2**64
+        return found
+
+
+def starts(largest: int, distribution: int) -> list[int]:
+    """Sums of frequencies before each of the symbols -largest, ..., largest, then 2**24."""
+    t, j = divmod(distribution, 32)
+    a = (8 - j % 4) * 2 ** (29 - j // 4) * 2 ** (t + 1)
+    p = []
+    for k in range(largest + 1):
+        x = 65536 * k // (largest + 1)
+        p.append(2**20 * a // (a + x * x))
+        for _ in range(t):
+            p[k] = p[k] * p[k] >> 20
+    total = p[0] + 2 * sum(p[1:])
+    f = [1 + each * (2**24 - 2 * largest - 1) // total for each in p]
+    f[0] += 2**24 - (f[0] + 2 * sum(f[1:]))
+    return [0, *itertools.accumulate(f[:0:-1] + f)]
+
+
+def read_integers(source: Bytes, sizes: list[int]) -> list[list[int]]:
+    heads = []
+    for _ in sizes:
+        largest = source.varint()
+        check(largest <= 32767, "largest")
+        heads.append((largest, source.number(1) if largest else 0))
+    coder = Coder(source.take(source.left))
+    tensors = []
+    for size, (largest, distribution) in zip(sizes, heads, strict=True):
+        table = starts(largest, distribution)
+        tensors.append([coder.symbol(table) - largest for _ in range(size)] if largest else [0] * size)
+    return tensors
+
+
+# ---------------------------------------------------------------------------------- masks
+
+
+def inflate(data: bytes, size: int) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        raw = inflater.decompress(data)
+    except zlib.error as error:
+        raise CorruptError("zlib") from error
+    check(len(raw) == size and inflater.eof and not inflater.unused_data, "zlib")
+    return raw
+
+
+def read_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    source = Bytes(data)
+    head = source.number(1)
+    check(head % 128 < 2 ** len(shape), "mask")
+    core = tuple(1 if head >> axis & 1 else n for axis, n in enumerate(shape))
+    long = [n for n in core if n != 1]
+    columns = long[-1] if long else 1
+    rows = long[-2] if len(long) > 1 else 1
+    planes = math.prod(long[:-2])
+    size = planes * rows * columns
+    packed = columns + 2 * rows + 4 * planes > 4096 + size // 64
+    check(packed == (head >= 128), "packed")
+    if packed:
+        raw = inflate(source.take(source.left), -(-size // 8))
+        bits = [raw[i // 8] >> (7 - i % 8) & 1 for i in range(size)]
+    else:
+        bits = read_fronts(Coder(source.take(source.left)), planes, rows, columns)
+    return np.broadcast_to(np.array(bits, bool).reshape(core), shape)
+
+
+def read_fronts(coder: Coder, planes: int, rows: int, columns: int) -> list[int]:
+    grid = itertools.product(range(planes), range(rows), range(columns))
+    order = sorted(grid, key=lambda v: (v[2] + 2 * v[1] + 4 * v[0], 2 * v[1] + 4 * v[0], v[0]))
+    bits: dict[tuple[int, ...], int] = {}
+    counts: dict[tuple[int, ...], list[int]] = {}
+    for _, front in itertools.groupby(order, key=lambda v: v[2] + 2 * v[1] + 4 * v[0]):
+        seen = []
+        for voxel in front:
+            context = tuple(bits.get(tuple(map(sum, zip(voxel, o, strict=True))), 0) for o in OFFSETS)
+            zeros, ones = counts.get(context, (0, 0))
+            c = min(max((2 * ones + 1) * 65536 // (2 * (zeros + ones) + 2), 1), 65535)
+            s = 1 + ((65536 - c) * (2**24 - 2) >> 16)
+            bits[voxel] = coder.symbol([0, s, 2**24])
+            seen.append((context, bits[voxel]))
+        for context, bit in seen:
+            counts.setdefault(context, [0, 0])[bit] += 1
+    return [bits[voxel] for voxel in sorted(bits)]
+
+
+# ---------------------------------------------------------------------------------- model
+
+
+@dataclass
+class Network:
+    axes: int
+    encoder: int
+    experts: int
+    width: int
+    layers: int
+    integers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        d, e, m, w = self.axes, self.encoder, self.experts, self.width
+        shapes: dict[str, tuple[int, ...]] = {}
+        if m > 1:
+            shapes |= {"gate weight": (d, m), "gate bias": (m,)}
+        shapes |= {f"encoder weight {axis}": (e,) for axis in range(d)} | {"encoder bias": (e,)}
+        for layer in range(self.layers):
+            shapes[f"weight {layer}"] = (m, w, w if layer else e)
+            shapes[f"bias {layer}"] = (m, w)
+        return shapes | {"decoder weight": (w,), "decoder bias": (1,)}
+
+    def weight(self, name: str) -> NDArray[np.float64]:
+        return self.integers[name] * self.steps[name]
+
+    def expert(self, u: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Expert of each point; `u` has shape (points, axes)."""
+        if self.experts == 1:
+            return np.zeros(len(u), np.int64)
+        units = np.rint(4096 * u).astype(np.int64)
+        return np.argmax(units @ self.integers["gate weight"] + 4096 * self.integers["gate bias"], axis=1)
+
+    def values(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Value of each point, in double precision."""
+        experts = self.expert(u)
+        y = np.empty(len(u))
+        phase = self.weight("encoder bias") + sum(
+            u[:, axis, None] * self.weight(f"encoder weight {axis}") for axis in range(self.axes)
+        )
+        for k in range(self.experts):
+            h = np.sin(phase[experts == k])
+            for layer in range(self.layers):
+                h = np.sin(h @ self.weight(f"weight {layer}")[k].T + self.weight(f"bias {layer}")[k])
+            y[experts == k] = h @ self.weight("decoder weight") + self.weight("decoder bias")
+        return y
+
+
+def read_model(data: bytes, axes: int) -> Network:
+    source = Bytes(data)
+    network = Network(axes, *(source.varint() for _ in range(4)))
+    sizes = network.encoder, network.experts, network.width
+    check(all(1 <= n <= 4096 for n in sizes) and 1 <= network.layers <= 16, "sizes")
+    shapes = network.shapes()
+    check(axes > 0 and sum(map(math.prod, shapes.values())) <= 16 * len(data), "weights")
+    for name in shapes:
+        if not name.startswith("gate"):
+            code = source.number(1)
+            network.steps[name] = (8 + code % 8) * 2.0 ** (code // 8 - 27)
+    integers = read_integers(source, [math.prod(shape) for shape in shapes.values()])
+    for (name, shape), values in zip(shapes.items(), integers, strict=True):
+        network.integers[name] = np.array(values, np.int64).reshape(shape)
+    for name, most in ("gate weight", 127), ("gate bias", 511):
+        check(np.abs(network.integers.get(name, np.zeros(1))).max() <= most, "gate")
+    return network
+
+
+# --------------------------------------------------------------------------------- stream
+
+
+@dataclass
+class Decoded:
+    """All that a stream says."""
+
+    dtype: np.dtype[Any]
+    fortran: bool
+    shape: tuple[int, ...]
+    low: Any
+    high: Any
+    psnr: float
+    error: float
+    box: tuple[int, ...]
+    sections: dict[int, bytes]
+    masks: list[tuple[Any, NDArray[np.bool_]]]
+    network: Network | None
+    array: NDArray[Any]
+
+
+def decode(data: bytes) -> Decoded:
+    check(data[:3] == b"MoE" and data[3:4] == b"\0", "magic or version")
+    check(zlib.crc32(data[8:]) == int.from_bytes(data[4:8], "little"), "checksum")
+    source = Bytes(data[8:])
+    head = source.number(1)
+    check(head % 16 <= 10 and head < 64, "dtype")
+    dtype = np.dtype((">" if head >> 4 & 1 else "<") + DTYPES[head % 16])
+    rank = source.number(1)
+    check(rank <= 5, "rank")
+    shape = tuple(source.varint() for _ in range(rank))
+    check(math.prod(max(n, 1) for n in shape) < 2**32, "shape")
+    low, high = source.value(dtype), source.value(dtype)
+    check(bool(np.isfinite(low) and np.isfinite(high) and low <= high), "range")
+    centi = source.number(2)
+    error = float(np.array(source.number(2) << 16, np.uint32).view(np.float32))
+
+    sections: dict[int, bytes] = {}
+    while source.left:
+        number = source.number(1)
+        check(max(sections, default=0) < number <= 4, "section")
+        sections[number] = source.take(source.varint())
+    check(not {3, 4} <= set(sections), "values twice")
+
+    box, fill = shape, low
+    if 1 in sections:
+        part = Bytes(sections[1])
+        box = tuple(part.varint() for _ in shape)
+        check(all(1 <= inner <= n for inner, n in zip(box, shape, strict=True)), "box")
+        fill = part.value(dtype)
+        check(not part.left, "box")
+    masks = []
+    part = Bytes(sections.get(2, b""))
+    while part.left:
+        value = part.value(dtype)
+        masks.append((value, read_mask(part.take(part.varint()), box)))
+    network = None
+    native = dtype.newbyteorder("=")
+    inner = np.full(box, low, native)
+    if 3 in sections:
+        size = math.prod(box)
+        raw = inflate(sections[3], size * dtype.itemsize)
+        values = (bytes(raw[plane * size + i] for plane in range(dtype.itemsize)) for i in range(size))
+        inner = np.frombuffer(b"".join(values), dtype.newbyteorder("<")).astype(native).reshape(box)
+    if 4 in sections:
+        network = read_model(sections[4], sum(n > 1 for n in box))
+        inner = restore(network.values(points(box)), low, high, native).reshape(box)
+    for value, mask in masks:
+        inner[mask] = value
+
+    array = np.full(shape, fill, dtype, order="F" if head >> 5 & 1 else "C")
+    array[tuple(slice(n) for n in box)] = inner
+    psnr = math.inf if centi == 65535 else centi / 100
+    return Decoded(
+        dtype, bool(head >> 5 & 1), shape, low, high, psnr, error, box, sections, masks, network, array
+    )
+
+
+def points(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Coordinates of all voxels of a box, in C order."""
+    axes = [2 * np.arange(n) / (n - 1) - 1 for n in shape if n > 1]
+    return np.stack([u.ravel() for u in np.meshgrid(*axes, indexing="ij")], axis=1)
+
+
+def restore(y: NDArray[np.float64], low: Any, high: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    bottom, top = float(low), float(high)
+    half = max(top / 2 - bottom / 2, 2.0**-1000)
+    v = np.clip(top / 2 + bottom / 2 + half * y, bottom, top)
+    if dtype.kind == "f":
+        return v.astype(dtype)
+    whole = [int(high) if x >= top else int(low) if x <= bottom else int(x) for x in np.rint(v)]
+    return np.array(whole, dtype)

@@ -1,0 +1,226 @@
+"""The format page, a decoder written from it, and streams of old: all must agree with the package."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stranger
+from fields import psnr, smooth
+from freeze_streams import FEATURES, names
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moec_zarr.codec import decode, encode, open_stream
+from moec_zarr.entropy import encode_mask
+from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
+from moec_zarr.format import MAX_SIZE, Header, read_stream, write_header, write_stream
+from moec_zarr.settings import Settings
+
+TOLERANCE = 1e-4  # of half the range: docs/format.md
+USUAL = 1e-5  # of small networks
+PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
+
+
+def assert_agrees(stream, decoded, expected):
+    """`decoded` is `expected` but for the tolerance of a network's values."""
+    assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
+    header = stranger.decode(stream)
+    half = float(header.high) / 2 - float(header.low) / 2
+    if header.network is None:
+        np.testing.assert_array_equal(decoded, expected)
+        return
+    whole = 0 if decoded.dtype.kind == "f" else 1  # a value near a half may round to either side
+    finite = np.isfinite(expected.astype("f8"))
+    np.testing.assert_array_equal(decoded[~finite], expected[~finite])
+    error = np.abs(decoded[finite].astype("f8") - expected[finite].astype("f8"))
+    step = np.spacing(np.abs(expected[finite])).astype("f8") if expected.dtype.kind == "f" else 0
+    assert (error <= USUAL * half + whole + step).all()
+    for value, mask in header.masks:
+        inner = tuple(slice(n) for n in header.box)
+        np.testing.assert_array_equal(decoded[inner][mask], np.full(mask.sum(), value))
+
+
+def assert_same_parts(stream):
+    """All integers of a stream are the same to the package and to the stranger."""
+    mine, other = open_stream(stream), stranger.decode(stream)
+    assert (mine.header.dtype, mine.header.order == "F") == (other.dtype, other.fortran)
+    assert (mine.header.shape, mine.shape) == (other.shape, other.box)
+    assert (mine.header.low, mine.header.high) == (other.low, other.high)
+    assert (mine.header.psnr, mine.header.max_error) == (other.psnr, other.error)
+    assert len(mine.special) == len(other.masks)
+    for special, (value, mask) in zip(mine.special, other.masks, strict=True):
+        np.testing.assert_array_equal(special.value, value)
+        np.testing.assert_array_equal(special.mask, mask)
+    assert (mine.model is None) == (other.network is None)
+    if mine.model is not None and other.network is not None:
+        pairs = zip(mine.model.integers.items(), other.network.integers.items(), strict=True)
+        for (name, integers), (title, expected) in pairs:
+            np.testing.assert_array_equal(integers, expected, err_msg=f"{name}, {title}")
+        weights = mine.model.weights().items()
+        for (name, weight), title in zip(weights, other.network.integers, strict=True):
+            if not name.startswith("gate"):
+                np.testing.assert_array_equal(weight, other.network.weight(title))
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_frozen_stream(feature):
+    path, beside = names(feature)
+    stream, expected = path.read_bytes(), np.load(beside)["expected"]
+    assert_same_parts(stream)
+    decoded = decode(stream)
+    assert_agrees(stream, decoded, expected)
+    assert_agrees(stream, stranger.decode(stream).array, expected)
+    data = FEATURES[feature][0]
+    assert decoded.dtype == data.dtype
+    assert decoded.flags.f_contiguous == data.flags.f_contiguous
+    np.testing.assert_array_equal(np.isnan(decoded), np.isnan(data))
+
+
+def test_frozen_streams_show_what_they_are_named_for():
+    of = {feature: stranger.decode(names(feature)[0].read_bytes()) for feature in FEATURES}
+    assert of["one_expert"].network.experts == 1
+    assert of["experts"].network.experts == 3
+    assert [str(value) for value, _ in of["mask"].masks] == ["nan", "inf", "-inf"]
+    assert of["mask_packed"].sections[2][2] & 0x80
+    assert [value for value, _ in of["missing"].masks] == [-999]
+    assert of["box"].box == (8, 9, 10) != of["box"].shape
+    assert 3 in of["lossless"].sections
+    assert of["constant"].sections == {}
+    assert of["big_endian_f_order"].fortran
+    assert of["big_endian_f_order"].dtype.str == ">f4"
+    assert of["int16"].dtype == "i2"
+    assert of["uint64"].dtype == "u8"
+    assert (len(of["rank_1"].shape), len(of["rank_5"].shape)) == (1, 5)
+
+
+def test_a_new_stream():
+    data = smooth((9, 11, 13), ">i4", scale=5000)
+    data[:3, 4:8] = 2**31 - 1
+    stream = encode(data, Settings(ratio=20, effort="fast", missing=2**31 - 1, experts=2))
+    assert_same_parts(stream)
+    assert_agrees(stream, decode(stream), stranger.decode(stream).array)
+    assert psnr(np.where(data == 2**31 - 1, np.nan, data), stranger.decode(stream).array) > 20
+
+
+# ------------------------------------------------------------------------------ the page
+
+
+def test_the_example_on_the_page():
+    (example,) = re.findall(r"The stream's bytes of this mask are `([0-9A-F ]+)`", PAGE)
+    mask = np.array([[0, 1, 1], [0, 1, 1]], bool)
+    assert encode_mask(mask) == bytes.fromhex(example)
+    np.testing.assert_array_equal(stranger.read_mask(bytes.fromhex(example), (2, 3)), mask)
+    coder = stranger.Coder(bytes.fromhex(example)[1:])
+    rows = re.findall(r"^\| \d \| (\d{10}) \| \d, \d \| (\d+) \| (\d+) \| (\d) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 3
+    for _, c, s, bit in rows:
+        assert int(s) == 1 + ((65536 - int(c)) * (2**24 - 2) >> 16)
+        assert coder.symbol([0, int(s), 2**24]) == int(bit)
+
+
+# ---------------------------------------------------------------------------- the header
+
+
+def header(dtype="f8", shape=(128, 128, 128, 128, 16), **others):
+    one = np.dtype(dtype).newbyteorder("=").type(1)
+    given = {"dtype": np.dtype(dtype), "order": "C", "shape": shape, "low": one, "high": one, "psnr": 40.0}
+    return Header(**given | {"max_error": 0.1} | others)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2**32 - 1,),
+        (128, 128, 128, 128, 15),
+        (2**14, 2**14, 15, 1, 1),
+        (2**28, 1, 1, 1, 15),
+    ],
+)
+def test_no_header_exceeds_40_bytes(shape):
+    assert np.prod(shape, dtype=object) <= MAX_SIZE
+    stream = write_stream(header(shape=shape), {})
+    assert len(stream) <= 40
+    assert read_stream(stream)[0].shape == shape
+
+
+@given(st.floats(0, 1.0), st.floats(0, 400))
+def test_quality_is_rounded_to_the_safe_side(error, decibels):
+    stored = stranger.decode(write_stream(header("f4", (3,), max_error=error, psnr=decibels), {}))
+    assert error <= stored.error <= error * (1 + 2**-7) + 1e-37
+    assert decibels - 0.0101 <= stored.psnr <= decibels + 1e-9
+
+
+def repaired(body, version=0):
+    return b"MoE" + bytes([version]) + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def bodies():
+    """Bodies of streams, each damaged in one way that the page calls corrupt."""
+    plain = write_header(header("u1", (2, 3), low=np.uint8(0), high=np.uint8(9)))
+    yield "dtype 11", b"\x0b" + plain[1:]
+    yield "reserved bit of dtype", bytes([plain[0] | 0x40]) + plain[1:]
+    yield "rank 6", plain[:1] + b"\x06" + plain[2:]
+    yield "too many elements", write_header(header("u1", (2**16, 2**16)))
+    yield "an axis without voxels hides a long one", write_header(header("u1", (0, 2**32)))
+    yield "low above high", write_header(header("u1", (2, 3), low=np.uint8(9), high=np.uint8(0)))
+    yield "infinite range", write_header(header("f4", (2, 3), high=np.float32(np.inf)))
+    yield "range of NaN", write_header(header("f4", (2, 3), high=np.float32(np.nan)))
+    yield "endless length", plain[:2] + b"\xff" * 20
+    yield from ((f"header of {n} bytes", plain[:n]) for n in range(len(plain)))
+    yield "section 0", plain + b"\0\0"
+    yield "section 5", plain + b"\5\0"
+    yield "section twice", plain + b"\1\3\2\3\7" * 2
+    yield "sections out of order", plain + b"\2\0" + b"\1\3\2\3\7"
+    yield "section beyond the end", plain + b"\2\5\0"
+    yield "box of nothing", plain + b"\1\3\0\3\7"
+    yield "box beyond the array", plain + b"\1\3\2\4\7"
+    yield "box without fill", plain + b"\1\2\2\3"
+    yield "box with more", plain + b"\1\4\2\3\7\7"
+    yield "mask of other axes", plain + b"\2\4\7\2\4\0"
+    yield "mask of reserved bits", plain + b"\2\4\7\2\x20\0"
+    yield "mask packed without need", plain + b"\2\3\7\1\x80"
+    yield "mask without bytes", plain + b"\2\2\7\0"
+    yield "values do not inflate", plain + b"\3\3abc"
+    packed = zlib.compress(bytes(6))
+    for name, values in {
+        "too few values": zlib.compress(bytes(5)),
+        "too many values": zlib.compress(bytes(7)),
+        "values cut": packed[:-1],
+        "values with more": packed + b"\0",
+    }.items():
+        yield name, plain + bytes([3, len(values)]) + values
+    yield "a model and values", plain + bytes([3, len(packed)]) + packed + b"\4\0"
+    yield "empty model", plain + b"\4\0"
+    yield "model of no width", plain + b"\4\x06\4\1\0\1\0\0"
+    yield "model of no axis", write_header(header("f4", (1, 1))) + b"\4\x05\4\1\4\1\0"
+    yield "model beyond the bytes", plain + b"\4\x08\x80\x20\x80\x20\x80\x20\x10\0"
+
+
+@pytest.mark.parametrize(("what", "body"), [pytest.param(*body, id=body[0]) for body in bodies()])
+def test_corrupt(what, body):
+    with pytest.raises(CorruptStreamError):
+        decode(repaired(body))
+    with pytest.raises(stranger.CorruptError):
+        stranger.decode(repaired(body))
+
+
+def test_magic_version_and_checksum():
+    stream = write_stream(header("u1", (2, 3)), {})
+    assert decode(stream).tolist() == [[1, 1, 1], [1, 1, 1]]
+    with pytest.raises(CorruptStreamError, match="not a MoEC stream"):
+        decode(b"MoX" + stream[3:])
+    with pytest.raises(UnsupportedVersionError, match=r"version 9.*version 0"):
+        decode(repaired(stream[8:], version=9))
+    with pytest.raises(CorruptStreamError, match="checksum"):
+        decode(stream[:-1] + bytes([stream[-1] ^ 1]))
+    for length in range(len(stream)):
+        with pytest.raises(MoECError):
+            decode(stream[:length])
+
+
+def test_the_tolerance_is_the_pages():
+    assert f"**{TOLERANCE * 1e4:g} in 10,000 of half the range**" in PAGE
