@@ -116,25 +116,18 @@ def convert(
     codec = MoECCodec(ratio=ratio, psnr=psnr, effort=effort, experts=experts, missing=missing, seed=seed)
     if device is not None:
         config.set(device=device)
-    ds = open_source(src)
-    planned = plan(
-        ds, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
-        shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
-    )  # fmt: skip
-    if dry_run:
-        _show_plan(planned, as_json)
-        return
-    if not quiet and not as_json:
-        _err.print(
-            f"{src} to {dst}: {bytes_text(planned.read_bytes)} in {planned.tasks} tasks, about "
-            f"{duration(planned.seconds)} on one core",
-            highlight=False,
-            soft_wrap=True,
-        )
-    with nullcontext() if quiet else ProgressDisplay(_err) as shown:
-        result = execute(
-            planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
-        )
+    with open_source(src) as ds:
+        planned = plan(
+            ds, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
+            shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
+        )  # fmt: skip
+        if dry_run:
+            _show_plan(planned, as_json)
+            return
+        with nullcontext() if quiet else ProgressDisplay(_err) as shown:
+            result = execute(
+                planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
+            )
     if as_json:
         _print_json(_result(result))
     elif not quiet:
@@ -301,28 +294,28 @@ def compare(
 ) -> None:
     """Measure how far B is from A, variable by variable."""
     _say(verbose)
-    first, second = open_source(a), open_source(b)
-    both = [
-        str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
-    ]
-    names = _chosen(var, both)
-    if not names:
-        raise MoECError(f"{a} and {b} have no variable of numbers in common")
-    found = compare_datasets(first[names], second[names])
-    if as_json:
-        _print_json({name: asdict(each) for name, each in found.items()})
-    else:
-        rows = [
-            (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
-             number(each.max_error, 3), str(each.n_special_mismatch))
-            for name, each in found.items()
-        ]  # fmt: skip
-        columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
-        _out.print(table(("variable", *columns), rows))
-    if plot is not None:
-        for name in names:
-            path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
-            plot_comparison(first[name], second[name], path, title=name, psnr=found[name].psnr)
+    with open_source(a) as first, open_source(b) as second:
+        both = [
+            str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
+        ]
+        names = _chosen(var, both)
+        if not names:
+            raise MoECError(f"{a} and {b} have no variable of numbers in common")
+        found = compare_datasets(first[names], second[names])
+        if as_json:
+            _print_json({name: asdict(each) for name, each in found.items()})
+        else:
+            rows = [
+                (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
+                 number(each.max_error, 3), str(each.n_special_mismatch))
+                for name, each in found.items()
+            ]  # fmt: skip
+            columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
+            _out.print(table(("variable", *columns), rows))
+        if plot is not None:
+            for name in names:
+                path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
+                plot_comparison(first[name], second[name], path, title=name, psnr=found[name].psnr)
 
 
 @app.command()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "local_threads", "offering", "resources_for"]
 
-_PATIENCE = 60  # seconds that a scheduler has to be reached and to show its first worker
+_ANSWER = 10  # seconds that a scheduler has to answer
+_PATIENCE = 60  # seconds that it has to show its first worker
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def connect(client: Client | str | None, workers: int | None) -> Iterator[Client
         yield client
     elif client is not None:
         try:
-            remote = Client(client, timeout=_PATIENCE, set_as_default=False)
+            remote = Client(client, timeout=_ANSWER, set_as_default=False)
         except (OSError, ValueError) as error:
             raise MoECError(f"no scheduler can be reached at {client!r}: {error}") from error
         with remote:

@@ -14,7 +14,7 @@ from moec_zarr.cluster import connect, local_threads, offering, resources_for
 from moec_zarr.config import config
 from moec_zarr.destination import Destination, open_result, prepare, refuse_overlap, state_results
 from moec_zarr.errors import CorruptStreamError, MoECError
-from moec_zarr.manifest import Manifest, Record, read_records
+from moec_zarr.manifest import Manifest, Record, has_record, read_records
 from moec_zarr.outcome import ConversionError, Failure, Progress
 from moec_zarr.plan import STORAGE, Plan, Sizes, plan
 from moec_zarr.source import Source, fingerprint, open_source
@@ -106,19 +106,19 @@ def convert(
         raise MoECError(
             f"workers= counts those of a cluster that is made here, at least one; got {workers!r}"
         )
-    ds = open_source(src)
-    planned = plan(ds, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
-    result = execute(
-        planned,
-        src,
-        ds,
-        dst,
-        client=client,
-        workers=workers,
-        resources=resources,
-        resume=resume,
-        progress=progress,
-    )
+    with open_source(src) as ds:
+        planned = plan(ds, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
+        result = execute(
+            planned,
+            src,
+            ds,
+            dst,
+            client=client,
+            workers=workers,
+            resources=resources,
+            resume=resume,
+            progress=progress,
+        )
     if result.failures:
         first = result.failures[0]
         raise ConversionError(
@@ -262,6 +262,11 @@ def _run_all(
                 task, attempt = running.pop(future)
                 error = _error_of(future)
                 if error is None:
+                    if len(state.records) == state.resumed and not has_record(task.array, task.index):
+                        raise MoECError(
+                            "what the workers write cannot be seen from here; the destination must be a "
+                            "place that all processes share, not one in memory or on a machine's own disk"
+                        )
                     state.records.append(future.result())
                 elif isinstance(error, DestinationError):
                     raise error

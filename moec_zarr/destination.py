@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,7 +19,7 @@ from moec_zarr.errors import MoECError
 from moec_zarr.manifest import Manifest, read_manifest, write_manifest
 from moec_zarr.outcome import Progress, Summary
 from moec_zarr.plan import STORAGE, Plan
-from moec_zarr.source import Source
+from moec_zarr.source import Source, is_local
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,14 +52,28 @@ def refuse_overlap(src: Source, ds: xr.Dataset, dst: Destination) -> None:
             )
 
 
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    """Silence what zarr says of stores like these, and what their users can do nothing about."""
+    with warnings.catch_warnings():
+        # Text has no type in the specification of format 3 so far; zarr reads what it writes.
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
+        # Nor does that specification know of consolidated metadata.
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        # The folder of a variable whose manifest is there before its metadata.
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
+        yield
+
+
+@_without_expected_warnings()
 def prepare(planned: Plan, ds: xr.Dataset, dst: Destination, wanted: Manifest, resume: bool) -> zarr.Group:
     """The destination with its metadata complete: as an earlier run left it, or made anew."""
-    store = dst if isinstance(dst, Store) else fspath(dst)
+    store = _place(dst)
     first = planned.compressed[0].name
     existing = _existing(store)
     if existing is not None and resume:
         found = read_manifest(existing)
-        if found is None and _holds_anything(existing):
+        if found is None and any(True for _ in existing.members()):
             raise MoECError(
                 f"there is a store at {dst}, and no conversion made it; choose another destination, or "
                 "--overwrite (resume=False) to replace it"
@@ -74,6 +90,16 @@ def prepare(planned: Plan, ds: xr.Dataset, dst: Destination, wanted: Manifest, r
     return zarr.open_group(store, mode="r+", zarr_format=planned.zarr_format, use_consolidated=False)
 
 
+def _place(dst: Destination) -> str | Store:
+    """Where zarr finds the destination; a local URL as a path, which it writes atomically."""
+    if isinstance(dst, Store):
+        return dst
+    import fsspec
+
+    fs, root = fsspec.url_to_fs(fspath(dst))
+    return str(root) if is_local(fs) else fspath(dst)
+
+
 def _existing(store: str | Store) -> zarr.Group | None:
     """The group at a place; None where there is nothing.
 
@@ -82,27 +108,21 @@ def _existing(store: str | Store) -> zarr.Group | None:
     MoECError
         If there is something else, which must not be replaced.
     """
+    if isinstance(store, str):
+        import fsspec
+
+        fs, root = fsspec.url_to_fs(store)
+        if fs.isfile(root):
+            raise MoECError(f"there is a file at {store}; choose another destination")
     try:
         return zarr.open_group(store, mode="r+", use_consolidated=False)
     except FileNotFoundError:
         pass
     except zarr.errors.ContainsArrayError as error:
         raise MoECError(f"{store} holds an array, not a group; choose another destination") from error
-    if isinstance(store, str):
-        import fsspec
-
-        fs, root = fsspec.url_to_fs(store)
-        if fs.exists(root) and (fs.isfile(root) or fs.ls(root)):
-            raise MoECError(
-                f"there is something at {store} that is no zarr store; choose another destination"
-            )
+    if isinstance(store, str) and fs.exists(root) and fs.ls(root):
+        raise MoECError(f"there is a folder at {store} that is no zarr store; choose another destination")
     return None
-
-
-def _holds_anything(group: zarr.Group) -> bool:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
-        return any(True for _ in group.members())
 
 
 def _create(planned: Plan, ds: xr.Dataset, store: str | Store) -> None:
@@ -116,24 +136,23 @@ def _create(planned: Plan, ds: xr.Dataset, store: str | Store) -> None:
             # A stand-in of one chunk: nothing of it is ever computed.
             blank = da.zeros(var.shape, dtype=var.dtype, chunks=-1)
             template[each.name] = var.copy(data=blank)
+        elif var.chunks is not None:
+            # What is lazy is not written now, and this variable has no task that would.
+            template[each.name] = var.compute(scheduler="synchronous")
         template[each.name].encoding = {} if each.settings else each.encoding
     for var in template.variables.values():
         var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_STATED)}
-    with warnings.catch_warnings():
-        # Text has no type in the specification of format 3 so far; xarray reads what it writes.
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
-        # The folder of a variable whose manifest is there already.
-        warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
-        template.to_zarr(
-            store,
-            mode="a",
-            zarr_format=planned.zarr_format,
-            encoding={each.name: each.encoding for each in planned.compressed},
-            consolidated=False,
-            compute=False,
-        )
+    template.to_zarr(
+        store,
+        mode="a",
+        zarr_format=planned.zarr_format,
+        encoding={each.name: each.encoding for each in planned.compressed},
+        consolidated=False,
+        compute=False,
+    )
 
 
+@_without_expected_warnings()
 def state_results(planned: Plan, src: Source, group: zarr.Group, state: Progress) -> None:
     """Say in the destination's attributes what was done to each variable."""
     summaries = state.summaries()
@@ -145,9 +164,7 @@ def state_results(planned: Plan, src: Source, group: zarr.Group, state: Progress
     if complete and done not in said:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         group.attrs["history"] = f"{now} {done}" + (f"\n{said}" if said else "")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
+    zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
 
 
 def _stated(summary: Summary) -> dict[str, Any]:
@@ -183,7 +200,7 @@ def open_result(dst: Destination, zarr_format: Literal[2, 3]) -> xr.Dataset:
     """The destination, with encodings that say what values mean and not how they were stored."""
     import xarray as xr
 
-    store: Any = dst if isinstance(dst, Store) else fspath(dst)
+    store: Any = _place(dst)
     ds: xr.Dataset = xr.open_zarr(store, zarr_format=zarr_format, decode_timedelta=False)
     for var in ds.variables.values():
         var.encoding = {key: value for key, value in var.encoding.items() if key not in STORAGE}

@@ -33,6 +33,7 @@ __all__ = [
     "Figures",
     "Manifest",
     "Record",
+    "has_record",
     "merge",
     "read_manifest",
     "read_records",
@@ -219,9 +220,12 @@ def read_manifest(group: zarr.Group) -> Manifest | None:
 
 def write_record(array: zarr.Array[Any], record: Record, digest: str) -> None:
     """Write the record of a finished task, which then counts as done."""
-    name = ".".join(map(str, record.index)) or "0"
-    path = "/".join(part for part in (array.path, _FOLDER, f"{name}.json") if part)
-    _write(array.store, path, record.to_dict() | {"plan": digest})
+    _write(array.store, _record_path(array, record.index), record.to_dict() | {"plan": digest})
+
+
+def has_record(array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
+    """Whether the record of a task can be seen from here."""
+    return _read(array.store, _record_path(array, index)) is not None
 
 
 def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tuple[int, ...], Record]:
@@ -248,6 +252,8 @@ def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tup
 
 def _parse(data: bytes | None, variable: str, digest: str) -> Record:
     loaded = json.loads(data or b"")
+    if not isinstance(loaded, dict):
+        raise ValueError("it is no record")
     if loaded.pop("plan") != digest or loaded["variable"] != variable:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
@@ -256,6 +262,11 @@ def _parse(data: bytes | None, variable: str, digest: str) -> Record:
 
 
 # Zarr's stores write an object whole or not at all, locally too; they are asynchronous.
+
+
+def _record_path(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
+    name = ".".join(map(str, index)) or "0"
+    return "/".join(part for part in (array.path, _FOLDER, f"{name}.json") if part)
 
 
 def _path(group: zarr.Group, variable: str, name: str) -> str:

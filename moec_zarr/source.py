@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -16,7 +17,7 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Source", "fingerprint", "open_source"]
+__all__ = ["Source", "fingerprint", "is_local", "open_source"]
 
 Source: TypeAlias = Union["xr.Dataset", "xr.DataArray", str, PathLike[str], Sequence[str | PathLike[str]]]
 
@@ -25,8 +26,9 @@ _METADATA = ("zarr.json", ".zgroup", ".zmetadata")
 _SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
 
 
-def open_source(src: Source) -> xr.Dataset:
-    """Open a dataset lazily.
+@contextmanager
+def open_source(src: Source) -> Iterator[xr.Dataset]:
+    """Open a dataset lazily, and close it with the context if it was opened here.
 
     Parameters
     ----------
@@ -35,8 +37,8 @@ def open_source(src: Source) -> xr.Dataset:
         or of a directory of such files; a glob pattern, or a sequence of paths. Several files are combined
         by their coordinates.
 
-    Returns
-    -------
+    Yields
+    ------
     Dataset
         With nothing read but metadata and indexes. Times in a single file or store are left as the numbers
         that it holds: nothing is exact that went through a calendar.
@@ -54,20 +56,25 @@ def open_source(src: Source) -> xr.Dataset:
     except ModuleNotFoundError as error:
         raise MoECError('this needs xarray; install it with pip install "moec-zarr[all]"') from error
     if isinstance(src, xr.Dataset):
-        return src
+        yield src
+        return
     if isinstance(src, xr.DataArray):
         if src.name is None:
             raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
-        return src.to_dataset()
+        yield src.to_dataset()
+        return
     paths = _paths(src)
     with warnings.catch_warnings():
         # A store without consolidated metadata is a store like any other.
         warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated metadata")
         if len(paths) > 1:
             # Each file counts time from where it likes, so here times must be decoded to be joined.
-            return xr.open_mfdataset(paths, chunks={}, decode_timedelta=False)
-        engine: Any = "zarr" if _is_store(paths[0]) else None
-        return xr.open_dataset(paths[0], engine=engine, decode_times=False, cache=False)
+            ds = xr.open_mfdataset(paths, chunks={}, decode_timedelta=False)
+        else:
+            engine: Any = "zarr" if _is_store(paths[0]) else None
+            ds = xr.open_dataset(paths[0], engine=engine, decode_times=False, cache=False)
+    with ds:
+        yield ds
 
 
 def _paths(src: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str]:
@@ -87,17 +94,20 @@ def _paths(src: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str
     if not patterns:
         if not fs.exists(root):
             raise FileNotFoundError(f"there is nothing at {path}")
-        return [root if _is_local(fs) else path]
+        return [root if is_local(fs) else path]
     found = sorted(name for pattern in patterns for name in fs.glob(pattern))
     if not found:
         raise MoECError(
             f"{path} holds neither a zarr store nor files to read ({', '.join(patterns)} match nothing)"
         )
-    return found if _is_local(fs) else [fs.unstrip_protocol(name) for name in found]
+    return found if is_local(fs) else [fs.unstrip_protocol(name) for name in found]
 
 
-def _is_local(fs: Any) -> bool:
-    return "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+def is_local(fs: Any) -> bool:
+    """Whether an fsspec file system is this machine's."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(fs, LocalFileSystem)
 
 
 def _is_store(path: str) -> bool:

@@ -24,12 +24,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+def refused(source, error, message):
+    with pytest.raises(error, match=message), open_source(source):
+        pass
+
+
 def test_what_is_open_is_taken_as_it_is(folder):
     ds = month("2026-01-01")
-    assert open_source(ds) is ds
-    assert list(open_source(ds.t).data_vars) == ["t"]
-    with pytest.raises(MoECError, match="needs a name"):
-        open_source(ds.t.rename(None))
+    with open_source(ds) as same, open_source(ds.t) as of_array:
+        assert same is ds
+        assert list(of_array.data_vars) == ["t"]
+    refused(ds.t.rename(None), MoECError, "needs a name")
 
 
 def test_files_are_joined_however_they_are_named(folder):
@@ -52,14 +57,10 @@ def test_one_store_or_file_keeps_time_as_it_is(folder):
 
 
 def test_what_is_not_there_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing at"):
-        open_source(tmp_path / "absent.nc")
-    with pytest.raises(MoECError, match="match nothing"):
-        open_source(f"{tmp_path}/*.nc")
-    with pytest.raises(MoECError, match="neither a zarr store nor files"):
-        open_source(tmp_path)
-    with pytest.raises(MoECError, match="empty list"):
-        open_source([])
+    refused(tmp_path / "absent.nc", FileNotFoundError, "nothing at")
+    refused(f"{tmp_path}/*.nc", MoECError, "match nothing")
+    refused(tmp_path, MoECError, "neither a zarr store nor files")
+    refused([], MoECError, "empty list")
 
 
 def test_the_fingerprint_is_that_of_the_source(folder):
