@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,14 @@ from torch.nn import functional
 from moec_zarr import network
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
-from moec_zarr.init import Field, architecture_for, axis_frequencies, gate, initial_weights
+from moec_zarr.init import (
+    Field,
+    architecture_for,
+    axis_frequencies,
+    gate,
+    initial_weights,
+    spectral_waves,
+)
 from moec_zarr.network import Architecture, Model
 from moec_zarr.optim import Optimiser
 from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_through
@@ -37,6 +44,22 @@ _PROBES = 16  # batches from which the sensitivity is estimated
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
+class Start(NamedTuple):
+    """How an encoder starts.
+
+    Attributes
+    ----------
+    spectral : float
+        Share of its rows that are drawn from the field's power spectrum.
+    scale : float
+        Factor on the data's frequencies, the standard deviation of the normal that the other
+        rows are drawn from.
+    """
+
+    spectral: float
+    scale: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a fit is run; data, not code.
@@ -45,8 +68,8 @@ class Recipe:
     ----------
     steps, batch : int
         Optimisation steps of the final fit, and voxels in each.
-    scales : tuple of float
-        Factors on the data's frequencies that are tried; the best is kept.
+    starts : tuple of Start
+        How the encoder may start; all are tried, the best is kept.
     trial : float
         Share of `steps` that each trial takes.
     rate : float
@@ -63,8 +86,8 @@ class Recipe:
 
     steps: int
     batch: int = 2048
-    scales: tuple[float, ...] = (0.2, 0.35, 0.6)
-    trial: float = 0.04
+    starts: tuple[Start, ...] = (Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0))
+    trial: float = 0.05
     rate: float = 2e-2
     warm_up: int = 50
     gate_rate: float = 0.05
@@ -76,7 +99,11 @@ class Recipe:
 RECIPES = {
     "fast": Recipe(steps=2500, trial=0.06, allocations=3),
     "balanced": Recipe(steps=10_000),
-    "best": Recipe(steps=80_000, scales=(0.14, 0.2, 0.28, 0.4, 0.56, 0.8), trial=0.02),
+    "best": Recipe(
+        steps=80_000,
+        starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
+        trial=0.015,
+    ),
 }
 
 
@@ -337,30 +364,38 @@ def fit_field(
         architecture, recipe, _Batches(field, recipe.batch, generator, torch.device(device)), progress
     )
 
-    def fresh(scale: float) -> Weights:
-        weights = partition | initial_weights(architecture, frequencies * scale, mean, generator)
+    spectrum = spectral_waves(field, frequencies, architecture.encoder, generator)
+
+    def fresh(start: Start) -> Weights:
+        normal = torch.randn(spectrum.shape, generator=generator, dtype=torch.float64).numpy()
+        waves = normal * frequencies * start.scale
+        spectral = round(start.spectral * len(waves))
+        waves[:spectral] = spectrum[:spectral]
+        weights = partition | initial_weights(architecture, waves, mean, generator)
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
-    scale = _best_scale(training, fresh)
-    weights = fresh(scale)
+    weights = fresh(_best_start(training, fresh))
     turn = recipe.steps - round(recipe.steps * recipe.quantised)
     optimiser = training.optimiser(weights)
     training.run(weights, optimiser, range(turn), recipe.steps)
     return _train_quantised(training, weights, optimiser, turn, size, budget, shift)
 
 
-def _best_scale(training: _Training, fresh: Callable[[float], Weights]) -> float:
+def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> Start:
     recipe = training.recipe
-    if len(recipe.scales) == 1:
-        return recipe.scales[0]
+    if len(recipe.starts) == 1:
+        return recipe.starts[0]
     losses = []
-    for scale in recipe.scales:
-        weights = fresh(scale)
+    for start in recipe.starts:
+        weights = fresh(start)
         steps = max(1, round(recipe.steps * recipe.trial))
         training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
         losses.append(training.loss(weights))
-    _log.debug("frequency scales %s: loss %s", recipe.scales, losses)
-    return recipe.scales[int(np.argmin(losses))]
+    best = recipe.starts[int(np.argmin(losses))]
+    _log.debug(
+        "mean square error after trials: %s; %s is kept", dict(zip(recipe.starts, losses, strict=True)), best
+    )
+    return best
 
 
 def _train_quantised(

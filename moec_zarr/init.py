@@ -10,14 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.fft import dctn
 
 from moec_zarr import network
 
-__all__ = ["Field", "activity_points", "architecture_for", "axis_frequencies", "gate", "initial_weights"]
+__all__ = [
+    "Field",
+    "activity_points",
+    "architecture_for",
+    "axis_frequencies",
+    "gate",
+    "initial_weights",
+    "spectral_waves",
+]
 
 _BITS = 6.8  # of a weight, on average
 _ENCODER = 1.4  # width of the encoder over the experts'
 _PROBES = 1 << 17  # voxels at which frequencies are measured
+_SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
 _POINTS = 6000  # points that the partition is clustered from
 _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
 
@@ -123,6 +133,61 @@ def axis_frequencies(field: Field, generator: torch.Generator) -> NDArray[np.flo
     return np.maximum(found, 0.1)
 
 
+def spectral_waves(
+    field: Field, frequencies: NDArray[np.float64], count: int, generator: torch.Generator
+) -> NDArray[np.float64]:
+    """Wave vectors drawn from the field's power spectrum.
+
+    The spectrum is that of the discrete cosine transform, which sees no jump at the edges; its
+    mode k along an axis is a wave of ``pi k / 2`` radians per unit of u. Fields have spectra so
+    heavy-tailed that a normal distribution with the same mean square misses both the long waves
+    that hold their variance and the lines, such as a daily cycle, that stand out of it.
+
+    Parameters
+    ----------
+    frequencies : array, shape (axes,)
+        Those of :func:`axis_frequencies`.
+
+    Returns
+    -------
+    array, shape (count, axes)
+        Radians per unit of u; signs are drawn independently.
+    """
+    values = _coarse(field, frequencies)
+    power = np.square(dctn(values, norm="ortho"), dtype=np.float64)
+    power.flat[0] = 0.0
+    edges = np.cumsum(power)
+    drawn = torch.rand(count, generator=generator, dtype=torch.float64).numpy() * edges[-1]
+    modes = np.stack(
+        np.unravel_index(np.minimum(np.searchsorted(edges, drawn), power.size - 1), power.shape), 1
+    )
+    signs = torch.randint(2, modes.shape, generator=generator).numpy() * 2 - 1
+    jitter = 0.5 * torch.randn(modes.shape, generator=generator, dtype=torch.float64).numpy()
+    return np.asarray(signs * modes * np.pi / 2 + jitter)
+
+
+def _coarse(field: Field, frequencies: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The field's targets less their mean, averaged to at most ``_SPECTRUM`` voxels.
+
+    Voxels are averaged along the axes on which neighbours differ least. Invalid ones are zero.
+    """
+    lengths = np.array(field.array.shape)
+    factors = np.ones(len(lengths), np.int64)
+    while np.prod(lengths // factors) > _SPECTRUM:
+        change = np.where(lengths // factors > 1, frequencies * factors / lengths, np.inf)
+        factors[change.argmin()] *= 2
+    kept = tuple(int(n) for n in lengths // factors)
+    total, count = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
+    for offset in np.ndindex(*factors):
+        part = tuple(slice(o, o + n * f, f) for o, n, f in zip(offset, kept, map(int, factors), strict=True))
+        values = ((field.array[part].astype(np.float64) - field.middle) / field.scale).astype(np.float32)
+        good = np.ones((), bool) if field.valid is None else field.valid[part]
+        total += np.where(good, values, 0)
+        count += good
+    mean = total.sum(dtype=np.float64) / count.sum(dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1) - mean, 0).astype(np.float32)
+
+
 def activity_points(field: Field, generator: torch.Generator) -> NDArray[np.float64]:
     """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (n, axes)."""
     index = field.draw(_POINTS * 8, generator)
@@ -158,13 +223,13 @@ def gate(
 
 def initial_weights(
     architecture: network.Architecture,
-    frequencies: NDArray[np.float64],
+    waves: NDArray[np.float64],
     mean: float,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
     """Weights before the fit, all but the gate's.
 
-    Encoder: normal with standard deviation `frequencies`, phases uniform; sine layers
+    Encoder: the rows of `waves`, shape (encoder, axes), phases uniform; sine layers
     U(+-sqrt(6 / inputs)) as in SIREN (arXiv 2006.09661, section 3.2) without its factor omega,
     for the frequencies are in the encoder already; the decoder starts near the field's mean.
     """
@@ -178,7 +243,7 @@ def initial_weights(
         if kind[0] == "gate":
             continue
         if kind[:2] == ["encoder", "weight"]:
-            weights[name] = torch.randn(shape, generator=generator) * float(frequencies[int(kind[2])])
+            weights[name] = torch.from_numpy(waves[:, int(kind[2])].astype(np.float32))
         elif name == "encoder.bias":
             weights[name] = uniform(shape, math.pi)
         elif kind[:2] == ["expert", "weight"]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from moec_zarr import network
+from moec_zarr.entropy import MAX_MAGNITUDE
 from moec_zarr.network import Architecture, Model
 
 __all__ = ["StepAllocator", "freeze_gate", "quantise", "round_through"]
@@ -117,8 +118,9 @@ class StepAllocator:
         codes = {}
         for name, weight in weights.items():
             step = 2.0**log2_error / math.sqrt(max(sensitivity[name], 1e-24))
-            # Steps beyond twice the largest weight only round everything to zero.
-            step = min(step, 4 * float(weight.detach().abs().max()) + 1e-6)
+            # No larger than rounds all to zero, no finer than the largest integer that is coded.
+            largest = float(weight.detach().abs().max())
+            step = max(min(step, 4 * largest + 1e-6), 1.2 * largest / MAX_MAGNITUDE)
             code = int(np.abs(np.log2(_SIZES) - math.log2(step)).argmin())
             codes[name] = max(code, self._finest.get(name, 0))
         return codes
