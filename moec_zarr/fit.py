@@ -98,7 +98,7 @@ class Recipe:
 
 RECIPES = {
     "fast": Recipe(steps=2500, trial=0.06, allocations=3),
-    "balanced": Recipe(steps=10_000),
+    "balanced": Recipe(steps=12_000),
     "best": Recipe(
         steps=80_000,
         starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
