@@ -58,8 +58,6 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
 
 def _is_compressed(array: zarr.Array[Any]) -> bool:
     codecs = [*array.compressors, array.serializer]
-    if isinstance(array.serializer, ShardingCodec):
-        codecs += array.serializer.codecs
     return any(isinstance(codec, (MoECCodec, MoECSerializer)) for codec in codecs)
 
 
@@ -119,9 +117,9 @@ def _streams(array: zarr.Array[Any], data: bytes, key: str) -> Iterator[tuple[tu
         return
     places = list(product(*map(range, counts)))
     size = 16 * len(places)
-    codec = array.serializer
-    at_end = isinstance(codec, ShardingCodec) and codec.index_location.value == "end"
-    start = len(data) - size - 4 if at_end else 0
+    codecs: Any = getattr(array.metadata, "codecs", ())
+    sharding = next(codec for codec in codecs if isinstance(codec, ShardingCodec))
+    start = len(data) - size - 4 if sharding.index_location.value == "end" else 0
     if not 0 <= start <= len(data) - size:
         raise CorruptStreamError(f"the shard {key} is too short for its index; it is damaged")
     for place, (offset, length) in zip(
