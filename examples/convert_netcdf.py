@@ -1,0 +1,42 @@
+"""Convert a series of NetCDF files into one compressed store: ``python examples/convert_netcdf.py [FOLDER]``.
+
+The files here are days of a small simulation. The command line does the same:
+
+    moec-zarr convert 'FOLDER/*.nc' FOLDER/archive.zarr --ratio 10 --effort fast --chunks time=8
+"""
+
+import sys
+from pathlib import Path
+
+import xarray as xr
+
+import moec_zarr
+from moec_zarr import MoECCodec
+from moec_zarr.simulate import simulate
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    both = simulate((16, 2, 16, 16))[["temperature"]]
+    for day in range(2):
+        both.isel(time=slice(8 * day, 8 * day + 8)).to_netcdf(folder / f"day-{day}.nc")
+
+    # Killed half-way, the same call goes on where it stopped.
+    archive = moec_zarr.convert(
+        f"{folder}/*.nc",
+        folder / "archive.zarr",
+        MoECCodec(ratio=10, effort="fast"),
+        chunks={"time": 8},
+        workers=2,
+        progress=lambda done: print(f"{len(done.records)}/{done.plan.tasks} chunks"),
+    )
+    print(archive.temperature.attrs)
+
+    # Reading needs no more than zarr and this package installed.
+    with xr.open_dataset(folder / "day-1.nc") as day:
+        print(moec_zarr.compare(day.temperature, archive.temperature[8:16]))
+
+
+# The workers of the cluster import this file, and must not convert too.
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "convert_netcdf"))
