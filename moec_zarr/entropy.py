@@ -31,6 +31,7 @@ PRECISION = 24  # bits of a probability in the range coder
 MAX_MAGNITUDE = 2**15 - 1  # of a coded integer
 _SHAPES = 8  # tails of the distributions: exponents 1, 2, 4, ..., 128
 _WIDTHS = 32
+_SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searched
 
 _Ints = NDArray[np.int64]
 
@@ -129,12 +130,15 @@ def _model(largest: int, code: int) -> Any:
 
 def _best_code(values: _Ints, largest: int) -> int:
     """The cheapest code, found downhill from the Gaussian of the values' own width."""
-    counts = np.bincount(np.abs(values), minlength=largest + 1)
+    # A code's width is relative, hence large values can be scaled down: the search stays fast.
+    shift = max(0, largest.bit_length() - _SEARCH_BITS)
+    values, largest = np.abs(values) >> shift, largest >> shift
+    counts = np.bincount(values, minlength=largest + 1)
 
     def cost(code: int) -> float:
         return float(-(counts @ np.log2(frequencies(largest, code))))
 
-    narrow = -2 * np.log2(np.sqrt(np.mean(np.square(values))) / (largest + 1))
+    narrow = -2 * np.log2(np.sqrt(np.mean(np.square(values + 0.5))) / (largest + 1))
     code = 6 * _WIDTHS + int(np.clip(4 * narrow, 0, _WIDTHS - 1))
     costs = {code: cost(code)}
     while True:
