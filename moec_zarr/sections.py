@@ -79,7 +79,8 @@ def find_box(array: Array) -> Box | None:
     for axis in range(array.ndim):
         used = np.flatnonzero(differs.any(axis=tuple(other for other in range(array.ndim) if other != axis)))
         shape.append(int(used[-1]) + 1)
-    return Box(tuple(shape), fill) if tuple(shape) != array.shape else None
+    # So few voxels, for example the last one of a line, are not worth the bytes of a box.
+    return Box(tuple(shape), fill) if array.size - math.prod(shape) >= 16 else None
 
 
 def _is(array: Array, value: Any) -> NDArray[np.bool_]:
