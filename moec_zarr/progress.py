@@ -27,9 +27,10 @@ def progress(label: str) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn(label), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
+        console=console, transient=console.is_terminal,  # elsewhere its end is all that is written
     )  # fmt: skip
     task = bar.add_task(label, total=1.0)
     started = time.monotonic()
