@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+from fields import psnr
+
+torch = pytest.importorskip("torch")
+
+from moec_zarr import network  # noqa: E402
+from moec_zarr.codec import decode, encode, open_stream  # noqa: E402
+from moec_zarr.init import Field, axis_frequencies, gate  # noqa: E402
+from moec_zarr.network import Architecture, Model  # noqa: E402
+from moec_zarr.optim import Optimiser  # noqa: E402
+from moec_zarr.quantise import StepAllocator, freeze_gate  # noqa: E402
+from moec_zarr.settings import Settings  # noqa: E402
+
+
+def seeded():
+    return torch.Generator().manual_seed(0)
+
+
+def coordinates(shape):
+    return np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+
+
+def test_frequencies_of_waves():
+    """For ``sin(w . u)`` over many periods, the ratio of derivative and deviation is w along each axis."""
+    u, v, w = coordinates((80, 70, 60))
+    array = np.sin(9 * u + 17 * v + 4 * w + 1)
+    found = axis_frequencies(Field(array, None, 0.0, 1.0), seeded())
+    np.testing.assert_allclose(found, [9, 17, 4], rtol=0.05)
+
+
+def test_frequencies_do_not_see_what_is_not_valid():
+    u, v = coordinates((200, 300))
+    array = np.sin(20 * u + 7 * v)
+    valid = np.random.default_rng(0).random(array.shape) < 0.9
+    found = axis_frequencies(Field(np.where(valid, array, 1e6), valid, 0.0, 1.0), seeded())
+    np.testing.assert_allclose(found, [20, 7], rtol=0.05)
+
+
+@pytest.mark.parametrize("experts", [2, 5])
+def test_the_gate_begins_as_the_nearest_centre(experts):
+    rng = np.random.default_rng(0)
+    frequencies = np.array([3.0, 8.0])
+    field = Field(rng.normal(size=(40, 50)), None, 0.0, 1.0)
+    weight, bias = gate(field, frequencies, experts, seeded())
+    scale = frequencies / frequencies.max()
+    # 2 s c' u - s |c'|^2 with c' = c / scale: the centres are in the weights but for the factor s.
+    sharpness = (weight**2).sum(axis=0)
+    sharpness = ((weight / (2 * scale[:, None])) ** 2).sum(axis=0) / -bias
+    np.testing.assert_allclose(sharpness, sharpness[0])
+    centres = (weight / (2 * sharpness * scale[:, None])).T
+    u = rng.uniform(-1, 1, (500, 2))
+    nearest = ((u[:, None] * scale - centres) ** 2).sum(axis=-1).argmin(axis=1)
+    np.testing.assert_array_equal((u @ weight + bias).argmax(axis=1), nearest)
+    assert np.bincount(nearest, minlength=experts).min() > 0.3 * 500 / experts
+
+
+def test_no_expert_starves_where_activity_is_local():
+    u, v, w = coordinates((20, 24, 28))
+    array = (np.exp(-40 * ((u - 0.4) ** 2 + v**2 + w**2)) * np.sin(25 * v)).astype("f4")
+    stream = encode(array, Settings(ratio=array.nbytes / 900, effort="fast", experts=6))
+    model = open_stream(stream).model
+    load = network.expert_load(model, array.shape)
+    assert load.min() > 0.005
+    assert load.max() < 0.7
+    assert psnr(array, decode(stream)) > 20
+
+
+def test_the_gate_of_integers_decides_as_the_trained_one():
+    rng = np.random.default_rng(0)
+    weights = {
+        "gate.weight": torch.from_numpy(rng.normal(size=(3, 5)) * 30),
+        "gate.bias": torch.from_numpy(rng.normal(size=5) * 8 + 1000),  # what all share changes nothing
+    }
+    frozen = freeze_gate(weights)
+    assert np.abs(frozen["gate.weight"]).max() <= network.GATE_LARGEST
+    assert np.abs(frozen["gate.bias"]).max() <= network.GATE_LARGEST_BIAS
+    u = rng.uniform(-1, 1, (2000, 3))
+    trained = (u @ weights["gate.weight"].numpy() + weights["gate.bias"].numpy()).argmax(axis=1)
+    integer = (u @ frozen["gate.weight"] + frozen["gate.bias"]).argmax(axis=1)
+    assert (trained == integer).mean() > 0.97
+    assert freeze_gate({}) == {}
+
+
+# ------------------------------------------------------------------------------- optimiser
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 20, 8), (1, 8, 40)])
+def test_matrices_move_by_orthogonal_steps(shape):
+    """The step is ``rate * 0.2 sqrt(longer side)`` times a matrix whose singular values are near one."""
+    weight = torch.zeros(shape, requires_grad=True)
+    weight.grad = torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype("f4"))
+    before = weight.grad.numpy().copy()
+    Optimiser({"w": weight}, {}).step(0.5)
+    step = -weight.detach().numpy() / (0.5 * 0.2 * math.sqrt(max(shape[1:])))
+    values = np.linalg.svd(step, compute_uv=False)
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    left, _, right = np.linalg.svd(before, full_matrices=False)
+    assert (step * (left @ right)).sum() / values.sum() > 0.98  # the same singular vectors
+
+
+def test_vectors_move_as_adam_has_it():
+    """The first step of Adam is the rate times the sign of the gradient."""
+    weight = torch.zeros(5, requires_grad=True)
+    weight.grad = torch.tensor([3.0, -0.001, 20.0, -7.0, 0.1])
+    Optimiser({"w": weight}, {"w": 0.1}).step(0.5)
+    np.testing.assert_allclose(weight.detach(), [-0.05, 0.05, -0.05, 0.05, -0.05], rtol=1e-3)
+
+
+# ---------------------------------------------------------------------------- quantisation
+
+
+def test_steps_meet_the_budget_and_use_it():
+    architecture = Architecture(3, 12, 2, 10, 2)
+    generator = seeded()
+    weights = {
+        name: torch.randn(shape, generator=generator)
+        for name, shape in architecture.shapes().items()
+        if not name.startswith("gate")
+    }
+    gates = {"gate.weight": np.ones((3, 2), np.int32), "gate.bias": np.zeros(2, np.int32)}
+    sensitivity = {name: 10.0 ** (i % 4) for i, name in enumerate(weights)}
+
+    def size(model: Model) -> int:
+        """Bytes of a code that spends as many bits on each integer as it has."""
+        if max(np.abs(i).max() for i in model.integers.values()) > 2**15:
+            raise OverflowError
+        bits = sum(np.log2(2 * np.abs(i) + 1).sum() for i in model.integers.values())
+        return math.ceil(bits / 8)
+
+    budget = 400
+    allocate = StepAllocator(architecture, gates, size, budget, {})
+    codes = allocate(weights, sensitivity)
+    integers = {
+        name: np.rint(w.numpy() / network.step_size(codes[name])).astype(int) for name, w in weights.items()
+    }
+    assert 0.95 * budget <= size(Model(architecture, gates | integers, codes)) <= budget
+    # h s^2 is alike in all tensors, as far as steps an eighth of an octave apart allow
+    share = [math.log2(sensitivity[name] * network.step_size(code) ** 2) for name, code in codes.items()]
+    assert max(share) - min(share) < 0.5
+    with pytest.raises(OverflowError, match="400 bytes"):
+        StepAllocator(architecture, gates, lambda model: 401, budget, {})(weights, sensitivity)
