@@ -21,9 +21,10 @@ from moec_zarr.init import (
     Field,
     architecture_for,
     axis_frequencies,
+    draw_waves,
     gate,
     initial_weights,
-    spectral_waves,
+    power_spectrum,
 )
 from moec_zarr.network import Architecture, Model
 from moec_zarr.optim import Optimiser
@@ -86,7 +87,7 @@ class Recipe:
 
     steps: int
     batch: int = 2048
-    starts: tuple[Start, ...] = (Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0))
+    starts: tuple[Start, ...] = (Start(0.5, 0.35), Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0))
     trial: float = 0.05
     rate: float = 2e-2
     warm_up: int = 50
@@ -364,38 +365,42 @@ def fit_field(
         architecture, recipe, _Batches(field, recipe.batch, generator, torch.device(device)), progress
     )
 
-    spectrum = spectral_waves(field, frequencies, architecture.encoder, generator)
+    spectrum = power_spectrum(field, frequencies)
 
     def fresh(start: Start) -> Weights:
-        normal = torch.randn(spectrum.shape, generator=generator, dtype=torch.float64).numpy()
-        waves = normal * frequencies * start.scale
+        shape = architecture.encoder, architecture.axes
+        waves = (
+            torch.randn(shape, generator=generator, dtype=torch.float64).numpy() * frequencies * start.scale
+        )
         spectral = round(start.spectral * len(waves))
-        waves[:spectral] = spectrum[:spectral]
+        waves[:spectral] = draw_waves(spectrum, spectral, generator)
         weights = partition | initial_weights(architecture, waves, mean, generator)
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
-    weights = fresh(_best_start(training, fresh))
+    weights = _best_start(training, fresh)
     turn = recipe.steps - round(recipe.steps * recipe.quantised)
     optimiser = training.optimiser(weights)
     training.run(weights, optimiser, range(turn), recipe.steps)
     return _train_quantised(training, weights, optimiser, turn, size, budget, shift)
 
 
-def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> Start:
+def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> Weights:
+    """Of the starts drawn, the weights that a short training shows to be the best to start from."""
     recipe = training.recipe
     if len(recipe.starts) == 1:
-        return recipe.starts[0]
-    losses = []
+        return fresh(recipe.starts[0])
+    steps = max(1, round(recipe.steps * recipe.trial))
+    best, least = None, math.inf
     for start in recipe.starts:
         weights = fresh(start)
-        steps = max(1, round(recipe.steps * recipe.trial))
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
         training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
-        losses.append(training.loss(weights))
-    best = recipe.starts[int(np.argmin(losses))]
-    _log.debug(
-        "mean square error after trials: %s; %s is kept", dict(zip(recipe.starts, losses, strict=True)), best
-    )
-    return best
+        loss = training.loss(weights)
+        _log.debug("%s: mean square error %.4g after %d steps", start, loss, steps)
+        if best is None or loss < least:
+            best, least = before, loss
+    assert best is not None
+    return {name: weight.requires_grad_() for name, weight in best.items()}
 
 
 def _train_quantised(

@@ -19,15 +19,17 @@ __all__ = [
     "activity_points",
     "architecture_for",
     "axis_frequencies",
+    "draw_waves",
     "gate",
     "initial_weights",
-    "spectral_waves",
+    "power_spectrum",
 ]
 
 _BITS = 6.8  # of a weight, on average
 _ENCODER = 1.4  # width of the encoder over the experts'
 _PROBES = 1 << 17  # voxels at which frequencies are measured
 _SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
+_MOST_EXPERTS = 1024
 _POINTS = 6000  # points that the partition is clustered from
 _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
 
@@ -103,7 +105,7 @@ def architecture_for(axes: int, budget: int, experts: int | None) -> network.Arc
     tensors = axes + 9
     weights = max((budget - 4 * tensors) * 8 / _BITS, 1)
     if experts is None:
-        experts = max(1, round((weights / 3000) ** 0.7), round(weights / 9000))
+        experts = min(max(1, round((weights / 6000) ** 0.7), round(weights / 9000)), _MOST_EXPERTS)
     layers = 3 if experts == 1 else 2
     best = network.Architecture(axes, 4, experts, 3, 1)
     width = 3
@@ -133,29 +135,36 @@ def axis_frequencies(field: Field, generator: torch.Generator) -> NDArray[np.flo
     return np.maximum(found, 0.1)
 
 
-def spectral_waves(
-    field: Field, frequencies: NDArray[np.float64], count: int, generator: torch.Generator
-) -> NDArray[np.float64]:
-    """Wave vectors drawn from the field's power spectrum.
+def power_spectrum(field: Field, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squares of the field's discrete cosine transform, zero at the mean.
+
+    Parameters
+    ----------
+    frequencies : array, shape (axes,)
+        Those of :func:`axis_frequencies`: the field is averaged where it is smoothest.
+
+    Returns
+    -------
+    array of at most two million modes
+    """
+    power = np.square(dctn(_coarse(field, frequencies), norm="ortho"), dtype=np.float64)
+    power.flat[0] = 0.0
+    return power
+
+
+def draw_waves(power: NDArray[np.float64], count: int, generator: torch.Generator) -> NDArray[np.float64]:
+    """Wave vectors drawn from a power spectrum.
 
     The spectrum is that of the discrete cosine transform, which sees no jump at the edges; its
     mode k along an axis is a wave of ``pi k / 2`` radians per unit of u. Fields have spectra so
     heavy-tailed that a normal distribution with the same mean square misses both the long waves
     that hold their variance and the lines, such as a daily cycle, that stand out of it.
 
-    Parameters
-    ----------
-    frequencies : array, shape (axes,)
-        Those of :func:`axis_frequencies`.
-
     Returns
     -------
     array, shape (count, axes)
         Radians per unit of u; signs are drawn independently.
     """
-    values = _coarse(field, frequencies)
-    power = np.square(dctn(values, norm="ortho"), dtype=np.float64)
-    power.flat[0] = 0.0
     edges = np.cumsum(power)
     drawn = torch.rand(count, generator=generator, dtype=torch.float64).numpy() * edges[-1]
     modes = np.stack(
@@ -188,14 +197,12 @@ def _coarse(field: Field, frequencies: NDArray[np.float64]) -> NDArray[np.float3
     return np.where(count > 0, total / np.maximum(count, 1) - mean, 0).astype(np.float32)
 
 
-def activity_points(field: Field, generator: torch.Generator) -> NDArray[np.float64]:
-    """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (n, axes)."""
-    index = field.draw(_POINTS * 8, generator)
+def activity_points(field: Field, count: int, generator: torch.Generator) -> NDArray[np.float64]:
+    """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (count, axes)."""
+    index = field.draw(8 * count, generator)
     activity = np.nansum(np.abs(field.steps(index)), axis=0)
     weight = activity + 0.5 * activity.mean() + 1e-12
-    chosen = torch.multinomial(
-        torch.from_numpy(weight), _POINTS, replacement=True, generator=generator
-    ).numpy()
+    chosen = torch.multinomial(torch.from_numpy(weight), count, replacement=True, generator=generator).numpy()
     u = [network.coordinates(i[chosen], n) for i, n in zip(index, field.array.shape, strict=True)]
     return np.stack(u, axis=1)
 
@@ -215,7 +222,7 @@ def gate(
     bias : array, shape (experts,)
     """
     scale = frequencies / frequencies.max()
-    points = activity_points(field, generator) * scale
+    points = activity_points(field, max(_POINTS, 32 * experts), generator) * scale
     seed = int(torch.randint(2**31, (), generator=generator))
     centres, _ = kmeans2(points, experts, minit="++", rng=np.random.default_rng(seed))
     return 2 * _SHARPNESS * (centres * scale).T, -_SHARPNESS * (centres**2).sum(axis=1)
