@@ -1,0 +1,314 @@
+"""Other codecs at a given number of bytes: SPERR, SZ3, TTHRESH and ZFP as WebAssembly, HEVC by FFmpeg.
+
+Each is used in the form that suits it best, so that a comparison errs in its favour: every *form* (mode,
+layout of the axes, predictor) is brought to the bytes asked for by bisection, and the one with the least
+error counts. In particular
+
+- values that are not finite, which all of them fail on or spoil, are filled in with the nearest valid
+  value, and put back exactly after decoding. **The bytes of that mask are not charged**;
+- integers, which most of them do not take, are given as float32 (float64 from 32 bits on), and rounded and
+  clipped to the dtype after decoding; the ratio is that of the integers;
+- arrays with more axes than a codec takes have their leading axes merged. Codecs that take four get both
+  layouts. Axes of length one are dropped;
+- of HEVC, which stores 8, 10 or 12 bits, the packets alone count: no container, no range of the values.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+Array = NDArray[Any]
+Settings = dict[str, Any]
+
+NEAR = 0.995  # of the bytes asked for: close enough
+STEPS = 16  # of a bisection at most
+DECADES = 7  # of error bounds, from a multiple of the range downwards
+BIT_DECADES = 5  # of bits a value, from 16 downwards
+
+
+class UnreachableError(Exception):
+    """A peer cannot make its stream as small as asked."""
+
+
+class UnsuitableError(Exception):
+    """A peer does not take such an array at all."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of using a codec.
+
+    Attributes
+    ----------
+    settings : callable
+        The codec's settings at x, from 0 for the finest to 1 for the coarsest.
+    encode, decode : callable
+        Settings to stream, and a stream to an array of the layout that was encoded.
+    """
+
+    name: str
+    settings: Callable[[float], Settings]
+    encode: Callable[[Settings], bytes]
+    decode: Callable[[bytes], Array]
+
+
+def bisect(
+    encode: Callable[[float], bytes], budget: int, *, near: float = NEAR, steps: int = STEPS
+) -> tuple[float, bytes]:
+    """The largest stream found that fits into `budget` bytes, and the x it was made with.
+
+    Parameters
+    ----------
+    encode : callable
+        Stream at x in [0, 1]; the larger x, the smaller it is, by and large.
+    near : float
+        Share of the budget that a stream must fill to end the search before `steps`.
+
+    Raises
+    ------
+    UnreachableError
+        If the coarsest stream does not fit.
+    """
+    best_x, best = 1.0, encode(1.0)
+    if len(best) > budget:
+        raise UnreachableError(f"takes at least {len(best)} bytes")
+    fine, coarse = 0.0, 1.0
+    for _ in range(steps):
+        if len(best) >= near * budget:
+            break
+        x = (fine + coarse) / 2
+        stream = encode(x)
+        if len(stream) > budget:
+            fine = x
+            continue
+        coarse = x
+        if len(stream) >= len(best):
+            best_x, best = x, stream
+    return best_x, best
+
+
+def measure(peer: str, array: Array, budget: int) -> tuple[Settings, Array]:
+    """The best that a peer makes of an array at so many bytes.
+
+    Returns
+    -------
+    dict
+        ``found`` (form and settings), ``bytes``, ``encode_seconds`` and ``decode_seconds`` (of that
+        form and those settings alone, the search over) and ``search_seconds``.
+    array
+        As decoded, with the shape, the dtype and all that is not finite of the original.
+
+    Raises
+    ------
+    UnreachableError
+        If no form reaches the bytes; says how many the smallest takes.
+    UnsuitableError
+        If the peer does not take such an array.
+    """
+    valid = np.isfinite(array)
+    original, array = array, filled(array, valid)
+    begun = time.perf_counter()
+    reached: list[tuple[float, Form, Settings]] = []
+    misses: list[str] = []
+    for form in PEERS[peer].forms(array):
+        try:
+            x, stream = bisect(partial(_encode, form), budget)
+        except UnreachableError as miss:
+            misses.append(f"{form.name} {miss}")
+            continue
+        error = _restore(form.decode(stream), array).astype(np.float64) - array
+        reached.append((float(np.mean(np.square(error), where=valid)), form, form.settings(x)))
+    if not reached:
+        raise UnreachableError("; ".join(misses))
+    _, form, settings = min(reached, key=lambda each: each[0])
+    searched = time.perf_counter()
+    stream = form.encode(settings)
+    encoded = time.perf_counter()
+    decoded = form.decode(stream)
+    done = time.perf_counter()
+    found = {
+        "found": {"form": form.name, **settings},
+        "bytes": len(stream),
+        "encode_seconds": encoded - searched,
+        "decode_seconds": done - encoded,
+        "search_seconds": searched - begun,
+    }
+    return found, np.where(valid, _restore(decoded, array), original)
+
+
+def _encode(form: Form, x: float) -> bytes:
+    return form.encode(form.settings(x))
+
+
+def filled(array: Array, valid: NDArray[np.bool_]) -> Array:
+    """The array with the nearest valid value wherever it is not valid."""
+    if valid.all():
+        return array
+    nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return np.asarray(array[tuple(nearest)])
+
+
+def _restore(decoded: Array, array: Array) -> Array:
+    """What a peer decoded, as the dtype and shape of the original."""
+    decoded = decoded.reshape(array.shape)
+    if array.dtype.kind == "f":
+        return decoded.astype(array.dtype)
+    ends = np.iinfo(array.dtype)
+    # The largest float64 below the end of a 64-bit range, for the end itself may be rounded up.
+    high = float(ends.max) if ends.bits < 64 else math.nextafter(float(ends.max), 0)
+    return np.clip(np.rint(decoded.astype(np.float64)), float(ends.min), high).astype(array.dtype)
+
+
+def _layouts(array: Array, least: int, most: int) -> Iterator[Array]:
+    """The array with `least` to `most` axes: as it is, and with all leading ones merged into three."""
+    shape = tuple(n for n in array.shape if n > 1)
+    shape = (1,) * (least - len(shape)) + shape
+    for axes in sorted({min(len(shape), most), min(len(shape), 3)}, reverse=True):
+        merged = (math.prod(shape[: len(shape) - axes + 1]), *shape[len(shape) - axes + 1 :])
+        yield np.ascontiguousarray(array.reshape(merged))
+
+
+# ------------------------------------------------------------------------------ WebAssembly
+
+
+def _wasm(module: str, name: str, array: Array, fixed: Settings, knob: Callable[[float], Settings]) -> Form:
+    """A form of one of the ``numcodecs-wasm-*`` codecs."""
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64 if array.itemsize > 2 else np.float32)
+    elif array.itemsize < 4:
+        array = array.astype(np.float32)
+    codec = getattr(importlib.import_module(module), name)
+
+    def decode(stream: bytes) -> Array:
+        out = np.empty_like(array)
+        decoded = codec(**fixed, **knob(1.0)).decode(np.frombuffer(stream, np.uint8), out=out)
+        return np.asarray(decoded).reshape(array.shape)
+
+    words = [str(value) for key, value in fixed.items() if key != "non_finite"]
+    return Form(
+        name=" ".join([*words, f"{array.ndim}-D"]),
+        settings=knob,
+        encode=lambda settings: np.asarray(codec(**fixed, **settings).encode(array)).tobytes(),
+        decode=decode,
+    )
+
+
+def _bound(name: str, array: Array, most: float) -> Callable[[float], Settings]:
+    """An error bound: at x = 1 `most` times the range of the values, decades below it at x = 0."""
+    span = (float(array.max()) - float(array.min())) or 1.0
+    return lambda x: {name: most * span * 10.0 ** (DECADES * (x - 1))}
+
+
+def _bits(name: str) -> Callable[[float], Settings]:
+    """Bits a value: 16 at x = 0, at x = 1 far below what any ratio measured asks for."""
+    return lambda x: {name: 16 * 10.0 ** (-BIT_DECADES * x)}
+
+
+def _sperr(array: Array) -> Iterator[Form]:
+    for layout in _layouts(array, 2, 3):
+        yield _wasm("numcodecs_wasm_sperr", "Sperr", layout, {"mode": "q"}, _bound("q", array, 4))
+        yield _wasm("numcodecs_wasm_sperr", "Sperr", layout, {"mode": "bpp"}, _bits("bpp"))
+
+
+def _sz3(array: Array) -> Iterator[Form]:
+    for layout in _layouts(array, 1, 4):
+        for predictor in ("interpolation-lorenzo", "interpolation"):
+            fixed = {"eb_mode": "abs", "predictor": predictor}
+            yield _wasm("numcodecs_wasm_sz3", "Sz3", layout, fixed, _bound("eb_abs", array, 1))
+
+
+def _tthresh(array: Array) -> Iterator[Form]:
+    for layout in _layouts(array, 3, 5):
+        yield _wasm(
+            "numcodecs_wasm_tthresh", "Tthresh", layout, {"eb_mode": "rmse"}, _bound("eb_rmse", array, 1)
+        )
+
+
+def _zfp(array: Array) -> Iterator[Form]:
+    def precision(x: float) -> Settings:
+        return {"precision": round(1 + 31 * (1 - x))}
+
+    knobs = {
+        "fixed-accuracy": _bound("tolerance", array, 8),
+        "fixed-precision": precision,
+        "fixed-rate": _bits("rate"),
+    }
+    for layout in _layouts(array, 1, 4):
+        for mode, knob in knobs.items():
+            fixed = {"mode": mode, "non_finite": "deny"}
+            yield _wasm("numcodecs_wasm_zfp", "Zfp", layout, fixed, knob)
+
+
+# ------------------------------------------------------------------------------------- HEVC
+
+
+def _hevc(array: Array) -> Iterator[Form]:
+    """x265 on the slices along the leading axes, in grey of the fewest bits that hold the range."""
+    import av
+
+    if array.dtype.kind not in "iu":
+        raise UnsuitableError(f"stores integers, the array holds {array.dtype}")
+    frames = next(_layouts(array, 3, 3))
+    low, span = float(array.min()), (float(array.max()) - float(array.min())) or 1.0
+    bits = next((bits for bits in (8, 10, 12) if span < 2**bits), 12)
+    scale = min(1.0, (2**bits - 1) / span)  # one unit a grey level where the range allows
+    pixels = "gray" if bits == 8 else f"gray{bits}le"
+    if pixels not in [each.name for each in av.codec.Codec("libx265", "w").video_formats or ()]:
+        raise UnsuitableError(f"this build of x265 stores no {bits} bits of grey")
+    grey = np.rint((frames.astype(np.float64) - low) * scale).astype(np.uint8 if bits == 8 else np.uint16)
+
+    def encode(settings: Settings) -> bytes:
+        context = av.CodecContext.create("libx265", "w")
+        context.height, context.width = grey.shape[1:]
+        context.pix_fmt, context.time_base, context.framerate = pixels, Fraction(1, 25), Fraction(25)
+        context.thread_count = 1
+        context.options = {
+            "crf": f"{settings['crf']:.3f}",
+            "preset": settings["preset"],
+            # One key frame and no text about the encoder: at these ratios both would show.
+            "x265-params": "log-level=none:info=0:keyint=-1:pools=1:frame-threads=1",
+        }
+        packets = []
+        for number, image in enumerate(grey):
+            frame = av.VideoFrame.from_ndarray(image, format=pixels)
+            frame.pts = number
+            packets += context.encode(frame)
+        packets += context.encode(None)
+        return b"".join(bytes(packet) for packet in packets)
+
+    def decode(stream: bytes) -> Array:
+        context = av.CodecContext.create("hevc", "r")
+        images = []
+        for packet in [*context.parse(stream), *context.parse(b""), None]:
+            images += [frame.to_ndarray() for frame in context.decode(packet)]
+        return np.stack(images).astype(np.float64) / scale + low
+
+    yield Form(f"{bits} bits", lambda x: {"crf": 51 * x, "preset": "slow"}, encode, decode)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A codec to compare with: the distribution that holds it, and its forms for an array."""
+
+    package: str
+    forms: Callable[[Array], Iterator[Form]]
+
+
+PEERS = {
+    "SPERR": Peer("numcodecs-wasm-sperr", _sperr),
+    "SZ3": Peer("numcodecs-wasm-sz3", _sz3),
+    "TTHRESH": Peer("numcodecs-wasm-tthresh", _tthresh),
+    "ZFP": Peer("numcodecs-wasm-zfp", _zfp),
+    "HEVC": Peer("av", _hevc),
+}
