@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -50,7 +51,8 @@ __all__ = ["Stream", "check_dtype", "decode", "encode", "open_stream"]
 Array = NDArray[Any]
 
 _log = logging.getLogger(__name__)
-_fitting = threading.Lock()  # one fit at a time in a process: each uses all of torch's threads
+# A fit is fastest on a core of its own, so that as many run at a time as there are cores.
+_fits = threading.BoundedSemaphore(os.cpu_count() or 1)
 _LEAST_MODEL = 110  # bytes of a model section that the smallest network fits into
 _FRAME = 8  # bytes at most of a section's number and length
 _LEAST_HALF = 2.0**-1000  # of the width of a range
@@ -424,7 +426,7 @@ def _fit(parts: _Parts, settings: Settings, room: int, share: float) -> bytes:
     axes = _short(parts.array.shape)
     array, valid = parts.array.squeeze(axes), None if parts.valid is None else parts.valid.squeeze(axes)
     middle, half = _middle_half(parts.header.low, parts.header.high)
-    with _fitting, progress("MoEC fit") as report:
+    with _fits, progress("MoEC fit") as report:
         model = fit(
             array,
             valid,

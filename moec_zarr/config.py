@@ -9,7 +9,7 @@ key          default     meaning
 ============ =========== ==================================================================
 ``device``   ``"cpu"``   where a fit runs, and where torch decodes: ``"cpu"`` or ``"cuda"``
 ``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
-``threads``  ``None``    torch threads of one fit; ``None`` is one for a small network, else torch's own
+``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
 ``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
 ``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
 ============ =========== ==================================================================
@@ -23,5 +23,5 @@ __all__ = ["config"]
 
 config = Config(
     "moec_zarr",
-    defaults=[{"device": "cpu", "decoder": "numpy", "threads": None, "batch": None, "progress": "auto"}],
+    defaults=[{"device": "cpu", "decoder": "numpy", "threads": 1, "batch": None, "progress": "auto"}],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,7 +40,6 @@ Weights = dict[str, torch.Tensor]
 _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _FULL = 1 << 21  # voxels that a recipe's steps are meant for
-_SMALL = 1 << 16  # activations of a layer that one thread computes fastest
 _MOST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
 _SAMPLE = 1 << 16  # voxels that the deviation is measured on
 _PROBES = 16  # batches from which the sensitivity is estimated
@@ -280,9 +281,7 @@ def fit(
     voxels = array.size if valid is None else int(valid.sum())
     recipe = scaled(RECIPES[settings.effort], voxels, share)
     architecture = architecture_for(array.ndim, budget, settings.experts)
-    # Small layers take longer on several threads than on one.
-    small = recipe.batch * architecture.encoder < _SMALL
-    with _threads(config.get("threads") or (1 if small else None)):
+    with _threads(config.get("threads")):
         return fit_field(
             replace(spread, scale=half * 2.0**-shift), architecture, recipe, size, budget,
             shift=shift, seed=settings.seed, device=device, progress=progress,
@@ -307,14 +306,32 @@ def _device(name: object) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Torch with so many threads; its own setting where None."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+def _threads(count: int) -> Iterator[None]:
+    """Torch with so many threads, and as it was once no fit is running any more."""
+    with _running.lock:
+        if not _running.fits:
+            _running.before = torch.get_num_threads()
+        _running.fits += 1
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _running.lock:
+            _running.fits -= 1
+            if not _running.fits:
+                torch.set_num_threads(_running.before)
+
+
+@dataclass
+class _Running:
+    """How many fits run in this process, and torch's threads before the first of them."""
+
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    fits: int = 0
+    before: int = 1
+
+
+_running = _Running()
 
 
 def fit_field(

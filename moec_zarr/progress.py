@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from moec_zarr.config import config
 __all__ = ["progress"]
 
 _PATIENCE = 2.0  # seconds before anything is shown
+_terminal = threading.Lock()  # one bar at a time: of fits that run side by side the first shows its own
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def progress(label: str) -> Iterator[Callable[[float], None]]:
 
     def update(share: float) -> None:
         nonlocal shown
-        if not shown and time.monotonic() - started > _PATIENCE:
+        if not shown and time.monotonic() - started > _PATIENCE and _terminal.acquire(blocking=False):
             bar.start()
             shown = True
         if shown:
@@ -49,3 +51,4 @@ def progress(label: str) -> Iterator[Callable[[float], None]]:
     finally:
         if shown:
             bar.stop()
+            _terminal.release()
