@@ -133,7 +133,7 @@ def bare_fit(path: str, name: str, start: int, chunk: int, ratio: float) -> floa
     """Seconds that one fit takes by itself."""
     values = np.ascontiguousarray(zarr.open_array(path, path=name, mode="r")[start : start + chunk])
     begun = time.perf_counter()
-    with config.set(threads=max(1, (os.cpu_count() or 1) // WORKERS), progress=False):
+    with config.set(threads=1, progress=False):
         encode(values, Settings(ratio=ratio, effort="fast"), fill_value=np.nan)
     return time.perf_counter() - begun
 

@@ -14,7 +14,7 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["connect", "local_threads", "offering", "resources_for"]
+__all__ = ["connect", "offering", "resources_for"]
 
 _ANSWER = 10  # seconds that a scheduler has to answer
 _PATIENCE = 60  # seconds that it has to show its first worker
@@ -61,15 +61,6 @@ def connect(client: Client | str | None, workers: int | None) -> Iterator[Client
             cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, **options)
         with cluster, Client(cluster, set_as_default=False) as local:
             yield local
-
-
-def local_threads(client: Client) -> int | None:
-    """Torch threads of a fit on the workers of a cluster made by `connect`: its share of the cores."""
-    import dask
-
-    wanted: int | None = config.get("threads")
-    workers = len(client.scheduler_info(n_workers=-1)["workers"])
-    return wanted or max(1, dask.system.CPU_COUNT // max(1, workers))
 
 
 def offering(client: Client, resources: Mapping[str, float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import zarr
 
 from moec_zarr.adapter_numcodecs import MoECCodec
-from moec_zarr.cluster import connect, local_threads, offering, resources_for
+from moec_zarr.cluster import connect, offering, resources_for
 from moec_zarr.config import config
 from moec_zarr.destination import Destination, open_result, prepare, refuse_overlap, state_results
 from moec_zarr.errors import CorruptStreamError, MoECError
@@ -52,8 +52,9 @@ def convert(
     or shard, is read, fitted, written, read back and compared by one task in a worker process, which holds
     no other at the time. A run that was killed goes on where it stopped when it is started again.
 
-    Where to fit, and with how many threads, is set in `moec_zarr.config`. A script that lets a cluster be
-    made must be importable, since its workers import it: begin its work under ``if __name__ == "__main__":``.
+    Where to fit, and with how many threads (one, unless set), is said by `moec_zarr.config`. A script that
+    lets a cluster be made must be importable, since its workers import it: begin its work under
+    ``if __name__ == "__main__":``.
 
     Parameters
     ----------
@@ -170,8 +171,7 @@ def execute(
     if state.resumed < planned.tasks:
         with connect(client, workers) as connected:
             needed = resources_for(connected, resources)
-            threads = config.get("threads") if client is not None else local_threads(connected)
-            tasks = _tasks(planned, ds, arrays, done, manifest.digest, threads)
+            tasks = _tasks(planned, ds, arrays, done, manifest.digest)
             state.started = time.monotonic()
             _run_all(connected, tasks, needed, state, progress)
     state_results(planned, src, group, state)
@@ -184,7 +184,6 @@ def _tasks(
     arrays: Mapping[str, zarr.Array[Any]],
     done: Mapping[str, Mapping[tuple[int, ...], Record]],
     digest: str,
-    threads: int | None,
 ) -> Iterator[Task]:
     """The tasks that are not done, made one by one as they are asked for."""
     from dask.base import optimize
@@ -210,7 +209,7 @@ def _tasks(
                 settings=each.settings,
                 plan=digest,
                 device=config.get("device"),
-                threads=threads,
+                threads=config.get("threads"),
             )
 
 

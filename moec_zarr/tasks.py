@@ -57,7 +57,8 @@ class Task:
     device : str
         Where to fit.
     threads : int or None
-        Torch threads of the fit; None for what the worker itself is configured or started with.
+        Torch threads of the fit; None for what the worker itself is configured with, or else one: the
+        networks are small, and more workers make better use of cores than more threads.
     """
 
     variable: str
@@ -86,7 +87,7 @@ def run(task: Task, attempt: int = 1) -> Record:
     # The codecs of a shard would run side by side: one fit at a time has all threads of this process.
     with (
         _one,
-        config.set(device=task.device, threads=task.threads or _own_threads(), progress=False),
+        config.set(device=task.device, threads=task.threads or config.get("threads") or 1, progress=False),
         zarr.config.set({"async.concurrency": 1}),
     ):
         start = time.perf_counter()
@@ -114,14 +115,6 @@ def run(task: Task, attempt: int = 1) -> Record:
         except OSError as error:
             raise _refused(error) from error
         return record
-
-
-def _own_threads() -> int | None:
-    """Threads of this worker, unless its own configuration says otherwise."""
-    from distributed import get_worker
-
-    threads: int | None = config.get("threads")
-    return threads or get_worker().state.nthreads
 
 
 def _read(task: Task) -> NDArray[Any]:
