@@ -373,7 +373,6 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, prog_name="moec-zarr", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; the same command goes on where it stopped")
         code = 130
     except Exception as error:
         if _Run.verbose:
@@ -382,6 +381,8 @@ def main(arguments: list[str] | None = None) -> None:
         ours = isinstance(error, (MoECError, OSError)) or hasattr(error, "format_message")  # the last: usage
         _complain(text if ours else f"{type(error).__name__}: {text}")
         code = 2
+    if code == 130:  # which typer may also return
+        _complain("interrupted; a conversion goes on where it stopped when the command is given again")
     raise SystemExit(code or 0)
 
 

@@ -182,6 +182,17 @@ def test_tracebacks_only_when_asked_for(run):
     assert "Traceback" in run("inspect", "absent.zarr", "-v")[2]
 
 
+def test_an_interrupt_is_one_line(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "compressed_arrays", interrupt)
+    code, _, err = run("inspect", "x.zarr")
+    assert code == 130
+    assert err.startswith("error: interrupted")
+    assert err.count("\n") == 1
+
+
 def test_inspect(run, converted):
     code, out, _ = run("inspect", converted, "--chunks")
     assert code == 0
