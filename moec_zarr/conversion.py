@@ -52,7 +52,7 @@ def convert(
     or shard, is read, fitted, written, read back and compared by one task in a worker process, which holds
     no other at the time. A run that was killed goes on where it stopped when it is started again.
 
-    Where to fit, and with how many threads (one, unless set), is said by `moec_zarr.config`. A script that
+    Where to fit, and with how many threads, is said by `moec_zarr.config`. A script that
     lets a cluster be made must be importable, since its workers import it: begin its work under
     ``if __name__ == "__main__":``.
 

@@ -56,9 +56,8 @@ class Task:
         Digest of the plan.
     device : str
         Where to fit.
-    threads : int or None
-        Torch threads of the fit; None for what the worker itself is configured with, or else one: the
-        networks are small, and more workers make better use of cores than more threads.
+    threads : int
+        Torch threads of the fit.
     """
 
     variable: str
@@ -69,7 +68,7 @@ class Task:
     settings: Settings | None
     plan: str
     device: str
-    threads: int | None
+    threads: int
 
 
 def run(task: Task, attempt: int = 1) -> Record:
@@ -87,7 +86,7 @@ def run(task: Task, attempt: int = 1) -> Record:
     # The codecs of a shard would run side by side: one fit at a time has all threads of this process.
     with (
         _one,
-        config.set(device=task.device, threads=task.threads or config.get("threads") or 1, progress=False),
+        config.set(device=task.device, threads=task.threads, progress=False),
         zarr.config.set({"async.concurrency": 1}),
     ):
         start = time.perf_counter()
