@@ -148,7 +148,8 @@ class MoECSerializer(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec, selection: Any = None) -> NDBuffer:
         # np.asarray: a selection of one voxel comes as a scalar, which is no buffer.
-        array = np.asarray(decode(chunk_data.to_bytes(), selection))
+        dtype = chunk_spec.dtype.to_native_dtype()
+        array = np.asarray(decode(chunk_data.to_bytes(), selection, shape=chunk_spec.shape, dtype=dtype))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(array)
 
     def _decode_partial_sync(

@@ -6,17 +6,15 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from moec_zarr import network
-from moec_zarr.config import config
+from moec_zarr.decoding import Stream, decode, evaluated_tiles, middle_half, open_stream, short_axes
 from moec_zarr.entropy import write_varint
-from moec_zarr.errors import BudgetError, CorruptStreamError, MoECError, UnsupportedArrayError
+from moec_zarr.errors import BudgetError, UnsupportedArrayError
 from moec_zarr.format import (
     DTYPES,
     MAX_RANK,
@@ -30,20 +28,14 @@ from moec_zarr.format import (
 from moec_zarr.network import Model
 from moec_zarr.progress import progress
 from moec_zarr.sections import (
-    Box,
-    Special,
     find_box,
     find_special,
-    read_box,
-    read_lossless,
-    read_model,
-    read_special,
     write_box,
     write_lossless,
     write_model,
     write_special,
 )
-from moec_zarr.selection import Selection, select
+from moec_zarr.selection import select
 from moec_zarr.settings import Settings
 
 __all__ = ["Stream", "check_dtype", "decode", "encode", "open_stream"]
@@ -55,7 +47,6 @@ _log = logging.getLogger(__name__)
 _fits = threading.BoundedSemaphore(os.cpu_count() or 1)
 _LEAST_MODEL = 110  # bytes of a model section that the smallest network fits into
 _FRAME = 8  # bytes at most of a section's number and length
-_LEAST_HALF = 2.0**-1000  # of the width of a range
 _SEARCH = 8  # fits at most on the way to a PSNR
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
 
@@ -82,170 +73,6 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     raise UnsupportedArrayError(
         f"cannot encode dtype {dtype}; expected an integer or float dtype of 8 to 64 bits. Remedy: {remedy}"
     )
-
-
-# ------------------------------------------------------------------------------- decoding
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A stream taken apart: everything that decoding needs, nothing evaluated yet."""
-
-    header: Header
-    box: Box | None
-    special: list[Special]
-    values: Array | None
-    model: Model | None
-    sections: dict[str, int]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the box, or of the chunk where there is none."""
-        return self.header.shape if self.box is None else self.box.shape
-
-    @property
-    def long(self) -> list[int]:
-        """The axes longer than one, which are the network's."""
-        return [axis for axis, n in enumerate(self.shape) if n > 1]
-
-
-def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
-    """A stream's parts.
-
-    Raises
-    ------
-    CorruptStreamError, UnsupportedVersionError
-        If it cannot be read, or holds another shape than `shape`; before anything of the declared
-        shape is allocated.
-    """
-    header, sections = read_stream(data)
-    if shape is not None and tuple(shape) != header.shape:
-        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
-    if Section.MODEL in sections and Section.LOSSLESS in sections:
-        raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
-    box = read_box(sections[Section.BOX], header.shape, header.dtype) if Section.BOX in sections else None
-    shape = header.shape if box is None else box.shape
-    special, values, model = [], None, None
-    if Section.MASK in sections:
-        special = read_special(sections[Section.MASK], shape, header.dtype)
-    if Section.LOSSLESS in sections:
-        values = read_lossless(sections[Section.LOSSLESS], shape, header.dtype)
-    if Section.MODEL in sections:
-        model = read_model(sections[Section.MODEL], sum(n > 1 for n in shape))
-    lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
-    lengths = {"header": len(data) - sum(lengths.values())} | lengths
-    return Stream(header, box, special, values, model, lengths)
-
-
-def decode(data: Any, selection: Any = None, *, shape: tuple[int, ...] | None = None) -> Array:
-    """The array of a stream, or a part of it.
-
-    Parameters
-    ----------
-    data : bytes-like
-        A whole stream.
-    selection : optional
-        What of the chunk is wanted, as NumPy indexes it: slices with positive or negative steps
-        and numbers, or integer arrays for all axes (of points, or of a grid as ``np.ix_`` makes).
-        Only the voxels selected are evaluated.
-    shape : tuple of int, optional
-        The shape that the chunk must have, where the caller knows it.
-
-    Returns
-    -------
-    array
-        With dtype and byte order of the array encoded; in its memory order too where all of it
-        is decoded.
-
-    Raises
-    ------
-    CorruptStreamError, UnsupportedVersionError
-        If the stream cannot be read, or holds another shape than `shape`.
-    """
-    stream = open_stream(bytes(data), shape)
-    header = stream.header
-    wanted = select(selection, header.shape)
-    order = header.order if selection is None else "C"
-    out = np.empty(wanted.grid, header.dtype, order=order)
-    if stream.box is None:
-        _fill(out, stream, wanted)
-    else:
-        out[...] = stream.box.fill
-        inside = [index < n for index, n in zip(wanted.indices, stream.box.shape, strict=True)]
-        if wanted.pointwise:
-            inside = [np.logical_and.reduce(inside)] * len(inside)
-        kept = replace(wanted, indices=[i[keep] for i, keep in zip(wanted.indices, inside, strict=True)])
-        part = np.empty(kept.grid, header.dtype)
-        _fill(part, stream, kept)
-        out[inside[0] if wanted.pointwise else np.ix_(*inside)] = part
-    return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
-
-
-def _fill(out: Array, stream: Stream, wanted: Selection) -> None:
-    """Write the box's values at `wanted` into `out`."""
-    where = tuple(wanted.indices) if wanted.pointwise else np.ix_(*wanted.indices)
-    if stream.values is not None:
-        out[...] = stream.values[where]
-    elif stream.model is None:
-        out[...] = stream.header.low
-    elif out.size:
-        for tile, values in _tiles(stream.header, stream.model, stream.shape, wanted):
-            out[tile] = values
-    for special in stream.special:
-        out[special.mask[where]] = special.value
-
-
-def _short(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(axis for axis, n in enumerate(shape) if n == 1)
-
-
-def _tiles(
-    header: Header, model: Model, shape: tuple[int, ...], wanted: Selection
-) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """Decoded values, which broadcast against the tile of the voxels wanted that they belong to."""
-    weights = model.weights()
-    long = [axis for axis, n in enumerate(shape) if n > 1]
-    indices = [wanted.indices[axis] for axis in long]
-    short = () if wanted.pointwise else _short(shape)
-    evaluate: Any = network.evaluate
-    if config.get("decoder") == "torch":
-        from moec_zarr.network_torch import evaluate
-    elif config.get("decoder") != "numpy":
-        raise MoECError(f"config decoder must be 'numpy' or 'torch', got {config.get('decoder')!r}")
-    lengths = [shape[axis] for axis in long]
-    voxels = config.get("batch") or model.architecture.tile
-    for tile, values in evaluate(
-        model.architecture, weights, lengths, indices, pointwise=wanted.pointwise, voxels=voxels
-    ):
-        spans = iter(tile)
-        whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)
-        yield whole, np.expand_dims(_restore(values, header), short)
-
-
-def _restore(values: NDArray[np.float32], header: Header) -> Array:
-    """Network values, in units of half the data's range, as the array's dtype."""
-    middle, half = _middle_half(header.low, header.high)
-    low, high = float(header.low), float(header.high)
-    with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
-        wide = np.clip(middle + half * values.astype(np.float64), low, high)
-    dtype = header.dtype.newbyteorder("=")
-    if dtype.kind == "f":
-        return wide.astype(dtype)
-    wide = np.rint(wide)
-    if dtype.itemsize < 8:
-        return wide.astype(dtype)
-    # Doubles next to the ends of a 64-bit range may lie beyond it.
-    ends = np.where(wide >= high, header.high, header.low).astype(dtype)
-    inner = (wide > low) & (wide < high)
-    return np.where(inner, np.where(inner, wide, 0).astype(dtype), ends)
-
-
-def _middle_half(low: Any, high: Any) -> tuple[float, float]:
-    """Centre and half the width of a range; the width stays clear of subnormal numbers."""
-    return float(high) / 2 + float(low) / 2, max(float(high) / 2 - float(low) / 2, _LEAST_HALF)
-
-
-# ------------------------------------------------------------------------------- encoding
 
 
 def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:
@@ -423,9 +250,9 @@ def _fit(parts: _Parts, settings: Settings, room: int, share: float) -> bytes:
             f"writing needs {absent.name}, which is not installed (reading does not). "
             "Install what fits need: pip install 'moec_zarr[encode]'"
         ) from absent
-    axes = _short(parts.array.shape)
+    axes = short_axes(parts.array.shape)
     array, valid = parts.array.squeeze(axes), None if parts.valid is None else parts.valid.squeeze(axes)
-    middle, half = _middle_half(parts.header.low, parts.header.high)
+    middle, half = middle_half(parts.header.low, parts.header.high)
     with _fits, progress("MoEC fit") as report:
         model = fit(
             array,
@@ -453,7 +280,7 @@ def _quality(
     """PSNR in dB at data-range peak and largest error over the range, of the model as decoded."""
     half = float(header.high) / 2 - float(header.low) / 2 or math.ulp(0.0)
     squares, largest, count = 0.0, 0.0, 0
-    for tile, values in _tiles(header, model, array.shape, select(None, array.shape)):
+    for tile, values in evaluated_tiles(header, model, array.shape, select(None, array.shape)):
         # The range itself may exceed the largest double, half of it does not.
         error = (values.astype(np.float64) / half - array[tile].astype(np.float64) / half) / 2
         if valid is not None:

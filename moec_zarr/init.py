@@ -147,7 +147,7 @@ def power_spectrum(field: Field, frequencies: NDArray[np.float64]) -> NDArray[np
     -------
     array of at most two million modes
     """
-    power = np.square(dctn(_coarse(field, frequencies), norm="ortho"), dtype=np.float64)
+    power: NDArray[np.float64] = np.square(dctn(_coarse(field, frequencies), norm="ortho"), dtype=np.float64)
     power.flat[0] = 0.0
     return power
 

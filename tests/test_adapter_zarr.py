@@ -372,3 +372,22 @@ def test_xarray_and_dask_read_without_torch(tmp_path, zarr_format):
 def test_import_is_light():
     heavy = ("torch", "xarray", "dask", "matplotlib")
     run(f"import sys, moec_zarr; assert not set({heavy}) & set(sys.modules)")
+
+
+def test_the_chunk_of_another_array_is_refused(tmp_path):
+    """A chunk that was copied from elsewhere is an error, not data of another shape or dtype."""
+    for name, shape, dtype in (
+        ("a", (16, 24, 32), "f4"),
+        ("b", (16, 32, 24), "f4"),
+        ("c", (16, 24, 32), "f8"),
+    ):
+        array = moec_zarr.open(
+            tmp_path / name, mode="w", shape=shape, chunks=shape, dtype=dtype, zarr_format=3,
+            compressor=MoECCodec(**FAST), config={"write_empty_chunks": True},
+        )  # fmt: skip
+        array[...] = 7.0
+    first = moec_zarr.open(tmp_path / "a", mode="r")
+    for name in ("b", "c"):
+        (tmp_path / "a/c/0/0/0").write_bytes((tmp_path / name / "c/0/0/0").read_bytes())
+        with pytest.raises(moec_zarr.CorruptStreamError, match="expected"):
+            first[...]

@@ -19,7 +19,7 @@ FLOORS = [
     {"errors", "settings", "config", "simulate"},
     {"entropy", "selection", "progress"},
     {"format", "chunks", "network", "network_torch"},
-    {"sections", "optim", "init", "quantise", "fit"},
+    {"sections", "optim", "init", "quantise", "fit", "decoding"},
     {"codec"},
     {"adapter_numcodecs", "adapter_zarr", "adapter_xarray"},
     {"report"},
