@@ -400,5 +400,5 @@ def inspect(stream: Any) -> StreamInfo:
         sections=parts.sections,
         weights=model.architecture.weights if model else 0,
         experts=model.architecture.experts if model else 0,
-        load=tuple(expert_load(model, [n for n in parts.shape if n > 1])) if model else (),
+        load=tuple(expert_load(model, [n for n in parts.shape if n > 1]).tolist()) if model else (),
     )
