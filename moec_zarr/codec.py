@@ -28,6 +28,7 @@ from moec_zarr.format import (
 from moec_zarr.network import Model
 from moec_zarr.progress import progress
 from moec_zarr.sections import (
+    Special,
     find_box,
     find_special,
     write_box,
@@ -112,10 +113,9 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     box = find_box(array)
     inner = array if box is None else array[tuple(slice(n) for n in box.shape)]
     special = find_special(inner, missing)
-    valid = ~np.logical_or.reduce([each.mask for each in special]) if special else None
-    if missing is None and (fill := _isolated_fill(inner, valid, fill_value)) is not None:
+    if missing is None and (fill := _isolated_fill(inner, _valid(special), fill_value)) is not None:
         special = find_special(inner, fill)
-        valid = ~np.logical_or.reduce([each.mask for each in special])
+    valid = _valid(special)
     low, high = _range(inner, valid)
     header = Header(
         dtype=dtype, order=order, shape=array.shape, low=low, high=high, psnr=math.inf, max_error=0.0
@@ -179,6 +179,11 @@ def _isolated_fill(array: Array, valid: NDArray[np.bool_] | None, fill_value: An
         return None
     low, high = (float(end) for end in _range(array, others))
     return fill if min(abs(low - float(fill)), abs(high - float(fill))) > high - low else None
+
+
+def _valid(special: list[Special]) -> NDArray[np.bool_] | None:
+    """Which voxels hold no special value; None where none does."""
+    return ~np.logical_or.reduce([each.mask for each in special]) if special else None
 
 
 def _range(array: Array, valid: NDArray[np.bool_] | None) -> tuple[Any, Any]:

@@ -40,11 +40,6 @@ class Stream:
         """Shape of the box, or of the chunk where there is none."""
         return self.header.shape if self.box is None else self.box.shape
 
-    @property
-    def long(self) -> list[int]:
-        """The axes longer than one, which are the network's."""
-        return [axis for axis, n in enumerate(self.shape) if n > 1]
-
 
 def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     """A stream's parts.

@@ -34,7 +34,6 @@ MAGIC = b"MoE"
 VERSION = 0  # 0 until release 0.1: such streams are read by the very version that wrote them
 MAX_RANK = 5
 MAX_SIZE = 2**32 - 1  # elements of one chunk; bounds the header too
-LOSSLESS_PSNR = math.inf
 
 DTYPES = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 

@@ -89,11 +89,6 @@ class Architecture:
         """Number of voxels to evaluate at a time."""
         return TILE // max(64, self.encoder, self.experts, self.width)
 
-    @property
-    def active(self) -> int:
-        """Number of weights that evaluate one point."""
-        return Architecture(self.axes, self.encoder, 1, self.width, self.layers).weights
-
 
 def step_size(code: int) -> float:
     """Quantisation step of a step code in 0..255: eight to the octave, from 2**-24."""

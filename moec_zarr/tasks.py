@@ -83,7 +83,7 @@ def run(task: Task, attempt: int = 1) -> Record:
     OSError
         If the source cannot be read, or the destination not be written.
     """
-    # The codecs of a shard would run side by side: one fit at a time has all threads of this process.
+    # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
     with (
         _one,
         config.set(device=task.device, threads=task.threads, progress=False),
