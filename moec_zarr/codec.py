@@ -25,6 +25,7 @@ from moec_zarr.format import (
     read_stream,
     write_stream,
 )
+from moec_zarr.latents import Latents
 from moec_zarr.network import Model
 from moec_zarr.progress import progress
 from moec_zarr.sections import (
@@ -32,6 +33,7 @@ from moec_zarr.sections import (
     find_box,
     find_special,
     write_box,
+    write_latents,
     write_lossless,
     write_model,
     write_special,
@@ -249,7 +251,7 @@ def _exact(array: Array, header: Header, sections: dict[Section, bytes], limit: 
 def _fit(parts: _Parts, settings: Settings, room: int, share: float) -> bytes:
     """A stream whose model section takes at most `room` bytes, fitted with a share of the steps."""
     try:
-        from moec_zarr.fit import fit
+        from moec_zarr.candidates import Sizes, fit
     except ModuleNotFoundError as absent:
         raise ImportError(
             f"writing needs {absent.name}, which is not installed (reading does not). "
@@ -259,33 +261,29 @@ def _fit(parts: _Parts, settings: Settings, room: int, share: float) -> bytes:
     array, valid = parts.array.squeeze(axes), None if parts.valid is None else parts.valid.squeeze(axes)
     middle, half = middle_half(parts.header.low, parts.header.high)
     with _fits, progress("MoEC fit") as report:
-        model = fit(
-            array,
-            valid,
-            middle,
-            half,
-            settings,
-            lambda m: len(write_model(m)),
-            room,
-            share=share,
-            progress=report,
-        )
-    psnr, error = _quality(parts.header, model, parts.array, parts.valid)
-    _log.info(
-        "fitted %s %s: %d experts, %d weights, %.2f dB", array.shape, array.dtype, model.architecture.experts,
-        model.architecture.weights, psnr,
-    )  # fmt: skip
-    header = replace(parts.header, psnr=psnr, max_error=error)
-    return write_stream(header, parts.sections | {Section.MODEL: write_model(model)})
+        sizes = Sizes(lambda m: len(write_model(m)), lambda c: len(write_latents(c)))
+        found = fit(array, valid, middle, half, settings, sizes, room, share=share, progress=report)
+    psnr, error = _quality(parts.header, found.model, found.latents, parts.array, parts.valid)
+    _log.info("fitted %s %s: %.2f dB", array.shape, array.dtype, psnr)
+    sections = dict(parts.sections)
+    if found.model is not None:
+        sections[Section.MODEL] = write_model(found.model)
+    if found.latents is not None:
+        sections[Section.LATENTS] = write_latents(found.latents)
+    return write_stream(replace(parts.header, psnr=psnr, max_error=error), sections)
 
 
 def _quality(
-    header: Header, model: Model, array: Array, valid: NDArray[np.bool_] | None
+    header: Header,
+    model: Model | None,
+    latents: Latents | None,
+    array: Array,
+    valid: NDArray[np.bool_] | None,
 ) -> tuple[float, float]:
-    """PSNR in dB at data-range peak and largest error over the range, of the model as decoded."""
+    """PSNR in dB at data-range peak and largest error over the range, of what is decoded."""
     half = float(header.high) / 2 - float(header.low) / 2 or math.ulp(0.0)
     squares, largest, count = 0.0, 0.0, 0
-    for tile, values in evaluated_tiles(header, model, array.shape, select(None, array.shape)):
+    for tile, values in evaluated_tiles(header, model, latents, array.shape, select(None, array.shape)):
         # The range itself may exceed the largest double, half of it does not.
         error = (values.astype(np.float64) / half - array[tile].astype(np.float64) / half) / 2
         if valid is not None:

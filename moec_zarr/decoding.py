@@ -13,8 +13,17 @@ from moec_zarr import network
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.format import Header, Section, read_stream
+from moec_zarr.latents import CHANNELS, Latents, Synthesis
 from moec_zarr.network import Model
-from moec_zarr.sections import Box, Special, read_box, read_lossless, read_model, read_special
+from moec_zarr.sections import (
+    Box,
+    Special,
+    read_box,
+    read_latents,
+    read_lossless,
+    read_model,
+    read_special,
+)
 from moec_zarr.selection import Selection, select
 
 __all__ = ["Stream", "decode", "evaluated_tiles", "middle_half", "open_stream", "short_axes"]
@@ -22,6 +31,7 @@ __all__ = ["Stream", "decode", "evaluated_tiles", "middle_half", "open_stream", 
 Array = NDArray[Any]
 
 _LEAST_HALF = 2.0**-1000  # of the width of a range
+_TILE = 1 << 18  # voxels that latents without a network are evaluated at together
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Stream:
     special: list[Special]
     values: Array | None
     model: Model | None
+    latents: Latents | None
     sections: dict[str, int]
 
     @property
@@ -53,20 +64,24 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     header, sections = read_stream(data)
     if shape is not None and tuple(shape) != header.shape:
         raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
-    if Section.MODEL in sections and Section.LOSSLESS in sections:
+    if Section.LOSSLESS in sections and sections.keys() & {Section.MODEL, Section.LATENTS}:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
     box = read_box(sections[Section.BOX], header.shape, header.dtype) if Section.BOX in sections else None
     shape = header.shape if box is None else box.shape
-    special, values, model = [], None, None
+    special, values, model, latents = [], None, None, None
+    long = tuple(n for n in shape if n > 1)
     if Section.MASK in sections:
         special = read_special(sections[Section.MASK], shape, header.dtype)
     if Section.LOSSLESS in sections:
         values = read_lossless(sections[Section.LOSSLESS], shape, header.dtype)
     if Section.MODEL in sections:
-        model = read_model(sections[Section.MODEL], sum(n > 1 for n in shape))
+        channels = CHANNELS if Section.LATENTS in sections else 0
+        model = read_model(sections[Section.MODEL], len(long), channels)
+    if Section.LATENTS in sections:
+        latents = read_latents(sections[Section.LATENTS], long)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
-    return Stream(header, box, special, values, model, lengths)
+    return Stream(header, box, special, values, model, latents, lengths)
 
 
 def decode(
@@ -130,10 +145,11 @@ def _fill(out: Array, stream: Stream, wanted: Selection) -> None:
     where = tuple(wanted.indices) if wanted.pointwise else np.ix_(*wanted.indices)
     if stream.values is not None:
         out[...] = stream.values[where]
-    elif stream.model is None:
+    elif stream.model is None and stream.latents is None:
         out[...] = stream.header.low
     elif out.size:
-        for tile, values in evaluated_tiles(stream.header, stream.model, stream.shape, wanted):
+        fitted = evaluated_tiles(stream.header, stream.model, stream.latents, stream.shape, wanted)
+        for tile, values in fitted:
             out[tile] = values
     for special in stream.special:
         out[special.mask[where]] = special.value
@@ -145,26 +161,43 @@ def short_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def evaluated_tiles(
-    header: Header, model: Model, shape: tuple[int, ...], wanted: Selection
+    header: Header, model: Model | None, latents: Latents | None, shape: tuple[int, ...], wanted: Selection
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
     """Decoded values, which broadcast against the tile of the voxels wanted that they belong to."""
-    weights = model.weights()
     long = [axis for axis, n in enumerate(shape) if n > 1]
     indices = [wanted.indices[axis] for axis in long]
+    lengths = [shape[axis] for axis in long]
     short = () if wanted.pointwise else short_axes(shape)
+    synthesis = None if latents is None else Synthesis(latents)
+    for tile, values in _evaluated(model, synthesis, lengths, indices, wanted.pointwise):
+        spans = iter(tile)
+        whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)
+        yield whole, np.expand_dims(_restore(values, header), short)
+
+
+def _evaluated(
+    model: Model | None,
+    synthesis: Synthesis | None,
+    lengths: list[int],
+    indices: list[NDArray[np.int64]],
+    pointwise: bool,
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
+    """Values in units of half the data's range, tile by tile."""
     evaluate: Any = network.evaluate
     if config.get("decoder") == "torch":
         from moec_zarr.network_torch import evaluate
     elif config.get("decoder") != "numpy":
         raise MoECError(f"config decoder must be 'numpy' or 'torch', got {config.get('decoder')!r}")
-    lengths = [shape[axis] for axis in long]
-    voxels = config.get("batch") or model.architecture.tile
-    for tile, values in evaluate(
-        model.architecture, weights, lengths, indices, pointwise=wanted.pointwise, voxels=voxels
-    ):
-        spans = iter(tile)
-        whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)
-        yield whole, np.expand_dims(_restore(values, header), short)
+    voxels = config.get("batch") or (_TILE if model is None else model.architecture.tile)
+    if model is not None:
+        yield from evaluate(
+            model.architecture, model.weights(), lengths, indices, synthesis,
+            pointwise=pointwise, voxels=voxels,
+        )  # fmt: skip
+        return
+    assert synthesis is not None
+    for tile, rows in network.tiled(indices, pointwise=pointwise, voxels=voxels):
+        yield tile, synthesis.values(rows, pointwise)
 
 
 def _restore(values: NDArray[np.float32], header: Header) -> Array:

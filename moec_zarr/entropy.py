@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import constriction
@@ -18,8 +20,12 @@ from numpy.typing import NDArray
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = [
+    "CLASSES",
+    "ClassDecoder",
+    "class_frequencies",
     "decode_groups",
     "decode_mask",
+    "encode_classes",
     "encode_groups",
     "encode_mask",
     "inflate",
@@ -206,6 +212,80 @@ def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
         else:
             out.append(np.zeros(size, np.int32))
     return out
+
+
+# ----------------------------------------------------------- integers of known distribution
+
+CLASSES = 64  # distributions that a symbol's neighbours choose among
+_LAPLACE_BITS = 30
+
+
+@lru_cache(maxsize=64)
+def class_frequencies(largest: int) -> _Ints:
+    """Integer frequencies, out of 2**24, of ``0, 1, ..., largest`` and their negatives, by class.
+
+    Class k is the Laplace distribution of scale ``s = (4 + k % 4) * 2**(k // 4 - 7)`` in bins of
+    unit width, its tail folded into `largest`. It follows from one number a class,
+    ``exp(-1 / (2 s))`` in units of 2**-30, rounded down.
+
+    Returns
+    -------
+    array of int64, shape (CLASSES, largest + 1)
+        Frequency of each magnitude m; of +m and of -m alike where m > 0.
+    """
+    unit = 1 << _LAPLACE_BITS
+    k = np.arange(CLASSES)
+    roots = [Decimal(-1) / (2 * Decimal(int(4 + i % 4)) * Decimal(2) ** int(i // 4 - 7)) for i in k]
+    root = np.array([int(unit * r.exp()) for r in roots], np.int64)
+    ratio = (root * root) >> _LAPLACE_BITS
+    p = np.empty((CLASSES, largest + 1), np.int64)
+    p[:, 0] = unit - root
+    above = root // 2  # of the magnitudes not yet given a share, on one side
+    for m in range(1, largest + 1):
+        rest = (above * ratio) >> _LAPLACE_BITS
+        p[:, m] = above - rest if m < largest else above
+        above = rest
+    count = 2 * largest + 1
+    f = 1 + p * (2**PRECISION - count) // unit
+    f[:, 0] += 2**PRECISION - (2 * f.sum(axis=1) - f[:, 0])
+    f.setflags(write=False)
+    return np.asarray(f, np.int64)
+
+
+def encode_classes(values: _Ints, classes: _Ints, largest: int) -> bytes:
+    """Integers of magnitude at most `largest` >= 1, each coded with the distribution of its class."""
+    encoder = constriction.stream.queue.RangeEncoder()
+    table = _class_weights(largest)
+    family = constriction.stream.model.Categorical(perfect=False)
+    for part in range(0, len(values), _AT_A_TIME):
+        chosen = slice(part, part + _AT_A_TIME)
+        encoder.encode((values[chosen] + largest).astype(np.int32), family, table[classes[chosen]])
+    return _payload(encoder)
+
+
+class ClassDecoder:
+    """Decodes what :func:`encode_classes` encoded, in parts whose classes may depend on earlier ones."""
+
+    def __init__(self, data: bytes, largest: int) -> None:
+        self._decoder, self._largest = _decoder(data), largest
+        self._table = _class_weights(largest)
+        self._family = constriction.stream.model.Categorical(perfect=False)
+
+    def decode(self, classes: _Ints) -> NDArray[np.int32]:
+        """The next integers, one for each of `classes`."""
+        parts = [
+            _decode(self._decoder, self._family, self._table[classes[part : part + _AT_A_TIME]])
+            for part in range(0, len(classes), _AT_A_TIME)
+        ]
+        return np.concatenate(parts).astype(np.int32) - self._largest
+
+
+_AT_A_TIME = 4096  # symbols whose distributions are laid out together
+
+
+def _class_weights(largest: int) -> NDArray[np.float64]:
+    half = class_frequencies(largest)
+    return (np.concatenate([half[:, :0:-1], half], axis=1) - 1).astype(np.float64)
 
 
 def _payload(encoder: Any) -> bytes:

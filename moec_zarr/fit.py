@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +14,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from moec_zarr import network
-from moec_zarr.config import config
-from moec_zarr.errors import MoECError
 from moec_zarr.init import (
     Field,
-    architecture_for,
     axis_frequencies,
     draw_waves,
     gate,
@@ -31,18 +25,16 @@ from moec_zarr.init import (
 from moec_zarr.network import Architecture, Model
 from moec_zarr.optim import Optimiser
 from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_through
-from moec_zarr.settings import Settings
 
-__all__ = ["RECIPES", "Recipe", "fit", "fit_field", "forward"]
+__all__ = ["RECIPES", "Recipe", "fit_field", "forward", "scaled"]
 
 Weights = dict[str, torch.Tensor]
 
 _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _FULL = 1 << 21  # voxels that a recipe's steps are meant for
-_MOST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
-_SAMPLE = 1 << 16  # voxels that the deviation is measured on
 _PROBES = 16  # batches from which the sensitivity is estimated
+_PROMISE = 0.3  # of the trials' error is what a whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
@@ -84,6 +76,10 @@ class Recipe:
         Share of the steps, the last ones, that train quantised weights with a frozen gate.
     allocations : int
         How often, in the first three quarters of those, the steps are set anew.
+    corrections : tuple of float
+        Shares of the bytes that are given, one at a time, to a network that corrects latents.
+    correcting : int
+        Steps of its fit.
     """
 
     steps: int
@@ -96,21 +92,25 @@ class Recipe:
     balance: float = 0.01
     quantised: float = 0.3
     allocations: int = 8
+    corrections: tuple[float, ...] = (0.08,)
+    correcting: int = 3000
 
 
 RECIPES = {
-    "fast": Recipe(steps=2500, trial=0.06, allocations=3),
-    "balanced": Recipe(steps=12_000),
+    "fast": Recipe(steps=2500, trial=0.06, allocations=3, corrections=(), correcting=800),
+    "balanced": Recipe(steps=7_000),
     "best": Recipe(
         steps=80_000,
         starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
         trial=0.015,
+        corrections=(0.05, 0.12, 0.25),
+        correcting=20_000,
     ),
 }
 
 
 def forward(
-    architecture: Architecture, weights: Weights, u: torch.Tensor
+    architecture: Architecture, weights: Weights, u: torch.Tensor, channels: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Values at points, and the balance loss while the gate learns.
 
@@ -122,6 +122,8 @@ def forward(
     ----------
     u : float32 tensor, shape (n, axes)
         Coordinates in [-1, 1].
+    channels : float32 tensor, shape (n, channels), optional
+        What the experts read of latents.
 
     Returns
     -------
@@ -133,6 +135,8 @@ def forward(
     for axis in range(architecture.axes):
         phase = torch.addcmul(phase, u[:, axis, None], weights[f"encoder.weight.{axis}"])
     hidden = torch.sin(phase)
+    if channels is not None:
+        hidden = torch.cat([hidden, channels], dim=1)
     if architecture.experts == 1:
         return _expert(architecture, weights, hidden, 0) + weights["decoder.bias"], None
     learning = weights["gate.weight"].requires_grad
@@ -162,23 +166,30 @@ def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor, 
     return hidden @ weights["decoder.weight"]
 
 
+_Batch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+
+
 class _Batches:
-    """An endless supply of coordinates, shape (batch, axes), and targets on the device."""
+    """An endless supply of coordinates, shape (batch, axes), channels and targets on the device."""
 
     def __init__(self, field: Field, batch: int, generator: torch.Generator, device: torch.device) -> None:
         self._field, self._batch, self._generator, self._device = field, batch, generator, device
-        self._left: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._left: list[_Batch] = []
 
-    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self) -> _Batch:
         if not self._left:
             index = self._field.draw(self._batch * _DRAWN, self._generator)
             axes = zip(index, self._field.array.shape, strict=True)
             u = np.stack([network.coordinates(i, n) for i, n in axes], axis=1).astype(np.float32)
-            points, targets = (
-                torch.from_numpy(part).to(self._device) for part in (u, self._field.targets(index))
-            )
-            self._left = list(zip(points.split(self._batch), targets.split(self._batch), strict=True))
+            read = self._field.read(index)
+            points, targets = self._split(u), self._split(self._field.targets(index))
+            channels = [None] * _DRAWN if read is None else self._split(read)
+            self._left = list(zip(points, channels, targets, strict=True))
         return self._left.pop()
+
+    def _split(self, part: NDArray[np.float32]) -> tuple[torch.Tensor, ...]:
+        found: tuple[torch.Tensor, ...] = torch.from_numpy(part).to(self._device).split(self._batch)
+        return found
 
 
 @dataclass(frozen=True)
@@ -193,8 +204,8 @@ class _Training:
     def run(self, weights: Weights, optimiser: Optimiser, steps: range, of: int, report: bool = True) -> None:
         """Train all of `weights`, unquantised."""
         for step in steps:
-            u, target = self.batches()
-            values, balance = forward(self.architecture, weights, u)
+            u, channels, target = self.batches()
+            values, balance = forward(self.architecture, weights, u, channels)
             loss = functional.mse_loss(values, target)
             if balance is not None:
                 loss = loss + self.recipe.balance * loss.detach() * balance
@@ -213,9 +224,11 @@ class _Training:
     @torch.no_grad()
     def loss(self, weights: Weights) -> float:
         losses = []
-        for _ in range(_DRAWN):
-            u, target = self.batches()
-            losses.append(functional.mse_loss(forward(self.architecture, weights, u)[0], target).item())
+        for _ in range(2 * _DRAWN):
+            u, channels, target = self.batches()
+            losses.append(
+                functional.mse_loss(forward(self.architecture, weights, u, channels)[0], target).item()
+            )
         return float(np.mean(losses))
 
     def sensitivity(self, free: Weights, frozen: Weights) -> dict[str, float]:
@@ -227,65 +240,13 @@ class _Training:
         total = dict.fromkeys(free, 0.0)
         generator = torch.Generator().manual_seed(0)
         for _ in range(_PROBES):
-            u, _target = self.batches()
-            values, _ = forward(self.architecture, free | frozen, u)
+            u, channels, _target = self.batches()
+            values, _ = forward(self.architecture, free | frozen, u, channels)
             signs = (2 * torch.randint(2, (len(u),), generator=generator) - 1).to(values)
             gradients = torch.autograd.grad((values * signs).sum(), list(free.values()))
             for name, gradient in zip(free, gradients, strict=True):
                 total[name] += gradient.square().mean().item() / len(u) / _PROBES
         return total
-
-
-def fit(
-    array: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    middle: float,
-    half: float,
-    settings: Settings,
-    size: Callable[[Model], int],
-    budget: int,
-    *,
-    share: float = 1.0,
-    progress: Callable[[float], None] = lambda share: None,
-) -> Model:
-    """Fit the network that a chunk and a byte budget call for.
-
-    Parameters
-    ----------
-    array : array, every axis longer than one
-        Read at sampled voxels, never written to nor copied as a whole.
-    valid : bool array of the same shape, or None
-        Which voxels are fitted; all where None.
-    middle, half : float
-        Centre and half the width of the valid values' range: the model yields
-        ``(array - middle) / half``.
-    size : callable
-        Bytes of a model's section.
-    budget : int
-        Bytes that the section may take; kept.
-    share : float
-        Of the effort's steps that are taken.
-
-    Raises
-    ------
-    MoECError
-        If ``moec_zarr.config`` asks for a device that is not there.
-    """
-    device = _device(config.get("device"))
-    spread = Field(array, valid, middle, half)
-    generator = torch.Generator().manual_seed(settings.seed)
-    deviation = float(spread.targets(spread.draw(_SAMPLE, generator)).std(dtype=np.float64))
-    # Fitted at the scale of their deviation, rounded to a power of two of their range, the data
-    # suit the learning rate, and the decoder's step codes alone undo it.
-    shift = min(max(round(-math.log2(deviation)), 0), _MOST_SHIFT) if deviation else 0
-    voxels = array.size if valid is None else int(valid.sum())
-    recipe = scaled(RECIPES[settings.effort], voxels, share)
-    architecture = architecture_for(array.ndim, budget, settings.experts)
-    with _threads(config.get("threads")):
-        return fit_field(
-            replace(spread, scale=half * 2.0**-shift), architecture, recipe, size, budget,
-            shift=shift, seed=settings.seed, device=device, progress=progress,
-        )  # fmt: skip
 
 
 def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
@@ -294,44 +255,6 @@ def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
     return replace(
         recipe, steps=max(2 * recipe.warm_up, round(steps)), batch=min(recipe.batch, max(256, voxels // 24))
     )
-
-
-def _device(name: object) -> str:
-    if name == "cpu" or (name == "cuda" and torch.cuda.is_available()):
-        return str(name)
-    raise MoECError(
-        f"config device is {name!r}, expected 'cpu', or 'cuda' where torch finds a GPU (it finds "
-        f"{torch.cuda.device_count()}); set moec_zarr.config or MOEC_ZARR_DEVICE"
-    )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch with so many threads, and as it was once no fit is running any more."""
-    with _running.lock:
-        if not _running.fits:
-            _running.before = torch.get_num_threads()
-        _running.fits += 1
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        with _running.lock:
-            _running.fits -= 1
-            if not _running.fits:
-                torch.set_num_threads(_running.before)
-
-
-@dataclass
-class _Running:
-    """How many fits run in this process, and torch's threads before the first of them."""
-
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-    fits: int = 0
-    before: int = 1
-
-
-_running = _Running()
 
 
 def fit_field(
@@ -344,8 +267,9 @@ def fit_field(
     shift: int = 0,
     seed: int = 0,
     device: str = "cpu",
+    least: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
-) -> Model:
+) -> tuple[Model, float] | None:
     """Fit a network to a field, quantised to a byte budget.
 
     Parameters
@@ -360,8 +284,18 @@ def fit_field(
         The model returned yields ``target * 2**-shift``.
     seed : int
         Of everything random. Threads and device change results by rounding alone.
+    least : float
+        Mean square error, in units of the field's scale, that is worth having. The fit is given
+        up where the trials show that it stays out of reach.
     progress : callable
         Called with the share of steps done.
+
+    Returns
+    -------
+    model : Model
+    error : float
+        Its mean square error, in units of the field's scale, at some tens of thousands of voxels;
+        None instead of both where the fit was given up.
 
     Raises
     ------
@@ -394,18 +328,28 @@ def fit_field(
         weights = partition | initial_weights(architecture, waves, mean, generator)
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
-    weights = _best_start(training, fresh)
+    weights, loss = _best_start(training, fresh)
+    if loss * _PROMISE > least:
+        _log.info("mean square error %.4g after the trials, %.4g is to be had: given up", loss, least)
+        return None
     turn = recipe.steps - round(recipe.steps * recipe.quantised)
     optimiser = training.optimiser(weights)
     training.run(weights, optimiser, range(turn), recipe.steps)
-    return _train_quantised(training, weights, optimiser, turn, size, budget, shift)
+    model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
+    trained = {name: torch.from_numpy(weight).to(device) for name, weight in model.weights().items()}
+    for name in ("decoder.weight", "decoder.bias"):
+        trained[name] *= 2.0**shift
+    return model, training.loss(trained)
 
 
-def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> Weights:
-    """Of the starts drawn, the weights that a short training shows to be the best to start from."""
+def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> tuple[Weights, float]:
+    """Of the starts drawn, the weights that a short training shows to be the best to start from.
+
+    And the mean square error which that training reached; zero where there is one start alone.
+    """
     recipe = training.recipe
     if len(recipe.starts) == 1:
-        return fresh(recipe.starts[0])
+        return fresh(recipe.starts[0]), 0.0
     steps = max(1, round(recipe.steps * recipe.trial))
     best, least = None, math.inf
     for start in recipe.starts:
@@ -417,7 +361,7 @@ def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> Weigh
         if best is None or loss < least:
             best, least = before, loss
     assert best is not None
-    return {name: weight.requires_grad_() for name, weight in best.items()}
+    return {name: weight.requires_grad_() for name, weight in best.items()}, least
 
 
 def _train_quantised(
@@ -443,8 +387,8 @@ def _train_quantised(
         done = step - turn
         if done and done % every == 0 and done < 0.75 * span:
             codes = allocate(free, training.sensitivity(free, frozen))
-        u, target = training.batches()
-        values, _ = forward(architecture, round_through(free, codes) | frozen, u)
+        u, channels, target = training.batches()
+        values, _ = forward(architecture, round_through(free, codes) | frozen, u, channels)
         functional.mse_loss(values, target).backward()
         optimiser.step(training.rate(step, recipe.steps))
         training.progress(step / recipe.steps)

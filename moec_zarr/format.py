@@ -45,6 +45,7 @@ class Section(enum.IntEnum):
     MASK = 2  # where NaN, infinities and the missing value stand
     LOSSLESS = 3  # the values themselves
     MODEL = 4  # the network
+    LATENTS = 6  # coefficients that the network, where there is one, corrects; 5 is set aside
 
 
 @dataclass(frozen=True, kw_only=True)

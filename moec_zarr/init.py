@@ -27,6 +27,7 @@ __all__ = [
 
 _BITS = 6.8  # of a weight, on average
 _ENCODER = 1.4  # width of the encoder over the experts'
+_CORRECTING = 0.5  # the same where they correct latents
 _PROBES = 1 << 17  # voxels at which frequencies are measured
 _SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
 _MOST_EXPERTS = 1024
@@ -45,13 +46,22 @@ class Field:
     valid : bool array of the same shape, or None
         Which voxels are fitted; all of them where None.
     middle, scale : float
-        The fit's target is ``(array - middle) / scale``.
+        The fit's target is ``(array - middle) / scale``, less what latents add up to.
+    base : float32 array of the same shape, or None
+        What they add up to, in units of `unit`.
+    channels : float32 array, shape (voxels, channels), or None
+        What the network reads of them.
+    unit : float
+        Of `base`, over `scale`.
     """
 
     array: NDArray[Any]
     valid: NDArray[np.bool_] | None
     middle: float
     scale: float
+    base: NDArray[np.float32] | None = None
+    channels: NDArray[np.float32] | None = None
+    unit: float = 1.0
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], ...]:
         """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
@@ -70,8 +80,21 @@ class Field:
 
     def targets(self, index: tuple[NDArray[np.int64], ...]) -> NDArray[np.float32]:
         """The fit's targets at voxels `index`; shape of each of its arrays."""
-        values = self.array[index].astype(np.float64)
-        return ((values - self.middle) / self.scale).astype(np.float32)
+        return self.part(index)
+
+    def part(self, where: Any) -> NDArray[np.float32]:
+        """The fit's targets at an index as NumPy takes them."""
+        values: NDArray[np.float64] = (self.array[where].astype(np.float64) - self.middle) / self.scale
+        if self.base is not None:
+            values -= self.unit * self.base[where].astype(np.float64)
+        return values.astype(np.float32)
+
+    def read(self, index: tuple[NDArray[np.int64], ...]) -> NDArray[np.float32] | None:
+        """The channels at voxels `index`, shape (n, channels)."""
+        if self.channels is None:
+            return None
+        found: NDArray[np.float32] = self.channels[np.ravel_multi_index(index, self.array.shape)]
+        return found
 
     def steps(self, index: tuple[NDArray[np.int64], ...]) -> list[NDArray[np.float32]]:
         """Difference of the target to the next voxel along each axis; NaN where either is invalid."""
@@ -87,7 +110,7 @@ class Field:
         return out
 
 
-def architecture_for(axes: int, budget: int, experts: int | None) -> network.Architecture:
+def architecture_for(axes: int, budget: int, experts: int | None, channels: int = 0) -> network.Architecture:
     """Sizes of the network that a byte budget pays for.
 
     At few bytes one expert, wide enough, does best; at many bytes experts are added rather than
@@ -101,17 +124,20 @@ def architecture_for(axes: int, budget: int, experts: int | None) -> network.Arc
         Bytes of the model's section.
     experts : int, optional
         Their number, where it is given.
+    channels : int
+        What they read of latents: with them, fewer waves are needed.
     """
+    ratio = _CORRECTING if channels else _ENCODER
     tensors = axes + 9
     weights = max((budget - 4 * tensors) * 8 / _BITS, 1)
     if experts is None:
         experts = min(max(1, round((weights / 6000) ** 0.7), round(weights / 9000)), _MOST_EXPERTS)
-    layers = 3 if experts == 1 else 2
-    best = network.Architecture(axes, 4, experts, 3, 1)
+    layers = 3 if experts == 1 and not channels else 2
+    best = network.Architecture(axes, 4, experts, 3, 1, channels)
     width = 3
     while True:
         width += 1
-        sizes = network.Architecture(axes, max(width, round(width * _ENCODER)), experts, width, layers)
+        sizes = network.Architecture(axes, max(4, round(width * ratio)), experts, width, layers, channels)
         if sizes.weights > weights or width > 512:
             return best
         best = sizes
@@ -189,7 +215,7 @@ def _coarse(field: Field, frequencies: NDArray[np.float64]) -> NDArray[np.float3
     total, count = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
     for offset in np.ndindex(*factors):
         part = tuple(slice(o, o + n * f, f) for o, n, f in zip(offset, kept, map(int, factors), strict=True))
-        values = ((field.array[part].astype(np.float64) - field.middle) / field.scale).astype(np.float32)
+        values = field.part(part)
         good = np.ones((), bool) if field.valid is None else field.valid[part]
         total += np.where(good, values, 0)
         count += good

@@ -1,6 +1,7 @@
 """The mixture-of-experts network as pure functions of arrays, in NumPy.
 
-A point with coordinates u in [-1, 1]^d goes through the shared encoder ``e = sin(W u + b)``, one
+A point with coordinates u in [-1, 1]^d goes through the shared encoder ``e = sin(W u + b)``, beside
+which stand the channels that the chunk's latents, where it has any, yield at that point; one
 expert of SIREN layers (Sitzmann et al., arXiv 2006.09661), chosen by the gate, and the shared
 linear decoder: MoEC (arXiv 2312.01361), with a gate that is linear in the coordinates and decides
 by its largest logit alone.
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.latents import Synthesis
+
 __all__ = [
     "Architecture",
     "Model",
@@ -30,7 +33,7 @@ __all__ = [
     "gate_coordinates",
     "step_size",
     "tables",
-    "tiled_tables",
+    "tiled",
     "tiles",
 ]
 
@@ -57,6 +60,8 @@ class Architecture:
         Number of experts; without a gate where there is one.
     width, layers : int
         Width and number of the sine layers of each expert.
+    channels : int
+        What the experts read of latents, beside the encoder.
     """
 
     axes: int
@@ -64,6 +69,7 @@ class Architecture:
     experts: int
     width: int
     layers: int
+    channels: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, in the order of the stream."""
@@ -72,7 +78,7 @@ class Architecture:
             shapes |= {"gate.weight": (self.axes, self.experts), "gate.bias": (self.experts,)}
         shapes |= {f"encoder.weight.{axis}": (self.encoder,) for axis in range(self.axes)}
         shapes["encoder.bias"] = (self.encoder,)
-        inputs = self.encoder
+        inputs = self.encoder + self.channels
         for layer in range(self.layers):
             shapes[f"expert.weight.{layer}"] = (self.experts, self.width, inputs)
             shapes[f"expert.bias.{layer}"] = (self.experts, self.width)
@@ -168,20 +174,14 @@ def tiles(lengths: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
         )
 
 
-def tiled_tables(
-    weights: dict[str, Floats],
-    lengths: Sequence[int],
-    indices: Sequence[Indices],
-    *,
-    pointwise: bool,
-    voxels: int,
-) -> Iterator[tuple[tuple[slice, ...], Tables]]:
-    """Tiles of the voxels wanted, as :func:`evaluate` yields them, each with its own tables."""
+def tiled(
+    indices: Sequence[Indices], *, pointwise: bool, voxels: int
+) -> Iterator[tuple[tuple[slice, ...], list[Indices]]]:
+    """Tiles of the voxels wanted, as :func:`evaluate` yields them, each with its own indices."""
     sizes = [len(index) for index in indices]
     for tile in tiles(sizes[:1] if pointwise else sizes, voxels):
         rows = tile * len(sizes) if pointwise else tile
-        part = [index[s] for index, s in zip(indices, rows, strict=True)]
-        yield tile, tables(weights, lengths, part)
+        yield tile, [index[s] for index, s in zip(indices, rows, strict=True)]
 
 
 def evaluate(
@@ -189,11 +189,12 @@ def evaluate(
     weights: dict[str, Floats],
     lengths: Sequence[int],
     indices: Sequence[Indices],
+    synthesis: Synthesis | None,
     *,
     pointwise: bool,
     voxels: int,
 ) -> Iterator[tuple[tuple[slice, ...], Floats]]:
-    """Values of the network, tile by tile.
+    """Values of the network and of the latents that it reads, tile by tile.
 
     Parameters
     ----------
@@ -201,6 +202,8 @@ def evaluate(
         Voxels along each axis of the chunk.
     indices : sequence of int64 arrays
         The voxels wanted along each axis; or, `pointwise`, of each point.
+    synthesis : Synthesis, optional
+        The latents, where there are any: the network's values are added to theirs.
     pointwise : bool
         Whether the indices are of single points rather than of the axes of a grid.
     voxels : int
@@ -213,10 +216,14 @@ def evaluate(
     values : float32 array
         Of the tile's shape.
     """
-    for tile, part in tiled_tables(weights, lengths, indices, pointwise=pointwise, voxels=voxels):
+    for tile, rows in tiled(indices, pointwise=pointwise, voxels=voxels):
+        part = tables(weights, lengths, rows)
         shape = tuple(s.stop - s.start for s in tile)
         phase = _sum(part.phases, pointwise)
         hidden = np.sin(phase, out=phase).reshape(-1, architecture.encoder)
+        if synthesis is not None:
+            base, channels = synthesis.at(rows, pointwise)
+            hidden = np.concatenate([hidden, channels], axis=1)
         if architecture.experts == 1:
             values = _expert(architecture, weights, hidden, 0)
         else:
@@ -228,7 +235,8 @@ def evaluate(
                     values = _expert(architecture, weights, hidden, expert)
                 else:
                     values[member] = _expert(architecture, weights, hidden[member], expert)
-        yield tile, values.reshape(shape)
+        values = values.reshape(shape)
+        yield tile, values if synthesis is None else values + base
 
 
 def _sum(axes: list[Floats], pointwise: bool) -> Floats:

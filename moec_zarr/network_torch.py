@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from moec_zarr.config import config
-from moec_zarr.network import Architecture, Floats, Indices, tiled_tables
+from moec_zarr.latents import Synthesis
+from moec_zarr.network import Architecture, Floats, Indices, tables, tiled
 
 __all__ = ["evaluate"]
 
@@ -20,6 +21,7 @@ def evaluate(
     weights: dict[str, Floats],
     lengths: Sequence[int],
     indices: Sequence[Indices],
+    synthesis: Synthesis | None,
     *,
     pointwise: bool,
     voxels: int,
@@ -27,9 +29,13 @@ def evaluate(
     """As :func:`moec_zarr.network.evaluate`, on ``config device``; values agree within 1e-4."""
     device = config.get("device")
     w = {name: torch.from_numpy(weight).to(device) for name, weight in weights.items()}
-    for tile, part in tiled_tables(weights, lengths, indices, pointwise=pointwise, voxels=voxels):
+    for tile, rows in tiled(indices, pointwise=pointwise, voxels=voxels):
+        part = tables(weights, lengths, rows)
         phases = [torch.from_numpy(table).to(device) for table in part.phases]
         hidden = torch.sin(_sum(phases, pointwise)).reshape(-1, architecture.encoder)
+        if synthesis is not None:
+            base, channels = synthesis.at(rows, pointwise)
+            hidden = torch.cat([hidden, torch.from_numpy(channels).to(device)], dim=1)
         if architecture.experts == 1:
             values = _expert(architecture, w, hidden, 0)
         else:
@@ -40,7 +46,8 @@ def evaluate(
             parts = hidden[order].split(counts)
             sorted_values = torch.cat([_expert(architecture, w, own, e) for e, own in enumerate(parts)])
             values = torch.empty_like(sorted_values).scatter_(0, order, sorted_values)
-        yield tile, values.reshape([s.stop - s.start for s in tile]).cpu().numpy()
+        whole = values.reshape([s.stop - s.start for s in tile]).cpu().numpy()
+        yield tile, whole if synthesis is None else whole + base
 
 
 def _sum(axes: list[torch.Tensor], pointwise: bool) -> torch.Tensor:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.basis import LONGEST, TAPS, Kind, basis
 from moec_zarr.entropy import (
+    MAX_MAGNITUDE,
+    ClassDecoder,
     decode_groups,
     decode_mask,
+    encode_classes,
     encode_groups,
     encode_mask,
     inflate,
@@ -20,6 +26,7 @@ from moec_zarr.entropy import (
     write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
+from moec_zarr.latents import Context, Latents, band_counts, fronts, present_bands
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
 
 __all__ = [
@@ -28,10 +35,12 @@ __all__ = [
     "find_box",
     "find_special",
     "read_box",
+    "read_latents",
     "read_lossless",
     "read_model",
     "read_special",
     "write_box",
+    "write_latents",
     "write_lossless",
     "write_model",
     "write_special",
@@ -40,6 +49,7 @@ __all__ = [
 Array = NDArray[Any]
 _LARGEST_SIZE = 4096  # of a layer, and of the number of experts
 _LARGEST_DEPTH = 16
+_LARGEST_SYMBOL = 255  # magnitude of a coefficient that the range coder tells apart
 
 
 def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -178,8 +188,8 @@ def write_model(model: Model) -> bytes:
     return head + codes + encode_groups([model.integers[name] for name in a.shapes()])
 
 
-def read_model(data: bytes, axes: int) -> Model:
-    """The model of a box with so many axes longer than one."""
+def read_model(data: bytes, axes: int, channels: int) -> Model:
+    """The model of a box with so many axes longer than one, and channels of latents."""
     sizes, offset = [], 0
     for limit in (_LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_DEPTH):
         size, offset = read_varint(data, offset)
@@ -188,7 +198,8 @@ def read_model(data: bytes, axes: int) -> Model:
                 f"a network of size {size}, expected 1 to {limit}; the stream is damaged"
             )
         sizes.append(size)
-    architecture = Architecture(axes, *sizes)
+    encoder, experts, width, layers = sizes
+    architecture = Architecture(axes, encoder, experts, width, layers, channels)
     if axes < 1 or architecture.weights > 16 * len(data):
         raise CorruptStreamError(
             f"{architecture.weights} weights in {len(data)} bytes on {axes} axes; the stream is damaged"
@@ -204,3 +215,78 @@ def read_model(data: bytes, axes: int) -> Model:
         if name in integers and np.abs(integers[name]).max() > limit:
             raise CorruptStreamError(f"{name} exceeds {limit}; the stream is damaged")
     return Model(architecture, integers, codes)
+
+
+# --------------------------------------------------------------------------------- latents
+
+
+def write_latents(latents: Latents) -> bytes:
+    """Bases, step, context, the bands that are present, then the coefficients front by front."""
+    bases, integers, context = latents.bases, latents.integers, latents.context
+    present = present_bands(bases, integers)
+    order = fronts(bases, present)
+    values = np.append(_extended(integers, order.extent).ravel(), 0).astype(np.int64)
+    magnitudes = np.abs(values)
+    own = values[order.where]
+    if magnitudes.max() > MAX_MAGNITUDE:
+        raise OverflowError(f"coefficient of {magnitudes.max()} steps, at most {MAX_MAGNITUDE} can be coded")
+    largest = min(int(magnitudes.max()), _LARGEST_SYMBOL)
+    mask = encode_mask(present)
+    head = bytes([sum(kind << axis for axis, kind in enumerate(latents.kinds))])
+    head += struct.pack("<f", latents.step) + bytes(context.weights)
+    head += struct.pack("<bbBhh", context.floor, context.rise, context.power, context.offset, context.slope)
+    head += write_varint(len(mask)) + mask + write_varint(largest)
+    if largest == _LARGEST_SYMBOL:
+        beyond = np.abs(own[np.abs(own) >= largest]) - largest
+        head += write_varint(len(beyond)) + b"".join(write_varint(int(excess)) for excess in beyond)
+    classes = context.classes(magnitudes[order.taps], order.levels)
+    return head + encode_classes(np.clip(own, -largest, largest), classes, largest)
+
+
+def _extended(integers: NDArray[np.int32], extent: tuple[int, ...]) -> NDArray[np.int32]:
+    """`integers` as an array of `extent`, which holds all that are not zero."""
+    out = np.zeros(extent, np.int32)
+    common = tuple(slice(min(n, m)) for n, m in zip(integers.shape, extent, strict=True))
+    out[common] = integers[common]
+    return out
+
+
+def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
+    """The latents of a grid of `shape`, its axes longer than one."""
+    axes = len(shape)
+    fixed = 5 + axes * TAPS
+    if len(data) < fixed + 7 or data[0] >> axes or not axes or max(shape) > LONGEST:
+        raise CorruptStreamError(f"latents that do not fit a grid of {shape}; the stream is damaged")
+    kinds = tuple(Kind(data[0] >> axis & 1) for axis in range(axes))
+    (step,) = struct.unpack_from("<f", data, 1)
+    if not (math.isfinite(step) and step > 0):
+        raise CorruptStreamError(f"a step of {step}; the stream is damaged")
+    context = Context(tuple(data[5:fixed]), *struct.unpack_from("<bbBhh", data, fixed))
+    length, offset = read_varint(data, fixed + 7)
+    if length > len(data) - offset:
+        raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
+    bases = [basis(kind, n) for kind, n in zip(kinds, shape, strict=True)]
+    present = decode_mask(data[offset : offset + length], band_counts(bases))
+    largest, offset = read_varint(data, offset + length)
+    if not present.any() or not 1 <= largest <= _LARGEST_SYMBOL:
+        raise CorruptStreamError("latents without a coefficient, or too large a one; the stream is damaged")
+    order = fronts(bases, present)
+    values = np.zeros(math.prod(order.extent) + 1, np.int64)
+    beyond: list[int] = []
+    if largest == _LARGEST_SYMBOL:
+        count, offset = read_varint(data, offset)
+        for _ in range(min(count, len(data))):
+            excess, offset = read_varint(data, offset)
+            beyond.append(excess)
+    beyond.reverse()
+    decoder = ClassDecoder(data[offset:], largest)
+    for first, last in pairwise(order.starts):
+        front = slice(first, last)
+        classes = context.classes(np.abs(values[order.taps[front]]), order.levels[front])
+        own = decoder.decode(classes).astype(np.int64)
+        for i in np.flatnonzero(np.abs(own) == largest) if largest == _LARGEST_SYMBOL else ():
+            if not beyond or beyond[-1] > MAX_MAGNITUDE:
+                raise CorruptStreamError("large coefficients lack their excess; the stream is damaged")
+            own[i] += np.sign(own[i]) * beyond.pop()
+        values[order.where[front]] = own
+    return Latents(shape, kinds, step, context, values[:-1].astype(np.int32).reshape(order.extent))

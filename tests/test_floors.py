@@ -16,10 +16,10 @@ import moec_zarr
 PACKAGE = Path(moec_zarr.__file__).parent
 
 FLOORS = [
-    {"errors", "settings", "config", "simulate"},
-    {"entropy", "selection", "progress"},
+    {"errors", "settings", "config", "simulate", "basis"},
+    {"entropy", "selection", "progress", "latents"},
     {"format", "chunks", "network", "network_torch"},
-    {"sections", "optim", "init", "quantise", "fit", "decoding"},
+    {"sections", "optim", "init", "quantise", "fit", "rdo", "candidates", "decoding"},
     {"codec"},
     {"adapter_numcodecs", "adapter_zarr", "adapter_xarray"},
     {"report"},
@@ -37,7 +37,16 @@ NEIGHBOURS = {0, 2, 3, 5}
 
 # Where a package may be imported; what is not listed here may be imported anywhere.
 HOMES = {
-    "torch": {"fit", "init", "optim", "quantise", "network_torch", "cluster"},  # the last asks for a GPU
+    "torch": {
+        "fit",
+        "init",
+        "optim",
+        "quantise",
+        "rdo",
+        "candidates",
+        "network_torch",
+        "cluster",
+    },  # the last asks for a GPU
     "constriction": {"entropy"},
     "donfig": {"config"},
     **{package: {module for module in FLOOR if FLOOR[module] >= 5} for package in ("zarr", "numcodecs")},
