@@ -191,8 +191,8 @@ def _evaluated(
     voxels = config.get("batch") or (_TILE if model is None else model.architecture.tile)
     if model is not None:
         yield from evaluate(
-            model.architecture, model.weights(), lengths, indices, synthesis,
-            pointwise=pointwise, voxels=voxels,
+            model.architecture, model.weights(), lengths, indices,
+            pointwise=pointwise, voxels=voxels, synthesis=synthesis,
         )  # fmt: skip
         return
     assert synthesis is not None

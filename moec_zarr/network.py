@@ -189,10 +189,10 @@ def evaluate(
     weights: dict[str, Floats],
     lengths: Sequence[int],
     indices: Sequence[Indices],
-    synthesis: Synthesis | None,
     *,
     pointwise: bool,
     voxels: int,
+    synthesis: Synthesis | None = None,
 ) -> Iterator[tuple[tuple[slice, ...], Floats]]:
     """Values of the network and of the latents that it reads, tile by tile.
 
@@ -202,12 +202,12 @@ def evaluate(
         Voxels along each axis of the chunk.
     indices : sequence of int64 arrays
         The voxels wanted along each axis; or, `pointwise`, of each point.
-    synthesis : Synthesis, optional
-        The latents, where there are any: the network's values are added to theirs.
     pointwise : bool
         Whether the indices are of single points rather than of the axes of a grid.
     voxels : int
         At most as many are evaluated at a time; nothing larger than them is held.
+    synthesis : Synthesis, optional
+        The latents, where there are any: the network's values are added to theirs.
 
     Yields
     ------

@@ -21,10 +21,10 @@ def evaluate(
     weights: dict[str, Floats],
     lengths: Sequence[int],
     indices: Sequence[Indices],
-    synthesis: Synthesis | None,
     *,
     pointwise: bool,
     voxels: int,
+    synthesis: Synthesis | None = None,
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
     """As :func:`moec_zarr.network.evaluate`, on ``config device``; values agree within 1e-4."""
     device = config.get("device")

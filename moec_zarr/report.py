@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.codec import open_stream
+from moec_zarr.codec import Stream, open_stream
 from moec_zarr.errors import MoECError, UnsupportedArrayError
 from moec_zarr.format import VERSION
 from moec_zarr.network import expert_load
@@ -343,12 +343,14 @@ class StreamInfo:
         dB at data-range peak over the valid values, as measured on encoding; inf where exact.
     max_error : float
         Largest absolute error of a valid value, as measured on encoding, rounded up.
-    kind : {"model", "constant", "lossless"}
-        How the valid values are stored.
+    kind : {"model", "latents", "both", "constant", "lossless"}
+        How the valid values are stored; both: latents that a network corrects.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     weights, experts : int
         Of the network; 0 where there is none.
+    coefficients : int
+        Latents that are not zero.
     load : tuple of float
         Share of the voxels that each expert evaluates.
     """
@@ -362,11 +364,20 @@ class StreamInfo:
     ratio: float
     psnr: float
     max_error: float
-    kind: Literal["model", "constant", "lossless"]
+    kind: Literal["model", "latents", "both", "constant", "lossless"]
     sections: dict[str, int]
     weights: int
     experts: int
+    coefficients: int
     load: tuple[float, ...]
+
+
+def _kind(parts: Stream) -> Literal["model", "latents", "both", "constant", "lossless"]:
+    if parts.values is not None:
+        return "lossless"
+    if parts.model is not None:
+        return "model" if parts.latents is None else "both"
+    return "constant" if parts.latents is None else "latents"
 
 
 def inspect(stream: Any) -> StreamInfo:
@@ -396,9 +407,10 @@ def inspect(stream: Any) -> StreamInfo:
         ratio=nbytes / len(data),
         psnr=header.psnr,
         max_error=header.max_error * (float(header.high) - float(header.low)),
-        kind="model" if model else "constant" if parts.values is None else "lossless",
+        kind=_kind(parts),
         sections=parts.sections,
         weights=model.architecture.weights if model else 0,
         experts=model.architecture.experts if model else 0,
+        coefficients=0 if parts.latents is None else int(np.count_nonzero(parts.latents.integers)),
         load=tuple(expert_load(model, [n for n in parts.shape if n > 1]).tolist()) if model else (),
     )

@@ -161,9 +161,7 @@ def test_the_largest_gate_is_exact_in_single_precision():
     model = random_model(5, experts=2)
     model.integers["gate.weight"][:] = 127
     model.integers["gate.bias"][:] = 511, 510
-    (_, part), *_ = network.tiled_tables(
-        model.weights(), (2,) * 5, [np.array([1])] * 5, pointwise=True, voxels=1
-    )
+    part = network.tables(model.weights(), (2,) * 5, [np.array([1])] * 5)
     total = sum(part.logits[1:], part.logits[0])
     assert total.dtype == np.float32
     assert total.astype(int).tolist() == [[(5 * 127 + 511) * 4096, (5 * 127 + 510) * 4096]]
