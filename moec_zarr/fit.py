@@ -93,12 +93,12 @@ class Recipe:
     quantised: float = 0.3
     allocations: int = 8
     corrections: tuple[float, ...] = (0.08,)
-    correcting: int = 3000
+    correcting: int = 4000
 
 
 RECIPES = {
     "fast": Recipe(steps=2500, trial=0.06, allocations=3, corrections=(), correcting=800),
-    "balanced": Recipe(steps=7_000),
+    "balanced": Recipe(steps=8_000),
     "best": Recipe(
         steps=80_000,
         starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),

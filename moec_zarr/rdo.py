@@ -27,6 +27,8 @@ __all__ = ["fit_latents", "has_bases"]
 RATE = math.log(2) / 6
 _LARGEST = 255  # magnitude beyond which a table of bits is continued by its last entry
 _DENSITY = 1.5  # coefficients that a byte pays for, about
+_NEAR = 1.05  # of the budget: what is estimated above it is not coded to be measured
+_FULL = 0.993  # of the budget: near enough
 _ROUNDS = 10  # in which the step nears the budget
 _PASSES = 3  # over the integers in a round
 _FITTED = 1 << 17  # coefficients at most that the context is fitted to
@@ -68,16 +70,17 @@ def fit_latents(
         coefficients = _extended(coefficients, target, valid, bases, count)
     search = _Search(target.shape, kinds, bases, coefficients)
     step = 1.3 * _largest(np.abs(coefficients), count)
-    best, most = None, 0
+    best, most = None, 0.0
     for _ in range(_ROUNDS if step else 0):
-        found = search(step)
-        try:
-            taken = size(found) if found is not None else 0
-        except OverflowError:  # a coefficient of more steps than can be coded
-            taken = 3 * budget
+        found, taken = search(step)
+        if found is not None and taken < _NEAR * budget:
+            try:
+                taken = float(size(found))
+            except OverflowError:  # a coefficient of more steps than can be coded
+                taken = 3.0 * budget
         if most < taken <= budget:
             best, most = found, taken
-        if 0.995 * budget < most:
+        if most > _FULL * budget:
             break
         # Bytes go with about the inverse step, and fall a little with each pass at the same one.
         step *= min(max((taken + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
@@ -148,13 +151,13 @@ class _Search:
         self._before = np.zeros(self.shape, np.int32)  # magnitudes of the last search
         self._parameters = _parameters(len(self.shape))
 
-    def __call__(self, step: float) -> Latents | None:
-        """Latents of this step; None where all integers are zero."""
+    def __call__(self, step: float) -> tuple[Latents | None, float]:
+        """Latents of this step, None where all integers are zero; and about how many bytes they take."""
         present = _promising(self.bases, self.coefficients, step)
         if self._worth is not None:
             present &= self._worth
         if not present.any():
-            return None
+            return None, 0.0
         order = fronts(self.bases, present)
         inner = self.coefficients[tuple(slice(n) for n in order.extent)].ravel()[order.where]
         scaled = (np.abs(inner) / np.float32(step)).astype(np.float32)
@@ -163,11 +166,12 @@ class _Search:
         for _ in range(_PASSES):
             taps = _at_taps(magnitudes, order)
             context = _fitted(self._parameters, magnitudes, taps, order.levels)
-            bits = _BITS[context.classes(taps, order.levels)]
-            magnitudes = _cheapest(scaled, bits)
+            classes = context.classes(taps, order.levels)
+            magnitudes = _cheapest(scaled, classes)
+        bits = _BITS[classes, np.minimum(magnitudes, _LARGEST)]
         self._worth = present & ~self._wasteful(scaled, magnitudes, bits, order, present)
         if not magnitudes.any():
-            return None
+            return None, 0.0
         # The bands that are coded are those that hold something: the context is fitted to them.
         integers = np.zeros(math.prod(order.extent), np.int32)
         integers[order.where] = magnitudes * np.sign(inner).astype(np.int64)
@@ -182,19 +186,19 @@ class _Search:
                 for each, i in zip(self.bases, used, strict=True)
             )
         ]
-        return Latents(self.shape, self.kinds, float(np.float32(step)), context, whole)
+        latents = Latents(self.shape, self.kinds, float(np.float32(step)), context, whole)
+        return latents, float(bits.sum(dtype=np.float64)) / 8
 
     def _wasteful(
         self, scaled: _Floats, magnitudes: _Ints, bits: _Floats, order: Fronts, present: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Bands that cost more than they save."""
         saved = np.square(scaled) - np.square(scaled - magnitudes)
-        spent = RATE * np.take_along_axis(bits, np.minimum(magnitudes, _LARGEST)[:, None], axis=1)[:, 0]
         index = np.unravel_index(order.where, order.extent)
         bands = np.ravel_multi_index(
             tuple(each.bands[i] for each, i in zip(self.bases, index, strict=True)), present.shape
         )
-        balance = np.bincount(bands, saved - spent, present.size).reshape(present.shape)
+        balance = np.bincount(bands, saved - RATE * bits, present.size).reshape(present.shape)
         return np.asarray(present & (balance <= 0))
 
 
@@ -224,13 +228,13 @@ def _at_taps(magnitudes: _Ints, order: Fronts) -> _Ints:
     return whole[order.taps]
 
 
-def _cheapest(scaled: _Floats, bits: _Floats) -> _Ints:
+def _cheapest(scaled: _Floats, classes: _Ints) -> _Ints:
     """The integer next to each coefficient, the one below it, or zero."""
     near = np.rint(scaled).astype(np.int64)
-    best, least = np.zeros_like(near), np.square(scaled) + RATE * bits[:, 0]
+    best, least = np.zeros_like(near), np.square(scaled) + RATE * _BITS[classes, 0]
     at = np.flatnonzero(near > 0)
     for candidate in (near[at] - 1, near[at]):
-        cost = np.square(scaled[at] - candidate) + RATE * bits[at, np.minimum(candidate, _LARGEST)]
+        cost = np.square(scaled[at] - candidate) + RATE * _BITS[classes[at], np.minimum(candidate, _LARGEST)]
         better = cost < least[at]
         best[at[better]], least[at[better]] = candidate[better], cost[better]
     return best
