@@ -141,7 +141,7 @@ def _with_latents(
         target[row] = field.part(row)
     if field.valid is not None:
         target[~field.valid] = 0
-    latents = fit_latents(target, field.valid, sizes.latents, budget - correcting - _FRAME)
+    latents = fit_latents(target, field.valid, sizes.latents, budget - correcting)
     if latents is None:
         return None
     base, channels = _evaluated(latents, with_channels=part > 0)

@@ -100,11 +100,11 @@ RECIPES = {
     "fast": Recipe(steps=2500, trial=0.06, allocations=3, corrections=(), correcting=800),
     "balanced": Recipe(steps=8_000),
     "best": Recipe(
-        steps=80_000,
+        steps=50_000,
         starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
         trial=0.015,
-        corrections=(0.05, 0.12, 0.25),
-        correcting=20_000,
+        corrections=(0.06, 0.15),
+        correcting=12_000,
     ),
 }
 

@@ -18,10 +18,21 @@ from numpy.typing import NDArray
 from moec_zarr.basis import TAPS, Basis, Kind, basis
 from moec_zarr.entropy import CLASSES
 
-__all__ = ["CHANNELS", "Context", "Fronts", "Latents", "Synthesis", "band_counts", "fronts", "present_bands"]
+__all__ = [
+    "CHANNELS",
+    "Context",
+    "Fronts",
+    "Latents",
+    "Synthesis",
+    "band_counts",
+    "fronts",
+    "present_bands",
+    "reach",
+]
 
 CHANNELS = 5  # what a network reads: the whole, and what one to four bands less would lack
 
+_POINTS = 1 << 22  # numbers held at a time for single points
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 
@@ -67,7 +78,7 @@ def exponential(code: _Ints) -> _Ints:
 
 
 def _logarithm(value: _Ints) -> _Ints:
-    """The largest code whose exponential is not above `value`, for whole numbers above zero."""
+    """About ``8 log2(value)`` of whole numbers above zero: the inverse of :func:`exponential`."""
     octave = np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1
     return 8 * octave + ((value << 3) >> octave) - 8
 
@@ -140,13 +151,16 @@ class Fronts:
     starts: _Ints
 
 
+def reach(bases: Sequence[Basis], present: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Functions on each axis up to the highest band that is present."""
+    axes = range(present.ndim)
+    highest = [np.flatnonzero(present.any(axis=tuple(a for a in axes if a != axis)))[-1] for axis in axes]
+    return tuple(each.prefix(int(band)) for each, band in zip(bases, highest, strict=True))
+
+
 def fronts(bases: Sequence[Basis], present: NDArray[np.bool_]) -> Fronts:
     """The coefficients of the bands that are present, front by front, in C order on a front."""
-    axes = range(present.ndim)
-    extent = tuple(
-        each.prefix(int(np.flatnonzero(present.any(axis=tuple(a for a in axes if a != axis)))[-1]))
-        for axis, each in enumerate(bases)
-    )
+    axes, extent = range(present.ndim), reach(bases, present)
     held = present[np.ix_(*[each.bands[:n] for each, n in zip(bases, extent, strict=True)])]
     where = np.flatnonzero(held)
     index = np.unravel_index(where, extent)
@@ -198,7 +212,7 @@ class Synthesis:
         -------
         values : array of the grid's shape, or (points,)
         channels : array, shape (voxels, CHANNELS)
-            The values, and what the highest and the two highest bands of each axis add, each over
+            The values, and what the highest one, two and so on bands of each axis add, each over
             its root mean square.
         """
         rows = [matrix[index] for matrix, index in zip(self._matrices, indices, strict=True)]
@@ -215,9 +229,14 @@ class Synthesis:
     def _sum(self, rows: list[_Floats], box: tuple[int, ...], pointwise: bool) -> _Floats:
         part = self._core[_corner(box)]
         if pointwise:
-            total = np.tensordot(rows[0][:, : box[0]], part, axes=1)
-            for row, n in zip(rows[1:], box[1:], strict=True):
-                total = np.einsum("pi...,pi->p...", total, row[:, :n])
+            total = np.empty(len(rows[0]), np.float32)
+            room = max(1, _POINTS // math.prod(box[1:]))  # each point first needs the other axes whole
+            for first in range(0, len(total), room):
+                points = slice(first, first + room)
+                sums = np.tensordot(rows[0][points, : box[0]], part, axes=1)
+                for row, n in zip(rows[1:], box[1:], strict=True):
+                    sums = np.einsum("pi...,pi->p...", sums, row[points, :n])
+                total[points] = sums
             return total
         for row, n in zip(rows, box, strict=True):
             part = np.tensordot(part, row[:, :n], axes=(0, 1))

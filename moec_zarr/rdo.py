@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, basis
-from moec_zarr.entropy import PRECISION, class_frequencies
+from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
 from moec_zarr.latents import Context, Fronts, Latents, band_counts, fronts
 
 __all__ = ["fit_latents", "has_bases"]
@@ -28,6 +28,7 @@ RATE = math.log(2) / 6
 _LARGEST = 255  # magnitude beyond which a table of bits is continued by its last entry
 _DENSITY = 1.5  # coefficients that a byte pays for, about
 _NEAR = 1.05  # of the budget: what is estimated above it is not coded to be measured
+_SMALL = 2000  # bytes of a budget in which what stands before the coefficients counts
 _FULL = 0.993  # of the budget: near enough
 _ROUNDS = 10  # in which the step nears the budget
 _PASSES = 3  # over the integers in a round
@@ -69,21 +70,25 @@ def fit_latents(
     if valid is not None:
         coefficients = _extended(coefficients, target, valid, bases, count)
     search = _Search(target.shape, kinds, bases, coefficients)
-    step = 1.3 * _largest(np.abs(coefficients), count)
+    magnitudes = np.abs(coefficients)
+    # No finer than the largest coefficient can be coded, with room for a few finer steps.
+    step = max(1.3 * _largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
     best, most = None, 0.0
-    for _ in range(_ROUNDS if step else 0):
+    for turn in range(2 * _ROUNDS if step else 0):
         found, taken = search(step)
-        if found is not None and taken < _NEAR * budget:
+        if found is not None and (taken < _NEAR * budget or budget < _SMALL):
             try:
                 taken = float(size(found))
             except OverflowError:  # a coefficient of more steps than can be coded
                 taken = 3.0 * budget
         if most < taken <= budget:
             best, most = found, taken
-        if most > _FULL * budget:
+        if most > _FULL * budget or (best is not None and turn + 1 >= _ROUNDS):
             break
         # Bytes go with about the inverse step, and fall a little with each pass at the same one.
         step *= min(max((taken + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
+        if best is None and turn + 1 >= _ROUNDS:
+            step *= 1.2
     return best
 
 
@@ -255,6 +260,7 @@ _BITS = _bits()
 # exp(offset + slope g + power log(exp(floor + rise g) + sum of exp(weight) |q|)).
 
 _MOST_SCALE = 900.0
+_MOST_FLOOR = 15  # its logarithm
 _LEAST_SCALE = 0.03
 _STEPS = 12  # of its optimiser, in each pass
 
@@ -293,8 +299,9 @@ def _laplace_bits(q: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 def _rounded(p: dict[str, NDArray[np.float64]]) -> Context:
     """The parameters in the units of :class:`Context`."""
-    unit = 255 / np.exp(p["weights"].max())  # whole numbers of activity in one of the real ones
     octave = math.log(2)
+    # Whole numbers of activity in one of the real ones: as many as weights and floor have room for.
+    unit = min(255 / np.exp(p["weights"].max()), 2.0**_MOST_FLOOR / np.exp(p["floor"]))
 
     def whole(value: Any, low: int, high: int) -> int:
         return int(min(max(round(float(value)), low), high))

@@ -26,7 +26,7 @@ from moec_zarr.entropy import (
     write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.latents import Context, Latents, band_counts, fronts, present_bands
+from moec_zarr.latents import Context, Latents, band_counts, fronts, present_bands, reach
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
 
 __all__ = [
@@ -49,7 +49,9 @@ __all__ = [
 Array = NDArray[Any]
 _LARGEST_SIZE = 4096  # of a layer, and of the number of experts
 _LARGEST_DEPTH = 16
-_LARGEST_SYMBOL = 255  # magnitude of a coefficient that the range coder tells apart
+_LARGEST_SYMBOL = 63  # magnitude of a coefficient that the range coder tells apart
+_SPARSEST = 1 << 14  # coefficients at most to a byte of latents
+_STEPS = 2.0**-64, 2.0**64  # between which a step lies
 
 
 def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -240,7 +242,10 @@ def write_latents(latents: Latents) -> bytes:
         beyond = np.abs(own[np.abs(own) >= largest]) - largest
         head += write_varint(len(beyond)) + b"".join(write_varint(int(excess)) for excess in beyond)
     classes = context.classes(magnitudes[order.taps], order.levels)
-    return head + encode_classes(np.clip(own, -largest, largest), classes, largest)
+    data = head + encode_classes(np.clip(own, -largest, largest), classes, largest)
+    if math.prod(order.extent) > _SPARSEST * len(data):
+        raise OverflowError(f"{order.extent} coefficients are too many for {len(data)} bytes")
+    return data
 
 
 def _extended(integers: NDArray[np.int32], extent: tuple[int, ...]) -> NDArray[np.int32]:
@@ -259,7 +264,7 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
         raise CorruptStreamError(f"latents that do not fit a grid of {shape}; the stream is damaged")
     kinds = tuple(Kind(data[0] >> axis & 1) for axis in range(axes))
     (step,) = struct.unpack_from("<f", data, 1)
-    if not (math.isfinite(step) and step > 0):
+    if not _STEPS[0] <= step <= _STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
     context = Context(tuple(data[5:fixed]), *struct.unpack_from("<bbBhh", data, fixed))
     length, offset = read_varint(data, fixed + 7)
@@ -270,6 +275,9 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
     largest, offset = read_varint(data, offset + length)
     if not present.any() or not 1 <= largest <= _LARGEST_SYMBOL:
         raise CorruptStreamError("latents without a coefficient, or too large a one; the stream is damaged")
+    spanned = reach(bases, present)
+    if math.prod(spanned) > _SPARSEST * len(data):
+        raise CorruptStreamError(f"{spanned} coefficients in {len(data)} bytes; the stream is damaged")
     order = fronts(bases, present)
     values = np.zeros(math.prod(order.extent) + 1, np.int64)
     beyond: list[int] = []
@@ -281,6 +289,8 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
     beyond.reverse()
     decoder = ClassDecoder(data[offset:], largest)
     for first, last in pairwise(order.starts):
+        if first == last:
+            continue
         front = slice(first, last)
         classes = context.classes(np.abs(values[order.taps[front]]), order.levels[front])
         own = decoder.decode(classes).astype(np.int64)
@@ -289,4 +299,6 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
                 raise CorruptStreamError("large coefficients lack their excess; the stream is damaged")
             own[i] += np.sign(own[i]) * beyond.pop()
         values[order.where[front]] = own
+    if beyond:
+        raise CorruptStreamError(f"{len(beyond)} excesses that belong to nothing; the stream is damaged")
     return Latents(shape, kinds, step, context, values[:-1].astype(np.int32).reshape(order.extent))

@@ -173,6 +173,7 @@ def read_fronts(coder: Coder, planes: int, rows: int, columns: int) -> list[int]
 @dataclass
 class Network:
     axes: int
+    channels: int
     encoder: int
     experts: int
     width: int
@@ -187,7 +188,7 @@ class Network:
             shapes |= {"gate weight": (d, m), "gate bias": (m,)}
         shapes |= {f"encoder weight {axis}": (e,) for axis in range(d)} | {"encoder bias": (e,)}
         for layer in range(self.layers):
-            shapes[f"weight {layer}"] = (m, w, w if layer else e)
+            shapes[f"weight {layer}"] = (m, w, w if layer else e + self.channels)
             shapes[f"bias {layer}"] = (m, w)
         return shapes | {"decoder weight": (w,), "decoder bias": (1,)}
 
@@ -201,24 +202,24 @@ class Network:
         units = np.rint(4096 * u).astype(np.int64)
         return np.argmax(units @ self.integers["gate weight"] + 4096 * self.integers["gate bias"], axis=1)
 
-    def values(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Value of each point, in double precision."""
+    def values(self, u: NDArray[np.float64], channels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Value of each point, in double precision; `channels` has shape (points, channels)."""
         experts = self.expert(u)
         y = np.empty(len(u))
         phase = self.weight("encoder bias") + sum(
             u[:, axis, None] * self.weight(f"encoder weight {axis}") for axis in range(self.axes)
         )
         for k in range(self.experts):
-            h = np.sin(phase[experts == k])
+            h = np.concatenate([np.sin(phase), channels], axis=1)[experts == k]
             for layer in range(self.layers):
                 h = np.sin(h @ self.weight(f"weight {layer}")[k].T + self.weight(f"bias {layer}")[k])
             y[experts == k] = h @ self.weight("decoder weight") + self.weight("decoder bias")
         return y
 
 
-def read_model(data: bytes, axes: int) -> Network:
+def read_model(data: bytes, axes: int, channels: int) -> Network:
     source = Bytes(data)
-    network = Network(axes, *(source.varint() for _ in range(4)))
+    network = Network(axes, channels, *(source.varint() for _ in range(4)))
     sizes = network.encoder, network.experts, network.width
     check(all(1 <= n <= 4096 for n in sizes) and 1 <= network.layers <= 16, "sizes")
     shapes = network.shapes()
@@ -233,6 +234,173 @@ def read_model(data: bytes, axes: int) -> Network:
     for name, most in ("gate weight", 127), ("gate bias", 511):
         check(np.abs(network.integers.get(name, np.zeros(1))).max() <= most, "gate")
     return network
+
+
+# -------------------------------------------------------------------------------- latents
+
+
+@dataclass
+class Axis:
+    """A basis: function i at voxel x in ``functions[x, i]``."""
+
+    functions: NDArray[np.float64]
+    bands: list[int]
+    taps: list[list[int | None]]
+
+
+def cosines(n: int) -> Axis:
+    k, x = np.arange(n), np.arange(n)[:, None]
+    functions = np.sqrt(np.where(k == 0, 1, 2) / n) * np.cos(np.pi * k * (x + 0.5) / n)
+    bands = [max(b for b in range(12) if 2**b <= i + 1) for i in range(n)]
+    taps = [[i - back if i >= back else None for back in (1, 2, 3)] for i in range(n)]
+    return Axis(functions, bands, taps)
+
+
+UNDO = (0.443506852043971, 0.882911075530934, -0.052980118572961, -1.586134342059924)
+
+
+def unhalve(averages: NDArray[np.float64], details: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The voxels, along the first axis, that were halved."""
+    n = len(averages) + len(details)
+    x = np.empty((n, *averages.shape[1:]))
+    x[::2], x[1::2] = averages, details
+    for turn, factor in enumerate(UNDO):
+        for i in range(turn % 2, n, 2):
+            x[i] = x[i] - factor * (x[abs(i - 1)] + x[i + 1 if i + 1 < n else n - 2])
+    return x
+
+
+def wavelets(n: int) -> Axis:
+    lengths = [n]
+    while lengths[0] > 8:
+        lengths.insert(0, -(-lengths[0] // 2))
+    values = np.eye(n)
+    x, at = values[: lengths[0]], lengths[0]
+    sizes = [at]
+    for length in lengths[1:]:
+        sizes.append(length - len(x))
+        x, at = unhalve(x, values[at : at + sizes[-1]]), at + sizes[-1]
+    bands, taps = [], []
+    first = before = 0
+    for band, size in enumerate(sizes):
+        for p in range(size):
+            above = None if band == 0 else before + (p if band == 1 else min(p // 2, sizes[band - 1] - 1))
+            taps.append([first + p - back if p >= back else None for back in (1, 2)] + [above])
+            bands.append(band)
+        first, before = first + size, first
+    return Axis(x / np.sqrt((x**2).sum(axis=0)), bands, taps)
+
+
+def exponential(k: int) -> int:
+    return (8 + k % 8) * 2 ** (k // 8) // 8
+
+
+def logarithm(v: int) -> int:
+    o = v.bit_length() - 1
+    return 8 * o + 8 * v // 2**o - 8
+
+
+def root(number: int) -> int:
+    """The one constant of a class."""
+    return int(2**30 * math.exp(-1 / (2 * (4 + number % 4) * 2.0 ** (number // 4 - 7))))
+
+
+def class_starts(largest: int, number: int) -> list[int]:
+    """As :func:`starts`, of a class of latents."""
+    r = root(number)
+    p, a = [2**30 - r], r // 2
+    for _ in range(1, largest):
+        b = a * (r * r >> 30) >> 30
+        p.append(a - b)
+        a = b
+    p.append(a)
+    f = [1 + each * (2**24 - 2 * largest - 1) // 2**30 for each in p]
+    f[0] += 2**24 - (f[0] + 2 * sum(f[1:]))
+    return [0, *itertools.accumulate(f[:0:-1] + f)]
+
+
+@dataclass
+class Grid:
+    """Latents: their integers have the shape of the box without its axes of length 1."""
+
+    axes: list[Axis]
+    step: float
+    present: NDArray[np.bool_]
+    parameters: tuple[int, ...]
+    integers: NDArray[np.int64]
+
+    def summed(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        for number, axis in enumerate(self.axes):
+            coefficients = np.moveaxis(np.tensordot(axis.functions, coefficients, (1, number)), 0, number)
+        return coefficients.ravel()
+
+    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the latents add up to at each voxel, in C order, and the channels there."""
+        coefficients = self.integers * self.step
+        highest = [max(where) for where in np.nonzero(self.present)]
+        z = self.summed(coefficients)
+        lacking = coefficients.copy()
+        lacking[(0,) * lacking.ndim] = 0
+        least = math.sqrt((lacking**2).sum() / z.size) / 10
+        channels = [z / (10 * least or 1)]
+        for j in range(1, 5):
+            kept = [np.array(a.bands) <= max(b - j, 0) for a, b in zip(self.axes, highest, strict=True)]
+            lacking = coefficients.copy()
+            lacking[np.ix_(*kept)] = 0
+            norm = max(math.sqrt((lacking**2).sum() / z.size), least)
+            channels.append(self.summed(lacking) / (norm or 1))
+        return z, np.stack(channels, axis=1)
+
+
+def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
+    source, size = Bytes(data), len(data)
+    bases = source.number(1)
+    check(len(shape) > 0 and max(shape) <= 2048 and bases < 2 ** len(shape), "bases")
+    step = float(np.frombuffer(source.take(4), "<f4")[0])
+    check(2.0**-64 <= step <= 2.0**64, "step")
+    weights = list(source.take(3 * len(shape)))
+    floor, rise = (int(v) for v in np.frombuffer(source.take(2), "i1"))
+    power = source.number(1)
+    offset, slope = (int(v) for v in np.frombuffer(source.take(4), "<i2"))
+    mask = source.take(source.varint())
+    axes = [wavelets(n) if bases >> a & 1 else cosines(n) for a, n in enumerate(shape)]
+    present = read_mask(mask, tuple(axis.bands[-1] + 1 for axis in axes))
+    largest = source.varint()
+    check(bool(present.any()) and 1 <= largest <= 63, "largest")
+    count = source.varint() if largest == 63 else 0
+    check(count <= source.left, "excesses")
+    excesses = iter([source.varint() for _ in range(count)])
+    coder = Coder(source.take(source.left))
+    spanned = 1
+    for number, axis in enumerate(axes):
+        top = max(np.nonzero(present)[number])
+        spanned *= sum(band <= top for band in axis.bands)
+    check(spanned <= 2**14 * size, "too many coefficients")
+
+    held = present[np.ix_(*(axis.bands for axis in axes))]
+    order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), at))
+    integers: dict[tuple[int, ...], int] = {}
+    tables: dict[int, list[int]] = {}
+    for at in order:
+        g = sum(axis.bands[i] for axis, i in zip(axes, at, strict=True))
+        v = exponential(min(max(floor + rise * g, 0), 127))
+        for number, axis in enumerate(axes):
+            for tap, weight in zip(axis.taps[at[number]], weights[3 * number :], strict=False):
+                if tap is not None:
+                    v += weight * abs(integers.get((*at[:number], tap, *at[number + 1 :]), 0))
+        chosen = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
+        if chosen not in tables:
+            tables[chosen] = class_starts(largest, chosen)
+        value = coder.symbol(tables[chosen]) - largest
+        if abs(value) == 63:
+            excess = next(excesses, 32768)
+            check(excess <= 32767, "excess")
+            value += excess if value > 0 else -excess
+        integers[at] = value
+    check(next(excesses, None) is None, "excesses")
+    whole = np.zeros(shape, np.int64)
+    whole[tuple(zip(*integers, strict=True))] = list(integers.values())
+    return Grid(axes, step, present, (*weights, floor, rise, power, offset, slope), whole)
 
 
 # --------------------------------------------------------------------------------- stream
@@ -253,6 +421,7 @@ class Decoded:
     sections: dict[int, bytes]
     masks: list[tuple[Any, NDArray[np.bool_]]]
     network: Network | None
+    latents: Grid | None
     array: NDArray[Any]
 
 
@@ -275,9 +444,9 @@ def decode(data: bytes) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 4, "section")
+        check(max(sections, default=0) < number <= 6 and number != 5, "section")
         sections[number] = source.take(source.varint())
-    check(not {3, 4} <= set(sections), "values twice")
+    check(3 not in sections or not {4, 6} & set(sections), "values twice")
 
     box, fill = shape, low
     if 1 in sections:
@@ -291,7 +460,7 @@ def decode(data: bytes) -> Decoded:
     while part.left:
         value = part.value(dtype)
         masks.append((value, read_mask(part.take(part.varint()), box)))
-    network = None
+    network = latents = None
     native = dtype.newbyteorder("=")
     inner = np.full(box, low, native)
     if 3 in sections:
@@ -299,9 +468,16 @@ def decode(data: bytes) -> Decoded:
         raw = inflate(sections[3], size * dtype.itemsize)
         values = (bytes(raw[plane * size + i] for plane in range(dtype.itemsize)) for i in range(size))
         inner = np.frombuffer(b"".join(values), dtype.newbyteorder("<")).astype(native).reshape(box)
+    long = tuple(n for n in box if n > 1)
     if 4 in sections:
-        network = read_model(sections[4], sum(n > 1 for n in box))
-        inner = restore(network.values(points(box)), low, high, native).reshape(box)
+        network = read_model(sections[4], len(long), 5 if 6 in sections else 0)
+    if 6 in sections:
+        latents = read_latents(sections[6], long)
+    if network or latents:
+        y, channels = latents.values() if latents else (0, np.empty((math.prod(box), 0)))
+        if network:
+            y = y + network.values(points(box), channels)
+        inner = restore(y, low, high, native).reshape(box)
     for value, mask in masks:
         inner[mask] = value
 
@@ -309,8 +485,9 @@ def decode(data: bytes) -> Decoded:
     array[tuple(slice(n) for n in box)] = inner
     psnr = math.inf if centi == 65535 else centi / 100
     return Decoded(
-        dtype, bool(head >> 5 & 1), shape, low, high, psnr, error, box, sections, masks, network, array
-    )
+        dtype, bool(head >> 5 & 1), shape, low, high, psnr, error, box, sections, masks,
+        network, latents, array,
+    )  # fmt: skip
 
 
 def points(shape: tuple[int, ...]) -> NDArray[np.float64]:

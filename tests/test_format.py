@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tracemalloc
 import zlib
+from dataclasses import astuple
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +15,26 @@ import pytest
 import stranger
 from fields import psnr, smooth
 from freeze_streams import FEATURES, names
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moec_zarr.codec import decode, encode, open_stream
-from moec_zarr.entropy import encode_mask
+from moec_zarr.entropy import encode_mask, write_varint
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.format import MAX_SIZE, Header, read_stream, write_header, write_stream
 from moec_zarr.settings import Settings
 
 TOLERANCE = 1e-4  # of half the range: docs/format.md
-USUAL = 1e-5  # of small networks
+USUAL = 1e-5  # of small networks and latents
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
 
 
 def assert_agrees(stream, decoded, expected):
-    """`decoded` is `expected` but for the tolerance of a network's values."""
+    """`decoded` is `expected` but for the tolerance of a network's and latents' values."""
     assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
     header = stranger.decode(stream)
     half = float(header.high) / 2 - float(header.low) / 2
-    if header.network is None:
+    if header.network is None and header.latents is None:
         np.testing.assert_array_equal(decoded, expected)
         return
     whole = 0 if decoded.dtype.kind == "f" else 1  # a value near a half may round to either side
@@ -64,6 +68,16 @@ def assert_same_parts(stream):
         for (name, weight), title in zip(weights, other.network.integers, strict=True):
             if not name.startswith("gate"):
                 np.testing.assert_array_equal(weight, other.network.weight(title))
+    assert (mine.latents is None) == (other.latents is None)
+    if mine.latents is not None and other.latents is not None:
+        assert mine.latents.step == other.latents.step
+        weights, *others = astuple(mine.latents.context)
+        assert (*weights, *others) == other.latents.parameters
+        found = mine.latents.integers
+        np.testing.assert_array_equal(found, other.latents.integers[tuple(slice(n) for n in found.shape)])
+        assert np.count_nonzero(found) == np.count_nonzero(other.latents.integers)
+        for basis, axis in zip(mine.latents.bases, other.latents.axes, strict=True):
+            np.testing.assert_allclose(basis.synthesis, axis.functions, atol=1e-6)
 
 
 @pytest.mark.parametrize("feature", FEATURES)
@@ -82,8 +96,20 @@ def test_frozen_stream(feature):
 
 def test_frozen_streams_show_what_they_are_named_for():
     of = {feature: stranger.decode(names(feature)[0].read_bytes()) for feature in FEATURES}
-    assert of["one_expert"].network.experts == 1
-    assert of["experts"].network.experts == 3
+    networks = {"one_expert": 1, "experts": 3, "mask": 1, "big_endian_f_order": 1, "uint64": 1}
+    for feature, experts in (networks | {"rank_1": 1, "rank_5": 1}).items():
+        assert of[feature].network.experts == experts
+        assert of[feature].latents is None
+    for feature in "latents", "latents_mask", "latents_rank_1", "latents_rank_5":
+        assert of[feature].latents is not None
+        assert of[feature].network is None
+    kinds = of["latents"].sections[6][0]
+    assert kinds & 0b110 > 0  # wavelets on an axis that is halved
+    assert kinds < 0b111  # and cosines
+    assert set(of["latents_and_experts"].sections) == {4, 6}
+    assert of["latents_and_experts"].network.experts == 2
+    assert max(np.abs(each.latents.integers).max() for each in of.values() if each.latents) > 63
+    assert [str(value) for value, _ in of["latents_mask"].masks] == ["nan", "inf", "-inf"]
     assert [str(value) for value, _ in of["mask"].masks] == ["nan", "inf", "-inf"]
     assert of["mask_packed"].sections[2][2] & 0x80
     assert [value for value, _ in of["missing"].masks] == [-999]
@@ -120,6 +146,20 @@ def test_the_example_on_the_page():
     for _, c, s, bit in rows:
         assert int(s) == 1 + ((65536 - int(c)) * (2**24 - 2) >> 16)
         assert coder.symbol([0, int(s), 2**24]) == int(bit)
+
+
+def test_the_constants_on_the_page():
+    """Of the classes, in more digits than either decoder has; and of the lifting steps."""
+    unit = 2**30
+    rows = re.findall(r"^\| (\d+)\.\.(\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert [(int(first), int(last)) for first, last, *_ in rows] == [(n, n + 3) for n in range(0, 64, 4)]
+    for number, r in enumerate(int(r) for row in rows for r in row[2:]):
+        scale = Decimal(4 + number % 4) * Decimal(2) ** (number // 4 - 7)
+        exact = unit * (-1 / (2 * scale)).exp()
+        assert r == int(exact) == stranger.root(number)
+        assert abs(exact - round(exact)) > 1e-5  # so that double precision suffices
+    (factors,) = re.findall(r"^\| factor \| (.+) \|$", PAGE, re.MULTILINE)
+    assert tuple(float(factor) for factor in factors.split(" | ")) == stranger.UNDO
 
 
 # ---------------------------------------------------------------------------- the header
@@ -173,6 +213,7 @@ def bodies():
     yield from ((f"header of {n} bytes", plain[:n]) for n in range(len(plain)))
     yield "section 0", plain + b"\0\0"
     yield "section 5", plain + b"\5\0"
+    yield "section 7", plain + b"\7\0"
     yield "section twice", plain + b"\1\3\2\3\7" * 2
     yield "sections out of order", plain + b"\2\0" + b"\1\3\2\3\7"
     yield "section beyond the end", plain + b"\2\5\0"
@@ -200,7 +241,64 @@ def bodies():
     yield "model beyond the bytes", plain + b"\4\x08\x80\x20\x80\x20\x80\x20\x10\0"
 
 
-@pytest.mark.parametrize(("what", "body"), [pytest.param(*body, id=body[0]) for body in bodies()])
+ALL = encode_mask(np.ones((1, 2), bool))  # bands: one of wavelets on 2 voxels, two of cosines on 3
+
+
+def latents(bases=1, step=0.5, mask=ALL, coded=b"\1", axes=2):
+    """A payload of latents, by default sound ones of shape (2, 3)."""
+    head = bytes([bases]) + np.float32(step).tobytes() + bytes([9] * 3 * axes)
+    return head + bytes([0, 1, 64, 0, 4, 0, 0]) + write_varint(len(mask)) + mask + coded
+
+
+def with_latents(payload, shape=(2, 3), dtype="u1"):
+    low = np.zeros((), dtype)[()]
+    return write_header(header(dtype, shape, low=low)) + bytes([6]) + write_varint(len(payload)) + payload
+
+
+def bodies_of_latents():
+    """As :func:`bodies`."""
+    whole = latents()
+    yield from ((f"latents of {n} bytes", with_latents(whole[:n])) for n in range(len(whole)))
+    yield "latents in reserved bases", with_latents(latents(bases=5))
+    for step in np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5:
+        yield f"latents in steps of {step}", with_latents(latents(step=step))
+    yield "latents of no axis", with_latents(latents(bases=0, axes=0), (1, 1))
+    yield "latents of an axis too long", with_latents(latents(mask=b"\3"), (2, 2049))
+    yield "latents without a band", with_latents(latents(mask=encode_mask(np.zeros((1, 2), bool))))
+    yield "latents of reserved bands", with_latents(latents(mask=b"\x04" + ALL[1:]))
+    yield "latents of packed bands", with_latents(latents(mask=b"\x83" + zlib.compress(b"\x80")))
+    yield "latents of bands beyond the end", with_latents(latents(mask=b"")[:-2] + b"\x7f" + ALL)
+    yield "latents without a mask", with_latents(latents(mask=b""))
+    yield "latents up to 0", with_latents(latents(coded=b"\0"))
+    yield "latents up to 256", with_latents(latents(coded=b"\x80\2"))
+    yield "latents without excesses", with_latents(latents(coded=b"\x3f\0"))
+    yield "latents of too few excesses", with_latents(latents(coded=b"\x3f\2\5"))
+    yield "latents of too large an excess", with_latents(latents(coded=b"\x3f\1\x80\x80\2"))
+    endless = b"\x3f" + b"\xff" * 8 + b"\x7f" + b"\5" * 9
+    yield "latents of endless excesses", with_latents(latents(coded=endless))
+    yield "latents of other words", with_latents(latents(coded=b"\1" + b"\xff" * 16))
+    values = zlib.compress(bytes(6))
+    both = write_header(header("u1", (2, 3))) + bytes([3, len(values)]) + values
+    yield "latents and values", both + bytes([6, len(whole)]) + whole
+    yield "latents twice", with_latents(whole) + bytes([6, len(whole)]) + whole
+    yield "latents before a model", with_latents(whole) + b"\4\0"
+
+
+def test_latents_as_the_corrupt_ones_but_sound():
+    """What the bodies of corrupt latents differ from, decodes."""
+    for payload in latents(), latents(coded=b"\1\x12\x34\x56"):
+        stream = repaired(with_latents(payload, dtype="f4"))
+        assert_same_parts(stream)
+        assert_agrees(stream, decode(stream), stranger.decode(stream).array)
+    excess = latents(coded=b"\x3f\6" + b"\x80\2" * 6)
+    assert np.abs(open_stream(repaired(with_latents(excess))).latents.integers).max() == 319
+    assert_same_parts(repaired(with_latents(excess)))
+
+
+CORRUPT = [*bodies(), *bodies_of_latents()]
+
+
+@pytest.mark.parametrize(("what", "body"), [pytest.param(*body, id=body[0]) for body in CORRUPT])
 def test_corrupt(what, body):
     with pytest.raises(CorruptStreamError):
         decode(repaired(body))
@@ -220,6 +318,48 @@ def test_magic_version_and_checksum():
     for length in range(len(stream)):
         with pytest.raises(MoECError):
             decode(stream[:length])
+
+
+LATENTS = sorted(feature for feature in FEATURES if feature.startswith("latents"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(LATENTS),
+    st.lists(st.tuples(st.integers(8, 10**4), st.integers(1, 255)), min_size=1, max_size=3),
+)
+def test_damaged_latents_are_as_corrupt_to_both(feature, damages):
+    """With a checksum that matches, the package reads what the stranger reads, and no more."""
+    damaged = bytearray(names(feature)[0].read_bytes())
+    for at, change in damages:
+        damaged[8 + (at - 8) % (len(damaged) - 8)] ^= change
+    stream = repaired(bytes(damaged[8:]))
+    shape = FEATURES[feature][0].shape
+    try:
+        decoded = decode(stream, shape=shape)
+    except CorruptStreamError:
+        try:
+            assert stranger.decode(stream).shape != shape
+        except stranger.CorruptError:
+            return
+    else:
+        assert decoded.shape == shape
+        assert_same_parts(stream)
+
+
+@pytest.mark.parametrize("feature", LATENTS)
+def test_damaged_latents_take_little_memory(feature):
+    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    tracemalloc.start()
+    try:
+        for at in range(8, len(stream), 9):
+            damaged = bytearray(stream)
+            damaged[at] ^= 0xFF
+            with contextlib.suppress(MoECError):
+                decode(repaired(bytes(damaged[8:])), shape=shape)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_tolerance_is_the_pages():

@@ -1,0 +1,393 @@
+"""Bases, the coding of latents and their fit, each against something that owes nothing to it."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+import stranger
+from fields import smooth
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.fft import dctn, idct, idctn
+
+from moec_zarr.basis import LONGEST, TAPS, Kind, basis
+from moec_zarr.entropy import CLASSES, ClassDecoder, class_frequencies, encode_classes
+from moec_zarr.errors import CorruptStreamError
+from moec_zarr.latents import CHANNELS, Context, Latents, Synthesis, present_bands
+from moec_zarr.rdo import fit_latents, has_bases
+from moec_zarr.sections import read_latents, write_latents
+from moec_zarr.simulate import simulate
+
+LENGTHS = [*range(1, 41), 91, 271]
+SMALL = settings(max_examples=60, deadline=None)
+
+
+# ---------------------------------------------------------------------------------- bases
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_cosines_are_those_of_the_dct(length):
+    expected = idct(np.eye(length), axis=0, norm="ortho")
+    np.testing.assert_allclose(basis(Kind.COSINES, length).synthesis, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_wavelets_are_those_of_the_page(length):
+    """Made there from inverse lifting steps."""
+    np.testing.assert_allclose(
+        basis(Kind.WAVELETS, length).synthesis, stranger.wavelets(length).functions, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("kind", Kind)
+def test_a_basis(kind, length):
+    found = basis(kind, length)
+    assert found.synthesis.dtype == found.analysis.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found.synthesis.astype("f8"), axis=0), 1, atol=2e-6)
+    np.testing.assert_allclose(found.analysis @ found.synthesis, np.eye(length), atol=1e-5)
+    data = np.random.default_rng(length).normal(size=(length, 5)).astype("f4")
+    np.testing.assert_allclose(found.synthesis @ (found.analysis @ data), data, atol=2e-5)
+    assert found.bands[0] == 0
+    assert set(np.diff(found.bands)) <= {0, 1}
+    assert found.prefix(int(found.bands[-1])) == length
+    assert found.taps.shape == (TAPS, length)
+    assert (found.taps >= -1).all()
+    assert (found.taps < np.arange(length)).all()
+    other = (stranger.cosines, stranger.wavelets)[kind](length)
+    assert found.bands.tolist() == other.bands
+    taps = [[-1 if tap is None else tap for tap in each] for each in other.taps]
+    assert found.taps.T.tolist() == taps
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_constant_has_no_details(length):
+    found = basis(Kind.WAVELETS, length)
+    coefficients = found.analysis @ np.ones(length, "f4")
+    np.testing.assert_allclose(coefficients[found.bands > 0], 0, atol=1e-5)
+    if length > 1:
+        assert np.abs(basis(Kind.COSINES, length).analysis @ np.ones(length, "f4"))[1:].max() < 1e-5
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_a_polynomial_has_details_at_the_ends_alone(degree):
+    """CDF 9/7 analysis has four vanishing moments."""
+    found = basis(Kind.WAVELETS, 91)
+    coefficients = found.analysis.astype("f8") @ np.linspace(-1, 1, 91) ** degree
+    for band in range(found.bands[-1] - 1, found.bands[-1] + 1):
+        inner = coefficients[found.bands == band][4:-4]
+        assert inner.size
+        np.testing.assert_allclose(inner, 0, atol=1e-5)
+
+
+def test_wavelets_stand_along_the_axis():
+    """The centre of gravity of each function rises within its band."""
+    found = basis(Kind.WAVELETS, 91)
+    centre = np.arange(91) @ np.square(found.synthesis)
+    for band in range(found.bands[-1] + 1):
+        assert (np.diff(centre[found.bands == band]) > 0).all()
+
+
+# ------------------------------------------------------------------------- known classes
+
+
+@pytest.mark.parametrize("largest", [1, 2, 7, 255])
+def test_frequencies_of_the_classes(largest):
+    found = class_frequencies(largest)
+    assert found.shape == (CLASSES, largest + 1)
+    assert (found > 0).all()
+    assert (found[:, 0] + 2 * found[:, 1:].sum(axis=1) == 2**24).all()
+    for number in range(CLASSES):
+        table = stranger.class_starts(largest, number)
+        np.testing.assert_array_equal(np.diff(table)[largest:], found[number])
+        scale = (4 + number % 4) * 2.0 ** (number // 4 - 7)
+        m = np.arange(largest + 1)
+        law = stats.laplace(scale=scale)
+        mass = law.sf(m - 0.5) - law.sf(m + 0.5)
+        mass[largest] = law.sf(largest - 0.5)  # with the tail
+        # One of 2**24 for every symbol, and what is rounded away, which 0 gets.
+        np.testing.assert_allclose(found[number] / 2**24, mass, rtol=0, atol=(2 * largest + 2) / 2**24)
+        np.testing.assert_allclose(found[number, 1:] / 2**24, mass[1:], rtol=4e-5, atol=2.0**-23)
+
+
+CODED = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(-300, 300)), min_size=1, max_size=80)
+
+
+@SMALL
+@given(CODED, st.integers(1, 255), st.integers(1, 80))
+def test_integers_of_classes_come_back(coded, largest, first):
+    classes, values = np.array(coded).T
+    values = np.clip(values, -largest, largest)
+    data = encode_classes(values, classes, largest)
+    decoder = ClassDecoder(data, largest)
+    parts = [decoder.decode(part) for part in np.split(classes, [min(first, len(classes) - 1)]) if len(part)]
+    np.testing.assert_array_equal(np.concatenate(parts), values)
+    coder = stranger.Coder(data)
+    for number, value in zip(classes.tolist(), values.tolist(), strict=True):
+        assert coder.symbol(stranger.class_starts(largest, number)) - largest == value
+
+
+@pytest.mark.parametrize("number", [0, 13, 30, 45, 63])
+def test_bytes_of_classes_are_close_to_the_entropy(number):
+    scale = (4 + number % 4) * 2.0 ** (number // 4 - 7)
+    values = np.rint(np.random.default_rng(0).laplace(scale=scale, size=10_000))
+    values = np.clip(values, -255, 255).astype(np.int64)
+    law = stats.laplace(scale=scale)
+    mass = np.where(np.abs(values) < 255, law.cdf(values + 0.5) - law.cdf(values - 0.5), law.sf(254.5))
+    data = encode_classes(values, np.full(values.size, number), 255)
+    assert len(data) <= 1.01 * -np.log2(mass).sum() / 8 + 8
+
+
+# --------------------------------------------------------------------------- coefficients
+
+
+def context(axes, rng):
+    """Any context."""
+    return Context(
+        tuple(rng.integers(0, 256, axes * TAPS).tolist()),
+        int(rng.integers(-128, 128)),
+        int(rng.integers(-128, 128)),
+        int(rng.integers(0, 256)),
+        int(rng.integers(-(2**15), 2**15)),
+        int(rng.integers(-(2**15), 2**15)),
+    )
+
+
+def latents(shape, kinds, rng, largest=9):
+    """Sparse latents at random, up to the highest band that they reach."""
+    integers = (rng.integers(-largest, largest + 1, shape) * (rng.random(shape) < 0.2)).astype(np.int32)
+    integers.flat[rng.integers(integers.size)] = largest
+    extent = [
+        basis(kind, n).prefix(int(basis(kind, n).bands[max(i)]))
+        for kind, n, i in zip(kinds, shape, np.nonzero(integers), strict=True)
+    ]
+    return Latents(shape, kinds, 0.25, context(len(shape), rng), integers[tuple(slice(n) for n in extent)])
+
+
+def assert_come_back(given_latents):
+    data = write_latents(given_latents)
+    found = read_latents(data, given_latents.shape)
+    assert (found.shape, found.kinds) == (given_latents.shape, given_latents.kinds)
+    assert (found.step, found.context) == (given_latents.step, given_latents.context)
+    np.testing.assert_array_equal(found.integers, given_latents.integers)
+    other = stranger.read_latents(data, given_latents.shape)
+    assert other.step == found.step
+    np.testing.assert_array_equal(other.present, present_bands(found.bases, found.integers))
+    np.testing.assert_array_equal(
+        other.integers[tuple(slice(n) for n in found.integers.shape)], found.integers
+    )
+    assert np.abs(other.integers).sum() == np.abs(found.integers).sum()
+
+
+SHAPES = [(2,), (300,), (2, 3), (17, 20), (5, 9, 12), (3, 10, 2, 7), (2, 4, 3, 5, 9)]
+
+
+@pytest.mark.parametrize("largest", [1, 9, 63, 64, 2**15 - 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_latents_come_back(shape, largest):
+    rng = np.random.default_rng(largest)
+    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    assert_come_back(latents(shape, kinds, rng, largest))
+
+
+@SMALL
+@given(st.lists(st.integers(2, 12), min_size=1, max_size=5), st.integers(0, 2**20), st.integers(1, 400))
+def test_any_latents_come_back(shape, seed, largest):
+    rng = np.random.default_rng(seed)
+    shape = tuple(shape[: 5 if np.prod(shape) < 2000 else 3])
+    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    assert_come_back(latents(shape, kinds, rng, largest))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_fine_coefficient_alone_comes_back(kind):
+    """No coefficient stands on the first fronts."""
+    shape = (40, 20)
+    integers = np.zeros(shape, np.int32)
+    integers[-1, -1] = -3
+    assert_come_back(Latents(shape, (kind, kind), 0.5, context(2, np.random.default_rng(0)), integers))
+
+
+def test_latents_too_large_are_not_coded():
+    integers = np.array([2**15], np.int32)
+    with pytest.raises(OverflowError, match="32768"):
+        write_latents(Latents((9,), (Kind.COSINES,), 1.0, Context((1, 1, 1), 0, 0, 9, 0, 0), integers))
+
+
+@SMALL
+@given(st.binary(max_size=50), st.sampled_from([(3,), (2, 12), (4, 3, 2)]))
+def test_any_bytes_are_latents_or_corrupt(tail, shape):
+    """Random bytes behind a step and weights that are sound: for both decoders the same."""
+    data = b"\0" + np.float32(0.5).tobytes() + bytes(range(3 * len(shape))) + tail
+    try:
+        found = read_latents(data, shape)
+    except CorruptStreamError:
+        with pytest.raises(stranger.CorruptError):
+            stranger.read_latents(data, shape)
+    else:
+        other = stranger.read_latents(data, shape).integers
+        np.testing.assert_array_equal(found.integers, other[tuple(slice(n) for n in found.integers.shape)])
+
+
+@SMALL
+@given(st.data(), st.sampled_from([(30,), (9, 12), (4, 3, 10)]))
+def test_damaged_latents_are_latents_or_corrupt(data, shape):
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    coded = bytearray(write_latents(latents(shape, kinds, rng, data.draw(st.sampled_from([3, 700])))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(coded) - 1))
+        coded[at] = data.draw(st.integers(0, 255))
+    damaged = bytes(coded[: data.draw(st.integers(0, len(coded)))])
+    try:
+        found = read_latents(damaged, shape)
+    except CorruptStreamError:
+        with pytest.raises(stranger.CorruptError):
+            stranger.read_latents(damaged, shape)
+    else:
+        other = stranger.read_latents(damaged, shape).integers
+        np.testing.assert_array_equal(found.integers, other[tuple(slice(n) for n in found.integers.shape)])
+
+
+# --------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cosines_add_up_to_what_the_inverse_dct_does(shape):
+    given_latents = latents(shape, (Kind.COSINES,) * len(shape), np.random.default_rng(1))
+    whole = np.zeros(shape)
+    whole[tuple(slice(n) for n in given_latents.integers.shape)] = given_latents.integers * given_latents.step
+    found = Synthesis(given_latents).values([np.arange(n) for n in shape], False)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, idctn(whole, norm="ortho"), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_channels_are_those_of_the_page(shape):
+    rng = np.random.default_rng(2)
+    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    given_latents = latents(shape, kinds, rng)
+    synthesis = Synthesis(given_latents)
+    indices = [np.arange(n) for n in shape]
+    values, channels = synthesis.at(indices, False)
+    assert channels.shape == (values.size, CHANNELS)
+    np.testing.assert_array_equal(values, synthesis.values(indices, False))
+    expected, read = stranger.read_latents(write_latents(given_latents), shape).values()
+    np.testing.assert_allclose(values.ravel(), expected, atol=1e-5)
+    np.testing.assert_allclose(channels, read, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_points_are_those_of_the_grid(shape):
+    rng = np.random.default_rng(3)
+    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    synthesis = Synthesis(latents(shape, kinds, rng))
+    points = [rng.integers(0, n, 50) for n in shape]
+    values, channels = synthesis.at([np.arange(n) for n in shape], False)
+    some, read = synthesis.at(points, True)
+    np.testing.assert_allclose(some, values[tuple(points)], atol=1e-5)
+    np.testing.assert_allclose(read, channels.reshape(*shape, CHANNELS)[tuple(points)], atol=1e-4)
+    np.testing.assert_allclose(synthesis.values(points, True), some, atol=1e-6)
+    part = [np.arange(n)[:: -2 if n > 2 else 1] for n in shape]
+    np.testing.assert_allclose(synthesis.values(part, False), values[np.ix_(*part)], atol=1e-5)
+
+
+def test_a_mean_alone_makes_channels_that_are_finite():
+    integers = np.ones((1, 1), np.int32)
+    alone = Latents((5, 9), (Kind.COSINES,) * 2, 2.0, Context((1,) * 6, 0, 0, 9, 0, 0), integers)
+    values, channels = Synthesis(alone).at([np.arange(5), np.arange(9)], False)
+    np.testing.assert_allclose(values, 2 / np.sqrt(45), rtol=1e-5)
+    np.testing.assert_allclose(channels[:, 0], 2 / np.sqrt(45), rtol=1e-5)
+    assert (channels[:, 1:] == 0).all()
+
+
+# ------------------------------------------------------------------------------------ fit
+
+
+@pytest.fixture(scope="module")
+def field():
+    """Simulated temperature, mapped to -1..1."""
+    return mapped(simulate((3, 1, 32, 40), seed=2)["temperature"].values[:, 0])
+
+
+def mapped(array):
+    return ((array - array.min()) / np.ptp(array) * 2 - 1).astype(np.float32)
+
+
+def size(found):
+    return len(write_latents(found))
+
+
+def decoded(found):
+    return Synthesis(found).values([np.arange(n) for n in found.shape], False)
+
+
+def mean_square(rest):
+    return float(np.square(rest, dtype=np.float64).mean())
+
+
+def uniform(array, budget):
+    """Mean square error of an inverse DCT's coefficients in steps, deflated to so many bytes."""
+    coefficients = dctn(array, norm="ortho")
+    low, high = -16.0, 4.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        integers = np.rint(coefficients / 2**middle).astype("<i2")
+        planes = integers.view(np.uint8).reshape(-1, 2).T.tobytes()
+        low, high = (low, middle) if len(zlib.compress(planes, 9)) <= budget else (middle, high)
+    return mean_square(idctn(np.rint(coefficients / 2**high) * 2**high, norm="ortho") - array)
+
+
+@pytest.mark.parametrize("budget", [100, 200, 400, 800, 1600])
+def test_a_fit_keeps_its_budget_and_beats_uniform_steps(field, budget):
+    found = fit_latents(field.copy(), None, size, budget)
+    assert found is not None
+    assert 0.9 * budget - 10 < size(found) <= budget
+    assert mean_square(decoded(found) - field) < 0.7 * uniform(field, budget)
+    np.testing.assert_array_equal(read_latents(write_latents(found), found.shape).integers, found.integers)
+
+
+@pytest.mark.parametrize("shape", [(700,), (8, 9, 10), (48, 52, 44)])
+def test_a_field_far_smoother_than_its_budget_has_latents(shape):
+    target = mapped(smooth(shape))
+    found = fit_latents(target.copy(), None, size, 300)
+    assert found is not None
+    assert size(found) <= 300
+    assert mean_square(decoded(found) - target) < 1e-5
+
+
+def test_a_budget_that_pays_for_nothing_has_no_latents(field):
+    assert fit_latents(field.copy(), None, size, 12) is None
+    assert fit_latents(np.zeros((9, 12), np.float32), None, size, 300) is None
+
+
+def holes(shape, kind):
+    valid = np.ones(shape, bool)
+    if kind == "block":
+        valid[:, 8:20, 10:24] = False
+    elif kind == "edge":
+        valid[..., : shape[-1] // 3] = False
+    else:
+        valid[np.random.default_rng(0).random(shape) < 0.3] = False
+    return valid
+
+
+@pytest.mark.parametrize("kind", ["block", "edge", "scattered"])
+def test_voxels_that_do_not_count_cost_nothing(field, kind):
+    valid = holes(field.shape, kind)
+    whole = fit_latents(field.copy(), None, size, 500)
+    target = np.where(valid, field, np.float32(0))
+    found = fit_latents(target, valid, size, 500)
+    assert whole is not None
+    assert found is not None
+    assert size(found) <= 500
+    rest = mean_square((decoded(found) - field)[valid])
+    assert rest < 10**0.1 * mean_square((decoded(whole) - field)[valid])  # one decibel
+
+
+def test_an_axis_too_long_has_no_basis():
+    assert has_bases((3, LONGEST))
+    assert not has_bases((3, LONGEST + 1))
