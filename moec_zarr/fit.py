@@ -34,7 +34,9 @@ _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _FULL = 1 << 21  # voxels that a recipe's steps are meant for
 _PROBES = 16  # batches from which the sensitivity is estimated
-_PROMISE = 0.3  # of the trials' error is what a whole fit may hope to reach
+# After a share of the steps, the first after the trials: the part of its error that the rest of a
+# fit may hope to reach.
+_PROMISES = ((0.0, 0.15), (0.25, 0.4))
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
@@ -329,12 +331,17 @@ def fit_field(
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
     weights, loss = _best_start(training, fresh)
-    if loss * _PROMISE > least:
-        _log.info("mean square error %.4g after the trials, %.4g is to be had: given up", loss, least)
-        return None
     turn = recipe.steps - round(recipe.steps * recipe.quantised)
     optimiser = training.optimiser(weights)
-    training.run(weights, optimiser, range(turn), recipe.steps)
+    done = 0
+    for share, promise in _PROMISES:
+        soon = round(recipe.steps * share)
+        training.run(weights, optimiser, range(done, soon), recipe.steps)
+        done, loss = soon, training.loss(weights) if done < soon else loss
+        if loss * promise > least:
+            _log.info("mean square error %.4g after %d steps, %.4g is to be had", loss, soon, least)
+            return None
+    training.run(weights, optimiser, range(done, turn), recipe.steps)
     model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
     trained = {name: torch.from_numpy(weight).to(device) for name, weight in model.weights().items()}
     for name in ("decoder.weight", "decoder.bias"):
