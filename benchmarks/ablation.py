@@ -37,6 +37,7 @@ from benchmarks.records import (
 from benchmarks.variants import VARIANTS, Network, Variant, Weights, features, forward, sized
 from moec_zarr import init, network
 from moec_zarr.entropy import encode_groups
+from moec_zarr.fit import RECIPES
 from moec_zarr.init import Field
 from moec_zarr.network import Model
 from moec_zarr.optim import Optimiser
@@ -44,6 +45,7 @@ from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_throu
 from moec_zarr.sections import find_special, write_special
 
 RATIOS = (100.0, 300.0, 1000.0)
+RECIPE = RECIPES["balanced"]
 HEADER = 40  # bytes, of a stream around its model
 MARGIN = 0.997  # of the budget while training goes on
 STARTS = 4
@@ -58,16 +60,16 @@ class Plan:
     The rate is Muon's; Adam alone does better with half of it, and gets that.
     """
 
-    steps: int = 12_000
-    batch: int = 2048
+    steps: int = RECIPE.steps
+    batch: int = RECIPE.batch
     seed: int = 0
-    trial: float = 0.05
-    rate: float = 2e-2
-    warm_up: int = 50
-    gate_rate: float = 0.05
-    balance: float = 0.01
-    quantised: float = 0.3
-    allocations: int = 8
+    trial: float = RECIPE.trial
+    rate: float = RECIPE.rate
+    warm_up: int = RECIPE.warm_up
+    gate_rate: float = RECIPE.gate_rate
+    balance: float = RECIPE.balance
+    quantised: float = RECIPE.quantised
+    allocations: int = RECIPE.allocations
 
 
 # ------------------------------------------------------------------------------------ start
