@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST", "TAPS", "Basis", "Kind", "basis"]
+__all__ = ["LONGEST", "TAPS", "Basis", "Kind", "analysis", "basis"]
 
 LONGEST = 2048  # axis that has a basis: its matrix has the square of its length
 TAPS = 3  # earlier functions on the axis that tell how large a coefficient is
@@ -41,8 +41,6 @@ class Basis:
     ----------
     synthesis : float32 array, shape (length, length)
         Function ``i`` at voxel ``x`` in ``[x, i]``; of unit norm.
-    analysis : float32 array, shape (length, length)
-        Its inverse: coefficients from voxels.
     bands : int64 array, shape (length,)
         Octave of each function, without gaps, rising.
     taps : int64 array, shape (TAPS, length)
@@ -51,7 +49,6 @@ class Basis:
     """
 
     synthesis: NDArray[np.float32]
-    analysis: NDArray[np.float32]
     bands: _Ints
     taps: _Ints
 
@@ -73,45 +70,73 @@ def _cosines(length: int) -> Basis:
     waves[:, 0] /= np.sqrt(2)
     bands = np.frexp((k + 1).astype(np.float64))[1].astype(np.int64) - 1
     taps = np.stack([np.maximum(k - back, -1) for back in range(1, TAPS + 1)])
-    return Basis(waves.astype(np.float32), waves.T.astype(np.float32), bands, taps)
+    return Basis(waves.astype(np.float32), bands, taps)
 
 
 def _wavelets(length: int) -> Basis:
-    rows, details = np.eye(length), []
-    while len(rows) > _COARSEST:
-        rows, detail = _split(rows)
-        details.append(detail)
-    parts = [rows, *reversed(details)]
-    analysis: _Doubles = np.concatenate(parts)
-    synthesis = np.linalg.inv(analysis)
-    norm = np.linalg.norm(synthesis, axis=0)
-    start = np.cumsum([0, *map(len, parts)])
-    bands = np.repeat(np.arange(len(parts)), np.diff(start))
+    synthesis, parts = _wavelet_functions(length)
+    start = np.cumsum([0, *parts])
+    bands = np.repeat(np.arange(len(parts)), parts)
     place = np.arange(length) - start[bands]
     above = np.full(length, -1)
     for band in range(1, len(parts)):
         own = bands == band
         # The first details are as many as the coarsest averages, all others have half their places.
         parent = place[own] if band == 1 else place[own] // 2
-        above[own] = start[band - 1] + np.minimum(parent, len(parts[band - 1]) - 1)
+        above[own] = start[band - 1] + np.minimum(parent, parts[band - 1] - 1)
     before = [np.where(place >= back, np.arange(length) - back, -1) for back in (1, 2)]
-    return Basis(
-        (synthesis / norm).astype(np.float32),
-        (analysis * norm[:, None]).astype(np.float32),
-        bands,
-        np.stack([*before, above]),
-    )
+    synthesis /= np.linalg.norm(synthesis, axis=0)
+    return Basis(synthesis.astype(np.float32), bands, np.stack([*before, above]))
+
+
+def _wavelet_functions(length: int) -> tuple[_Doubles, list[int]]:
+    """The wavelets at the voxels, shape (voxels, functions), of any norm; and how many each band has."""
+    parts = [length]
+    while parts[0] > _COARSEST:
+        parts[:1] = [-(-parts[0] // 2), parts[0] // 2]
+    rows: _Doubles = np.eye(parts[0], length)
+    for band in range(1, len(parts)):
+        rows = _merge(rows, np.eye(parts[band], length, k=sum(parts[:band])))
+    return rows, parts
 
 
 def _split(x: _Doubles) -> tuple[_Doubles, _Doubles]:
     """Averages and details along the first axis: four lifting steps, mirrored at the ends."""
     even, odd = x[0::2].copy(), x[1::2].copy()
     for step, factor in enumerate(_LIFTING):
-        if step % 2 == 0:
-            after = np.concatenate([even[1:], even[-1:]])[: len(odd)]
-            odd += factor * (even[: len(odd)] + after)
-        else:
-            before = np.concatenate([odd[:1], odd])[: len(even)]
-            behind = odd if len(odd) == len(even) else np.concatenate([odd, odd[-1:]])
-            even += factor * (before + behind)
+        _lift(even, odd, step, factor)
     return even, odd
+
+
+def _merge(even: _Doubles, odd: _Doubles) -> _Doubles:
+    """The inverse of :func:`_split`."""
+    even, odd = even.copy(), odd.copy()
+    for step, factor in reversed(list(enumerate(_LIFTING))):
+        _lift(even, odd, step, -factor)
+    x = np.empty((len(even) + len(odd), *even.shape[1:]))
+    x[0::2], x[1::2] = even, odd
+    return x
+
+
+def _lift(even: _Doubles, odd: _Doubles, step: int, factor: float) -> None:
+    if step % 2 == 0:
+        after = np.concatenate([even[1:], even[-1:]])[: len(odd)]
+        odd += factor * (even[: len(odd)] + after)
+    else:
+        before = np.concatenate([odd[:1], odd])[: len(even)]
+        behind = odd if len(odd) == len(even) else np.concatenate([odd, odd[-1:]])
+        even += factor * (before + behind)
+
+
+@lru_cache(maxsize=32)
+def analysis(kind: Kind, length: int) -> NDArray[np.float32]:
+    """The inverse of a basis' synthesis, shape (functions, voxels): coefficients from voxels."""
+    if kind == Kind.COSINES:
+        return basis(kind, length).synthesis.T
+    rows, details = np.eye(length), []
+    while len(rows) > _COARSEST:
+        rows, detail = _split(rows)
+        details.append(detail)
+    norm = np.linalg.norm(_wavelet_functions(length)[0], axis=0)
+    inverse = np.concatenate([rows, *reversed(details)]) * norm[:, None]
+    return np.asarray(inverse, np.float32)

@@ -20,6 +20,7 @@ from moec_zarr.entropy import CLASSES
 
 __all__ = [
     "CHANNELS",
+    "STEPS",
     "Context",
     "Fronts",
     "Latents",
@@ -32,6 +33,7 @@ __all__ = [
 
 CHANNELS = 5  # what a network reads: the whole, and what one to four bands less would lack
 
+STEPS = 2.0**-64, 2.0**64  # between which a step lies
 _POINTS = 1 << 22  # numbers held at a time for single points
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, basis
+from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, analysis, basis
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
-from moec_zarr.latents import Context, Fronts, Latents, band_counts, fronts
+from moec_zarr.latents import STEPS, Context, Fronts, Latents, band_counts, fronts
 
 __all__ = ["fit_latents", "has_bases"]
 
@@ -66,15 +66,16 @@ def fit_latents(
         target = target[tuple(nearest)]
     kinds = _kinds(target, count)
     bases = [basis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
-    coefficients = _transformed(target, [each.analysis for each in bases])
+    inverses = [analysis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
+    coefficients = _transformed(target, inverses)
     if valid is not None:
-        coefficients = _extended(coefficients, target, valid, bases, count)
+        coefficients = _extended(coefficients, target, valid, bases, inverses, count)
     search = _Search(target.shape, kinds, bases, coefficients)
     magnitudes = np.abs(coefficients)
     # No finer than the largest coefficient can be coded, with room for a few finer steps.
     step = max(1.3 * _largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
     best, most = None, 0.0
-    for turn in range(2 * _ROUNDS if step else 0):
+    for turn in range(2 * _ROUNDS if step >= STEPS[0] else 0):
         found, taken = search(step)
         if found is not None and (taken < _NEAR * budget or budget < _SMALL):
             try:
@@ -97,7 +98,7 @@ def _kinds(target: _Floats, count: int) -> tuple[Kind, ...]:
 
     def left(kinds: list[Kind]) -> float:
         squares = np.square(
-            _transformed(target, [basis(k, n).analysis for k, n in zip(kinds, target.shape, strict=True)])
+            _transformed(target, [analysis(k, n) for k, n in zip(kinds, target.shape, strict=True)])
         ).ravel()
         return float(
             np.partition(squares, squares.size - count)[: squares.size - count].sum(dtype=np.float64)
@@ -126,7 +127,12 @@ def _largest(magnitudes: _Floats, count: int) -> float:
 
 
 def _extended(
-    coefficients: _Floats, target: _Floats, valid: NDArray[np.bool_], bases: list[Basis], count: int
+    coefficients: _Floats,
+    target: _Floats,
+    valid: NDArray[np.bool_],
+    bases: list[Basis],
+    inverses: list[_Floats],
+    count: int,
 ) -> _Floats:
     """Coefficients of the field that is sparsest where its voxels do not count.
 
@@ -138,7 +144,7 @@ def _extended(
         threshold = _largest(np.abs(coefficients), max(1, int(count * share)))
         sparse = np.where(np.abs(coefficients) > threshold, coefficients, np.float32(0))
         filled = np.where(valid, target, _transformed(sparse, [each.synthesis for each in bases]))
-        coefficients = _transformed(filled, [each.analysis for each in bases])
+        coefficients = _transformed(filled, inverses)
     return coefficients
 
 

@@ -26,7 +26,7 @@ from moec_zarr.entropy import (
     write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.latents import Context, Latents, band_counts, fronts, present_bands, reach
+from moec_zarr.latents import STEPS, Context, Latents, band_counts, fronts, present_bands, reach
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
 
 __all__ = [
@@ -51,7 +51,6 @@ _LARGEST_SIZE = 4096  # of a layer, and of the number of experts
 _LARGEST_DEPTH = 16
 _LARGEST_SYMBOL = 63  # magnitude of a coefficient that the range coder tells apart
 _SPARSEST = 1 << 14  # coefficients at most to a byte of latents
-_STEPS = 2.0**-64, 2.0**64  # between which a step lies
 
 
 def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -264,7 +263,7 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
         raise CorruptStreamError(f"latents that do not fit a grid of {shape}; the stream is damaged")
     kinds = tuple(Kind(data[0] >> axis & 1) for axis in range(axes))
     (step,) = struct.unpack_from("<f", data, 1)
-    if not _STEPS[0] <= step <= _STEPS[1]:
+    if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
     context = Context(tuple(data[5:fixed]), *struct.unpack_from("<bbBhh", data, fixed))
     length, offset = read_varint(data, fixed + 7)
