@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from scipy.ndimage import distance_transform_edt
 
 from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, analysis, basis
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
-from moec_zarr.latents import STEPS, Context, Fronts, Latents, band_counts, fronts
+from moec_zarr.latents import STEPS, Context, Fronts, Latents, Synthesis, band_counts, fronts
 
 __all__ = ["fit_latents", "has_bases"]
 
@@ -30,6 +30,7 @@ _DENSITY = 1.5  # coefficients that a byte pays for, about
 _NEAR = 1.05  # of the budget: what is estimated above it is not coded to be measured
 _SMALL = 2000  # bytes of a budget in which what stands before the coefficients counts
 _FULL = 0.993  # of the budget: near enough
+_LOOKS = 2  # at a step, before bases are compared
 _ROUNDS = 10  # in which the step nears the budget
 _PASSES = 3  # over the integers in a round
 _FITTED = 1 << 17  # coefficients at most that the context is fitted to
@@ -64,16 +65,7 @@ def fit_latents(
     if valid is not None:
         nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
         target = target[tuple(nearest)]
-    kinds = _kinds(target, count)
-    bases = [basis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
-    inverses = [analysis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
-    coefficients = _transformed(target, inverses)
-    if valid is not None:
-        coefficients = _extended(coefficients, target, valid, bases, inverses, count)
-    search = _Search(target.shape, kinds, bases, coefficients)
-    magnitudes = np.abs(coefficients)
-    # No finer than the largest coefficient can be coded, with room for a few finer steps.
-    step = max(1.3 * _largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
+    search, step = _best_search(target, valid, count)
     best, most = None, 0.0
     for turn in range(2 * _ROUNDS if step >= STEPS[0] else 0):
         found, taken = search(step)
@@ -91,6 +83,56 @@ def fit_latents(
         if best is None and turn + 1 >= _ROUNDS:
             step *= 1.2
     return best
+
+
+def _best_search(target: _Floats, valid: NDArray[np.bool_] | None, count: int) -> tuple[_Search, float]:
+    """The search in the bases that do best, all at the same step; and that step.
+
+    Error and bytes count as they do for one coefficient.
+    """
+    best = _tried(target, valid, count, _kinds(target, count), 0.0)
+    for kind in Kind:
+        alike = (kind,) * target.ndim
+        if alike != best.search.kinds:
+            found = _tried(target, valid, count, alike, best.step)
+            best = found if found.cost < best.cost else best
+    return best.search, best.step
+
+
+class _Tried(NamedTuple):
+    search: _Search
+    step: float
+    cost: float  # squared error and weighted bits at this step
+
+
+def _tried(
+    target: _Floats, valid: NDArray[np.bool_] | None, count: int, kinds: tuple[Kind, ...], step: float
+) -> _Tried:
+    """A search in bases of these kinds, at a step; at one that suits the count where it is zero."""
+    bases = [basis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
+    inverses = [analysis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
+    coefficients = _transformed(target, inverses)
+    if valid is not None:
+        coefficients = _extended(coefficients, target, valid, bases, inverses, count)
+    if not step:
+        magnitudes = np.abs(coefficients)
+        # No finer than the largest coefficient can be coded, with room for a few finer steps.
+        step = max(1.3 * _largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
+    search = _Search(target.shape, kinds, bases, coefficients)
+    return _Tried(search, step, _cost(search, step, target, valid) if step >= STEPS[0] else 0.0)
+
+
+def _cost(search: _Search, step: float, target: _Floats, valid: NDArray[np.bool_] | None) -> float:
+    """Squared error and weighted bits of a search at a step."""
+    for _ in range(_LOOKS):
+        found, taken = search(step)
+    if found is None:
+        values = np.zeros_like(target)
+    else:
+        values = Synthesis(found).values([np.arange(n) for n in target.shape], False)
+    where: Any = True if valid is None else valid
+    error = np.square(values - target).sum(dtype=np.float64, where=where)
+    return float(error + RATE * step**2 * 8 * taken)
 
 
 def _kinds(target: _Floats, count: int) -> tuple[Kind, ...]:
