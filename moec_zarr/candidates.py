@@ -23,10 +23,11 @@ from moec_zarr import network
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 from moec_zarr.fit import RECIPES, Recipe, fit_field, scaled
+from moec_zarr.format import FRAME
 from moec_zarr.init import Field, architecture_for
 from moec_zarr.latents import CHANNELS, Latents, Synthesis
 from moec_zarr.network import Model
-from moec_zarr.rdo import fit_latents, has_bases
+from moec_zarr.rdo import fit_latents, has_bases, squared_error
 from moec_zarr.settings import Settings
 
 __all__ = ["Fitted", "Sizes", "fit"]
@@ -34,7 +35,6 @@ __all__ = ["Fitted", "Sizes", "fit"]
 _log = logging.getLogger(__name__)
 _MOST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
 _SAMPLE = 1 << 16  # voxels that the deviation is measured on
-_FRAME = 8  # bytes at most of a section's number and length
 _LEAST_CORRECTION = 120  # bytes of a network that corrects anything
 _TILE = 1 << 20  # voxels that latents are evaluated at together
 
@@ -138,19 +138,20 @@ def _with_latents(
         return None  # experts were asked for
     target = np.empty(field.array.shape, np.float32)
     for row in range(len(target)):  # at most a row in double precision
-        target[row] = field.part(row)
+        target[row] = field.targets(row)
     if field.valid is not None:
         target[~field.valid] = 0
     latents = fit_latents(target, field.valid, sizes.latents, budget - correcting)
     if latents is None:
         return None
-    base, channels = _evaluated(latents, with_channels=part > 0)
     if not part:
-        rest = target - base
-        return Fitted(None, latents, float(np.square(rest, dtype=np.float64).mean(where=_where(field))))
+        voxels = target.size if field.valid is None else int(field.valid.sum())
+        error = squared_error(Synthesis(latents).whole(), target, field.valid)
+        return Fitted(None, latents, error / voxels)
     del target
+    base, channels = _evaluated(latents)
     field = replace(field, base=base, channels=channels)
-    room = budget - sizes.latents(latents) - _FRAME
+    room = budget - sizes.latents(latents) - FRAME
     recipe = replace(
         recipe,
         steps=max(
@@ -160,10 +161,6 @@ def _with_latents(
     )
     found = _fitted(field, recipe, settings, sizes, room, math.inf, device, CHANNELS)
     return None if found is None else replace(found, latents=latents)
-
-
-def _where(field: Field) -> Any:
-    return True if field.valid is None else field.valid
 
 
 def _fitted(
@@ -197,21 +194,16 @@ def _fitted(
     return None if found is None else Fitted(found[0], None, found[1] / unit**2)
 
 
-def _evaluated(
-    latents: Latents, with_channels: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+def _evaluated(latents: Latents) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What latents add up to on the whole grid, and what a network reads of them."""
     synthesis = Synthesis(latents)
     indices = [np.arange(n) for n in latents.shape]
     base = np.empty(latents.shape, np.float32)
-    channels = np.empty((*latents.shape, CHANNELS), np.float32) if with_channels else None
+    channels = np.empty((*latents.shape, CHANNELS), np.float32)
     for tile, rows in network.tiled(indices, pointwise=False, voxels=_TILE):
-        if channels is None:
-            base[tile] = synthesis.values(rows, False)
-        else:
-            base[tile], read = synthesis.at(rows, False)
-            channels[tile] = read.reshape(*base[tile].shape, CHANNELS)
-    return base, None if channels is None else channels.reshape(-1, CHANNELS)
+        base[tile], read = synthesis.at(rows, False)
+        channels[tile] = read.reshape(*base[tile].shape, CHANNELS)
+    return base, channels.reshape(-1, CHANNELS)
 
 
 def _device(name: object) -> str:

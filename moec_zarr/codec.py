@@ -17,6 +17,7 @@ from moec_zarr.entropy import write_varint
 from moec_zarr.errors import BudgetError, UnsupportedArrayError
 from moec_zarr.format import (
     DTYPES,
+    FRAME,
     MAX_RANK,
     MAX_SIZE,
     Header,
@@ -49,7 +50,6 @@ _log = logging.getLogger(__name__)
 # A fit is fastest on a core of its own, so that as many run at a time as there are cores.
 _fits = threading.BoundedSemaphore(os.cpu_count() or 1)
 _LEAST_MODEL = 110  # bytes of a model section that the smallest network fits into
-_FRAME = 8  # bytes at most of a section's number and length
 _SEARCH = 8  # fits at most on the way to a PSNR
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
 
@@ -135,7 +135,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     parts = _Parts(header, sections, inner, valid)
     if limit is None:
         return _encode_psnr(parts, settings, exact)
-    room = limit - len(write_stream(header, sections)) - _FRAME
+    room = limit - len(write_stream(header, sections)) - FRAME
     least = _least_model(inner, settings.experts)
     if room < least:
         raise _too_small(array, settings, limit - room + least)

@@ -119,19 +119,28 @@ def frequencies(largest: int, code: int | _Ints) -> _Ints:
     p = (a << 20) // (a + x * x)
     for step in range(_SHAPES - 1):
         p = np.where(step < doublings, (p * p) >> 20, p)
-    count = 2 * largest + 1
-    total = 2 * p.sum(axis=-1, keepdims=True) - p[..., :1]
+    return _normalised(p, 2 * p.sum(axis=-1, keepdims=True) - p[..., :1])
+
+
+def _normalised(p: _Ints, total: Any) -> _Ints:
+    """Magnitudes' shares of `total` as frequencies above zero that make 2**24 with both signs."""
+    count = 2 * p.shape[-1] - 1
     f = 1 + p * (2**PRECISION - count) // total
     f[..., 0] += 2**PRECISION - (2 * f.sum(axis=-1) - f[..., 0])
     return np.asarray(f, np.int64)
 
 
+def _weights(half: _Ints) -> NDArray[np.float64]:
+    """What constriction is given for frequencies of magnitudes: of both signs, from the least value on.
+
+    Its fast quantisation adds one to each probability; given frequencies less one, whose sum is
+    2**24 less their number, it keeps them as they are.
+    """
+    return np.concatenate([half[..., :0:-1], half], axis=-1).astype(np.float64) - 1
+
+
 def _model(largest: int, code: int) -> Any:
-    half = frequencies(largest, code)
-    # The fast quantisation adds one to each probability; given frequencies less one, whose sum is
-    # 2**24 less their number, it keeps them as they are.
-    weights = np.concatenate([half[:0:-1], half]) - 1
-    return constriction.stream.model.Categorical(weights.astype(np.float64), perfect=False)
+    return constriction.stream.model.Categorical(_weights(frequencies(largest, code)), perfect=False)
 
 
 def _best_code(values: _Ints, largest: int) -> int:
@@ -218,6 +227,7 @@ def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
 
 CLASSES = 64  # distributions that a symbol's neighbours choose among
 _LAPLACE_BITS = 30
+_AT_A_TIME = 4096  # symbols whose distributions are laid out together
 
 
 @lru_cache(maxsize=64)
@@ -245,17 +255,15 @@ def class_frequencies(largest: int) -> _Ints:
         rest = (above * ratio) >> _LAPLACE_BITS
         p[:, m] = above - rest if m < largest else above
         above = rest
-    count = 2 * largest + 1
-    f = 1 + p * (2**PRECISION - count) // unit
-    f[:, 0] += 2**PRECISION - (2 * f.sum(axis=1) - f[:, 0])
+    f = _normalised(p, unit)
     f.setflags(write=False)
-    return np.asarray(f, np.int64)
+    return f
 
 
 def encode_classes(values: _Ints, classes: _Ints, largest: int) -> bytes:
     """Integers of magnitude at most `largest` >= 1, each coded with the distribution of its class."""
     encoder = constriction.stream.queue.RangeEncoder()
-    table = _class_weights(largest)
+    table = _weights(class_frequencies(largest))
     family = constriction.stream.model.Categorical(perfect=False)
     for part in range(0, len(values), _AT_A_TIME):
         chosen = slice(part, part + _AT_A_TIME)
@@ -268,7 +276,7 @@ class ClassDecoder:
 
     def __init__(self, data: bytes, largest: int) -> None:
         self._decoder, self._largest = _decoder(data), largest
-        self._table = _class_weights(largest)
+        self._table = _weights(class_frequencies(largest))
         self._family = constriction.stream.model.Categorical(perfect=False)
 
     def decode(self, classes: _Ints) -> NDArray[np.int32]:
@@ -278,14 +286,6 @@ class ClassDecoder:
             for part in range(0, len(classes), _AT_A_TIME)
         ]
         return np.concatenate(parts).astype(np.int32) - self._largest
-
-
-_AT_A_TIME = 4096  # symbols whose distributions are laid out together
-
-
-def _class_weights(largest: int) -> NDArray[np.float64]:
-    half = class_frequencies(largest)
-    return (np.concatenate([half[:, :0:-1], half], axis=1) - 1).astype(np.float64)
 
 
 def _payload(encoder: Any) -> bytes:

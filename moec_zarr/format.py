@@ -20,6 +20,7 @@ from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 
 __all__ = [
     "DTYPES",
+    "FRAME",
     "MAX_RANK",
     "MAX_SIZE",
     "VERSION",
@@ -32,6 +33,7 @@ __all__ = [
 
 MAGIC = b"MoE"
 VERSION = 0  # 0 until release 0.1: such streams are read by the very version that wrote them
+FRAME = 8  # bytes at most of a section's number and length
 MAX_RANK = 5
 MAX_SIZE = 2**32 - 1  # elements of one chunk; bounds the header too
 

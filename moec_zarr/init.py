@@ -78,11 +78,7 @@ class Field:
     def _draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], ...]:
         return tuple(torch.randint(n, (count,), generator=generator).numpy() for n in self.array.shape)
 
-    def targets(self, index: tuple[NDArray[np.int64], ...]) -> NDArray[np.float32]:
-        """The fit's targets at voxels `index`; shape of each of its arrays."""
-        return self.part(index)
-
-    def part(self, where: Any) -> NDArray[np.float32]:
+    def targets(self, where: Any) -> NDArray[np.float32]:
         """The fit's targets at an index as NumPy takes them."""
         values: NDArray[np.float64] = (self.array[where].astype(np.float64) - self.middle) / self.scale
         if self.base is not None:
@@ -215,7 +211,7 @@ def _coarse(field: Field, frequencies: NDArray[np.float64]) -> NDArray[np.float3
     total, count = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
     for offset in np.ndindex(*factors):
         part = tuple(slice(o, o + n * f, f) for o, n, f in zip(offset, kept, map(int, factors), strict=True))
-        values = field.part(part)
+        values = field.targets(part)
         good = np.ones((), bool) if field.valid is None else field.valid[part]
         total += np.where(good, values, 0)
         count += good

@@ -26,6 +26,8 @@ __all__ = [
     "Latents",
     "Synthesis",
     "band_counts",
+    "bands_at",
+    "corner",
     "fronts",
     "present_bands",
     "reach",
@@ -120,11 +122,15 @@ def band_counts(bases: Sequence[Basis]) -> tuple[int, ...]:
     return tuple(int(each.bands[-1]) + 1 for each in bases)
 
 
+def bands_at(bases: Sequence[Basis], index: Sequence[_Ints]) -> tuple[_Ints, ...]:
+    """The band on each axis of coefficients with these indices."""
+    return tuple(each.bands[i] for each, i in zip(bases, index, strict=True))
+
+
 def present_bands(bases: Sequence[Basis], integers: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which tensor products of bands hold a coefficient that is not zero."""
     present = np.zeros(band_counts(bases), bool)
-    nonzero = np.nonzero(integers)
-    present[tuple(each.bands[i] for each, i in zip(bases, nonzero, strict=True))] = True
+    present[bands_at(bases, np.nonzero(integers))] = True
     return present
 
 
@@ -176,7 +182,7 @@ def fronts(bases: Sequence[Basis], present: NDArray[np.bool_]) -> Fronts:
             taps[:, axis * TAPS + tap] = np.where(
                 before < 0, math.prod(extent), where + (before - i) * stride
             )
-    levels = np.sum([each.bands[i] for each, i in zip(bases, index, strict=True)], axis=0)
+    levels = np.sum(bands_at(bases, index), axis=0)
     starts = np.concatenate([[0], np.cumsum(np.bincount(sum(index)))])
     return Fronts(extent, where, taps, levels, starts)
 
@@ -195,7 +201,7 @@ class Synthesis:
         ]
         squares = np.square(self._core, dtype=np.float64)
         total = float(squares.sum())
-        kept = [float(squares.flat[0]), *(float(squares[_corner(box)].sum()) for box in self._boxes[1:])]
+        kept = [float(squares.flat[0]), *(float(squares[corner(box)].sum()) for box in self._boxes[1:])]
         voxels = math.prod(latents.shape)
         # The root mean square of each channel, by Parseval, no less than a tenth of the first's: a
         # few coefficients alone on a fine scale would be spikes.
@@ -223,13 +229,17 @@ class Synthesis:
         scaled = [part.ravel() / np.float32(norm) for part, norm in zip(channels, self._norms, strict=True)]
         return parts[0], np.stack(scaled, axis=1)
 
+    def whole(self) -> _Floats:
+        """The values on the whole grid."""
+        return self._sum(self._matrices, self._boxes[0], False)
+
     def values(self, indices: Sequence[_Ints], pointwise: bool) -> _Floats:
         """The values alone."""
         rows = [matrix[index] for matrix, index in zip(self._matrices, indices, strict=True)]
         return self._sum(rows, self._boxes[0], pointwise)
 
     def _sum(self, rows: list[_Floats], box: tuple[int, ...], pointwise: bool) -> _Floats:
-        part = self._core[_corner(box)]
+        part = self._core[corner(box)]
         if pointwise:
             total = np.empty(len(rows[0]), np.float32)
             room = max(1, _POINTS // math.prod(box[1:]))  # each point first needs the other axes whole
@@ -245,5 +255,6 @@ class Synthesis:
         return part
 
 
-def _corner(box: tuple[int, ...]) -> tuple[slice, ...]:
+def corner(box: tuple[int, ...]) -> tuple[slice, ...]:
+    """The index of the first `box` elements on each axis."""
     return tuple(slice(n) for n in box)

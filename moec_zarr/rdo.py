@@ -3,7 +3,7 @@
 A coefficient c in steps is coded as the integer q that minimises ``(c - q)^2 + RATE * bits(q)``
 (rate-distortion optimised quantisation; Sullivan and Wiegand, IEEE Signal Process. Mag. 15(6),
 1998). With ``RATE = ln 2 / 6`` both terms fall alike when a step of a fine quantiser is made finer,
-so that the step, which is bisected to the byte budget, steers both.
+so that the step, which is brought to the byte budget, steers both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,21 @@ from scipy.ndimage import distance_transform_edt
 
 from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, analysis, basis
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
-from moec_zarr.latents import STEPS, Context, Fronts, Latents, Synthesis, band_counts, fronts
+from moec_zarr.latents import (
+    STEPS,
+    Context,
+    Fronts,
+    Latents,
+    Synthesis,
+    band_counts,
+    bands_at,
+    corner,
+    fronts,
+    present_bands,
+    reach,
+)
 
-__all__ = ["fit_latents", "has_bases"]
+__all__ = ["fit_latents", "has_bases", "squared_error"]
 
 RATE = math.log(2) / 6
 _LARGEST = 255  # magnitude beyond which a table of bits is continued by its last entry
@@ -53,7 +66,7 @@ def fit_latents(
     Parameters
     ----------
     target : float32 array
-        What they shall add up to; no axis of one voxel. Invalid voxels are overwritten.
+        What they shall add up to; no axis of one voxel. What stands at invalid voxels does not matter.
     valid : bool array of the same shape, or None
         Which voxels count; all where None.
     size : callable
@@ -126,13 +139,14 @@ def _cost(search: _Search, step: float, target: _Floats, valid: NDArray[np.bool_
     """Squared error and weighted bits of a search at a step."""
     for _ in range(_LOOKS):
         found, taken = search(step)
-    if found is None:
-        values = np.zeros_like(target)
-    else:
-        values = Synthesis(found).values([np.arange(n) for n in target.shape], False)
+    values = np.zeros_like(target) if found is None else Synthesis(found).whole()
+    return squared_error(values, target, valid) + RATE * step**2 * 8 * taken
+
+
+def squared_error(values: _Floats, target: _Floats, valid: NDArray[np.bool_] | None) -> float:
+    """Sum over the valid voxels."""
     where: Any = True if valid is None else valid
-    error = np.square(values - target).sum(dtype=np.float64, where=where)
-    return float(error + RATE * step**2 * 8 * taken)
+    return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
 
 def _kinds(target: _Floats, count: int) -> tuple[Kind, ...]:
@@ -212,9 +226,9 @@ class _Search:
         if not present.any():
             return None, 0.0
         order = fronts(self.bases, present)
-        inner = self.coefficients[tuple(slice(n) for n in order.extent)].ravel()[order.where]
+        inner = self.coefficients[corner(order.extent)].ravel()[order.where]
         scaled = (np.abs(inner) / np.float32(step)).astype(np.float32)
-        before = self._before[tuple(slice(n) for n in order.extent)].ravel()[order.where]
+        before = self._before[corner(order.extent)].ravel()[order.where]
         magnitudes = before.astype(np.int64) if before.any() else np.floor(scaled + 0.35).astype(np.int64)
         for _ in range(_PASSES):
             taps = _at_taps(magnitudes, order)
@@ -225,20 +239,13 @@ class _Search:
         self._worth = present & ~self._wasteful(scaled, magnitudes, bits, order, present)
         if not magnitudes.any():
             return None, 0.0
-        # The bands that are coded are those that hold something: the context is fitted to them.
         integers = np.zeros(math.prod(order.extent), np.int32)
         integers[order.where] = magnitudes * np.sign(inner).astype(np.int64)
         context = _fitted(self._parameters, magnitudes, _at_taps(magnitudes, order), order.levels)
         whole = integers.reshape(order.extent)
         self._before[...] = 0
-        self._before[tuple(slice(n) for n in order.extent)] = np.abs(whole)
-        used = np.nonzero(whole)
-        whole = whole[
-            tuple(
-                slice(int(each.prefix(int(each.bands[i.max()]))))
-                for each, i in zip(self.bases, used, strict=True)
-            )
-        ]
+        self._before[corner(order.extent)] = np.abs(whole)
+        whole = whole[corner(reach(self.bases, present_bands(self.bases, whole)))]
         latents = Latents(self.shape, self.kinds, float(np.float32(step)), context, whole)
         return latents, float(bits.sum(dtype=np.float64)) / 8
 
@@ -248,9 +255,7 @@ class _Search:
         """Bands that cost more than they save."""
         saved = np.square(scaled) - np.square(scaled - magnitudes)
         index = np.unravel_index(order.where, order.extent)
-        bands = np.ravel_multi_index(
-            tuple(each.bands[i] for each, i in zip(self.bases, index, strict=True)), present.shape
-        )
+        bands = np.ravel_multi_index(bands_at(self.bases, index), present.shape)
         balance = np.bincount(bands, saved - RATE * bits, present.size).reshape(present.shape)
         return np.asarray(present & (balance <= 0))
 
@@ -259,20 +264,13 @@ def _promising(bases: list[Basis], coefficients: _Floats, step: float) -> NDArra
     """Bands whose large coefficients are worth more than it costs to say where they stand."""
     shape = band_counts(bases)
     large = np.nonzero(np.abs(coefficients) > 0.65 * step)
-    bands = np.ravel_multi_index(tuple(b.bands[i] for b, i in zip(bases, large, strict=True)), shape)
+    bands = np.ravel_multi_index(bands_at(bases, large), shape)
     size = math.prod(shape)
     count = np.bincount(bands, minlength=size)
     worth = np.bincount(bands, np.minimum(np.square(coefficients[large] / step), 1e6), size)
-    room = _outer([np.bincount(each.bands) for each in bases]).ravel()
+    room = reduce(np.multiply.outer, [np.bincount(each.bands) for each in bases]).ravel()
     cost = count * (0.5 * np.log2(room / np.maximum(count, 1)) + 2.0)
     return np.asarray((count > 0) & (worth > RATE * cost)).reshape(shape)
-
-
-def _outer(parts: list[_Ints]) -> NDArray[np.float64]:
-    product = np.ones((), np.float64)
-    for part in parts:
-        product = np.multiply.outer(product, part)
-    return product
 
 
 def _at_taps(magnitudes: _Ints, order: Fronts) -> _Ints:
@@ -293,18 +291,13 @@ def _cheapest(scaled: _Floats, classes: _Ints) -> _Ints:
     return best
 
 
-def _bits() -> _Floats:
-    """Bits of a magnitude, its sign included, shape (CLASSES, _LARGEST + 1)."""
-    bits = PRECISION - np.log2(class_frequencies(_LARGEST).astype(np.float64))
-    return bits.astype(np.float32)
-
-
-_BITS = _bits()
+# Bits of a magnitude, its sign included, shape (CLASSES, _LARGEST + 1).
+_BITS: _Floats = (PRECISION - np.log2(class_frequencies(_LARGEST).astype(np.float64))).astype(np.float32)
 
 
 # -------------------------------------------------------------------------------- context
 #
-# The context in real numbers, fitted by Adam, then rounded. Scale of the Laplace distribution:
+# The context in real numbers, fitted by L-BFGS, then rounded. Scale of the Laplace distribution:
 # exp(offset + slope g + power log(exp(floor + rise g) + sum of exp(weight) |q|)).
 
 _MOST_SCALE = 900.0

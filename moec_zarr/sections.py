@@ -26,7 +26,7 @@ from moec_zarr.entropy import (
     write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.latents import STEPS, Context, Latents, band_counts, fronts, present_bands, reach
+from moec_zarr.latents import STEPS, Context, Latents, band_counts, corner, fronts, present_bands, reach
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
 
 __all__ = [
@@ -144,9 +144,22 @@ def write_special(special: list[Special], dtype: np.dtype[Any]) -> bytes:
     """For each, the value, the length of its mask, the mask."""
     out = b""
     for each in special:
-        mask = encode_mask(each.mask)
-        out += np.array(each.value, _little(dtype)).tobytes() + write_varint(len(mask)) + mask
+        out += np.array(each.value, _little(dtype)).tobytes() + _write_mask(each.mask)
     return out
+
+
+def _write_mask(mask: NDArray[np.bool_]) -> bytes:
+    """The length of a coded mask, the mask."""
+    coded = encode_mask(mask)
+    return write_varint(len(coded)) + coded
+
+
+def _read_mask(data: bytes, offset: int, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], int]:
+    """The mask of `shape` at `offset`, and the offset behind it."""
+    length, offset = read_varint(data, offset)
+    if length > len(data) - offset:
+        raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
+    return decode_mask(data[offset : offset + length], shape), offset + length
 
 
 def read_special(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[Special]:
@@ -154,11 +167,8 @@ def read_special(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> l
     special, offset = [], 0
     while offset < len(data):
         value, offset = _read_value(data, offset, dtype)
-        length, offset = read_varint(data, offset)
-        if length > len(data) - offset:
-            raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
-        special.append(Special(value, decode_mask(data[offset : offset + length], shape)))
-        offset += length
+        mask, offset = _read_mask(data, offset, shape)
+        special.append(Special(value, mask))
     return special
 
 
@@ -232,11 +242,10 @@ def write_latents(latents: Latents) -> bytes:
     if magnitudes.max() > MAX_MAGNITUDE:
         raise OverflowError(f"coefficient of {magnitudes.max()} steps, at most {MAX_MAGNITUDE} can be coded")
     largest = min(int(magnitudes.max()), _LARGEST_SYMBOL)
-    mask = encode_mask(present)
     head = bytes([sum(kind << axis for axis, kind in enumerate(latents.kinds))])
     head += struct.pack("<f", latents.step) + bytes(context.weights)
     head += struct.pack("<bbBhh", context.floor, context.rise, context.power, context.offset, context.slope)
-    head += write_varint(len(mask)) + mask + write_varint(largest)
+    head += _write_mask(present) + write_varint(largest)
     if largest == _LARGEST_SYMBOL:
         beyond = np.abs(own[np.abs(own) >= largest]) - largest
         head += write_varint(len(beyond)) + b"".join(write_varint(int(excess)) for excess in beyond)
@@ -250,7 +259,7 @@ def write_latents(latents: Latents) -> bytes:
 def _extended(integers: NDArray[np.int32], extent: tuple[int, ...]) -> NDArray[np.int32]:
     """`integers` as an array of `extent`, which holds all that are not zero."""
     out = np.zeros(extent, np.int32)
-    common = tuple(slice(min(n, m)) for n, m in zip(integers.shape, extent, strict=True))
+    common = corner(tuple(map(min, integers.shape, extent)))
     out[common] = integers[common]
     return out
 
@@ -266,12 +275,9 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
     if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
     context = Context(tuple(data[5:fixed]), *struct.unpack_from("<bbBhh", data, fixed))
-    length, offset = read_varint(data, fixed + 7)
-    if length > len(data) - offset:
-        raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
     bases = [basis(kind, n) for kind, n in zip(kinds, shape, strict=True)]
-    present = decode_mask(data[offset : offset + length], band_counts(bases))
-    largest, offset = read_varint(data, offset + length)
+    present, offset = _read_mask(data, fixed + 7, band_counts(bases))
+    largest, offset = read_varint(data, offset)
     if not present.any() or not 1 <= largest <= _LARGEST_SYMBOL:
         raise CorruptStreamError("latents without a coefficient, or too large a one; the stream is damaged")
     spanned = reach(bases, present)

@@ -217,11 +217,8 @@ def test_latents_too_large_are_not_coded():
         write_latents(Latents((9,), (Kind.COSINES,), 1.0, Context((1, 1, 1), 0, 0, 9, 0, 0), integers))
 
 
-@SMALL
-@given(st.binary(max_size=50), st.sampled_from([(3,), (2, 12), (4, 3, 2)]))
-def test_any_bytes_are_latents_or_corrupt(tail, shape):
-    """Random bytes behind a step and weights that are sound: for both decoders the same."""
-    data = b"\0" + np.float32(0.5).tobytes() + bytes(range(3 * len(shape))) + tail
+def assert_read_alike(data, shape):
+    """Both decoders find the same latents, or both refuse."""
     try:
         found = read_latents(data, shape)
     except CorruptStreamError:
@@ -230,6 +227,14 @@ def test_any_bytes_are_latents_or_corrupt(tail, shape):
     else:
         other = stranger.read_latents(data, shape).integers
         np.testing.assert_array_equal(found.integers, other[tuple(slice(n) for n in found.integers.shape)])
+
+
+@SMALL
+@given(st.binary(max_size=50), st.sampled_from([(3,), (2, 12), (4, 3, 2)]))
+def test_any_bytes_are_latents_or_corrupt(tail, shape):
+    """Random bytes behind a step and weights that are sound: for both decoders the same."""
+    data = b"\0" + np.float32(0.5).tobytes() + bytes(range(3 * len(shape))) + tail
+    assert_read_alike(data, shape)
 
 
 @SMALL
@@ -242,14 +247,7 @@ def test_damaged_latents_are_latents_or_corrupt(data, shape):
         at = data.draw(st.integers(0, len(coded) - 1))
         coded[at] = data.draw(st.integers(0, 255))
     damaged = bytes(coded[: data.draw(st.integers(0, len(coded)))])
-    try:
-        found = read_latents(damaged, shape)
-    except CorruptStreamError:
-        with pytest.raises(stranger.CorruptError):
-            stranger.read_latents(damaged, shape)
-    else:
-        other = stranger.read_latents(damaged, shape).integers
-        np.testing.assert_array_equal(found.integers, other[tuple(slice(n) for n in found.integers.shape)])
+    assert_read_alike(damaged, shape)
 
 
 # --------------------------------------------------------------------------------- values
