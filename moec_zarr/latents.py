@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.basis import TAPS, Basis, Kind, basis
 from moec_zarr.entropy import CLASSES
+from moec_zarr.transform import corner, depths, layers, nested_axes, synthesis
 
 __all__ = [
     "CHANNELS",
@@ -27,7 +29,6 @@ __all__ = [
     "Synthesis",
     "band_counts",
     "bands_at",
-    "corner",
     "fronts",
     "present_bands",
     "reach",
@@ -36,7 +37,6 @@ __all__ = [
 CHANNELS = 5  # what a network reads: the whole, and what one to four bands less would lack
 
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
-_POINTS = 1 << 22  # numbers held at a time for single points
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 
@@ -166,25 +166,99 @@ def reach(bases: Sequence[Basis], present: NDArray[np.bool_]) -> tuple[int, ...]
     return tuple(each.prefix(int(band)) for each, band in zip(bases, highest, strict=True))
 
 
-def fronts(bases: Sequence[Basis], present: NDArray[np.bool_]) -> Fronts:
+def fronts(bases: Sequence[Basis], kinds: Sequence[Kind], present: NDArray[np.bool_]) -> Fronts:
     """The coefficients of the bands that are present, front by front, in C order on a front."""
-    axes, extent = range(present.ndim), reach(bases, present)
-    held = present[np.ix_(*[each.bands[:n] for each, n in zip(bases, extent, strict=True)])]
-    where = np.flatnonzero(held)
-    index = np.unravel_index(where, extent)
-    order = np.argsort(sum(index), kind="stable")
-    where, index = where[order], tuple(i[order] for i in index)
+    extent = reach(bases, present)
+    nowhere = math.prod(extent)
+    blocks = [_block(bases, kinds, bands.tolist(), extent) for bands in np.argwhere(present)]
+    where = np.concatenate([block.where for block in blocks])
+    taps = np.concatenate([block.taps for block in blocks])
+    front = np.concatenate([block.front for block in blocks])
+    in_place = np.zeros(nowhere, bool)
+    in_place[where] = True
+    # Both sorts are linear: by place through an array of all places, by front as a radix sort.
+    number = np.full(nowhere, -1, np.int32 if nowhere < 2**31 else np.int64)
+    number[where] = np.arange(len(where))
+    order = number[in_place]
+    order = order[np.argsort(front[order], kind="stable")]
+    levels = np.repeat([block.level for block in blocks], [len(block.where) for block in blocks])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(front))])
+    return Fronts(extent, where[order], taps[order], levels[order], starts)
+
+
+class _Block(NamedTuple):
+    """The coefficients of one band, in C order."""
+
+    where: NDArray[Any]
+    taps: NDArray[Any]
+    front: NDArray[np.uint16]
+    level: int
+
+
+def _block(
+    bases: Sequence[Basis], kinds: Sequence[Kind], bands: list[int], extent: tuple[int, ...]
+) -> _Block:
+    axes = range(len(extent))
+    nowhere = math.prod(extent)
+    whole = np.int32 if nowhere < 2**31 else np.int64
     strides = [math.prod(extent[axis + 1 :]) for axis in axes]
-    taps = np.empty((len(where), present.ndim * TAPS), np.int64)
-    for axis, (each, i, stride) in enumerate(zip(bases, index, strides, strict=True)):
-        for tap in range(TAPS):
-            before = each.taps[tap][i]
-            taps[:, axis * TAPS + tap] = np.where(
-                before < 0, math.prod(extent), where + (before - i) * stride
-            )
-    levels = np.sum(bands_at(bases, index), axis=0)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(sum(index)))])
-    return Fronts(extent, where, taps, levels, starts)
+    spans = [
+        np.arange(each.prefix(band - 1) if band else 0, each.prefix(band))
+        for each, band in zip(bases, bands, strict=True)
+    ]
+    shape = tuple(len(span) for span in spans)
+
+    def along_axis(axis: int, values: NDArray[Any]) -> NDArray[Any]:
+        return values.reshape([-1 if other == axis else 1 for other in axes])
+
+    def total(parts: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+        """The sum over the axes of one number for each place on each."""
+        return np.broadcast_to(sum(along_axis(a, part.astype(dtype)) for a, part in enumerate(parts)), shape)
+
+    own = total([span * stride for span, stride in zip(spans, strides, strict=True)], whole)
+    taps = np.empty((*shape, len(axes) * TAPS), whole)
+    scales = list(bands)
+    nested = nested_axes(kinds)
+    joint = dict(zip(nested, _joint(bases, kinds, bands, spans), strict=True))
+    for axis, (each, span, stride) in enumerate(zip(bases, spans, strides, strict=True)):
+        before = each.taps[:, span]
+        if axis in joint:
+            first, scales[axis], _ = joint[axis]
+            before = np.stack([span - 1, span - 2, np.full_like(span, -1)])
+            before[before < first] = -1
+        for tap, places in enumerate(before):
+            moved = own + along_axis(axis, (places - span) * stride).astype(whole)
+            taps[..., axis * TAPS + tap] = np.where(along_axis(axis, places < 0), nowhere, moved)
+    if any(bands[axis] for axis in nested):
+        above = [joint[axis][2] if axis in joint else spans[axis] for axis in axes]
+        taps[..., nested[0] * TAPS + TAPS - 1] = total(
+            [places * stride for places, stride in zip(above, strides, strict=True)], whole
+        )
+    front = total(spans, np.uint16)
+    return _Block(own.ravel(), taps.reshape(-1, taps.shape[-1]), front.ravel(), sum(scales))
+
+
+def _joint(
+    bases: Sequence[Basis], kinds: Sequence[Kind], bands: Sequence[int], spans: Sequence[_Ints]
+) -> list[tuple[int, int, _Ints]]:
+    """For each nested axis the first function of a block, its scale, and those above the block's.
+
+    A block's depth is that of its finest axis. On this axis it has details, on those that would be
+    coarser the averages that all of those span.
+    """
+    nested, most = nested_axes(kinds), depths(kinds)
+    halvings = {axis: kinds[axis].halvings for axis in nested}
+    deep = {axis: halvings[axis] - bands[axis] if bands[axis] else most for axis in nested}
+    depth = min(deep.values(), default=most)
+    found = []
+    for axis in nested:
+        span = spans[axis]
+        if bands[axis] and deep[axis] == depth:
+            found.append((int(span[0]), bands[axis], bases[axis].taps[TAPS - 1, span]))
+        else:
+            above = span // 2 if depth + 1 < halvings[axis] else span
+            found.append((0, max(halvings[axis] - depth - 1, 0), above))
+    return found
 
 
 class Synthesis:
@@ -193,7 +267,7 @@ class Synthesis:
     def __init__(self, latents: Latents) -> None:
         self._core = latents.integers.astype(np.float32) * np.float32(latents.step)
         bases, extent = latents.bases, latents.integers.shape
-        self._matrices = [each.synthesis[:, :n] for each, n in zip(bases, extent, strict=True)]
+        self._layers = layers(bases, latents.kinds)
         highest = [int(each.bands[n - 1]) for each, n in zip(bases, extent, strict=True)]
         self._boxes = [
             tuple(each.prefix(max(band - less, 0)) for each, band in zip(bases, highest, strict=True))
@@ -223,38 +297,19 @@ class Synthesis:
             The values, and what the highest one, two and so on bands of each axis add, each over
             its root mean square.
         """
-        rows = [matrix[index] for matrix, index in zip(self._matrices, indices, strict=True)]
-        parts = [self._sum(rows, box, pointwise) for box in self._boxes]
+        parts = [self._sum(indices, box, pointwise) for box in self._boxes]
         channels = [parts[0], *(parts[0] - part for part in parts[1:])]
         scaled = [part.ravel() / np.float32(norm) for part, norm in zip(channels, self._norms, strict=True)]
         return parts[0], np.stack(scaled, axis=1)
 
     def whole(self) -> _Floats:
         """The values on the whole grid."""
-        return self._sum(self._matrices, self._boxes[0], False)
+        return self.values([slice(None)] * self._core.ndim, False)
 
-    def values(self, indices: Sequence[_Ints], pointwise: bool) -> _Floats:
+    def values(self, indices: Sequence[_Ints | slice], pointwise: bool) -> _Floats:
         """The values alone."""
-        rows = [matrix[index] for matrix, index in zip(self._matrices, indices, strict=True)]
-        return self._sum(rows, self._boxes[0], pointwise)
+        return self._sum(indices, self._boxes[0], pointwise)
 
-    def _sum(self, rows: list[_Floats], box: tuple[int, ...], pointwise: bool) -> _Floats:
-        part = self._core[corner(box)]
-        if pointwise:
-            total = np.empty(len(rows[0]), np.float32)
-            room = max(1, _POINTS // math.prod(box[1:]))  # each point first needs the other axes whole
-            for first in range(0, len(total), room):
-                points = slice(first, first + room)
-                sums = np.tensordot(rows[0][points, : box[0]], part, axes=1)
-                for row, n in zip(rows[1:], box[1:], strict=True):
-                    sums = np.einsum("pi...,pi->p...", sums, row[points, :n])
-                total[points] = sums
-            return total
-        for row, n in zip(rows, box, strict=True):
-            part = np.tensordot(part, row[:, :n], axes=(0, 1))
-        return part
-
-
-def corner(box: tuple[int, ...]) -> tuple[slice, ...]:
-    """The index of the first `box` elements on each axis."""
-    return tuple(slice(n) for n in box)
+    def _sum(self, indices: Sequence[_Ints | slice], box: tuple[int, ...], pointwise: bool) -> _Floats:
+        """What the coefficients in the corner `box` add up to."""
+        return synthesis(self._core[corner(box)], self._layers, indices, pointwise)

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
-from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, analysis, basis
+from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, basis
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
 from moec_zarr.latents import (
     STEPS,
@@ -29,25 +28,25 @@ from moec_zarr.latents import (
     Synthesis,
     band_counts,
     bands_at,
-    corner,
     fronts,
     present_bands,
     reach,
 )
+from moec_zarr.sparsity import extended, largest, nearest, promising
+from moec_zarr.transform import coefficients, corner
 
 __all__ = ["fit_latents", "has_bases", "squared_error"]
 
 RATE = math.log(2) / 6
 _LARGEST = 255  # magnitude beyond which a table of bits is continued by its last entry
 _DENSITY = 1.5  # coefficients that a byte pays for, about
-_NEAR = 1.05  # of the budget: what is estimated above it is not coded to be measured
+_NEAR = 1.02  # of the budget: what is estimated above it is not coded to be measured
 _SMALL = 2000  # bytes of a budget in which what stands before the coefficients counts
 _FULL = 0.993  # of the budget: near enough
 _LOOKS = 2  # at a step, before bases are compared
 _ROUNDS = 10  # in which the step nears the budget
 _PASSES = 3  # over the integers in a round
 _FITTED = 1 << 17  # coefficients at most that the context is fitted to
-_FILLS = 12  # iterations that extend the valid voxels to the others
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -75,26 +74,25 @@ def fit_latents(
         Bytes that they may take; kept.
     """
     count = min(max(1, int(_DENSITY * budget)), target.size - 1)
-    if valid is not None:
-        nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-        target = target[tuple(nearest)]
     search, step = _best_search(target, valid, count)
-    best, most = None, 0.0
+    best, least, extra = None, math.inf, 0.0
     for turn in range(2 * _ROUNDS if step >= STEPS[0] else 0):
-        found, taken = search(step)
+        found, taken, error = search(step)
+        taken += extra
         if found is not None and (taken < _NEAR * budget or budget < _SMALL):
             try:
-                taken = float(size(found))
+                exact = float(size(found))
+                extra, taken = extra + exact - taken, exact
             except OverflowError:  # a coefficient of more steps than can be coded
                 taken = 3.0 * budget
-        if most < taken <= budget:
-            best, most = found, taken
-        if most > _FULL * budget or (best is not None and turn + 1 >= _ROUNDS):
+        if found is not None and taken <= budget and error < least:
+            best, least = found, error
+        if best is not None and (_FULL * budget < taken <= budget or turn + 1 >= _ROUNDS):
             break
         # Bytes go with about the inverse step, and fall a little with each pass at the same one.
         step *= min(max((taken + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
-        if best is None and turn + 1 >= _ROUNDS:
-            step *= 1.2
+        if best is None and turn + 1 >= _ROUNDS // 2:
+            step *= 1 + 0.01 * (turn + 1 - _ROUNDS // 2)
     return best
 
 
@@ -103,12 +101,13 @@ def _best_search(target: _Floats, valid: NDArray[np.bool_] | None, count: int) -
 
     Error and bytes count as they do for one coefficient.
     """
-    best = _tried(target, valid, count, _kinds(target, count), 0.0)
-    for kind in Kind:
-        alike = (kind,) * target.ndim
-        if alike != best.search.kinds:
-            found = _tried(target, valid, count, alike, best.step)
-            best = found if found.cost < best.cost else best
+    filled = target if valid is None else nearest(target, valid)
+    best: _Tried | None = None
+    for kinds in promising(filled, count):
+        found = _tried(filled, valid, count, kinds, best.step if best else 0.0)
+        if best is None or found.cost < best.cost:
+            best = found
+    assert best is not None
     return best.search, best.step
 
 
@@ -122,23 +121,19 @@ def _tried(
     target: _Floats, valid: NDArray[np.bool_] | None, count: int, kinds: tuple[Kind, ...], step: float
 ) -> _Tried:
     """A search in bases of these kinds, at a step; at one that suits the count where it is zero."""
-    bases = [basis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
-    inverses = [analysis(kind, n) for kind, n in zip(kinds, target.shape, strict=True)]
-    coefficients = _transformed(target, inverses)
-    if valid is not None:
-        coefficients = _extended(coefficients, target, valid, bases, inverses, count)
+    found = coefficients(target, kinds) if valid is None else extended(target, valid, kinds, count)
     if not step:
-        magnitudes = np.abs(coefficients)
+        magnitudes = np.abs(found)
         # No finer than the largest coefficient can be coded, with room for a few finer steps.
-        step = max(1.3 * _largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
-    search = _Search(target.shape, kinds, bases, coefficients)
+        step = max(1.3 * largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
+    search = _Search(target.shape, kinds, found)
     return _Tried(search, step, _cost(search, step, target, valid) if step >= STEPS[0] else 0.0)
 
 
 def _cost(search: _Search, step: float, target: _Floats, valid: NDArray[np.bool_] | None) -> float:
     """Squared error and weighted bits of a search at a step."""
     for _ in range(_LOOKS):
-        found, taken = search(step)
+        found, taken, _error = search(step)
     values = np.zeros_like(target) if found is None else Synthesis(found).whole()
     return squared_error(values, target, valid) + RATE * step**2 * 8 * taken
 
@@ -149,115 +144,109 @@ def squared_error(values: _Floats, target: _Floats, valid: NDArray[np.bool_] | N
     return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
 
-def _kinds(target: _Floats, count: int) -> tuple[Kind, ...]:
-    """For each axis the basis with which `count` coefficients leave the least error."""
-
-    def left(kinds: list[Kind]) -> float:
-        squares = np.square(
-            _transformed(target, [analysis(k, n) for k, n in zip(kinds, target.shape, strict=True)])
-        ).ravel()
-        return float(
-            np.partition(squares, squares.size - count)[: squares.size - count].sum(dtype=np.float64)
-        )
-
-    kinds = [Kind.WAVELETS] * target.ndim
-    least = left(kinds)
-    for axis in range(target.ndim):
-        other = [*kinds[:axis], Kind.COSINES, *kinds[axis + 1 :]]
-        if (error := left(other)) < least:
-            least, kinds = error, other
-    return tuple(kinds)
-
-
-def _transformed(array: _Floats, matrices: list[_Floats]) -> _Floats:
-    """A matrix, shape (new, old), applied along each axis."""
-    for matrix in matrices:
-        array = np.tensordot(array, matrix, axes=(0, 1))
-    return array
-
-
-def _largest(magnitudes: _Floats, count: int) -> float:
-    """The magnitude that `count` coefficients exceed."""
-    flat = magnitudes.ravel()
-    return float(np.partition(flat, flat.size - count)[flat.size - count])
-
-
-def _extended(
-    coefficients: _Floats,
-    target: _Floats,
-    valid: NDArray[np.bool_],
-    bases: list[Basis],
-    inverses: list[_Floats],
-    count: int,
-) -> _Floats:
-    """Coefficients of the field that is sparsest where its voxels do not count.
-
-    In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
-    Trans. Image Process. 15(3), 2006.
-    """
-    for turn in range(_FILLS):
-        share = (turn + 1) / _FILLS
-        threshold = _largest(np.abs(coefficients), max(1, int(count * share)))
-        sparse = np.where(np.abs(coefficients) > threshold, coefficients, np.float32(0))
-        filled = np.where(valid, target, _transformed(sparse, [each.synthesis for each in bases]))
-        coefficients = _transformed(filled, inverses)
-    return coefficients
-
-
 @dataclass
 class _Search:
     """Finds the integers for a step, starting from those of the step before."""
 
     shape: tuple[int, ...]
     kinds: tuple[Kind, ...]
-    bases: list[Basis]
     coefficients: _Floats
 
     def __post_init__(self) -> None:
+        self.bases = [basis(kind, n) for kind, n in zip(self.kinds, self.shape, strict=True)]
         self._worth: NDArray[np.bool_] | None = None  # bands that paid for themselves
-        self._before = np.zeros(self.shape, np.int32)  # magnitudes of the last search
+        self._order: _Order | None = None  # of the last search
+        self._before = np.zeros(self.shape, np.int32)  # its magnitudes
         self._parameters = _parameters(len(self.shape))
 
-    def __call__(self, step: float) -> tuple[Latents | None, float]:
-        """Latents of this step, None where all integers are zero; and about how many bytes they take."""
+    def __call__(self, step: float) -> tuple[Latents | None, float, float]:
+        """Latents of this step, None where all integers are zero; about how many bytes; squared error.
+
+        The error lacks what all steps have.
+        """
         present = _promising(self.bases, self.coefficients, step)
         if self._worth is not None:
             present &= self._worth
         if not present.any():
-            return None, 0.0
-        order = fronts(self.bases, present)
-        inner = self.coefficients[corner(order.extent)].ravel()[order.where]
-        scaled = (np.abs(inner) / np.float32(step)).astype(np.float32)
-        before = self._before[corner(order.extent)].ravel()[order.where]
-        magnitudes = before.astype(np.int64) if before.any() else np.floor(scaled + 0.35).astype(np.int64)
+            return None, 0.0, math.inf
+        if self._order is None or not np.array_equal(self._order.present, present):
+            self._order = _Order.of(self.bases, self.kinds, present)
+        order = self._order
+        extent = order.fronts.extent
+        own = self.coefficients[corner(extent)].ravel()[order.fronts.where]
+        rows = order.rows(np.abs(own) > 0.5 * step)
+        where, own = order.fronts.where[rows.at], own[rows.at]
+        scaled = np.asarray(np.abs(own) / np.float32(step), np.float32)
+        magnitudes = self._before[corner(extent)].ravel()[where].astype(np.int64)
+        if not magnitudes.any():
+            magnitudes = np.floor(scaled + 0.35).astype(np.int64)
         for _ in range(_PASSES):
-            taps = _at_taps(magnitudes, order)
-            context = _fitted(self._parameters, magnitudes, taps, order.levels)
-            classes = context.classes(taps, order.levels)
+            taps = _at_taps(magnitudes, where, rows)
+            context = _fitted(self._parameters, magnitudes, taps, rows)
+            classes = context.classes(taps, rows.levels)
             magnitudes = _cheapest(scaled, classes)
         bits = _BITS[classes, np.minimum(magnitudes, _LARGEST)]
-        self._worth = present & ~self._wasteful(scaled, magnitudes, bits, order, present)
+        nothing = np.zeros((len(rows.quiet), taps.shape[1]), np.int64)
+        silent = _BITS[context.classes(nothing, np.arange(len(rows.quiet))), 0]
+        change = np.square(scaled - magnitudes) - np.square(scaled)
+        self._worth = present & (order.balance(rows, change + RATE * bits, RATE * silent) < 0)
         if not magnitudes.any():
-            return None, 0.0
-        integers = np.zeros(math.prod(order.extent), np.int32)
-        integers[order.where] = magnitudes * np.sign(inner).astype(np.int64)
-        context = _fitted(self._parameters, magnitudes, _at_taps(magnitudes, order), order.levels)
-        whole = integers.reshape(order.extent)
+            return None, 0.0, math.inf
+        context = _fitted(self._parameters, magnitudes, _at_taps(magnitudes, where, rows), rows)
+        whole = np.zeros(math.prod(extent), np.int32)
+        whole[where] = magnitudes * np.sign(own).astype(np.int64)
+        whole = whole.reshape(extent)
         self._before[...] = 0
-        self._before[corner(order.extent)] = np.abs(whole)
+        self._before[corner(extent)] = np.abs(whole)
         whole = whole[corner(reach(self.bases, present_bands(self.bases, whole)))]
         latents = Latents(self.shape, self.kinds, float(np.float32(step)), context, whole)
-        return latents, float(bits.sum(dtype=np.float64)) / 8
+        taken = bits.sum(dtype=np.float64) + rows.quiet @ silent
+        return latents, float(taken) / 8, step**2 * float(change.sum(dtype=np.float64))
 
-    def _wasteful(
-        self, scaled: _Floats, magnitudes: _Ints, bits: _Floats, order: Fronts, present: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """Bands that cost more than they save."""
-        saved = np.square(scaled) - np.square(scaled - magnitudes)
-        index = np.unravel_index(order.where, order.extent)
-        bands = np.ravel_multi_index(bands_at(self.bases, index), present.shape)
-        balance = np.bincount(bands, saved - RATE * bits, present.size).reshape(present.shape)
-        return np.asarray(present & (balance <= 0))
+
+class _Rows(NamedTuple):
+    """Coefficients that may be other than zero, and those with such a one at a tap."""
+
+    at: _Ints  # which ones of the order
+    taps: _Ints
+    levels: _Ints
+    quiet: _Ints  # how many others each level has
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The coefficients of some bands in the order of coding, and the band of each."""
+
+    present: NDArray[np.bool_]
+    fronts: Fronts
+    bands: _Ints
+
+    @classmethod
+    def of(cls, bases: list[Basis], kinds: tuple[Kind, ...], present: NDArray[np.bool_]) -> _Order:
+        found = fronts(bases, kinds, present)
+        index = bands_at(bases, np.unravel_index(found.where, found.extent))
+        return cls(present, found, np.ravel_multi_index(index, present.shape))
+
+    def rows(self, loud: NDArray[np.bool_]) -> _Rows:
+        taps, levels = self.fronts.taps, self.fronts.levels
+        whole = np.zeros(math.prod(self.fronts.extent) + 1, bool)
+        whole[self.fronts.where] = loud
+        near = loud.copy()
+        for tap in taps.T:
+            near |= whole[tap]
+        at = np.flatnonzero(near)
+        counts = np.bincount(levels)
+        return _Rows(at, taps[at], levels[at], counts - np.bincount(levels[at], minlength=len(counts)))
+
+    def balance(self, rows: _Rows, costs: _Floats, silent: _Floats) -> NDArray[np.float64]:
+        """For each band the sum of its coefficients' costs; those that are not in a row, by level."""
+        size = self.present.size
+        own = self.bands[rows.at]
+        quiet = np.bincount(self.bands, minlength=size) - np.bincount(own, minlength=size)
+        levels = np.zeros(size, np.int64)
+        levels[self.bands] = self.fronts.levels
+        total = np.bincount(own, costs, size) + quiet * silent[levels]
+        return np.asarray(total.reshape(self.present.shape))
 
 
 def _promising(bases: list[Basis], coefficients: _Floats, step: float) -> NDArray[np.bool_]:
@@ -273,10 +262,10 @@ def _promising(bases: list[Basis], coefficients: _Floats, step: float) -> NDArra
     return np.asarray((count > 0) & (worth > RATE * cost)).reshape(shape)
 
 
-def _at_taps(magnitudes: _Ints, order: Fronts) -> _Ints:
-    whole = np.zeros(math.prod(order.extent) + 1, np.int64)
-    whole[order.where] = magnitudes
-    return whole[order.taps]
+def _at_taps(magnitudes: _Ints, where: _Ints, rows: _Rows) -> _Ints:
+    whole = np.zeros(max(int(where.max()), int(rows.taps.max())) + 1, np.int64)
+    whole[where] = magnitudes
+    return whole[rows.taps]
 
 
 def _cheapest(scaled: _Floats, classes: _Ints) -> _Ints:
@@ -303,6 +292,7 @@ _BITS: _Floats = (PRECISION - np.log2(class_frequencies(_LARGEST).astype(np.floa
 _MOST_SCALE = 900.0
 _MOST_FLOOR = 15  # its logarithm
 _LEAST_SCALE = 0.03
+_RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _STEPS = 12  # of its optimiser, in each pass
 
 
@@ -312,16 +302,28 @@ def _parameters(axes: int) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value).requires_grad_() for name, value in start.items()}
 
 
-def _fitted(p: dict[str, torch.Tensor], magnitudes: _Ints, taps: _Ints, levels: _Ints) -> Context:
+def _fitted(p: dict[str, torch.Tensor], magnitudes: _Ints, taps: _Ints, rows: _Rows) -> Context:
     """The context with which magnitudes take the fewest bits; `p` is trained on."""
-    every = max(1, len(magnitudes) // _FITTED)
-    q, t, g = (torch.from_numpy(part[::every].astype(np.float32)) for part in (magnitudes, taps, levels))
+    # What is zero among zeros differs in its level alone.
+    active = np.flatnonzero((magnitudes > 0) | taps.any(axis=1))
+    quiet = rows.quiet + np.bincount(rows.levels, minlength=len(rows.quiet))
+    quiet -= np.bincount(rows.levels[active], minlength=len(quiet))
+    kept = active[:: 1 + len(active) // _FITTED]
+    weight = len(active) / max(len(kept), 1)
+    parts = (
+        np.append(magnitudes[kept], np.zeros_like(quiet)),
+        np.append(taps[kept], np.zeros((len(quiet), taps.shape[1]), np.int64), axis=0),
+        np.append(rows.levels[kept], np.arange(len(quiet))),
+        np.append(np.full(len(kept), weight), quiet) / (weight * len(kept) + quiet.sum()),
+    )
+    q, t, g, share = (torch.from_numpy(part.astype(np.float32)) for part in parts)
     optimiser = torch.optim.LBFGS(p.values(), max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         activity = torch.exp(p["floor"] + p["rise"] * g) + t @ torch.exp(p["weights"])
         scale = torch.exp(p["offset"] + p["slope"] * g + p["power"] * torch.log(activity))
-        bits = _laplace_bits(q, scale.clamp(_LEAST_SCALE, _MOST_SCALE)).mean()
+        bits = _laplace_bits(q, scale.clamp(_LEAST_SCALE, _MOST_SCALE)) @ share
+        bits = bits + _RIDGE * (p["rise"] ** 2 + p["floor"] ** 2)
         optimiser.zero_grad()
         bits.backward()
         return bits

@@ -6,13 +6,13 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.basis import LONGEST, TAPS, Kind, basis
+from moec_zarr.basis import LONGEST, LONGEST_BENT, TAPS, Kind, basis, most_halvings
 from moec_zarr.entropy import (
     MAX_MAGNITUDE,
     ClassDecoder,
@@ -26,8 +26,9 @@ from moec_zarr.entropy import (
     write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.latents import STEPS, Context, Latents, band_counts, corner, fronts, present_bands, reach
+from moec_zarr.latents import STEPS, Context, Latents, band_counts, fronts, present_bands, reach
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
+from moec_zarr.transform import corner, nested_axes
 
 __all__ = [
     "Box",
@@ -231,18 +232,46 @@ def read_model(data: bytes, axes: int, channels: int) -> Model:
 # --------------------------------------------------------------------------------- latents
 
 
+_NESTED, _BENT = 1 << 4, 1 << 5
+
+
+def _write_kind(kind: Kind) -> bytes:
+    """Halvings and flags; where cosines bend, their edges' weights follow, two a byte."""
+    head = bytes([kind.halvings | _NESTED * kind.nested | _BENT * bool(kind.weights)])
+    low, high = kind.weights[::2], kind.weights[1::2]
+    return head + bytes(a | b << 4 for a, b in zip_longest(low, high, fillvalue=0))
+
+
+def _read_kind(data: bytes, offset: int, length: int) -> tuple[Kind, int]:
+    """The kind of an axis of `length`, and the offset behind it."""
+    head = data[offset] if offset < len(data) else -1
+    offset += 1
+    halvings, nested, bent = head & 15, bool(head & _NESTED), bool(head & _BENT)
+    if not 0 <= head < 2 * _BENT or (nested and not halvings) or halvings > most_halvings(length):
+        raise CorruptStreamError(f"an axis of {length} in a basis {head}; the stream is damaged")
+    if not bent:
+        return Kind(halvings, nested), offset
+    packed = data[offset : offset + length // 2]
+    if halvings or not 2 < length <= LONGEST_BENT or len(packed) < length // 2:
+        raise CorruptStreamError(f"cosines of an axis of {length} cannot bend; the stream is damaged")
+    weights = [part for pair in packed for part in (pair & 15, pair >> 4)]
+    if any(weights[length - 1 :]):
+        raise CorruptStreamError("weights beyond the last edge; the stream is damaged")
+    return Kind(weights=tuple(weights[: length - 1])), offset + len(packed)
+
+
 def write_latents(latents: Latents) -> bytes:
     """Bases, step, context, the bands that are present, then the coefficients front by front."""
     bases, integers, context = latents.bases, latents.integers, latents.context
     present = present_bands(bases, integers)
-    order = fronts(bases, present)
+    order = fronts(bases, latents.kinds, present)
     values = np.append(_extended(integers, order.extent).ravel(), 0).astype(np.int64)
     magnitudes = np.abs(values)
     own = values[order.where]
     if magnitudes.max() > MAX_MAGNITUDE:
         raise OverflowError(f"coefficient of {magnitudes.max()} steps, at most {MAX_MAGNITUDE} can be coded")
     largest = min(int(magnitudes.max()), _LARGEST_SYMBOL)
-    head = bytes([sum(kind << axis for axis, kind in enumerate(latents.kinds))])
+    head = b"".join(map(_write_kind, latents.kinds))
     head += struct.pack("<f", latents.step) + bytes(context.weights)
     head += struct.pack("<bbBhh", context.floor, context.rise, context.power, context.offset, context.slope)
     head += _write_mask(present) + write_varint(largest)
@@ -267,14 +296,21 @@ def _extended(integers: NDArray[np.int32], extent: tuple[int, ...]) -> NDArray[n
 def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
     """The latents of a grid of `shape`, its axes longer than one."""
     axes = len(shape)
-    fixed = 5 + axes * TAPS
-    if len(data) < fixed + 7 or data[0] >> axes or not axes or max(shape) > LONGEST:
-        raise CorruptStreamError(f"latents that do not fit a grid of {shape}; the stream is damaged")
-    kinds = tuple(Kind(data[0] >> axis & 1) for axis in range(axes))
-    (step,) = struct.unpack_from("<f", data, 1)
+    if not axes or max(shape) > LONGEST:
+        raise CorruptStreamError(f"latents of a grid of {shape}; the stream is damaged")
+    kinds, offset = [], 0
+    for length in shape:
+        kind, offset = _read_kind(data, offset, length)
+        kinds.append(kind)
+    if len(nested_axes(kinds)) == 1:
+        raise CorruptStreamError("one axis nested on its own; the stream is damaged")
+    fixed = offset + 4 + axes * TAPS
+    if len(data) < fixed + 7:
+        raise CorruptStreamError("the stream ends inside a context; it is truncated, fetch it again")
+    (step,) = struct.unpack_from("<f", data, offset)
     if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
-    context = Context(tuple(data[5:fixed]), *struct.unpack_from("<bbBhh", data, fixed))
+    context = Context(tuple(data[offset + 4 : fixed]), *struct.unpack_from("<bbBhh", data, fixed))
     bases = [basis(kind, n) for kind, n in zip(kinds, shape, strict=True)]
     present, offset = _read_mask(data, fixed + 7, band_counts(bases))
     largest, offset = read_varint(data, offset)
@@ -283,7 +319,7 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
     spanned = reach(bases, present)
     if math.prod(spanned) > _SPARSEST * len(data):
         raise CorruptStreamError(f"{spanned} coefficients in {len(data)} bytes; the stream is damaged")
-    order = fronts(bases, present)
+    order = fronts(bases, kinds, present)
     values = np.zeros(math.prod(order.extent) + 1, np.int64)
     beyond: list[int] = []
     if largest == _LARGEST_SYMBOL:
@@ -306,4 +342,4 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
         values[order.where[front]] = own
     if beyond:
         raise CorruptStreamError(f"{len(beyond)} excesses that belong to nothing; the stream is damaged")
-    return Latents(shape, kinds, step, context, values[:-1].astype(np.int32).reshape(order.extent))
+    return Latents(shape, tuple(kinds), step, context, values[:-1].astype(np.int32).reshape(order.extent))

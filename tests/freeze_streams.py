@@ -11,6 +11,7 @@ is best, which may differ where rounding does.
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.basis import Kind
 from moec_zarr.codec import encode
 from moec_zarr.format import VERSION
 from moec_zarr.settings import Settings
@@ -80,6 +82,8 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "one_expert": (smooth(SHAPE), {"experts": 1}),
     "experts": (smooth(SHAPE), {"experts": 3, "stream_bytes": 260}),
     "latents": (_simulated("temperature"), {"stream_bytes": 500}),
+    "latents_nested": (_simulated("vorticity"), {"stream_bytes": 500}),
+    "latents_bent": (_simulated("temperature"), {"stream_bytes": 500}),
     "latents_and_experts": (_simulated("tracer"), {"stream_bytes": 600, "experts": 2}),
     "latents_rank_1": (_rough((700,)), {}),
     "latents_rank_5": (_rough((4, 5, 1, 6, 5), "f8"), {}),
@@ -98,6 +102,14 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
 }
 
 
+# Bases of those that show them, where the encoder has others to choose from.
+KINDS = {
+    "latents": (Kind(), Kind(1), Kind(2)),
+    "latents_nested": (Kind(), Kind(1, nested=True), Kind(2, nested=True)),
+    "latents_bent": (Kind(weights=(9, 4, 7)), Kind(), Kind()),
+}
+
+
 def names(feature: str) -> tuple[Path, Path]:
     """A feature's stream, and what it decodes to."""
     stem = f"v{VERSION}_{feature}"
@@ -111,7 +123,10 @@ def main() -> None:
     for feature, (data, others) in FEATURES.items():
         # Half the bytes for a network that corrects latents, where one is asked for.
         corrections = (0.5,) if feature == "latents_and_experts" else ()
-        with patch.dict(RECIPES, fast=replace(RECIPES["fast"], corrections=corrections)):
+        with ExitStack() as stack:
+            stack.enter_context(patch.dict(RECIPES, fast=replace(RECIPES["fast"], corrections=corrections)))
+            if feature in KINDS:
+                stack.enter_context(patch("moec_zarr.rdo.promising", return_value=[KINDS[feature]]))
             stream = encode(data, Settings(**settings(data, **others)))
         decoded = stranger.decode(stream)
         expected = decoded.array if decoded.network or decoded.latents else data

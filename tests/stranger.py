@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import zlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,11 +248,24 @@ class Axis:
     functions: NDArray[np.float64]
     bands: list[int]
     taps: list[list[int | None]]
+    halvings: int = 0
+    nested: bool = False
+
+    def averages(self, halvings: int) -> NDArray[np.float64]:
+        """Those that so many halvings leave, at the voxels."""
+        return wavelets(len(self.functions), halvings).functions if halvings else np.eye(len(self.functions))
 
 
-def cosines(n: int) -> Axis:
+def cosines(n: int, weights: list[int] | None = None) -> Axis:
     k, x = np.arange(n), np.arange(n)[:, None]
     functions = np.sqrt(np.where(k == 0, 1, 2) / n) * np.cos(np.pi * k * (x + 0.5) / n)
+    if weights is not None:
+        matrix = np.zeros((n, n))
+        for i, weight in enumerate(weights):
+            matrix[i : i + 2, i : i + 2] += math.sqrt(2) ** weight * np.array([[1, -1], [-1, 1]])
+        functions = np.linalg.eigh(matrix)[1]
+        for wave in functions.T:
+            wave *= next(np.sign(v) for v in wave if abs(v) >= abs(wave).max() / 2)
     bands = [max(b for b in range(12) if 2**b <= i + 1) for i in range(n)]
     taps = [[i - back if i >= back else None for back in (1, 2, 3)] for i in range(n)]
     return Axis(functions, bands, taps)
@@ -270,9 +285,9 @@ def unhalve(averages: NDArray[np.float64], details: NDArray[np.float64]) -> NDAr
     return x
 
 
-def wavelets(n: int) -> Axis:
+def wavelets(n: int, halvings: int, nested: bool = False) -> Axis:
     lengths = [n]
-    while lengths[0] > 8:
+    for _ in range(halvings):
         lengths.insert(0, -(-lengths[0] // 2))
     values = np.eye(n)
     x, at = values[: lengths[0]], lengths[0]
@@ -288,7 +303,23 @@ def wavelets(n: int) -> Axis:
             taps.append([first + p - back if p >= back else None for back in (1, 2)] + [above])
             bands.append(band)
         first, before = first + size, first
-    return Axis(x / np.sqrt((x**2).sum(axis=0)), bands, taps)
+    return Axis(x / np.sqrt((x**2).sum(axis=0)), bands, taps, halvings, nested)
+
+
+def read_axis(source: Bytes, n: int) -> Axis:
+    head = source.number(1)
+    halvings, nested, bent = head % 16, bool(head & 16), bool(head & 32)
+    check(head < 64 and halvings <= math.ceil(math.log2(n)), "basis")
+    if halvings:
+        check(not bent, "basis")
+        return wavelets(n, halvings, nested)
+    check(not nested, "basis")
+    if not bent:
+        return cosines(n)
+    check(3 <= n <= 64, "basis")
+    weights = [part for byte in source.take(n // 2) for part in (byte % 16, byte // 16)]
+    check(not any(weights[n - 1 :]), "weights")
+    return cosines(n, weights[: n - 1])
 
 
 def exponential(k: int) -> int:
@@ -329,7 +360,69 @@ class Grid:
     parameters: tuple[int, ...]
     integers: NDArray[np.int64]
 
+    @property
+    def nested(self) -> list[int]:
+        return [number for number, axis in enumerate(self.axes) if axis.nested]
+
+    def depth(self, at: Sequence[int]) -> int:
+        """Of a coefficient: how many halvings come before the finest one that it has part in."""
+        return min(
+            (
+                self.axes[number].halvings - self.axes[number].bands[at[number]]
+                for number in self.nested
+                if self.axes[number].bands[at[number]]
+            ),
+            default=max((self.axes[number].halvings for number in self.nested), default=0),
+        )
+
+    def detailed(self, number: int, at: Sequence[int]) -> bool:
+        """Whether a coefficient has on a nested axis the detail of its own number."""
+        axis = self.axes[number]
+        return axis.bands[at[number]] == axis.halvings - self.depth(at) > 0
+
+    def function(self, number: int, at: Sequence[int]) -> NDArray[np.float64]:
+        axis = self.axes[number]
+        if not axis.nested or self.detailed(number, at):
+            return axis.functions[:, at[number]]
+        averages = axis.averages(min(self.depth(at) + 1, axis.halvings))
+        return averages[:, at[number]]
+
+    def taps(self, number: int, at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+        """The taps of a coefficient on an axis."""
+        axis, i = self.axes[number], at[number]
+
+        def moved(place: int | None) -> tuple[int, ...] | None:
+            return None if place is None else (*at[:number], place, *at[number + 1 :])
+
+        if not axis.nested:
+            return [moved(tap) for tap in axis.taps[i]]
+        first = axis.bands.index(axis.bands[i]) if self.detailed(number, at) else 0
+        near = [moved(i - back) if i - back >= first else None for back in (1, 2)]
+        if number != self.nested[0] or all(self.axes[other].bands[at[other]] == 0 for other in self.nested):
+            return [*near, None]
+        above = list(at)
+        for other in self.nested:
+            if self.detailed(other, at):
+                (*_, tap) = self.axes[other].taps[at[other]]
+                assert tap is not None
+                above[other] = tap
+            elif self.depth(at) + 1 < self.axes[other].halvings:
+                above[other] //= 2
+        return [*near, tuple(above)]
+
+    def scale(self, number: int, at: Sequence[int]) -> int:
+        axis = self.axes[number]
+        if not axis.nested or self.detailed(number, at):
+            return axis.bands[at[number]]
+        return max(axis.halvings - self.depth(at) - 1, 0)
+
     def summed(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.nested:
+            total = np.zeros(coefficients.shape)
+            for at in zip(*np.nonzero(coefficients), strict=True):
+                functions = [self.function(number, at) for number in range(len(self.axes))]
+                total += coefficients[at] * functools.reduce(np.multiply.outer, functions)
+            return total.ravel()
         for number, axis in enumerate(self.axes):
             coefficients = np.moveaxis(np.tensordot(axis.functions, coefficients, (1, number)), 0, number)
         return coefficients.ravel()
@@ -354,8 +447,9 @@ class Grid:
 
 def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
     source, size = Bytes(data), len(data)
-    bases = source.number(1)
-    check(len(shape) > 0 and max(shape) <= 2048 and bases < 2 ** len(shape), "bases")
+    check(len(shape) > 0 and max(shape) <= 2048, "shape")
+    axes = [read_axis(source, n) for n in shape]
+    check(sum(axis.nested for axis in axes) != 1, "nested")
     step = float(np.frombuffer(source.take(4), "<f4")[0])
     check(2.0**-64 <= step <= 2.0**64, "step")
     weights = list(source.take(3 * len(shape)))
@@ -363,7 +457,6 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
     power = source.number(1)
     offset, slope = (int(v) for v in np.frombuffer(source.take(4), "<i2"))
     mask = source.take(source.varint())
-    axes = [wavelets(n) if bases >> a & 1 else cosines(n) for a, n in enumerate(shape)]
     present = read_mask(mask, tuple(axis.bands[-1] + 1 for axis in axes))
     largest = source.varint()
     check(bool(present.any()) and 1 <= largest <= 63, "largest")
@@ -377,17 +470,18 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
         spanned *= sum(band <= top for band in axis.bands)
     check(spanned <= 2**14 * size, "too many coefficients")
 
+    whole = np.zeros(shape, np.int64)
+    grid = Grid(axes, step, present, (*weights, floor, rise, power, offset, slope), whole)
     held = present[np.ix_(*(axis.bands for axis in axes))]
     order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), at))
     integers: dict[tuple[int, ...], int] = {}
     tables: dict[int, list[int]] = {}
     for at in order:
-        g = sum(axis.bands[i] for axis, i in zip(axes, at, strict=True))
+        g = sum(grid.scale(number, at) for number in range(len(axes)))
         v = exponential(min(max(floor + rise * g, 0), 127))
-        for number, axis in enumerate(axes):
-            for tap, weight in zip(axis.taps[at[number]], weights[3 * number :], strict=False):
-                if tap is not None:
-                    v += weight * abs(integers.get((*at[:number], tap, *at[number + 1 :]), 0))
+        for number in range(len(axes)):
+            for tap, weight in zip(grid.taps(number, at), weights[3 * number :], strict=False):
+                v += weight * abs(integers.get(tap, 0)) if tap is not None else 0
         chosen = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
         if chosen not in tables:
             tables[chosen] = class_starts(largest, chosen)
@@ -398,9 +492,8 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
             value += excess if value > 0 else -excess
         integers[at] = value
     check(next(excesses, None) is None, "excesses")
-    whole = np.zeros(shape, np.int64)
     whole[tuple(zip(*integers, strict=True))] = list(integers.values())
-    return Grid(axes, step, present, (*weights, floor, rise, power, offset, slope), whole)
+    return grid
 
 
 # --------------------------------------------------------------------------------- stream

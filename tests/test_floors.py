@@ -17,8 +17,8 @@ PACKAGE = Path(moec_zarr.__file__).parent
 
 FLOORS = [
     {"errors", "settings", "config", "simulate", "basis"},
-    {"entropy", "selection", "progress"},
-    {"latents"},
+    {"entropy", "selection", "progress", "transform"},
+    {"latents", "sparsity"},
     {"format", "chunks", "network", "network_torch"},
     {"sections", "optim", "init", "quantise", "fit", "rdo", "candidates", "decoding"},
     {"codec"},

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import stranger
 from fields import psnr, smooth
-from freeze_streams import FEATURES, names
+from freeze_streams import FEATURES, KINDS, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +76,8 @@ def assert_same_parts(stream):
         found = mine.latents.integers
         np.testing.assert_array_equal(found, other.latents.integers[tuple(slice(n) for n in found.shape)])
         assert np.count_nonzero(found) == np.count_nonzero(other.latents.integers)
+        kinds = [(kind.halvings, kind.nested) for kind in mine.latents.kinds]
+        assert kinds == [(axis.halvings, axis.nested) for axis in other.latents.axes]
         for basis, axis in zip(mine.latents.bases, other.latents.axes, strict=True):
             np.testing.assert_allclose(basis.synthesis, axis.functions, atol=1e-6)
 
@@ -103,9 +105,10 @@ def test_frozen_streams_show_what_they_are_named_for():
     for feature in "latents", "latents_mask", "latents_rank_1", "latents_rank_5":
         assert of[feature].latents is not None
         assert of[feature].network is None
-    kinds = of["latents"].sections[6][0]
-    assert kinds & 0b110 > 0  # wavelets on an axis that is halved
-    assert kinds < 0b111  # and cosines
+    for feature, expected in KINDS.items():
+        axes = of[feature].latents.axes
+        assert [(axis.halvings, axis.nested) for axis in axes] == [(k.halvings, k.nested) for k in expected]
+    assert any(kind.weights for kind in KINDS["latents_bent"])
     assert set(of["latents_and_experts"].sections) == {4, 6}
     assert of["latents_and_experts"].network.experts == 2
     assert max(np.abs(each.latents.integers).max() for each in of.values() if each.latents) > 63
@@ -244,9 +247,9 @@ def bodies():
 ALL = encode_mask(np.ones((1, 2), bool))  # bands: one of wavelets on 2 voxels, two of cosines on 3
 
 
-def latents(bases=1, step=0.5, mask=ALL, coded=b"\1", axes=2):
+def latents(bases=b"\1\0", step=0.5, mask=ALL, coded=b"\1", axes=2):
     """A payload of latents, by default sound ones of shape (2, 3)."""
-    head = bytes([bases]) + np.float32(step).tobytes() + bytes([9] * 3 * axes)
+    head = bases + np.float32(step).tobytes() + bytes([9] * 3 * axes)
     return head + bytes([0, 1, 64, 0, 4, 0, 0]) + write_varint(len(mask)) + mask + coded
 
 
@@ -259,10 +262,21 @@ def bodies_of_latents():
     """As :func:`bodies`."""
     whole = latents()
     yield from ((f"latents of {n} bytes", with_latents(whole[:n])) for n in range(len(whole)))
-    yield "latents in reserved bases", with_latents(latents(bases=5))
+    for what, bases in (
+        ("reserved bases", b"\0\x40"),
+        ("wavelets halved too often", b"\2\0"),
+        ("one axis nested", b"\x11\0"),
+        ("cosines nested", b"\x10\x10"),
+        ("wavelets bent", b"\x21\x80\x80"),
+        ("cosines too short to bend", b"\x20\x08\0"),
+        ("weights beyond the end", b"\0\x20"),
+    ):
+        yield f"latents in {what}", with_latents(latents(bases=bases))
+    yield "latents in weights too many", with_latents(latents((b"\x20\x88\x18") + b"\0"), (4, 2))
+    yield "latents in cosines too long to bend", with_latents(latents(b"\x20" + bytes(32) + b"\0"), (65, 2))
     for step in np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5:
         yield f"latents in steps of {step}", with_latents(latents(step=step))
-    yield "latents of no axis", with_latents(latents(bases=0, axes=0), (1, 1))
+    yield "latents of no axis", with_latents(latents(bases=b"", axes=0), (1, 1))
     yield "latents of an axis too long", with_latents(latents(mask=b"\3"), (2, 2049))
     yield "latents without a band", with_latents(latents(mask=encode_mask(np.zeros((1, 2), bool))))
     yield "latents of reserved bands", with_latents(latents(mask=b"\x04" + ALL[1:]))
@@ -286,7 +300,8 @@ def bodies_of_latents():
 
 def test_latents_as_the_corrupt_ones_but_sound():
     """What the bodies of corrupt latents differ from, decodes."""
-    for payload in latents(), latents(coded=b"\1\x12\x34\x56"):
+    some = latents(), latents(coded=b"\1\x12\x34\x56"), latents(b"\0\x20\x58"), latents(b"\x11\x11")
+    for payload in some:
         stream = repaired(with_latents(payload, dtype="f4"))
         assert_same_parts(stream)
         assert_agrees(stream, decode(stream), stranger.decode(stream).array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,16 +14,57 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.fft import dctn, idct, idctn
 
-from moec_zarr.basis import LONGEST, TAPS, Kind, analysis, basis
+from moec_zarr.basis import (
+    LARGEST_WEIGHT,
+    LONGEST,
+    LONGEST_BENT,
+    TAPS,
+    Kind,
+    analysis,
+    basis,
+    edge_weights,
+    most_halvings,
+)
 from moec_zarr.entropy import CLASSES, ClassDecoder, class_frequencies, encode_classes
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.latents import CHANNELS, Context, Latents, Synthesis, present_bands
 from moec_zarr.rdo import fit_latents, has_bases
 from moec_zarr.sections import read_latents, write_latents
 from moec_zarr.simulate import simulate
+from moec_zarr.sparsity import promising
+from moec_zarr.transform import coefficients
 
 LENGTHS = [*range(1, 41), 91, 271]
 SMALL = settings(max_examples=60, deadline=None)
+COSINES = Kind()
+
+
+def wavelets(length):
+    """That halve an axis until no more than eight positions are left."""
+    return Kind(max(0, int(np.ceil(np.log2(length / 8)))))
+
+
+def bent(length, seed=0):
+    """Cosines whose edges differ."""
+    rng = np.random.default_rng(seed)
+    while not (weights := edge_weights(rng.lognormal(0, 0.7, length - 1))):
+        pass
+    return Kind(weights=weights)
+
+
+def any_kinds(shape, rng):
+    """Bases at random; some of wavelets nested."""
+    kinds = []
+    for n in shape:
+        choice = rng.integers(3)
+        halvings = int(rng.integers(1, most_halvings(n) + 1))
+        bends = 3 <= n <= LONGEST_BENT and choice == 1
+        kinds.append(bent(n, rng.integers(99)) if bends else Kind(halvings if choice else 0))
+    halved = [axis for axis, kind in enumerate(kinds) if kind.halvings]
+    if len(halved) > 1 and rng.random() < 0.6:
+        for axis in rng.permutation(halved)[: rng.integers(2, len(halved) + 1)]:
+            kinds[axis] = replace(kinds[axis], nested=True)
+    return tuple(kinds)
 
 
 # ---------------------------------------------------------------------------------- bases
@@ -31,20 +73,65 @@ SMALL = settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_cosines_are_those_of_the_dct(length):
     expected = idct(np.eye(length), axis=0, norm="ortho")
-    np.testing.assert_allclose(basis(Kind.COSINES, length).synthesis, expected, atol=1e-6)
+    np.testing.assert_allclose(basis(COSINES, length).synthesis, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-def test_wavelets_are_those_of_the_page(length):
+@pytest.mark.parametrize("length", [3, 5, 16, 31, LONGEST_BENT])
+def test_bent_cosines_are_those_of_the_page(length):
+    kind = bent(length)
+    expected = stranger.cosines(length, list(kind.weights)).functions
+    np.testing.assert_allclose(basis(kind, length).synthesis, expected, atol=1e-6)
+    # As a cosine does, function k changes its sign k times.
+    for k, wave in enumerate(expected.T):
+        loud = wave[np.abs(wave) > 1e-9]
+        assert (np.diff(np.sign(loud)) != 0).sum() == k or len(loud) < length
+
+
+def test_cosines_bend_where_neighbours_differ_more():
+    """Where levels 0..7 and 8..15 of an axis have little in common, its slow waves are steps."""
+    assert edge_weights(np.ones(15)) == ()
+    differences = np.ones(15)
+    differences[7] = 1000.0
+    weights = edge_weights(differences)
+    assert max(weights) <= LARGEST_WEIGHT
+    assert min(weights) == weights[7]
+    step = basis(Kind(weights=weights), 16).synthesis[:, 1]
+    np.testing.assert_allclose(np.abs(step), 0.25, atol=0.07)
+    assert len(set(np.sign(step[:8]))) == len(set(np.sign(step[8:]))) == 1
+
+
+def test_waves_that_hang_on_rounding_are_not_made():
+    """Two halves that hardly touch, and are alike: their waves come in pairs of any mixture."""
+    differences = np.ones(63)
+    differences[31] = 1e30
+    weights = edge_weights(differences)
+    if weights:
+        values = np.linalg.eigvalsh(laplacian(weights))
+        assert np.diff(values).min() > 1e-7 * values[-1]
+
+
+def laplacian(weights):
+    matrix = np.zeros((len(weights) + 1,) * 2)
+    for i, weight in enumerate(weights):
+        matrix[i : i + 2, i : i + 2] += 2 ** (weight / 2) * np.array([[1, -1], [-1, 1]])
+    return matrix
+
+
+@pytest.mark.parametrize("halvings", [1, 2, 5])
+@pytest.mark.parametrize("length", [length for length in LENGTHS if length > 16])
+def test_wavelets_are_those_of_the_page(length, halvings):
     """Made there from inverse lifting steps."""
     np.testing.assert_allclose(
-        basis(Kind.WAVELETS, length).synthesis, stranger.wavelets(length).functions, atol=1e-6
+        basis(Kind(halvings), length).synthesis, stranger.wavelets(length, halvings).functions, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("kind", Kind)
-def test_a_basis(kind, length):
+@pytest.mark.parametrize("name", ["cosines", "wavelets", "bent"])
+def test_a_basis(name, length):
+    kind = {"cosines": COSINES, "wavelets": wavelets(length), "bent": COSINES}[name]
+    if name == "bent" and 3 <= length <= LONGEST_BENT:
+        kind = bent(length)
     found, inverse = basis(kind, length), analysis(kind, length)
     assert found.synthesis.dtype == inverse.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found.synthesis.astype("f8"), axis=0), 1, atol=2e-6)
@@ -57,7 +144,7 @@ def test_a_basis(kind, length):
     assert found.taps.shape == (TAPS, length)
     assert (found.taps >= -1).all()
     assert (found.taps < np.arange(length)).all()
-    other = (stranger.cosines, stranger.wavelets)[kind](length)
+    other = stranger.wavelets(length, kind.halvings) if kind.halvings else stranger.cosines(length)
     assert found.bands.tolist() == other.bands
     taps = [[-1 if tap is None else tap for tap in each] for each in other.taps]
     assert found.taps.T.tolist() == taps
@@ -65,18 +152,18 @@ def test_a_basis(kind, length):
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_a_constant_has_no_details(length):
-    found = basis(Kind.WAVELETS, length)
-    coefficients = analysis(Kind.WAVELETS, length) @ np.ones(length, "f4")
+    found = basis(wavelets(length), length)
+    coefficients = analysis(wavelets(length), length) @ np.ones(length, "f4")
     np.testing.assert_allclose(coefficients[found.bands > 0], 0, atol=1e-5)
     if length > 1:
-        assert np.abs(analysis(Kind.COSINES, length) @ np.ones(length, "f4"))[1:].max() < 1e-5
+        assert np.abs(analysis(COSINES, length) @ np.ones(length, "f4"))[1:].max() < 1e-5
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_a_polynomial_has_details_at_the_ends_alone(degree):
     """CDF 9/7 analysis has four vanishing moments."""
-    found = basis(Kind.WAVELETS, 91)
-    coefficients = analysis(Kind.WAVELETS, 91).astype("f8") @ np.linspace(-1, 1, 91) ** degree
+    found = basis(wavelets(91), 91)
+    coefficients = analysis(wavelets(91), 91).astype("f8") @ np.linspace(-1, 1, 91) ** degree
     for band in range(found.bands[-1] - 1, found.bands[-1] + 1):
         inner = coefficients[found.bands == band][4:-4]
         assert inner.size
@@ -85,7 +172,7 @@ def test_a_polynomial_has_details_at_the_ends_alone(degree):
 
 def test_wavelets_stand_along_the_axis():
     """The centre of gravity of each function rises within its band."""
-    found = basis(Kind.WAVELETS, 91)
+    found = basis(wavelets(91), 91)
     centre = np.arange(91) @ np.square(found.synthesis)
     for band in range(found.bands[-1] + 1):
         assert (np.diff(centre[found.bands == band]) > 0).all()
@@ -189,7 +276,7 @@ SHAPES = [(2,), (300,), (2, 3), (17, 20), (5, 9, 12), (3, 10, 2, 7), (2, 4, 3, 5
 @pytest.mark.parametrize("shape", SHAPES)
 def test_latents_come_back(shape, largest):
     rng = np.random.default_rng(largest)
-    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    kinds = any_kinds(shape, rng)
     assert_come_back(latents(shape, kinds, rng, largest))
 
 
@@ -198,11 +285,11 @@ def test_latents_come_back(shape, largest):
 def test_any_latents_come_back(shape, seed, largest):
     rng = np.random.default_rng(seed)
     shape = tuple(shape[: 5 if np.prod(shape) < 2000 else 3])
-    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    kinds = any_kinds(shape, rng)
     assert_come_back(latents(shape, kinds, rng, largest))
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", [COSINES, Kind(2), Kind(3, nested=True)])
 def test_a_fine_coefficient_alone_comes_back(kind):
     """No coefficient stands on the first fronts."""
     shape = (40, 20)
@@ -214,7 +301,7 @@ def test_a_fine_coefficient_alone_comes_back(kind):
 def test_latents_too_large_are_not_coded():
     integers = np.array([2**15], np.int32)
     with pytest.raises(OverflowError, match="32768"):
-        write_latents(Latents((9,), (Kind.COSINES,), 1.0, Context((1, 1, 1), 0, 0, 9, 0, 0), integers))
+        write_latents(Latents((9,), (COSINES,), 1.0, Context((1, 1, 1), 0, 0, 9, 0, 0), integers))
 
 
 def assert_read_alike(data, shape):
@@ -233,7 +320,7 @@ def assert_read_alike(data, shape):
 @given(st.binary(max_size=50), st.sampled_from([(3,), (2, 12), (4, 3, 2)]))
 def test_any_bytes_are_latents_or_corrupt(tail, shape):
     """Random bytes behind a step and weights that are sound: for both decoders the same."""
-    data = b"\0" + np.float32(0.5).tobytes() + bytes(range(3 * len(shape))) + tail
+    data = b"\0" * len(shape) + np.float32(0.5).tobytes() + bytes(range(3 * len(shape))) + tail
     assert_read_alike(data, shape)
 
 
@@ -241,7 +328,7 @@ def test_any_bytes_are_latents_or_corrupt(tail, shape):
 @given(st.data(), st.sampled_from([(30,), (9, 12), (4, 3, 10)]))
 def test_damaged_latents_are_latents_or_corrupt(data, shape):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    kinds = any_kinds(shape, rng)
     coded = bytearray(write_latents(latents(shape, kinds, rng, data.draw(st.sampled_from([3, 700])))))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(coded) - 1))
@@ -255,7 +342,7 @@ def test_damaged_latents_are_latents_or_corrupt(data, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cosines_add_up_to_what_the_inverse_dct_does(shape):
-    given_latents = latents(shape, (Kind.COSINES,) * len(shape), np.random.default_rng(1))
+    given_latents = latents(shape, (COSINES,) * len(shape), np.random.default_rng(1))
     whole = np.zeros(shape)
     whole[tuple(slice(n) for n in given_latents.integers.shape)] = given_latents.integers * given_latents.step
     found = Synthesis(given_latents).values([np.arange(n) for n in shape], False)
@@ -266,7 +353,7 @@ def test_cosines_add_up_to_what_the_inverse_dct_does(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_channels_are_those_of_the_page(shape):
     rng = np.random.default_rng(2)
-    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    kinds = any_kinds(shape, rng)
     given_latents = latents(shape, kinds, rng)
     synthesis = Synthesis(given_latents)
     indices = [np.arange(n) for n in shape]
@@ -281,7 +368,7 @@ def test_values_and_channels_are_those_of_the_page(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_points_are_those_of_the_grid(shape):
     rng = np.random.default_rng(3)
-    kinds = tuple(Kind(int(kind)) for kind in rng.integers(0, 2, len(shape)))
+    kinds = any_kinds(shape, rng)
     synthesis = Synthesis(latents(shape, kinds, rng))
     points = [rng.integers(0, n, 50) for n in shape]
     values, channels = synthesis.at([np.arange(n) for n in shape], False)
@@ -293,9 +380,20 @@ def test_points_are_those_of_the_grid(shape):
     np.testing.assert_allclose(synthesis.values(part, False), values[np.ix_(*part)], atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_coefficients_are_those_that_add_up_to_an_array(shape):
+    rng = np.random.default_rng(4)
+    data = rng.normal(size=shape).astype(np.float32)
+    for _ in range(5):
+        kinds = any_kinds(shape, rng)
+        whole = Latents(shape, kinds, 1.0, context(len(shape), rng), np.zeros(shape, np.int32))
+        object.__setattr__(whole, "integers", coefficients(data, kinds))  # not rounded
+        np.testing.assert_allclose(Synthesis(whole).whole(), data, atol=1e-4)
+
+
 def test_a_mean_alone_makes_channels_that_are_finite():
     integers = np.ones((1, 1), np.int32)
-    alone = Latents((5, 9), (Kind.COSINES,) * 2, 2.0, Context((1,) * 6, 0, 0, 9, 0, 0), integers)
+    alone = Latents((5, 9), (COSINES,) * 2, 2.0, Context((1,) * 6, 0, 0, 9, 0, 0), integers)
     values, channels = Synthesis(alone).at([np.arange(5), np.arange(9)], False)
     np.testing.assert_allclose(values, 2 / np.sqrt(45), rtol=1e-5)
     np.testing.assert_allclose(channels[:, 0], 2 / np.sqrt(45), rtol=1e-5)
@@ -337,6 +435,20 @@ def uniform(array, budget):
         planes = integers.view(np.uint8).reshape(-1, 2).T.tobytes()
         low, high = (low, middle) if len(zlib.compress(planes, 9)) <= budget else (middle, high)
     return mean_square(idctn(np.rint(coefficients / 2**high) * 2**high, norm="ortho") - array)
+
+
+def test_bases_are_those_that_data_are_made_of():
+    """A few functions of some bases, of the noise of which nothing else is sparse."""
+    shape, rng = (24, 40, 48), np.random.default_rng(0)
+    for kinds in (
+        (COSINES, Kind(3), Kind(3)),
+        (COSINES, Kind(3, nested=True), Kind(3, nested=True)),
+        (Kind(2, nested=True), Kind(3, nested=True), Kind(3, nested=True)),
+    ):
+        integers = np.zeros(shape, np.int32)
+        integers.flat[rng.integers(integers.size // 3, size=200)] = 9
+        made = Latents(shape, kinds, 0.1, context(3, rng), integers)
+        assert promising(Synthesis(made).whole(), 200)[0] == kinds
 
 
 @pytest.mark.parametrize("budget", [100, 200, 400, 800, 1600])

@@ -1,0 +1,132 @@
+"""In which bases an array is sparse, judged by the error that its largest coefficients leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from moec_zarr.basis import LONGEST_BENT, Kind, analysis, basis, edge_weights
+from moec_zarr.transform import along, coefficients, layers, synthesis
+
+__all__ = ["extended", "largest", "nearest", "promising"]
+
+_COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end
+_FILLS = 12  # iterations that extend the valid voxels to the others
+
+_Floats = NDArray[np.float32]
+_Kinds = tuple[Kind, ...]
+
+
+def promising(array: _Floats, count: int) -> list[_Kinds]:
+    """Bases of the axes in which `count` coefficients leave little, the best first.
+
+    One with no axes nested, one with some nested where that may be better, cosines alone, wavelets
+    alone.
+    """
+    alone, least = _each_axis(array, count)
+    found = [(least, alone)]
+    nested = [_nested(array, count, alone, axes) for axes in _groups(array.shape)]
+    if nested:
+        found.append(min(nested, key=lambda each: each[0]))
+    found.sort(key=lambda each: each[0])
+    kinds = [kinds for _, kinds in found]
+    for alike in ((Kind(),) * array.ndim, tuple(_wavelets(n, 8) for n in array.shape)):
+        if alike not in kinds:
+            kinds.append(alike)
+    return kinds
+
+
+def _wavelets(length: int, coarsest: int) -> Kind:
+    """Wavelets that halve an axis until no more than so many positions are left."""
+    return Kind(max(0, (-(-length // coarsest) - 1).bit_length()))
+
+
+def _options(array: _Floats, axis: int) -> Iterator[Kind]:
+    """The kinds that an axis may have, cosines first."""
+    length = array.shape[axis]
+    yield Kind()
+    if 2 < length <= LONGEST_BENT:
+        moved = np.moveaxis(array, axis, 0)
+        differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
+        if weights := edge_weights(np.array(differences)):
+            yield Kind(weights=weights)
+    yield from dict.fromkeys(kind for c in _COARSEST if (kind := _wavelets(length, c)).halvings)
+
+
+def _each_axis(array: _Floats, count: int) -> tuple[_Kinds, float]:
+    """The best kind of each axis, one after the other, and what it leaves."""
+    kinds = [_wavelets(n, 8) for n in array.shape]
+    least = np.inf
+    for axis in range(array.ndim):
+        others = [*kinds[:axis], None, *kinds[axis + 1 :]]
+        rest = array
+        for other, kind in enumerate(others):
+            if kind is not None:
+                rest = along(rest, analysis(kind, array.shape[other]), other)
+        tried = [
+            (_left(along(rest, analysis(kind, array.shape[axis]), axis), count), place, kind)
+            for place, kind in enumerate(_options(array, axis))
+        ]
+        least, _, kinds[axis] = min(tried)
+    return tuple(kinds), float(least)
+
+
+def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Axes that may be halved together."""
+    long = [axis for axis, n in enumerate(shape) if n > 16]
+    return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
+
+
+def _nested(array: _Floats, count: int, alone: _Kinds, axes: tuple[int, ...]) -> tuple[float, _Kinds]:
+    """Of some axes halved together, the others as they are best alone: what is left, and the kinds."""
+    tried: list[tuple[float, int, _Kinds]] = []
+    for coarsest in (8, 4, 16):
+        kinds = tuple(
+            replace(_wavelets(n, coarsest), nested=True) if axis in axes else kind
+            for axis, (n, kind) in enumerate(zip(array.shape, alone, strict=True))
+        )
+        if all(kinds[axis].halvings for axis in axes):
+            tried.append((_left(coefficients(array, kinds), count), len(tried), kinds))
+    least, _, kinds = min(tried)
+    return least, kinds
+
+
+def _left(found: _Floats, count: int) -> float:
+    """The squared error that `count` coefficients leave."""
+    squares = np.square(found).ravel()
+    kept = squares.size - count
+    return float(np.partition(squares, kept)[:kept].sum(dtype=np.float64))
+
+
+def largest(magnitudes: _Floats, count: int) -> float:
+    """The magnitude that `count` coefficients exceed."""
+    flat = magnitudes.ravel()
+    return float(np.partition(flat, flat.size - count)[flat.size - count])
+
+
+def nearest(array: _Floats, valid: NDArray[np.bool_]) -> _Floats:
+    """Each invalid voxel with the value of the valid one next to it."""
+    index = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return np.asarray(array[tuple(index)])
+
+
+def extended(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: int) -> _Floats:
+    """Coefficients of the array that is sparsest where its voxels do not count.
+
+    In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
+    Trans. Image Process. 15(3), 2006.
+    """
+    bases = [basis(kind, n) for kind, n in zip(kinds, array.shape, strict=True)]
+    spanned, everywhere = layers(bases, kinds), [slice(None)] * array.ndim
+    found = coefficients(array, kinds)
+    for turn in range(_FILLS):
+        share = (turn + 1) / _FILLS
+        threshold = largest(np.abs(found), max(1, int(count * share)))
+        sparse = np.where(np.abs(found) > threshold, found, np.float32(0))
+        found = coefficients(np.where(valid, array, synthesis(sparse, spanned, everywhere, False)), kinds)
+    return found
