@@ -152,13 +152,7 @@ def _with_latents(
     base, channels = _evaluated(latents)
     field = replace(field, base=base, channels=channels)
     room = budget - sizes.latents(latents) - FRAME
-    recipe = replace(
-        recipe,
-        steps=max(
-            2 * recipe.warm_up, round(recipe.correcting * recipe.steps / RECIPES[settings.effort].steps)
-        ),
-        starts=recipe.starts[:1],
-    )
+    recipe = replace(recipe, steps=recipe.correcting, starts=recipe.starts[:1])
     found = _fitted(field, recipe, settings, sizes, room, math.inf, device, CHANNELS)
     return None if found is None else replace(found, latents=latents)
 

@@ -105,7 +105,7 @@ RECIPES = {
         steps=50_000,
         starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
         trial=0.015,
-        corrections=(0.06, 0.15),
+        corrections=(0.05, 0.1),
         correcting=12_000,
     ),
 }
@@ -253,9 +253,13 @@ class _Training:
 
 def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
     """The recipe for a chunk of so many voxels, with a share of its steps: small ones need fewer."""
-    steps = recipe.steps * share * min(1.0, voxels / _FULL) ** 0.4
+    share *= min(1.0, voxels / _FULL) ** 0.4
+    least = 2 * recipe.warm_up
     return replace(
-        recipe, steps=max(2 * recipe.warm_up, round(steps)), batch=min(recipe.batch, max(256, voxels // 24))
+        recipe,
+        steps=max(least, round(recipe.steps * share)),
+        correcting=max(least, round(recipe.correcting * share)),
+        batch=min(recipe.batch, max(256, voxels // 24)),
     )
 
 

@@ -32,7 +32,7 @@ from moec_zarr.latents import (
     present_bands,
     reach,
 )
-from moec_zarr.sparsity import extended, largest, nearest, promising
+from moec_zarr.sparsity import extended, filled, largest, promising
 from moec_zarr.transform import coefficients, corner
 
 __all__ = ["fit_latents", "has_bases", "squared_error"]
@@ -101,10 +101,10 @@ def _best_search(target: _Floats, valid: NDArray[np.bool_] | None, count: int) -
 
     Error and bytes count as they do for one coefficient.
     """
-    filled = target if valid is None else nearest(target, valid)
+    whole = target if valid is None else filled(target, valid, count)
     best: _Tried | None = None
-    for kinds in promising(filled, count):
-        found = _tried(filled, valid, count, kinds, best.step if best else 0.0)
+    for kinds in promising(whole, count):
+        found = _tried(whole, valid, count, kinds, best.step if best else 0.0)
         if best is None or found.cost < best.cost:
             best = found
     assert best is not None

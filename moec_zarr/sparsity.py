@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -13,9 +12,9 @@ from scipy.ndimage import distance_transform_edt
 from moec_zarr.basis import LONGEST_BENT, Kind, analysis, basis, edge_weights
 from moec_zarr.transform import along, coefficients, layers, synthesis
 
-__all__ = ["extended", "largest", "nearest", "promising"]
+__all__ = ["extended", "filled", "largest", "promising"]
 
-_COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end
+_COARSEST = (4, 16, 32, 8)  # positions on an axis at which wavelets may end; the search begins with the last
 _FILLS = 12  # iterations that extend the valid voxels to the others
 
 _Floats = NDArray[np.float32]
@@ -25,20 +24,21 @@ _Kinds = tuple[Kind, ...]
 def promising(array: _Floats, count: int) -> list[_Kinds]:
     """Bases of the axes in which `count` coefficients leave little, the best first.
 
-    One with no axes nested, one with some nested where that may be better, cosines alone, wavelets
-    alone.
+    One with no axes nested, one with some nested where that may be better; cosines alone and
+    wavelets alone, which may take fewer bits a coefficient.
     """
-    alone, least = _each_axis(array, count)
+    options = [_options(array, axis) for axis in range(array.ndim)]
+    alone, least = _each_axis(array, count, options)
     found = [(least, alone)]
     nested = [_nested(array, count, alone, axes) for axes in _groups(array.shape)]
     if nested:
         found.append(min(nested, key=lambda each: each[0]))
     found.sort(key=lambda each: each[0])
-    kinds = [kinds for _, kinds in found]
-    for alike in ((Kind(),) * array.ndim, tuple(_wavelets(n, 8) for n in array.shape)):
-        if alike not in kinds:
-            kinds.append(alike)
-    return kinds
+    cosines = [[kind for kind in kinds if not kind.halvings] for kinds in options]
+    wavelets = tuple(_wavelets(n, 8) for n in array.shape)
+    return list(
+        dict.fromkeys([*(kinds for _, kinds in found), _each_axis(array, count, cosines)[0], wavelets])
+    )
 
 
 def _wavelets(length: int, coarsest: int) -> Kind:
@@ -46,33 +46,33 @@ def _wavelets(length: int, coarsest: int) -> Kind:
     return Kind(max(0, (-(-length // coarsest) - 1).bit_length()))
 
 
-def _options(array: _Floats, axis: int) -> Iterator[Kind]:
+def _options(array: _Floats, axis: int) -> list[Kind]:
     """The kinds that an axis may have, cosines first."""
     length = array.shape[axis]
-    yield Kind()
+    found = [Kind()]
     if 2 < length <= LONGEST_BENT:
         moved = np.moveaxis(array, axis, 0)
         differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
         if weights := edge_weights(np.array(differences)):
-            yield Kind(weights=weights)
-    yield from dict.fromkeys(kind for c in _COARSEST if (kind := _wavelets(length, c)).halvings)
+            found.append(Kind(weights=weights))
+    return list(dict.fromkeys([*found, *(_wavelets(length, coarsest) for coarsest in _COARSEST)]))
 
 
-def _each_axis(array: _Floats, count: int) -> tuple[_Kinds, float]:
+def _each_axis(array: _Floats, count: int, options: list[list[Kind]]) -> tuple[_Kinds, float]:
     """The best kind of each axis, one after the other, and what it leaves."""
-    kinds = [_wavelets(n, 8) for n in array.shape]
+    kinds = [each[-1] for each in options]
     least = np.inf
-    for axis in range(array.ndim):
-        others = [*kinds[:axis], None, *kinds[axis + 1 :]]
+    for axis, each in enumerate(options):
         rest = array
-        for other, kind in enumerate(others):
-            if kind is not None:
+        for other, kind in enumerate(kinds):
+            if other != axis:
                 rest = along(rest, analysis(kind, array.shape[other]), other)
         tried = [
-            (_left(along(rest, analysis(kind, array.shape[axis]), axis), count), place, kind)
-            for place, kind in enumerate(_options(array, axis))
+            (_left(along(rest, analysis(kind, array.shape[axis]), axis), count), place)
+            for place, kind in enumerate(each)
         ]
-        least, _, kinds[axis] = min(tried)
+        least, best = min(tried)
+        kinds[axis] = each[best]
     return tuple(kinds), float(least)
 
 
@@ -109,24 +109,30 @@ def largest(magnitudes: _Floats, count: int) -> float:
     return float(np.partition(flat, flat.size - count)[flat.size - count])
 
 
-def nearest(array: _Floats, valid: NDArray[np.bool_]) -> _Floats:
-    """Each invalid voxel with the value of the valid one next to it."""
+def filled(array: _Floats, valid: NDArray[np.bool_], count: int) -> _Floats:
+    """The array with something sparse in wavelets at its invalid voxels."""
     index = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return np.asarray(array[tuple(index)])
+    array = array[tuple(index)]
+    return _restored(array, valid, tuple(_wavelets(n, 8) for n in array.shape), count)
 
 
 def extended(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: int) -> _Floats:
-    """Coefficients of the array that is sparsest where its voxels do not count.
+    """Coefficients of the array that is sparsest where its voxels do not count."""
+    return coefficients(_restored(array, valid, kinds, count), kinds)
+
+
+def _restored(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: int) -> _Floats:
+    """The array that is sparsest where its voxels do not count.
 
     In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
     Trans. Image Process. 15(3), 2006.
     """
     bases = [basis(kind, n) for kind, n in zip(kinds, array.shape, strict=True)]
     spanned, everywhere = layers(bases, kinds), [slice(None)] * array.ndim
-    found = coefficients(array, kinds)
     for turn in range(_FILLS):
+        found = coefficients(array, kinds)
         share = (turn + 1) / _FILLS
         threshold = largest(np.abs(found), max(1, int(count * share)))
         sparse = np.where(np.abs(found) > threshold, found, np.float32(0))
-        found = coefficients(np.where(valid, array, synthesis(sparse, spanned, everywhere, False)), kinds)
-    return found
+        array = np.where(valid, array, synthesis(sparse, spanned, everywhere, False))
+    return array
