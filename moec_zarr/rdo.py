@@ -15,14 +15,13 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from moec_zarr.basis import LONGEST, TAPS, Basis, Kind, basis
+from moec_zarr.basis import LONGEST, Basis, Kind, basis
+from moec_zarr.context import ContextFit
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
 from moec_zarr.latents import (
     STEPS,
-    Context,
     Fronts,
     Latents,
     Synthesis,
@@ -46,7 +45,6 @@ _FULL = 0.993  # of the budget: near enough
 _LOOKS = 2  # at a step, before bases are compared
 _ROUNDS = 10  # in which the step nears the budget
 _PASSES = 3  # over the integers in a round
-_FITTED = 1 << 17  # coefficients at most that the context is fitted to
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -157,14 +155,14 @@ class _Search:
         self._worth: NDArray[np.bool_] | None = None  # bands that paid for themselves
         self._order: _Order | None = None  # of the last search
         self._before = np.zeros(self.shape, np.int32)  # its magnitudes
-        self._parameters = _parameters(len(self.shape))
+        self._fitted = ContextFit(len(self.shape))
 
     def __call__(self, step: float) -> tuple[Latents | None, float, float]:
         """Latents of this step, None where all integers are zero; about how many bytes; squared error.
 
         The error lacks what all steps have.
         """
-        present = _promising(self.bases, self.coefficients, step)
+        present = _paying(self.bases, self.coefficients, step)
         if self._worth is not None:
             present &= self._worth
         if not present.any():
@@ -182,7 +180,7 @@ class _Search:
             magnitudes = np.floor(scaled + 0.35).astype(np.int64)
         for _ in range(_PASSES):
             taps = _at_taps(magnitudes, where, rows)
-            context = _fitted(self._parameters, magnitudes, taps, rows)
+            context = self._fitted(magnitudes, taps, rows.levels, rows.quiet)
             classes = context.classes(taps, rows.levels)
             magnitudes = _cheapest(scaled, classes)
         bits = _BITS[classes, np.minimum(magnitudes, _LARGEST)]
@@ -192,7 +190,8 @@ class _Search:
         self._worth = present & (order.balance(rows, change + RATE * bits, RATE * silent) < 0)
         if not magnitudes.any():
             return None, 0.0, math.inf
-        context = _fitted(self._parameters, magnitudes, _at_taps(magnitudes, where, rows), rows)
+        taps = _at_taps(magnitudes, where, rows)
+        context = self._fitted(magnitudes, taps, rows.levels, rows.quiet)
         whole = np.zeros(math.prod(extent), np.int32)
         whole[where] = magnitudes * np.sign(own).astype(np.int64)
         whole = whole.reshape(extent)
@@ -249,14 +248,14 @@ class _Order:
         return np.asarray(total.reshape(self.present.shape))
 
 
-def _promising(bases: list[Basis], coefficients: _Floats, step: float) -> NDArray[np.bool_]:
+def _paying(bases: list[Basis], found: _Floats, step: float) -> NDArray[np.bool_]:
     """Bands whose large coefficients are worth more than it costs to say where they stand."""
     shape = band_counts(bases)
-    large = np.nonzero(np.abs(coefficients) > 0.65 * step)
+    large = np.nonzero(np.abs(found) > 0.65 * step)
     bands = np.ravel_multi_index(bands_at(bases, large), shape)
     size = math.prod(shape)
     count = np.bincount(bands, minlength=size)
-    worth = np.bincount(bands, np.minimum(np.square(coefficients[large] / step), 1e6), size)
+    worth = np.bincount(bands, np.minimum(np.square(found[large] / step), 1e6), size)
     room = reduce(np.multiply.outer, [np.bincount(each.bands) for each in bases]).ravel()
     cost = count * (0.5 * np.log2(room / np.maximum(count, 1)) + 2.0)
     return np.asarray((count > 0) & (worth > RATE * cost)).reshape(shape)
@@ -282,81 +281,3 @@ def _cheapest(scaled: _Floats, classes: _Ints) -> _Ints:
 
 # Bits of a magnitude, its sign included, shape (CLASSES, _LARGEST + 1).
 _BITS: _Floats = (PRECISION - np.log2(class_frequencies(_LARGEST).astype(np.float64))).astype(np.float32)
-
-
-# -------------------------------------------------------------------------------- context
-#
-# The context in real numbers, fitted by L-BFGS, then rounded. Scale of the Laplace distribution:
-# exp(offset + slope g + power log(exp(floor + rise g) + sum of exp(weight) |q|)).
-
-_MOST_SCALE = 900.0
-_MOST_FLOOR = 15  # its logarithm
-_LEAST_SCALE = 0.03
-_RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
-_STEPS = 12  # of its optimiser, in each pass
-
-
-def _parameters(axes: int) -> dict[str, torch.Tensor]:
-    start = {"weights": [-1.0] * (axes * TAPS), "floor": -2.0, "rise": 0.0}
-    start |= {"power": 0.9, "offset": 0.0, "slope": 0.0}
-    return {name: torch.tensor(value).requires_grad_() for name, value in start.items()}
-
-
-def _fitted(p: dict[str, torch.Tensor], magnitudes: _Ints, taps: _Ints, rows: _Rows) -> Context:
-    """The context with which magnitudes take the fewest bits; `p` is trained on."""
-    # What is zero among zeros differs in its level alone.
-    active = np.flatnonzero((magnitudes > 0) | taps.any(axis=1))
-    quiet = rows.quiet + np.bincount(rows.levels, minlength=len(rows.quiet))
-    quiet -= np.bincount(rows.levels[active], minlength=len(quiet))
-    kept = active[:: 1 + len(active) // _FITTED]
-    weight = len(active) / max(len(kept), 1)
-    parts = (
-        np.append(magnitudes[kept], np.zeros_like(quiet)),
-        np.append(taps[kept], np.zeros((len(quiet), taps.shape[1]), np.int64), axis=0),
-        np.append(rows.levels[kept], np.arange(len(quiet))),
-        np.append(np.full(len(kept), weight), quiet) / (weight * len(kept) + quiet.sum()),
-    )
-    q, t, g, share = (torch.from_numpy(part.astype(np.float32)) for part in parts)
-    optimiser = torch.optim.LBFGS(p.values(), max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        activity = torch.exp(p["floor"] + p["rise"] * g) + t @ torch.exp(p["weights"])
-        scale = torch.exp(p["offset"] + p["slope"] * g + p["power"] * torch.log(activity))
-        bits = _laplace_bits(q, scale.clamp(_LEAST_SCALE, _MOST_SCALE)) @ share
-        bits = bits + _RIDGE * (p["rise"] ** 2 + p["floor"] ** 2)
-        optimiser.zero_grad()
-        bits.backward()
-        return bits
-
-    optimiser.step(loss)
-    return _rounded({name: value.detach().numpy().astype(np.float64) for name, value in p.items()})
-
-
-def _laplace_bits(q: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Bits of magnitude q under a Laplace distribution in bins of unit width."""
-    half = 0.5 / scale
-    zero = -torch.log(-torch.expm1(-half))
-    other = (2 * q - 1) * half - torch.log(-0.5 * torch.expm1(-2 * half))
-    return torch.where(q > 0, other, zero) / math.log(2)
-
-
-def _rounded(p: dict[str, NDArray[np.float64]]) -> Context:
-    """The parameters in the units of :class:`Context`."""
-    octave = math.log(2)
-    # Whole numbers of activity in one of the real ones: as many as weights and floor have room for.
-    unit = min(255 / np.exp(p["weights"].max()), 2.0**_MOST_FLOOR / np.exp(p["floor"]))
-
-    def whole(value: Any, low: int, high: int) -> int:
-        return int(min(max(round(float(value)), low), high))
-
-    # Both exponential and logarithm run in eighths of an octave, classes in quarters from 2**-5 on.
-    floor = 8 * (p["floor"] + np.log(unit)) / octave
-    offset = 128 * (4 * (p["offset"] - p["power"] * np.log(unit)) / octave + 20.5)
-    return Context(
-        weights=tuple(whole(w, 0, 255) for w in np.atleast_1d(unit * np.exp(p["weights"]))),
-        floor=whole(floor, -128, 127),
-        rise=whole(8 * p["rise"] / octave, -128, 127),
-        power=whole(64 * p["power"], 0, 255),
-        offset=whole(offset, -(2**15), 2**15 - 1),
-        slope=whole(128 * 4 * p["slope"] / octave, -(2**15), 2**15 - 1),
-    )

@@ -25,6 +25,7 @@ from moec_zarr.basis import (
     edge_weights,
     most_halvings,
 )
+from moec_zarr.context import ContextFit
 from moec_zarr.entropy import CLASSES, ClassDecoder, class_frequencies, encode_classes
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.latents import CHANNELS, Context, Latents, Synthesis, present_bands
@@ -335,6 +336,30 @@ def test_damaged_latents_are_latents_or_corrupt(data, shape):
         coded[at] = data.draw(st.integers(0, 255))
     damaged = bytes(coded[: data.draw(st.integers(0, len(coded)))])
     assert_read_alike(damaged, shape)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3])
+def test_a_fitted_context_codes_a_known_source_almost_as_well_as_its_law(scale):
+    """Laplace integers whose scale follows from their taps: bits against those of the law itself."""
+    rng = np.random.default_rng(0)
+    taps = rng.poisson(0.3, (40_000, 6)) * rng.integers(1, 4, (40_000, 6))
+    levels = rng.integers(0, 4, len(taps))
+    weights = np.array([0.5, 0.2, 0.02, 0.3, 0.1, 0.02])
+    law = stats.laplace(scale=scale + (taps @ weights) ** 0.9)
+    magnitudes = np.abs(np.rint(law.rvs(random_state=rng))).astype(np.int64)
+    fit = ContextFit(2)
+    loud = (magnitudes > 0) | taps.any(axis=1)
+    quiet = np.bincount(levels[~loud], minlength=4)
+    for _ in range(5):  # as the rounds of a search do
+        found = fit(magnitudes[loud], taps[loud], levels[loud], quiet)
+    number = found.classes(taps, levels)
+    classes = stats.laplace(scale=(4 + number % 4) * 2.0 ** (number // 4 - 7))
+
+    def bits(of):
+        return -np.log2(of.cdf(magnitudes + 0.5) - of.cdf(magnitudes - 0.5)).sum()
+
+    assert bits(classes) < 1.03 * bits(law)
+    assert bits(classes) < 0.9 * bits(stats.laplace(scale=magnitudes.mean()))
 
 
 # --------------------------------------------------------------------------------- values
