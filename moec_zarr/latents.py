@@ -142,21 +142,28 @@ class Fronts:
     ----------
     extent : tuple of int
         Functions on each axis that they reach.
-    where : int64 array, shape (n,)
+    where : integer array, shape (n,)
         Flat position of each in an array of `extent`.
-    taps : int64 array, shape (n, axes * TAPS)
+    taps : integer array, shape (n, axes * TAPS)
         Flat positions of those before it; ``prod(extent)`` where there is none.
-    levels : int64 array, shape (n,)
-        Sum of its bands.
+    bands : integer array, shape (n,)
+        Number of its band, in C order of all bands.
+    scales : int64 array
+        Level of each band.
     starts : int64 array
         First of each front, and n.
     """
 
     extent: tuple[int, ...]
-    where: _Ints
-    taps: _Ints
-    levels: _Ints
+    where: NDArray[Any]
+    taps: NDArray[Any]
+    bands: NDArray[Any]
+    scales: _Ints
     starts: _Ints
+
+    def levels(self, some: slice | _Ints = slice(None)) -> _Ints:
+        """Of some of the coefficients."""
+        return np.asarray(self.scales[self.bands[some]])
 
 
 def reach(bases: Sequence[Basis], present: NDArray[np.bool_]) -> tuple[int, ...]:
@@ -169,73 +176,66 @@ def reach(bases: Sequence[Basis], present: NDArray[np.bool_]) -> tuple[int, ...]
 def fronts(bases: Sequence[Basis], kinds: Sequence[Kind], present: NDArray[np.bool_]) -> Fronts:
     """The coefficients of the bands that are present, front by front, in C order on a front."""
     extent = reach(bases, present)
-    nowhere = math.prod(extent)
-    blocks = [_block(bases, kinds, bands.tolist(), extent) for bands in np.argwhere(present)]
-    where = np.concatenate([block.where for block in blocks])
-    taps = np.concatenate([block.taps for block in blocks])
-    front = np.concatenate([block.front for block in blocks])
-    in_place = np.zeros(nowhere, bool)
-    in_place[where] = True
-    # Both sorts are linear: by place through an array of all places, by front as a radix sort.
-    number = np.full(nowhere, -1, np.int32 if nowhere < 2**31 else np.int64)
-    number[where] = np.arange(len(where))
-    order = number[in_place]
-    order = order[np.argsort(front[order], kind="stable")]
-    levels = np.repeat([block.level for block in blocks], [len(block.where) for block in blocks])
+    size = math.prod(extent)
+    whole = np.int32 if size < 2**31 else np.int64
+    held = present[np.ix_(*[each.bands[:n] for each, n in zip(bases, extent, strict=True)])]
+    front = np.asarray(sum(np.ix_(*[np.arange(n, dtype=np.uint16) for n in extent])))[held]
+    order = np.argsort(front, kind="stable")  # a radix sort
+    where = np.flatnonzero(held)[order].astype(whole)
     starts = np.concatenate([[0], np.cumsum(np.bincount(front))])
-    return Fronts(extent, where[order], taps[order], levels[order], starts)
+    rank = np.empty(size, whole)
+    rank[where] = np.arange(len(where), dtype=whole)
+    taps = np.empty((len(where), present.ndim * TAPS), whole)
+    bands = np.empty(len(where), np.int32)
+    scales = np.zeros(present.size, np.int64)
+    for number in np.flatnonzero(present):
+        block = _block(bases, kinds, [int(b) for b in np.unravel_index(number, present.shape)], extent)
+        at = rank[block.where]
+        taps[at], bands[at], scales[number] = block.taps, number, block.level
+    return Fronts(extent, where, taps, bands, scales, starts)
 
 
 class _Block(NamedTuple):
-    """The coefficients of one band, in C order."""
+    """The coefficients of one band."""
 
     where: NDArray[Any]
     taps: NDArray[Any]
-    front: NDArray[np.uint16]
     level: int
 
 
 def _block(
-    bases: Sequence[Basis], kinds: Sequence[Kind], bands: list[int], extent: tuple[int, ...]
+    bases: Sequence[Basis], kinds: Sequence[Kind], bands: Sequence[int], extent: tuple[int, ...]
 ) -> _Block:
-    axes = range(len(extent))
-    nowhere = math.prod(extent)
+    axes, nowhere = range(len(extent)), math.prod(extent)
     whole = np.int32 if nowhere < 2**31 else np.int64
     strides = [math.prod(extent[axis + 1 :]) for axis in axes]
     spans = [
         np.arange(each.prefix(band - 1) if band else 0, each.prefix(band))
         for each, band in zip(bases, bands, strict=True)
     ]
-    shape = tuple(len(span) for span in spans)
 
-    def along_axis(axis: int, values: NDArray[Any]) -> NDArray[Any]:
-        return values.reshape([-1 if other == axis else 1 for other in axes])
+    def positions(places: Sequence[_Ints]) -> NDArray[Any]:
+        """Flat ones of the functions at these places on each axis."""
+        parts = [part * stride for part, stride in zip(places, strides, strict=True)]
+        return np.asarray(sum(np.ix_(*[part.astype(whole) for part in parts])))
 
-    def total(parts: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-        """The sum over the axes of one number for each place on each."""
-        return np.broadcast_to(sum(along_axis(a, part.astype(dtype)) for a, part in enumerate(parts)), shape)
-
-    own = total([span * stride for span, stride in zip(spans, strides, strict=True)], whole)
-    taps = np.empty((*shape, len(axes) * TAPS), whole)
-    scales = list(bands)
-    nested = nested_axes(kinds)
+    own = positions(spans)
+    taps = np.full((*own.shape, len(axes) * TAPS), nowhere, whole)
+    scales, nested = list(bands), nested_axes(kinds)
     joint = dict(zip(nested, _joint(bases, kinds, bands, spans), strict=True))
-    for axis, (each, span, stride) in enumerate(zip(bases, spans, strides, strict=True)):
-        before = each.taps[:, span]
+    for axis, (each, span) in enumerate(zip(bases, spans, strict=True)):
+        before = list(each.taps[:, span])
         if axis in joint:
             first, scales[axis], _ = joint[axis]
-            before = np.stack([span - 1, span - 2, np.full_like(span, -1)])
-            before[before < first] = -1
+            before = [np.where(span - back >= first, span - back, -1) for back in (1, 2)]
         for tap, places in enumerate(before):
-            moved = own + along_axis(axis, (places - span) * stride).astype(whole)
-            taps[..., axis * TAPS + tap] = np.where(along_axis(axis, places < 0), nowhere, moved)
+            there = (*[slice(None)] * axis, places >= 0)
+            own_taps = taps[..., axis * TAPS + tap]
+            own_taps[there] = positions([*spans[:axis], places, *spans[axis + 1 :]])[there]
     if any(bands[axis] for axis in nested):
         above = [joint[axis][2] if axis in joint else spans[axis] for axis in axes]
-        taps[..., nested[0] * TAPS + TAPS - 1] = total(
-            [places * stride for places, stride in zip(above, strides, strict=True)], whole
-        )
-    front = total(spans, np.uint16)
-    return _Block(own.ravel(), taps.reshape(-1, taps.shape[-1]), front.ravel(), sum(scales))
+        taps[..., nested[0] * TAPS + TAPS - 1] = positions(above)
+    return _Block(own.ravel(), taps.reshape(-1, taps.shape[-1]), sum(scales))
 
 
 def _joint(

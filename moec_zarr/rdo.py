@@ -132,6 +132,7 @@ def _cost(search: _Search, step: float, target: _Floats, valid: NDArray[np.bool_
     """Squared error and weighted bits of a search at a step."""
     for _ in range(_LOOKS):
         found, taken, _error = search(step)
+    search.forget()
     values = np.zeros_like(target) if found is None else Synthesis(found).whole()
     return squared_error(values, target, valid) + RATE * step**2 * 8 * taken
 
@@ -153,7 +154,7 @@ class _Search:
     def __post_init__(self) -> None:
         self.bases = [basis(kind, n) for kind, n in zip(self.kinds, self.shape, strict=True)]
         self._worth: NDArray[np.bool_] | None = None  # bands that paid for themselves
-        self._order: _Order | None = None  # of the last search
+        self._last: tuple[NDArray[np.bool_], Fronts] | None = None  # bands of the last search
         self._before = np.zeros(self.shape, np.int32)  # its magnitudes
         self._fitted = ContextFit(len(self.shape))
 
@@ -167,15 +168,15 @@ class _Search:
             present &= self._worth
         if not present.any():
             return None, 0.0, math.inf
-        if self._order is None or not np.array_equal(self._order.present, present):
-            self._order = _Order.of(self.bases, self.kinds, present)
-        order = self._order
-        extent = order.fronts.extent
-        own = self.coefficients[corner(extent)].ravel()[order.fronts.where]
-        rows = order.rows(np.abs(own) > 0.5 * step)
-        where, own = order.fronts.where[rows.at], own[rows.at]
+        if self._last is None or not np.array_equal(self._last[0], present):
+            self.forget()
+            self._last = present, fronts(self.bases, self.kinds, present)
+        order = self._last[1]
+        own = self.coefficients[corner(order.extent)].ravel()[order.where]
+        rows = _rows(order, np.abs(own) > 0.5 * step)
+        where, own = order.where[rows.at], own[rows.at]
         scaled = np.asarray(np.abs(own) / np.float32(step), np.float32)
-        magnitudes = self._before[corner(extent)].ravel()[where].astype(np.int64)
+        magnitudes = self._before[corner(order.extent)].ravel()[where].astype(np.int64)
         if not magnitudes.any():
             magnitudes = np.floor(scaled + 0.35).astype(np.int64)
         for _ in range(_PASSES):
@@ -187,20 +188,25 @@ class _Search:
         nothing = np.zeros((len(rows.quiet), taps.shape[1]), np.int64)
         silent = _BITS[context.classes(nothing, np.arange(len(rows.quiet))), 0]
         change = np.square(scaled - magnitudes) - np.square(scaled)
-        self._worth = present & (order.balance(rows, change + RATE * bits, RATE * silent) < 0)
+        balance = _balance(order, rows, change + RATE * bits, RATE * silent)
+        self._worth = present & (balance.reshape(present.shape) < 0)
         if not magnitudes.any():
             return None, 0.0, math.inf
         taps = _at_taps(magnitudes, where, rows)
         context = self._fitted(magnitudes, taps, rows.levels, rows.quiet)
-        whole = np.zeros(math.prod(extent), np.int32)
+        whole = np.zeros(math.prod(order.extent), np.int32)
         whole[where] = magnitudes * np.sign(own).astype(np.int64)
-        whole = whole.reshape(extent)
+        whole = whole.reshape(order.extent)
         self._before[...] = 0
-        self._before[corner(extent)] = np.abs(whole)
+        self._before[corner(order.extent)] = np.abs(whole)
         whole = whole[corner(reach(self.bases, present_bands(self.bases, whole)))]
         latents = Latents(self.shape, self.kinds, float(np.float32(step)), context, whole)
         taken = bits.sum(dtype=np.float64) + rows.quiet @ silent
         return latents, float(taken) / 8, step**2 * float(change.sum(dtype=np.float64))
+
+    def forget(self) -> None:
+        """Drop what takes most memory, and can be made again."""
+        self._last = None
 
 
 class _Rows(NamedTuple):
@@ -212,40 +218,27 @@ class _Rows(NamedTuple):
     quiet: _Ints  # how many others each level has
 
 
-@dataclass(frozen=True)
-class _Order:
-    """The coefficients of some bands in the order of coding, and the band of each."""
+def _rows(order: Fronts, loud: NDArray[np.bool_]) -> _Rows:
+    whole = np.zeros(math.prod(order.extent) + 1, bool)
+    whole[order.where] = loud
+    near = loud.copy()
+    for tap in order.taps.T:
+        near |= whole[tap]
+    at = np.flatnonzero(near)
+    quiet = np.bincount(order.scales, _others(order, at)).astype(np.int64)
+    return _Rows(at, order.taps[at], order.levels(at), quiet)
 
-    present: NDArray[np.bool_]
-    fronts: Fronts
-    bands: _Ints
 
-    @classmethod
-    def of(cls, bases: list[Basis], kinds: tuple[Kind, ...], present: NDArray[np.bool_]) -> _Order:
-        found = fronts(bases, kinds, present)
-        index = bands_at(bases, np.unravel_index(found.where, found.extent))
-        return cls(present, found, np.ravel_multi_index(index, present.shape))
+def _others(order: Fronts, at: _Ints) -> _Ints:
+    """How many coefficients each band has beside these."""
+    size = order.scales.size
+    return np.bincount(order.bands, minlength=size) - np.bincount(order.bands[at], minlength=size)
 
-    def rows(self, loud: NDArray[np.bool_]) -> _Rows:
-        taps, levels = self.fronts.taps, self.fronts.levels
-        whole = np.zeros(math.prod(self.fronts.extent) + 1, bool)
-        whole[self.fronts.where] = loud
-        near = loud.copy()
-        for tap in taps.T:
-            near |= whole[tap]
-        at = np.flatnonzero(near)
-        counts = np.bincount(levels)
-        return _Rows(at, taps[at], levels[at], counts - np.bincount(levels[at], minlength=len(counts)))
 
-    def balance(self, rows: _Rows, costs: _Floats, silent: _Floats) -> NDArray[np.float64]:
-        """For each band the sum of its coefficients' costs; those that are not in a row, by level."""
-        size = self.present.size
-        own = self.bands[rows.at]
-        quiet = np.bincount(self.bands, minlength=size) - np.bincount(own, minlength=size)
-        levels = np.zeros(size, np.int64)
-        levels[self.bands] = self.fronts.levels
-        total = np.bincount(own, costs, size) + quiet * silent[levels]
-        return np.asarray(total.reshape(self.present.shape))
+def _balance(order: Fronts, rows: _Rows, costs: _Floats, silent: _Floats) -> NDArray[np.float64]:
+    """For each band the sum of its coefficients' costs; those that are not in a row, by level."""
+    own = np.bincount(order.bands[rows.at], costs, order.scales.size)
+    return np.asarray(own + _others(order, rows.at) * silent[order.scales])
 
 
 def _paying(bases: list[Basis], found: _Floats, step: float) -> NDArray[np.bool_]:
@@ -262,9 +255,9 @@ def _paying(bases: list[Basis], found: _Floats, step: float) -> NDArray[np.bool_
 
 
 def _at_taps(magnitudes: _Ints, where: _Ints, rows: _Rows) -> _Ints:
-    whole = np.zeros(max(int(where.max()), int(rows.taps.max())) + 1, np.int64)
+    whole = np.zeros(max(int(where.max()), int(rows.taps.max())) + 1, np.int32)
     whole[where] = magnitudes
-    return whole[rows.taps]
+    return np.asarray(whole[rows.taps])
 
 
 def _cheapest(scaled: _Floats, classes: _Ints) -> _Ints:

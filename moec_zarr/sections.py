@@ -51,6 +51,7 @@ Array = NDArray[Any]
 _LARGEST_SIZE = 4096  # of a layer, and of the number of experts
 _LARGEST_DEPTH = 16
 _LARGEST_SYMBOL = 63  # magnitude of a coefficient that the range coder tells apart
+_AT_A_TIME = 1 << 18  # coefficients whose taps are looked up together
 _SPARSEST = 1 << 14  # coefficients at most to a byte of latents
 
 
@@ -265,9 +266,9 @@ def write_latents(latents: Latents) -> bytes:
     bases, integers, context = latents.bases, latents.integers, latents.context
     present = present_bands(bases, integers)
     order = fronts(bases, latents.kinds, present)
-    values = np.append(_extended(integers, order.extent).ravel(), 0).astype(np.int64)
+    values = np.append(_extended(integers, order.extent).ravel(), np.int32(0))
     magnitudes = np.abs(values)
-    own = values[order.where]
+    own = values[order.where].astype(np.int64)
     if magnitudes.max() > MAX_MAGNITUDE:
         raise OverflowError(f"coefficient of {magnitudes.max()} steps, at most {MAX_MAGNITUDE} can be coded")
     largest = min(int(magnitudes.max()), _LARGEST_SYMBOL)
@@ -278,8 +279,9 @@ def write_latents(latents: Latents) -> bytes:
     if largest == _LARGEST_SYMBOL:
         beyond = np.abs(own[np.abs(own) >= largest]) - largest
         head += write_varint(len(beyond)) + b"".join(write_varint(int(excess)) for excess in beyond)
-    classes = context.classes(magnitudes[order.taps], order.levels)
-    data = head + encode_classes(np.clip(own, -largest, largest), classes, largest)
+    parts = [slice(i, i + _AT_A_TIME) for i in range(0, len(own), _AT_A_TIME)]
+    classes = [context.classes(magnitudes[order.taps[part]], order.levels(part)) for part in parts]
+    data = head + encode_classes(np.clip(own, -largest, largest), np.concatenate(classes), largest)
     if math.prod(order.extent) > _SPARSEST * len(data):
         raise OverflowError(f"{order.extent} coefficients are too many for {len(data)} bytes")
     return data
@@ -333,7 +335,7 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
         if first == last:
             continue
         front = slice(first, last)
-        classes = context.classes(np.abs(values[order.taps[front]]), order.levels[front])
+        classes = context.classes(np.abs(values[order.taps[front]]), order.levels(front))
         own = decoder.decode(classes).astype(np.int64)
         for i in np.flatnonzero(np.abs(own) == largest) if largest == _LARGEST_SYMBOL else ():
             if not beyond or beyond[-1] > MAX_MAGNITUDE:
