@@ -34,9 +34,7 @@ _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _FULL = 1 << 21  # voxels that a recipe's steps are meant for
 _PROBES = 16  # batches from which the sensitivity is estimated
-# After a share of the steps, the first after the trials: the part of its error that the rest of a
-# fit may hope to reach.
-_PROMISES = ((0.0, 0.15), (0.25, 0.4))
+_PROMISE = 0.3  # of the error of the trials: what the whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
@@ -50,10 +48,15 @@ class Start(NamedTuple):
     scale : float
         Factor on the data's frequencies, the standard deviation of the normal that the other
         rows are drawn from.
+    omega : float
+        In place of both, where it is not zero: the largest phase, in radians per unit of u, of rows
+        that are uniform and alike on all axes, as in SIREN (Sitzmann et al., arXiv 2006.09661,
+        section 3.2).
     """
 
-    spectral: float
-    scale: float
+    spectral: float = 0.0
+    scale: float = 0.0
+    omega: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,10 @@ class Recipe:
 
     steps: int
     batch: int = 2048
-    starts: tuple[Start, ...] = (Start(0.5, 0.35), Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0))
+    starts: tuple[Start, ...] = (
+        *(Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0)),
+        *(Start(omega=omega) for omega in (10.0, 20.0, 40.0)),
+    )
     trial: float = 0.05
     rate: float = 2e-2
     warm_up: int = 50
@@ -103,7 +109,10 @@ RECIPES = {
     "balanced": Recipe(steps=8_000),
     "best": Recipe(
         steps=50_000,
-        starts=tuple(Start(spectral, scale) for spectral in (0.0, 0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
+        starts=(
+            *(Start(spectral, scale) for spectral in (0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
+            *(Start(omega=omega) for omega in (10.0, 20.0, 40.0, 80.0)),
+        ),
         trial=0.015,
         corrections=(0.05, 0.1),
         correcting=12_000,
@@ -326,26 +335,24 @@ def fit_field(
 
     def fresh(start: Start) -> Weights:
         shape = architecture.encoder, architecture.axes
-        waves = (
-            torch.randn(shape, generator=generator, dtype=torch.float64).numpy() * frequencies * start.scale
-        )
-        spectral = round(start.spectral * len(waves))
-        waves[:spectral] = draw_waves(spectrum, spectral, generator)
+        if start.omega:
+            uniform = 2 * torch.rand(shape, generator=generator, dtype=torch.float64).numpy() - 1
+            waves = start.omega / architecture.axes * uniform
+        else:
+            normal = torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
+            waves = normal * frequencies * start.scale
+            spectral = round(start.spectral * len(waves))
+            waves[:spectral] = draw_waves(spectrum, spectral, generator)
         weights = partition | initial_weights(architecture, waves, mean, generator)
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
     weights, loss = _best_start(training, fresh)
     turn = recipe.steps - round(recipe.steps * recipe.quantised)
     optimiser = training.optimiser(weights)
-    done = 0
-    for share, promise in _PROMISES:
-        soon = round(recipe.steps * share)
-        training.run(weights, optimiser, range(done, soon), recipe.steps)
-        done, loss = soon, training.loss(weights) if done < soon else loss
-        if loss * promise > least:
-            _log.info("mean square error %.4g after %d steps, %.4g is to be had", loss, soon, least)
-            return None
-    training.run(weights, optimiser, range(done, turn), recipe.steps)
+    if loss * _PROMISE > least:
+        _log.info("mean square error %.4g after the trials, %.4g is to be had", loss, least)
+        return None
+    training.run(weights, optimiser, range(turn), recipe.steps)
     model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
     trained = {name: torch.from_numpy(weight).to(device) for name, weight in model.weights().items()}
     for name in ("decoder.weight", "decoder.bias"):
