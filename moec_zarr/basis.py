@@ -94,13 +94,13 @@ def most_halvings(length: int) -> int:
     return (length - 1).bit_length()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def basis(kind: Kind, length: int) -> Basis:
     """The basis of an axis of `length` voxels, at most ``LONGEST``."""
     return _wavelets(kind, length) if kind.halvings else _cosines(kind, length)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def analysis(kind: Kind, length: int) -> _Floats:
     """The inverse of a basis' synthesis, shape (functions, voxels): coefficients from voxels."""
     if not kind.halvings:
@@ -114,7 +114,7 @@ def analysis(kind: Kind, length: int) -> _Floats:
     return np.asarray(inverse, np.float32)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def splits(kind: Kind, length: int) -> tuple[_Floats, ...]:
     """One halving after the other, from the voxels on.
 

@@ -40,11 +40,11 @@ STORAGE = frozenset(
 )
 """What of a variable's encoding says how zarr stores it, rather than what its values mean."""
 
-# The cost model: on one core a fit takes this long, whatever the chunk, because it draws a fixed
-# number of points; chunks below 2 million voxels take fewer steps. Checking a chunk decodes it, at about
-# `_CHECKED` voxels a second. A PSNR is searched for with about three fits. Reading is not counted, nor that
-# a graphics card is faster: the first finished tasks say better than any model.
-_FIT_SECONDS: dict[Effort, float] = {"fast": 30.0, "balanced": 130.0, "best": 900.0}
+# The cost model: on one core a fit of 2 million voxels takes this long. Smaller chunks take fewer steps,
+# latents of larger ones more time. Checking a chunk decodes it, at about `_CHECKED` voxels a second. A PSNR
+# is searched for with about three fits. Reading is not counted, nor that a graphics card is faster: the
+# first finished tasks say better than any model.
+_FIT_SECONDS: dict[Effort, float] = {"fast": 15.0, "balanced": 60.0, "best": 300.0}
 _FULL = 2_000_000  # voxels
 _CHECKED = 2_000_000  # voxels per second
 _SEARCH = 3
@@ -134,7 +134,8 @@ class PlannedVariable:
             return 0.0
         voxels = math.prod(self.chunks)
         fits = _SEARCH if self.settings.ratio is None else 1
-        fit: float = fits * _FIT_SECONDS[self.settings.effort] * min(1.0, voxels / _FULL) ** 0.4
+        size = voxels / _FULL
+        fit: float = fits * _FIT_SECONDS[self.settings.effort] * max(size**0.4, size)
         chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
         return chunks * (fit + voxels / _CHECKED)
 

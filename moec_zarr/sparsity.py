@@ -77,8 +77,9 @@ def _each_axis(array: _Floats, count: int, options: list[list[Kind]]) -> tuple[_
 
 
 def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Axes that may be halved together."""
-    long = [axis for axis, n in enumerate(shape) if n > 16]
+    """Axes that may be halved together: of the three longest, those of more than 16 voxels."""
+    longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:3]
+    long = sorted(axis for axis in longest if shape[axis] > 16)
     return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
 
 
