@@ -109,9 +109,11 @@ def fit(
             for part in (0.0, *recipe.corrections):
                 found = _with_latents(field, recipe, settings, sizes, budget, part, device)
                 chosen = _better(chosen, found)
-        least = math.inf if chosen is None else chosen.error
-        alone = _fitted(field, recipe, settings, sizes, budget, least, device, 0, progress)
-        chosen = _better(chosen, alone)
+        for part in (*recipe.shorter, 1.0):
+            least = math.inf if chosen is None else chosen.error
+            shorter = replace(recipe, steps=round(part * recipe.steps), trial=recipe.trial / part)
+            alone = _fitted(field, shorter, settings, sizes, budget, least, device, 0, progress)
+            chosen = _better(chosen, alone)
     assert chosen is not None  # a network is given up for something better alone
     return chosen
 

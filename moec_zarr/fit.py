@@ -69,6 +69,8 @@ class Recipe:
         Optimisation steps of the final fit, and voxels in each.
     starts : tuple of Start
         How the encoder may start; all are tried, the best is kept.
+    shorter : tuple of float
+        Shares of `steps` in which a network alone is fitted as well: a long fit may end up worse.
     trial : float
         Share of `steps` that each trial takes.
     rate : float
@@ -93,6 +95,7 @@ class Recipe:
         *(Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0)),
         *(Start(omega=omega) for omega in (10.0, 20.0, 40.0)),
     )
+    shorter: tuple[float, ...] = ()
     trial: float = 0.05
     rate: float = 2e-2
     warm_up: int = 50
@@ -113,8 +116,9 @@ RECIPES = {
             *(Start(spectral, scale) for spectral in (0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
             *(Start(omega=omega) for omega in (10.0, 20.0, 40.0, 80.0)),
         ),
+        shorter=(0.16,),
         trial=0.015,
-        corrections=(0.05, 0.1),
+        corrections=(0.05, 0.08),
         correcting=12_000,
     ),
 }
