@@ -112,7 +112,8 @@ def fit(
         for part in (*recipe.shorter, 1.0):
             least = math.inf if chosen is None else chosen.error
             shorter = replace(recipe, steps=round(part * recipe.steps), trial=recipe.trial / part)
-            alone = _fitted(field, shorter, settings, sizes, budget, least, device, 0, progress)
+            told = progress if part == 1.0 else lambda share: None
+            alone = _fitted(field, shorter, settings, sizes, budget, least, device, 0, told)
             chosen = _better(chosen, alone)
     assert chosen is not None  # a network is given up for something better alone
     return chosen
