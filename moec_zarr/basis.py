@@ -10,6 +10,7 @@ cosines bend: they are the eigenvectors of a path graph's Laplacian, whose edges
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,6 +25,7 @@ __all__ = [
     "Basis",
     "Kind",
     "analysis",
+    "bases_of",
     "basis",
     "edge_weights",
     "most_halvings",
@@ -98,6 +100,11 @@ def most_halvings(length: int) -> int:
 def basis(kind: Kind, length: int) -> Basis:
     """The basis of an axis of `length` voxels, at most ``LONGEST``."""
     return _wavelets(kind, length) if kind.halvings else _cosines(kind, length)
+
+
+def bases_of(kinds: Iterable[Kind], shape: tuple[int, ...]) -> list[Basis]:
+    """The basis of each axis of a grid."""
+    return [basis(kind, n) for kind, n in zip(kinds, shape, strict=True)]
 
 
 @lru_cache(maxsize=16)

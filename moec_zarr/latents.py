@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.basis import TAPS, Basis, Kind, basis
+from moec_zarr.basis import TAPS, Basis, Kind, bases_of
 from moec_zarr.entropy import CLASSES
 from moec_zarr.transform import corner, depths, layers, nested_axes, synthesis
 
@@ -114,7 +114,7 @@ class Latents:
     @property
     def bases(self) -> list[Basis]:
         """The basis of each axis."""
-        return [basis(kind, n) for kind, n in zip(self.kinds, self.shape, strict=True)]
+        return bases_of(self.kinds, self.shape)
 
 
 def band_counts(bases: Sequence[Basis]) -> tuple[int, ...]:
@@ -189,7 +189,7 @@ def fronts(bases: Sequence[Basis], kinds: Sequence[Kind], present: NDArray[np.bo
     bands = np.empty(len(where), np.int32)
     scales = np.zeros(present.size, np.int64)
     for number in np.flatnonzero(present):
-        block = _block(bases, kinds, [int(b) for b in np.unravel_index(number, present.shape)], extent)
+        block = _block(bases, kinds, [int(b) for b in np.unravel_index(number, present.shape)], extent, whole)
         at = rank[block.where]
         taps[at], bands[at], scales[number] = block.taps, number, block.level
     return Fronts(extent, where, taps, bands, scales, starts)
@@ -204,10 +204,10 @@ class _Block(NamedTuple):
 
 
 def _block(
-    bases: Sequence[Basis], kinds: Sequence[Kind], bands: Sequence[int], extent: tuple[int, ...]
+    bases: Sequence[Basis], kinds: Sequence[Kind], bands: Sequence[int], extent: tuple[int, ...], whole: Any
 ) -> _Block:
+    """Of these bands; positions have the integer type `whole`."""
     axes, nowhere = range(len(extent)), math.prod(extent)
-    whole = np.int32 if nowhere < 2**31 else np.int64
     strides = [math.prod(extent[axis + 1 :]) for axis in axes]
     spans = [
         np.arange(each.prefix(band - 1) if band else 0, each.prefix(band))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.basis import LONGEST, Basis, Kind, basis
+from moec_zarr.basis import LONGEST, Basis, Kind, bases_of
 from moec_zarr.context import ContextFit
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
 from moec_zarr.latents import (
@@ -152,7 +152,7 @@ class _Search:
     coefficients: _Floats
 
     def __post_init__(self) -> None:
-        self.bases = [basis(kind, n) for kind, n in zip(self.kinds, self.shape, strict=True)]
+        self.bases = bases_of(self.kinds, self.shape)
         self._worth: NDArray[np.bool_] | None = None  # bands that paid for themselves
         self._last: tuple[NDArray[np.bool_], Fronts] | None = None  # bands of the last search
         self._before = np.zeros(self.shape, np.int32)  # its magnitudes
@@ -175,25 +175,27 @@ class _Search:
         own = self.coefficients[corner(order.extent)].ravel()[order.where]
         rows = _rows(order, np.abs(own) > 0.5 * step)
         where, own = order.where[rows.at], own[rows.at]
+        quiet = np.bincount(order.scales, rows.others).astype(np.int64)  # by level
         scaled = np.asarray(np.abs(own) / np.float32(step), np.float32)
         magnitudes = self._before[corner(order.extent)].ravel()[where].astype(np.int64)
         if not magnitudes.any():
             magnitudes = np.floor(scaled + 0.35).astype(np.int64)
         for _ in range(_PASSES):
-            taps = _at_taps(magnitudes, where, rows)
-            context = self._fitted(magnitudes, taps, rows.levels, rows.quiet)
+            taps = _at_taps(magnitudes, order, rows)
+            context = self._fitted(magnitudes, taps, rows.levels, quiet)
             classes = context.classes(taps, rows.levels)
             magnitudes = _cheapest(scaled, classes)
         bits = _BITS[classes, np.minimum(magnitudes, _LARGEST)]
-        nothing = np.zeros((len(rows.quiet), taps.shape[1]), np.int64)
-        silent = _BITS[context.classes(nothing, np.arange(len(rows.quiet))), 0]
+        nothing = np.zeros((len(quiet), taps.shape[1]), np.int64)
+        silent = _BITS[context.classes(nothing, np.arange(len(quiet))), 0]
         change = np.square(scaled - magnitudes) - np.square(scaled)
-        balance = _balance(order, rows, change + RATE * bits, RATE * silent)
+        balance = np.bincount(order.bands[rows.at], change + RATE * bits, present.size)
+        balance += rows.others * RATE * silent[order.scales]
         self._worth = present & (balance.reshape(present.shape) < 0)
         if not magnitudes.any():
             return None, 0.0, math.inf
-        taps = _at_taps(magnitudes, where, rows)
-        context = self._fitted(magnitudes, taps, rows.levels, rows.quiet)
+        taps = _at_taps(magnitudes, order, rows)
+        context = self._fitted(magnitudes, taps, rows.levels, quiet)
         whole = np.zeros(math.prod(order.extent), np.int32)
         whole[where] = magnitudes * np.sign(own).astype(np.int64)
         whole = whole.reshape(order.extent)
@@ -201,7 +203,7 @@ class _Search:
         self._before[corner(order.extent)] = np.abs(whole)
         whole = whole[corner(reach(self.bases, present_bands(self.bases, whole)))]
         latents = Latents(self.shape, self.kinds, float(np.float32(step)), context, whole)
-        taken = bits.sum(dtype=np.float64) + rows.quiet @ silent
+        taken = bits.sum(dtype=np.float64) + quiet @ silent
         return latents, float(taken) / 8, step**2 * float(change.sum(dtype=np.float64))
 
     def forget(self) -> None:
@@ -215,7 +217,7 @@ class _Rows(NamedTuple):
     at: _Ints  # which ones of the order
     taps: _Ints
     levels: _Ints
-    quiet: _Ints  # how many others each level has
+    others: _Ints  # how many more each band has
 
 
 def _rows(order: Fronts, loud: NDArray[np.bool_]) -> _Rows:
@@ -225,20 +227,9 @@ def _rows(order: Fronts, loud: NDArray[np.bool_]) -> _Rows:
     for tap in order.taps.T:
         near |= whole[tap]
     at = np.flatnonzero(near)
-    quiet = np.bincount(order.scales, _others(order, at)).astype(np.int64)
-    return _Rows(at, order.taps[at], order.levels(at), quiet)
-
-
-def _others(order: Fronts, at: _Ints) -> _Ints:
-    """How many coefficients each band has beside these."""
-    size = order.scales.size
-    return np.bincount(order.bands, minlength=size) - np.bincount(order.bands[at], minlength=size)
-
-
-def _balance(order: Fronts, rows: _Rows, costs: _Floats, silent: _Floats) -> NDArray[np.float64]:
-    """For each band the sum of its coefficients' costs; those that are not in a row, by level."""
-    own = np.bincount(order.bands[rows.at], costs, order.scales.size)
-    return np.asarray(own + _others(order, rows.at) * silent[order.scales])
+    count = order.scales.size
+    others = np.bincount(order.bands, minlength=count) - np.bincount(order.bands[at], minlength=count)
+    return _Rows(at, order.taps[at], order.levels(at), others)
 
 
 def _paying(bases: list[Basis], found: _Floats, step: float) -> NDArray[np.bool_]:
@@ -254,9 +245,9 @@ def _paying(bases: list[Basis], found: _Floats, step: float) -> NDArray[np.bool_
     return np.asarray((count > 0) & (worth > RATE * cost)).reshape(shape)
 
 
-def _at_taps(magnitudes: _Ints, where: _Ints, rows: _Rows) -> _Ints:
-    whole = np.zeros(max(int(where.max()), int(rows.taps.max())) + 1, np.int32)
-    whole[where] = magnitudes
+def _at_taps(magnitudes: _Ints, order: Fronts, rows: _Rows) -> _Ints:
+    whole = np.zeros(math.prod(order.extent) + 1, np.int32)
+    whole[order.where[rows.at]] = magnitudes
     return np.asarray(whole[rows.taps])
 
 

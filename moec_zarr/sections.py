@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.basis import LONGEST, LONGEST_BENT, TAPS, Kind, basis, most_halvings
+from moec_zarr.basis import LONGEST, LONGEST_BENT, TAPS, Kind, bases_of, most_halvings
 from moec_zarr.entropy import (
     MAX_MAGNITUDE,
     ClassDecoder,
@@ -313,7 +313,7 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Latents:
     if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
     context = Context(tuple(data[offset + 4 : fixed]), *struct.unpack_from("<bbBhh", data, fixed))
-    bases = [basis(kind, n) for kind, n in zip(kinds, shape, strict=True)]
+    bases = bases_of(kinds, shape)
     present, offset = _read_mask(data, fixed + 7, band_counts(bases))
     largest, offset = read_varint(data, offset)
     if not present.any() or not 1 <= largest <= _LARGEST_SYMBOL:

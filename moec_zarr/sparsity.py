@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from moec_zarr.basis import LONGEST_BENT, Kind, analysis, basis, edge_weights
+from moec_zarr.basis import LONGEST_BENT, Kind, analysis, bases_of, edge_weights
 from moec_zarr.transform import along, coefficients, layers, synthesis
 
 __all__ = ["extended", "filled", "largest", "promising"]
@@ -28,22 +28,24 @@ def promising(array: _Floats, count: int) -> list[_Kinds]:
     wavelets alone, which may take fewer bits a coefficient.
     """
     options = [_options(array, axis) for axis in range(array.ndim)]
-    alone, least = _each_axis(array, count, options)
-    found = [(least, alone)]
-    nested = [_nested(array, count, alone, axes) for axes in _groups(array.shape)]
-    if nested:
+    alone = _each_axis(array, count, options)
+    found = [alone]
+    if groups := _groups(array.shape):
+        nested = [_nested(array, count, alone[1], axes) for axes in groups]
         found.append(min(nested, key=lambda each: each[0]))
     found.sort(key=lambda each: each[0])
     cosines = [[kind for kind in kinds if not kind.halvings] for kinds in options]
-    wavelets = tuple(_wavelets(n, 8) for n in array.shape)
-    return list(
-        dict.fromkeys([*(kinds for _, kinds in found), _each_axis(array, count, cosines)[0], wavelets])
-    )
+    alike = _each_axis(array, count, cosines)[1], _all_wavelets(array.shape)
+    return list(dict.fromkeys([*(kinds for _, kinds in found), *alike]))
 
 
 def _wavelets(length: int, coarsest: int) -> Kind:
     """Wavelets that halve an axis until no more than so many positions are left."""
     return Kind(max(0, (-(-length // coarsest) - 1).bit_length()))
+
+
+def _all_wavelets(shape: tuple[int, ...]) -> _Kinds:
+    return tuple(_wavelets(n, 8) for n in shape)
 
 
 def _options(array: _Floats, axis: int) -> list[Kind]:
@@ -58,8 +60,8 @@ def _options(array: _Floats, axis: int) -> list[Kind]:
     return list(dict.fromkeys([*found, *(_wavelets(length, coarsest) for coarsest in _COARSEST)]))
 
 
-def _each_axis(array: _Floats, count: int, options: list[list[Kind]]) -> tuple[_Kinds, float]:
-    """The best kind of each axis, one after the other, and what it leaves."""
+def _each_axis(array: _Floats, count: int, options: list[list[Kind]]) -> tuple[float, _Kinds]:
+    """The best kind of each axis, one after the other: what is left, and the kinds."""
     kinds = [each[-1] for each in options]
     least = np.inf
     for axis, each in enumerate(options):
@@ -73,7 +75,7 @@ def _each_axis(array: _Floats, count: int, options: list[list[Kind]]) -> tuple[_
         ]
         least, best = min(tried)
         kinds[axis] = each[best]
-    return tuple(kinds), float(least)
+    return float(least), tuple(kinds)
 
 
 def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -114,7 +116,7 @@ def filled(array: _Floats, valid: NDArray[np.bool_], count: int) -> _Floats:
     """The array with something sparse in wavelets at its invalid voxels."""
     index = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     array = array[tuple(index)]
-    return _restored(array, valid, tuple(_wavelets(n, 8) for n in array.shape), count)
+    return _restored(array, valid, _all_wavelets(array.shape), count)
 
 
 def extended(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: int) -> _Floats:
@@ -128,8 +130,7 @@ def _restored(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: in
     In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
     Trans. Image Process. 15(3), 2006.
     """
-    bases = [basis(kind, n) for kind, n in zip(kinds, array.shape, strict=True)]
-    spanned, everywhere = layers(bases, kinds), [slice(None)] * array.ndim
+    spanned, everywhere = layers(bases_of(kinds, array.shape), kinds), [slice(None)] * array.ndim
     for turn in range(_FILLS):
         found = coefficients(array, kinds)
         share = (turn + 1) / _FILLS

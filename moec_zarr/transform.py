@@ -90,13 +90,12 @@ def coefficients(array: _Floats, kinds: Sequence[Kind]) -> _Floats:
 def _halved(array: _Floats, kinds: Sequence[Kind]) -> _Floats:
     array, box = array.copy(), list(array.shape)
     for depth in range(depths(kinds)):
-        for axis in nested_axes(kinds):
-            if depth < kinds[axis].halvings:
-                split = splits(kinds[axis], array.shape[axis])[depth]
-                array[corner(box)] = along(array[corner(box)], split, axis)
-        for axis in nested_axes(kinds):
-            if depth < kinds[axis].halvings:
-                box[axis] = -(-box[axis] // 2)
+        axes = [axis for axis in nested_axes(kinds) if depth < kinds[axis].halvings]
+        for axis in axes:
+            split = splits(kinds[axis], array.shape[axis])[depth]
+            array[corner(box)] = along(array[corner(box)], split, axis)
+        for axis in axes:
+            box[axis] = -(-box[axis] // 2)
     return array
 
 
