@@ -24,10 +24,11 @@ from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 from moec_zarr.fit import RECIPES, Recipe, fit_field, scaled
 from moec_zarr.format import FRAME
-from moec_zarr.init import Field, architecture_for
-from moec_zarr.latents import CHANNELS, Latents, Synthesis
-from moec_zarr.network import Model
+from moec_zarr.init import Field, architecture_for, looks_along
+from moec_zarr.latents import Latents
+from moec_zarr.network import Architecture, Model
 from moec_zarr.rdo import fit_latents, has_bases, squared_error
+from moec_zarr.reading import Synthesis, channels
 from moec_zarr.settings import Settings
 
 __all__ = ["Fitted", "Sizes", "fit"]
@@ -35,8 +36,9 @@ __all__ = ["Fitted", "Sizes", "fit"]
 _log = logging.getLogger(__name__)
 _MOST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
 _SAMPLE = 1 << 16  # voxels that the deviation is measured on
-_LEAST_CORRECTION = 120  # bytes of a network that corrects anything
-_TILE = 1 << 20  # voxels that latents are evaluated at together
+_CORRECTING = 0.05  # of the bytes are for a network that corrects latents
+_LEAST_CORRECTION = 140  # bytes that it has at least
+_PATIENCE = 2  # rounds without gain, after which no more are made
 
 
 @dataclass(frozen=True)
@@ -99,108 +101,162 @@ def fit(
     MoECError
         If ``moec_zarr.config`` asks for a device that is not there.
     """
-    device = _device(config.get("device"))
     voxels = array.size if valid is None else int(valid.sum())
     recipe = scaled(RECIPES[settings.effort], voxels, share)
-    field = Field(array, valid, middle, half)
-    chosen: Fitted | None = None
+    device = _device(config.get("device"))
+    task = _Task(Field(array, valid, middle, half), recipe, settings, sizes, budget, device)
     with _threads(config.get("threads")):
-        if has_bases(array.shape):
-            for part in (0.0, *recipe.corrections):
-                found = _with_latents(field, recipe, settings, sizes, budget, part, device)
-                chosen = _better(chosen, found)
+        chosen = _with_latents(task) if has_bases(array.shape) else None
         for part in (*recipe.shorter, 1.0):
             least = math.inf if chosen is None else chosen.error
             shorter = replace(recipe, steps=round(part * recipe.steps), trial=recipe.trial / part)
             told = progress if part == 1.0 else lambda share: None
-            alone = _fitted(field, shorter, settings, sizes, budget, least, device, 0, told)
-            chosen = _better(chosen, alone)
+            chosen = _better(chosen, _alone(replace(task, recipe=shorter), least, told))
     assert chosen is not None  # a network is given up for something better alone
     return chosen
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What all candidates are fitted to, and how."""
+
+    field: Field
+    recipe: Recipe
+    settings: Settings
+    sizes: Sizes
+    budget: int
+    device: str
+
+    def error(self, values: NDArray[np.float32], target: NDArray[np.float32]) -> float:
+        """Mean square error of values, which a decoder clips to the range of the data."""
+        valid = self.field.valid
+        voxels = target.size if valid is None else int(valid.sum())
+        return squared_error(np.clip(values, -1, 1), target, valid) / voxels
+
+
+def _told(found: Fitted) -> Fitted:
+    """The same, logged."""
+    names = {"latents": found.latents, "network": found.model}
+    parts = " and ".join(name for name, part in names.items() if part is not None)
+    _log.info("%s: mean square error %.4g", parts, found.error)
+    return found
+
+
 def _better(one: Fitted | None, other: Fitted | None) -> Fitted | None:
     """Whichever has the lesser error, of those that there are."""
-    if other is not None:
-        names = {"latents": other.latents, "network": other.model}
-        parts = " and ".join(name for name, part in names.items() if part is not None)
-        _log.info("%s: mean square error %.4g", parts, other.error)
     if one is None or other is None:
         return one or other
     return one if one.error <= other.error else other
 
 
-def _with_latents(
-    field: Field, recipe: Recipe, settings: Settings, sizes: Sizes, budget: int, part: float, device: str
-) -> Fitted | None:
-    """Latents, with a network that has `part` of the bytes; None where the bytes do not suffice."""
-    correcting = int(part * budget)
-    if part and correcting < _LEAST_CORRECTION:
-        return None
-    if not part and settings.experts is not None:
-        return None  # experts were asked for
+def _with_latents(task: _Task) -> Fitted | None:
+    """Latents alone or with a network that corrects them; None where the bytes suffice for neither."""
+    field = task.field
     target = np.empty(field.array.shape, np.float32)
     for row in range(len(target)):  # at most a row in double precision
         target[row] = field.targets(row)
     if field.valid is not None:
         target[~field.valid] = 0
-    latents = fit_latents(target, field.valid, sizes.latents, budget - correcting)
-    if latents is None:
+    alone = None
+    if task.settings.experts is None:  # else a network is asked for
+        latents = fit_latents(target, field.valid, task.sizes.latents, task.budget)
+        if latents is not None:
+            alone = _told(Fitted(None, latents, task.error(Synthesis(latents).whole(), target)))
+    return _better(alone, _corrected(task, target, alone.latents if alone else None))
+
+
+def _corrected(task: _Task, target: NDArray[np.float32], like: Latents | None) -> Fitted | None:
+    """Latents and a network that corrects them, each fitted in turn to what the other leaves.
+
+    Of the rounds the best. Where values may lie beyond the range of the data, because a decoder clips
+    them, or at invalid voxels, latents are left as they are.
+    """
+    field, valid, recipe = task.field, task.field.valid, task.recipe
+    correcting = max(int(_CORRECTING * task.budget), _LEAST_CORRECTION)
+    best: Fitted | None = None
+    latents, model, aim, since = like, None, target, 0
+    for turn in range(recipe.rounds if correcting <= task.budget // 2 else 0):
+        room = task.budget - correcting
+        latents = fit_latents(aim, None if turn else valid, task.sizes.latents, room, latents)
+        if latents is None:
+            break
+        synthesis = Synthesis(latents)
+        base = synthesis.whole()
+        looks = model.looks if model else looks_along(base, synthesis.norm)
+        room = task.budget - task.sizes.latents(latents) - FRAME - len(looks)
+        architecture = (
+            model.architecture
+            if model
+            else architecture_for(base.ndim, room, task.settings.experts, channels(len(looks)))
+        )
+        seen = replace(field, base=base, looks=looks, norm=synthesis.norm)
+        quick = replace(recipe, steps=recipe.correcting, starts=recipe.starts[:1])
+        try:
+            found = _network(replace(task, field=seen, recipe=quick), architecture, room, turn, model)
+        except OverflowError:
+            break
+        assert found is not None  # no error is too large to go on
+        model = replace(found[0], looks=looks)
+        values = np.clip(_evaluated(model, Synthesis(latents, looks)), -1, 1)
+        better = _better(best, _told(Fitted(model, latents, task.error(values, target))))
+        since = 0 if better is not best else since + 1
+        best = better
+        if since == _PATIENCE:
+            break
+        aim = base + (target - values)
+        if valid is not None:
+            aim[~valid] = base[~valid]
+    return best
+
+
+def _alone(task: _Task, least: float, progress: Callable[[float], None]) -> Fitted | None:
+    """A network alone; None where it would not come near `least`."""
+    architecture = architecture_for(task.field.array.ndim, task.budget, task.settings.experts)
+    try:
+        found = _network(task, architecture, task.budget, 0, None, least, progress)
+    except OverflowError:
+        if least == math.inf:
+            raise
         return None
-    if not part:
-        voxels = target.size if field.valid is None else int(field.valid.sum())
-        error = squared_error(Synthesis(latents).whole(), target, field.valid)
-        return Fitted(None, latents, error / voxels)
-    del target
-    base, channels = _evaluated(latents)
-    field = replace(field, base=base, channels=channels)
-    room = budget - sizes.latents(latents) - FRAME
-    recipe = replace(recipe, steps=recipe.correcting, starts=recipe.starts[:1])
-    found = _fitted(field, recipe, settings, sizes, room, math.inf, device, CHANNELS)
-    return None if found is None else replace(found, latents=latents)
+    return None if found is None else _told(Fitted(found[0], None, found[1]))
 
 
-def _fitted(
-    field: Field,
-    recipe: Recipe,
-    settings: Settings,
-    sizes: Sizes,
+def _network(
+    task: _Task,
+    architecture: Architecture,
     budget: int,
-    least: float,
-    device: str,
-    channels: int,
+    turn: int,
+    initial: Model | None,
+    least: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
-) -> Fitted | None:
-    """A network for what latents leave of a field; None where it would not come near `least`."""
-    generator = torch.Generator().manual_seed(settings.seed)
+) -> tuple[Model, float] | None:
+    """A network for what latents leave of a field, and its mean square error."""
+    field, seed = task.field, task.settings.seed + turn
+    generator = torch.Generator().manual_seed(seed)
     deviation = float(field.targets(field.draw(_SAMPLE, generator)).std(dtype=np.float64))
     # Fitted at the scale of their deviation, rounded to a power of two of their range, the data
     # suit the learning rate, and the decoder's step codes alone undo it.
     shift = min(max(round(-math.log2(deviation)), 0), _MOST_SHIFT) if deviation else 0
-    architecture = architecture_for(field.array.ndim, budget, settings.experts, channels)
     unit = 2.0**shift
-    try:
-        found = fit_field(
-            replace(field, scale=field.scale / unit, unit=unit), architecture, recipe, sizes.model, budget,
-            shift=shift, seed=settings.seed, device=device, least=least * unit**2, progress=progress,
-        )  # fmt: skip
-    except OverflowError:
-        if least == math.inf and not channels:
-            raise
-        return None
-    return None if found is None else Fitted(found[0], None, found[1] / unit**2)
+    found = fit_field(
+        replace(field, scale=field.scale / unit, unit=unit), architecture, task.recipe, task.sizes.model,
+        budget, initial=initial, shift=shift, seed=seed, device=task.device, least=least * unit**2,
+        progress=progress,
+    )  # fmt: skip
+    return None if found is None else (found[0], found[1] / unit**2)
 
 
-def _evaluated(latents: Latents) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What latents add up to on the whole grid, and what a network reads of them."""
-    synthesis = Synthesis(latents)
-    indices = [np.arange(n) for n in latents.shape]
-    base = np.empty(latents.shape, np.float32)
-    channels = np.empty((*latents.shape, CHANNELS), np.float32)
-    for tile, rows in network.tiled(indices, pointwise=False, voxels=_TILE):
-        base[tile], read = synthesis.at(rows, False)
-        channels[tile] = read.reshape(*base[tile].shape, CHANNELS)
-    return base, channels.reshape(-1, CHANNELS)
+def _evaluated(model: Model, synthesis: Synthesis) -> NDArray[np.float32]:
+    """What latents and a network that reads them add up to on the whole grid."""
+    architecture, shape = model.architecture, synthesis.shape
+    out = np.empty(shape, np.float32)
+    tiles = network.evaluate(
+        architecture, model.weights(), shape, [np.arange(n) for n in shape],
+        pointwise=False, voxels=architecture.tile, synthesis=synthesis,
+    )  # fmt: skip
+    for tile, values in tiles:
+        out[tile] = values
+    return out
 
 
 def _device(name: object) -> str:

@@ -13,8 +13,9 @@ from moec_zarr import network
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.format import Header, Section, read_stream
-from moec_zarr.latents import CHANNELS, Latents, Synthesis
+from moec_zarr.latents import Latents
 from moec_zarr.network import Model
+from moec_zarr.reading import Synthesis
 from moec_zarr.sections import (
     Box,
     Special,
@@ -75,8 +76,7 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     if Section.LOSSLESS in sections:
         values = read_lossless(sections[Section.LOSSLESS], shape, header.dtype)
     if Section.MODEL in sections:
-        channels = CHANNELS if Section.LATENTS in sections else 0
-        model = read_model(sections[Section.MODEL], len(long), channels)
+        model = read_model(sections[Section.MODEL], len(long), Section.LATENTS in sections)
     if Section.LATENTS in sections:
         latents = read_latents(sections[Section.LATENTS], long)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
@@ -168,7 +168,8 @@ def evaluated_tiles(
     indices = [wanted.indices[axis] for axis in long]
     lengths = [shape[axis] for axis in long]
     short = () if wanted.pointwise else short_axes(shape)
-    synthesis = None if latents is None else Synthesis(latents)
+    looks = () if model is None else model.looks
+    synthesis = None if latents is None else Synthesis(latents, looks)
     for tile, values in _evaluated(model, synthesis, lengths, indices, wanted.pointwise):
         spans = iter(tile)
         whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)

@@ -33,6 +33,7 @@ Weights = dict[str, torch.Tensor]
 _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _FULL = 1 << 21  # voxels that a recipe's steps are meant for
+_JUDGED = 96  # batches from which a fit's error is told
 _PROBES = 16  # batches from which the sensitivity is estimated
 _PROMISE = 0.3  # of the error of the trials: what the whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
@@ -83,10 +84,10 @@ class Recipe:
         Share of the steps, the last ones, that train quantised weights with a frozen gate.
     allocations : int
         How often, in the first three quarters of those, the steps are set anew.
-    corrections : tuple of float
-        Shares of the bytes that are given, one at a time, to a network that corrects latents.
+    rounds : int
+        In which latents and a network that corrects them are fitted in turn.
     correcting : int
-        Steps of its fit.
+        Steps of the network in each.
     """
 
     steps: int
@@ -103,12 +104,12 @@ class Recipe:
     balance: float = 0.01
     quantised: float = 0.3
     allocations: int = 8
-    corrections: tuple[float, ...] = (0.08,)
-    correcting: int = 4000
+    rounds: int = 8
+    correcting: int = 1000
 
 
 RECIPES = {
-    "fast": Recipe(steps=2500, trial=0.06, allocations=3, corrections=(), correcting=800),
+    "fast": Recipe(steps=2500, trial=0.06, allocations=3, rounds=2, correcting=800),
     "balanced": Recipe(steps=8_000),
     "best": Recipe(
         steps=50_000,
@@ -118,8 +119,8 @@ RECIPES = {
         ),
         shorter=(0.16,),
         trial=0.015,
-        corrections=(0.05, 0.08),
-        correcting=12_000,
+        rounds=16,
+        correcting=2500,
     ),
 }
 
@@ -237,9 +238,9 @@ class _Training:
         return Optimiser(weights, {"gate.weight": self.recipe.gate_rate, "gate.bias": self.recipe.gate_rate})
 
     @torch.no_grad()
-    def loss(self, weights: Weights) -> float:
+    def loss(self, weights: Weights, batches: int) -> float:
         losses = []
-        for _ in range(2 * _DRAWN):
+        for _ in range(batches):
             u, channels, target = self.batches()
             losses.append(
                 functional.mse_loss(forward(self.architecture, weights, u, channels)[0], target).item()
@@ -283,6 +284,7 @@ def fit_field(
     size: Callable[[Model], int],
     budget: int,
     *,
+    initial: Model | None = None,
     shift: int = 0,
     seed: int = 0,
     device: str = "cpu",
@@ -299,6 +301,9 @@ def fit_field(
         Bytes of a model's section.
     budget : int
         Bytes that the section may take; kept.
+    initial : Model, optional
+        One of this architecture to start from, instead of the recipe's starts. Its gate is not taken
+        over: with experts, the fit starts as without it.
     shift : int
         The model returned yields ``target * 2**-shift``.
     seed : int
@@ -313,7 +318,7 @@ def fit_field(
     -------
     model : Model
     error : float
-        Its mean square error, in units of the field's scale, at some tens of thousands of voxels;
+        Its mean square error, in units of the field's scale, at some hundred thousands of voxels;
         None instead of both where the fit was given up.
 
     Raises
@@ -350,7 +355,10 @@ def fit_field(
         weights = partition | initial_weights(architecture, waves, mean, generator)
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
-    weights, loss = _best_start(training, fresh)
+    if initial is None or architecture.experts > 1:
+        weights, loss = _best_start(training, fresh)
+    else:
+        weights, loss = _trained(initial, shift, device, True), 0.0
     turn = recipe.steps - round(recipe.steps * recipe.quantised)
     optimiser = training.optimiser(weights)
     if loss * _PROMISE > least:
@@ -358,10 +366,15 @@ def fit_field(
         return None
     training.run(weights, optimiser, range(turn), recipe.steps)
     model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
-    trained = {name: torch.from_numpy(weight).to(device) for name, weight in model.weights().items()}
+    return model, training.loss(_trained(model, shift, device, False), _JUDGED)
+
+
+def _trained(model: Model, shift: int, device: str, learning: bool) -> Weights:
+    """A model's weights in the units of a fit."""
+    weights = {name: torch.from_numpy(weight.copy()) for name, weight in model.weights().items()}
     for name in ("decoder.weight", "decoder.bias"):
-        trained[name] *= 2.0**shift
-    return model, training.loss(trained)
+        weights[name] *= 2.0**shift
+    return {name: weight.to(device).requires_grad_(learning) for name, weight in weights.items()}
 
 
 def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> tuple[Weights, float]:
@@ -378,7 +391,7 @@ def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> tuple
         weights = fresh(start)
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
-        loss = training.loss(weights)
+        loss = training.loss(weights, 2 * _DRAWN)
         _log.debug("%s: mean square error %.4g after %d steps", start, loss, steps)
         if best is None or loss < least:
             best, least = before, loss

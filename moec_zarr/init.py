@@ -13,6 +13,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.fft import dctn
 
 from moec_zarr import network
+from moec_zarr.reading import LARGEST_LOOK, Look, beside, readings
 
 __all__ = [
     "Field",
@@ -22,6 +23,7 @@ __all__ = [
     "draw_waves",
     "gate",
     "initial_weights",
+    "looks_along",
     "power_spectrum",
 ]
 
@@ -49,10 +51,12 @@ class Field:
         The fit's target is ``(array - middle) / scale``, less what latents add up to.
     base : float32 array of the same shape, or None
         What they add up to, in units of `unit`.
-    channels : float32 array, shape (voxels, channels), or None
-        What the network reads of them.
     unit : float
         Of `base`, over `scale`.
+    looks : tuple of Look
+        How the network looks along each axis of them; none where there are none.
+    norm : float
+        Root mean square of `base`.
     """
 
     array: NDArray[Any]
@@ -60,8 +64,9 @@ class Field:
     middle: float
     scale: float
     base: NDArray[np.float32] | None = None
-    channels: NDArray[np.float32] | None = None
     unit: float = 1.0
+    looks: tuple[Look, ...] = ()
+    norm: float = 1.0
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], ...]:
         """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
@@ -86,11 +91,14 @@ class Field:
         return values.astype(np.float32)
 
     def read(self, index: tuple[NDArray[np.int64], ...]) -> NDArray[np.float32] | None:
-        """The channels at voxels `index`, shape (n, channels)."""
-        if self.channels is None:
+        """What the network reads of latents at voxels `index`, shape (n, channels)."""
+        if self.base is None:
             return None
-        found: NDArray[np.float32] = self.channels[np.ravel_multi_index(index, self.array.shape)]
-        return found
+        there = []
+        for axis, look in enumerate(self.looks):
+            places = beside(index[axis], look, self.array.shape[axis])
+            there.append(self.base[(*index[:axis], places, *index[axis + 1 :])])
+        return readings(self.base[index], there, self.looks, self.norm)
 
     def steps(self, index: tuple[NDArray[np.int64], ...]) -> list[NDArray[np.float32]]:
         """Difference of the target to the next voxel along each axis; NaN where either is invalid."""
@@ -104,6 +112,29 @@ class Field:
                 step = np.where(self.valid[there], step, np.nan)
             out.append(step.astype(np.float32))
         return out
+
+
+def looks_along(base: NDArray[np.float32], norm: float) -> tuple[Look, ...]:
+    """How a network shall look along each axis of what latents add up to.
+
+    As far as the first difference is larger than the second: where that is, what is new begins.
+    """
+    looks = []
+    for axis, length in enumerate(base.shape):
+        ahead = np.diff(base, axis=axis)
+        first, second = _rms(ahead), _rms(np.diff(ahead, axis=axis)) if length > 2 else 0.0
+        most = min(max((length - 1) // 4, 1), LARGEST_LOOK)
+        distance = min(max(round(first / second), 1), most) if second else 1
+        if distance > 1:
+            index = np.arange(length - distance)
+            ahead = base.take(index + distance, axis) - base.take(index, axis)
+        octaves = math.log2(norm / difference) if (difference := _rms(ahead)) else 0.0
+        looks.append(Look(distance, min(max(round(octaves), 0), LARGEST_LOOK)))
+    return tuple(looks)
+
+
+def _rms(values: NDArray[np.float32]) -> float:
+    return math.sqrt(np.square(values).mean(dtype=np.float64))
 
 
 def architecture_for(axes: int, budget: int, experts: int | None, channels: int = 0) -> network.Architecture:

@@ -1,4 +1,4 @@
-"""Quantised coefficients of a chunk in a tensor product of bases, and what a network reads of them.
+"""Quantised coefficients of a chunk in a tensor product of bases, and the order of their coding.
 
 Most coefficients are zero. Those that are not lie near one another, and below one that is not zero
 on the scale above: a coefficient's distribution follows from the magnitudes of those before it on
@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from moec_zarr.basis import TAPS, Basis, Kind, bases_of
 from moec_zarr.entropy import CLASSES
-from moec_zarr.transform import corner, depths, layers, nested_axes, synthesis
+from moec_zarr.transform import depths, nested_axes
 
 __all__ = [
-    "CHANNELS",
     "STEPS",
     "Context",
     "Fronts",
     "Latents",
-    "Synthesis",
     "band_counts",
     "bands_at",
     "fronts",
@@ -34,11 +32,8 @@ __all__ = [
     "reach",
 ]
 
-CHANNELS = 5  # what a network reads: the whole, and what one to four bands less would lack
-
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 _Ints = NDArray[np.int64]
-_Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,15 @@ class Context:
 
     def classes(self, magnitudes: _Ints, levels: _Ints) -> _Ints:
         """Classes of coefficients from the magnitudes at their taps, shape (n, axes * TAPS)."""
-        activity = exponential(np.clip(self.floor + self.rise * levels, 0, 127))
-        activity = activity + magnitudes @ np.array(self.weights, np.int64)
+        return self.classes_at(self.activity(magnitudes, levels), levels)
+
+    def activity(self, magnitudes: _Ints, levels: _Ints) -> _Ints:
+        """Activity from the magnitudes at the taps."""
+        floor = exponential(np.clip(self.floor + self.rise * levels, 0, 127))
+        return np.asarray(floor + magnitudes @ np.array(self.weights, np.int64))
+
+    def classes_at(self, activity: _Ints, levels: _Ints) -> _Ints:
+        """Classes from the activity."""
         fine = self.power * _logarithm(activity) + self.offset + self.slope * levels
         return np.asarray(np.clip(fine >> 7, 0, CLASSES - 1), np.int64)
 
@@ -259,57 +261,3 @@ def _joint(
             above = span // 2 if depth + 1 < halvings[axis] else span
             found.append((0, max(halvings[axis] - depth - 1, 0), above))
     return found
-
-
-class Synthesis:
-    """Latents made ready to be evaluated at voxels."""
-
-    def __init__(self, latents: Latents) -> None:
-        self._core = latents.integers.astype(np.float32) * np.float32(latents.step)
-        bases, extent = latents.bases, latents.integers.shape
-        self._layers = layers(bases, latents.kinds)
-        highest = [int(each.bands[n - 1]) for each, n in zip(bases, extent, strict=True)]
-        self._boxes = [
-            tuple(each.prefix(max(band - less, 0)) for each, band in zip(bases, highest, strict=True))
-            for less in range(CHANNELS)
-        ]
-        squares = np.square(self._core, dtype=np.float64)
-        total = float(squares.sum())
-        kept = [float(squares.flat[0]), *(float(squares[corner(box)].sum()) for box in self._boxes[1:])]
-        voxels = math.prod(latents.shape)
-        # The root mean square of each channel, by Parseval, no less than a tenth of the first's: a
-        # few coefficients alone on a fine scale would be spikes.
-        norms = [math.sqrt(max(total - part, 0.0) / voxels) for part in kept]
-        self._norms = [max(norm, norms[0] / 10) or 1.0 for norm in norms]
-
-    def at(self, indices: Sequence[_Ints], pointwise: bool) -> tuple[_Floats, _Floats]:
-        """What the latents add up to, and the channels that a network reads.
-
-        Parameters
-        ----------
-        indices : sequence of int64 arrays
-            Voxels along each axis of a grid; or, `pointwise`, of each point.
-
-        Returns
-        -------
-        values : array of the grid's shape, or (points,)
-        channels : array, shape (voxels, CHANNELS)
-            The values, and what the highest one, two and so on bands of each axis add, each over
-            its root mean square.
-        """
-        parts = [self._sum(indices, box, pointwise) for box in self._boxes]
-        channels = [parts[0], *(parts[0] - part for part in parts[1:])]
-        scaled = [part.ravel() / np.float32(norm) for part, norm in zip(channels, self._norms, strict=True)]
-        return parts[0], np.stack(scaled, axis=1)
-
-    def whole(self) -> _Floats:
-        """The values on the whole grid."""
-        return self.values([slice(None)] * self._core.ndim, False)
-
-    def values(self, indices: Sequence[_Ints | slice], pointwise: bool) -> _Floats:
-        """The values alone."""
-        return self._sum(indices, self._boxes[0], pointwise)
-
-    def _sum(self, indices: Sequence[_Ints | slice], box: tuple[int, ...], pointwise: bool) -> _Floats:
-        """What the coefficients in the corner `box` add up to."""
-        return synthesis(self._core[corner(box)], self._layers, indices, pointwise)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.latents import Synthesis
+from moec_zarr.reading import Look, Synthesis
 
 __all__ = [
     "Architecture",
@@ -103,11 +103,23 @@ def step_size(code: int) -> float:
 
 @dataclass(frozen=True)
 class Model:
-    """A quantised network: integers and the step code of each tensor but the gate's."""
+    """A quantised network.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    integers : dict of int32 arrays
+        Of each tensor.
+    codes : dict of int
+        Step code of each tensor but the gate's.
+    looks : tuple of Look
+        How it looks along each axis of the latents that it reads, where it does.
+    """
 
     architecture: Architecture
     integers: dict[str, NDArray[np.int32]]
     codes: dict[str, int]
+    looks: tuple[Look, ...] = ()
 
     def weights(self) -> dict[str, Floats]:
         """The weights in float32: each integer times its step, exact in float32."""
@@ -222,8 +234,8 @@ def evaluate(
         phase = _sum(part.phases, pointwise)
         hidden = np.sin(phase, out=phase).reshape(-1, architecture.encoder)
         if synthesis is not None:
-            base, channels = synthesis.at(rows, pointwise)
-            hidden = np.concatenate([hidden, channels], axis=1)
+            base, read = synthesis.at(rows, pointwise)
+            hidden = np.concatenate([hidden, read], axis=1)
         if architecture.experts == 1:
             values = _expert(architecture, weights, hidden, 0)
         else:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from moec_zarr.config import config
-from moec_zarr.latents import Synthesis
 from moec_zarr.network import Architecture, Floats, Indices, tables, tiled
+from moec_zarr.reading import Synthesis
 
 __all__ = ["evaluate"]
 
@@ -34,8 +34,8 @@ def evaluate(
         phases = [torch.from_numpy(table).to(device) for table in part.phases]
         hidden = torch.sin(_sum(phases, pointwise)).reshape(-1, architecture.encoder)
         if synthesis is not None:
-            base, channels = synthesis.at(rows, pointwise)
-            hidden = torch.cat([hidden, torch.from_numpy(channels).to(device)], dim=1)
+            base, read = synthesis.at(rows, pointwise)
+            hidden = torch.cat([hidden, torch.from_numpy(read).to(device)], dim=1)
         if architecture.experts == 1:
             values = _expert(architecture, w, hidden, 0)
         else:

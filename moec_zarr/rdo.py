@@ -22,15 +22,16 @@ from moec_zarr.context import ContextFit
 from moec_zarr.entropy import MAX_MAGNITUDE, PRECISION, class_frequencies
 from moec_zarr.latents import (
     STEPS,
+    Context,
     Fronts,
     Latents,
-    Synthesis,
     band_counts,
     bands_at,
     fronts,
     present_bands,
     reach,
 )
+from moec_zarr.reading import Synthesis
 from moec_zarr.sparsity import extended, filled, largest, promising
 from moec_zarr.transform import coefficients, corner
 
@@ -56,7 +57,11 @@ def has_bases(shape: tuple[int, ...]) -> bool:
 
 
 def fit_latents(
-    target: _Floats, valid: NDArray[np.bool_] | None, size: Callable[[Latents], int], budget: int
+    target: _Floats,
+    valid: NDArray[np.bool_] | None,
+    size: Callable[[Latents], int],
+    budget: int,
+    like: Latents | None = None,
 ) -> Latents | None:
     """Latents of a grid within a byte budget; None where it pays for none.
 
@@ -70,9 +75,14 @@ def fit_latents(
         Bytes that latents take.
     budget : int
         Bytes that they may take; kept.
+    like : Latents, optional
+        Of about as many bytes, from whose bases and step the search starts; else bases are compared.
     """
     count = min(max(1, int(_DENSITY * budget)), target.size - 1)
-    search, step = _best_search(target, valid, count)
+    if like is None:
+        search, step = _best_search(target, valid, count)
+    else:
+        search, step = _search(target, valid, count, like.kinds), like.step
     best, least, extra = None, math.inf, 0.0
     for turn in range(2 * _ROUNDS if step >= STEPS[0] else 0):
         found, taken, error = search(step)
@@ -119,13 +129,17 @@ def _tried(
     target: _Floats, valid: NDArray[np.bool_] | None, count: int, kinds: tuple[Kind, ...], step: float
 ) -> _Tried:
     """A search in bases of these kinds, at a step; at one that suits the count where it is zero."""
-    found = coefficients(target, kinds) if valid is None else extended(target, valid, kinds, count)
+    search = _search(target, valid, count, kinds)
     if not step:
-        magnitudes = np.abs(found)
+        magnitudes = np.abs(search.coefficients)
         # No finer than the largest coefficient can be coded, with room for a few finer steps.
         step = max(1.3 * largest(magnitudes, count), float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE))
-    search = _Search(target.shape, kinds, found)
     return _Tried(search, step, _cost(search, step, target, valid) if step >= STEPS[0] else 0.0)
+
+
+def _search(target: _Floats, valid: NDArray[np.bool_] | None, count: int, kinds: tuple[Kind, ...]) -> _Search:
+    found = coefficients(target, kinds) if valid is None else extended(target, valid, kinds, count)
+    return _Search(target.shape, kinds, found)
 
 
 def _cost(search: _Search, step: float, target: _Floats, valid: NDArray[np.bool_] | None) -> float:
@@ -183,9 +197,10 @@ class _Search:
         for _ in range(_PASSES):
             taps = _at_taps(magnitudes, order, rows)
             context = self._fitted(magnitudes, taps, rows.levels, quiet)
-            classes = context.classes(taps, rows.levels)
-            magnitudes = _cheapest(scaled, classes)
-        bits = _BITS[classes, np.minimum(magnitudes, _LARGEST)]
+            magnitudes = _cheapest(scaled, magnitudes, taps, context, order, rows)
+        taps = _at_taps(magnitudes, order, rows)
+        context = self._fitted(magnitudes, taps, rows.levels, quiet)
+        bits = _BITS[context.classes(taps, rows.levels), np.minimum(magnitudes, _LARGEST)]
         nothing = np.zeros((len(quiet), taps.shape[1]), np.int64)
         silent = _BITS[context.classes(nothing, np.arange(len(quiet))), 0]
         change = np.square(scaled - magnitudes) - np.square(scaled)
@@ -194,8 +209,6 @@ class _Search:
         self._worth = present & (balance.reshape(present.shape) < 0)
         if not magnitudes.any():
             return None, 0.0, math.inf
-        taps = _at_taps(magnitudes, order, rows)
-        context = self._fitted(magnitudes, taps, rows.levels, quiet)
         whole = np.zeros(math.prod(order.extent), np.int32)
         whole[where] = magnitudes * np.sign(own).astype(np.int64)
         whole = whole.reshape(order.extent)
@@ -251,16 +264,34 @@ def _at_taps(magnitudes: _Ints, order: Fronts, rows: _Rows) -> _Ints:
     return np.asarray(whole[rows.taps])
 
 
-def _cheapest(scaled: _Floats, classes: _Ints) -> _Ints:
-    """The integer next to each coefficient, the one below it, or zero."""
+def _cheapest(
+    scaled: _Floats, magnitudes: _Ints, taps: _Ints, context: Context, order: Fronts, rows: _Rows
+) -> _Ints:
+    """The integer next to each coefficient, the one below it, or zero: what costs least.
+
+    The bits of a choice are its own and those of the coefficients that it is a tap of, while all
+    others are as in `magnitudes`, whose taps are `taps`.
+    """
     near = np.rint(scaled).astype(np.int64)
-    best, least = np.zeros_like(near), np.square(scaled) + RATE * _BITS[classes, 0]
-    at = np.flatnonzero(near > 0)
-    for candidate in (near[at] - 1, near[at]):
-        cost = np.square(scaled[at] - candidate) + RATE * _BITS[classes[at], np.minimum(candidate, _LARGEST)]
-        better = cost < least[at]
-        best[at[better]], least[at[better]] = candidate[better], cost[better]
-    return best
+    loud = np.flatnonzero(near)
+    choices = np.stack([np.zeros_like(loud), near[loud] - 1, near[loud]])
+    classes = context.classes(taps[loud], rows.levels[loud])
+    bits = _BITS[classes, np.minimum(choices, _LARGEST)].astype(np.float64)
+    number = np.full(math.prod(order.extent) + 1, -1)
+    number[order.where[rows.at[loud]]] = np.arange(len(loud))
+    activity = context.activity(taps, rows.levels)
+    own = np.minimum(magnitudes, _LARGEST)
+    for weight, tap, held in zip(context.weights, rows.taps.T, taps.T, strict=True):
+        of = number[tap]
+        at = np.flatnonzero(of >= 0)
+        of, others, levels = of[at], activity[at] - weight * held[at], rows.levels[at]
+        for choice, total in zip(choices, bits, strict=True):
+            classes = context.classes_at(others + weight * choice[of], levels)
+            total += np.bincount(of, _BITS[classes, own[at]], len(loud))
+    best = (np.square(scaled[loud] - choices) + RATE * bits).argmin(axis=0)
+    found = np.zeros_like(near)
+    found[loud] = choices[best, np.arange(len(loud))]
+    return found
 
 
 # Bits of a magnitude, its sign included, shape (CLASSES, _LARGEST + 1).

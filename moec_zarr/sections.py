@@ -28,6 +28,7 @@ from moec_zarr.entropy import (
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.latents import STEPS, Context, Latents, band_counts, fronts, present_bands, reach
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
+from moec_zarr.reading import Look, channels
 from moec_zarr.transform import corner, nested_axes
 
 __all__ = [
@@ -194,16 +195,20 @@ def read_lossless(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 def write_model(model: Model) -> bytes:
-    """Sizes, step codes, then all integers."""
+    """How it looks at latents, sizes, step codes, then all integers."""
     a = model.architecture
-    head = b"".join(write_varint(n) for n in (a.encoder, a.experts, a.width, a.layers))
+    head = bytes(look.gain << 4 | look.distance for look in model.looks)
+    head += b"".join(write_varint(n) for n in (a.encoder, a.experts, a.width, a.layers))
     codes = bytes(model.codes[name] for name in a.shapes() if name in model.codes)
     return head + codes + encode_groups([model.integers[name] for name in a.shapes()])
 
 
-def read_model(data: bytes, axes: int, channels: int) -> Model:
-    """The model of a box with so many axes longer than one, and channels of latents."""
-    sizes, offset = [], 0
+def read_model(data: bytes, axes: int, reads: bool) -> Model:
+    """The model of a box with so many axes longer than one, and whether it reads latents."""
+    looks = tuple(Look(byte & 15, byte >> 4) for byte in data[: axes * reads])
+    if len(looks) < axes * reads or any(look.distance == 0 for look in looks):
+        raise CorruptStreamError(f"looks {looks} along {axes} axes; the stream is damaged")
+    sizes, offset = [], len(looks)
     for limit in (_LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_DEPTH):
         size, offset = read_varint(data, offset)
         if not 1 <= size <= limit:
@@ -212,7 +217,8 @@ def read_model(data: bytes, axes: int, channels: int) -> Model:
             )
         sizes.append(size)
     encoder, experts, width, layers = sizes
-    architecture = Architecture(axes, encoder, experts, width, layers, channels)
+    read = channels(axes) if reads else 0
+    architecture = Architecture(axes, encoder, experts, width, layers, read)
     if axes < 1 or architecture.weights > 16 * len(data):
         raise CorruptStreamError(
             f"{architecture.weights} weights in {len(data)} bytes on {axes} axes; the stream is damaged"
@@ -227,7 +233,7 @@ def read_model(data: bytes, axes: int, channels: int) -> Model:
     for name, limit in (("gate.weight", GATE_LARGEST), ("gate.bias", GATE_LARGEST_BIAS)):
         if name in integers and np.abs(integers[name]).max() > limit:
             raise CorruptStreamError(f"{name} exceeds {limit}; the stream is damaged")
-    return Model(architecture, integers, codes)
+    return Model(architecture, integers, codes, looks)
 
 
 # --------------------------------------------------------------------------------- latents

@@ -121,10 +121,11 @@ def main() -> None:
 
     FOLDER.mkdir(exist_ok=True)
     for feature, (data, others) in FEATURES.items():
-        # Half the bytes for a network that corrects latents, where one is asked for.
-        corrections = (0.5,) if feature == "latents_and_experts" else ()
+        # A third of the bytes for a network that corrects latents, where one is asked for.
+        rounds = int(feature == "latents_and_experts")
         with ExitStack() as stack:
-            stack.enter_context(patch.dict(RECIPES, fast=replace(RECIPES["fast"], corrections=corrections)))
+            stack.enter_context(patch.dict(RECIPES, fast=replace(RECIPES["fast"], rounds=rounds)))
+            stack.enter_context(patch("moec_zarr.candidates._CORRECTING", 1 / 3))
             if feature in KINDS:
                 stack.enter_context(patch("moec_zarr.rdo.promising", return_value=[KINDS[feature]]))
             stream = encode(data, Settings(**settings(data, **others)))

@@ -182,6 +182,7 @@ class Network:
     layers: int
     integers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
+    looks: list[int] = field(default_factory=list)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         d, e, m, w = self.axes, self.encoder, self.experts, self.width
@@ -219,9 +220,12 @@ class Network:
         return y
 
 
-def read_model(data: bytes, axes: int, channels: int) -> Network:
+def read_model(data: bytes, axes: int, with_latents: bool) -> Network:
     source = Bytes(data)
-    network = Network(axes, channels, *(source.varint() for _ in range(4)))
+    looks = list(source.take(axes)) if with_latents else []
+    check(all(look % 16 > 0 for look in looks), "look")
+    channels = 1 + 4 * axes if with_latents else 0
+    network = Network(axes, channels, *(source.varint() for _ in range(4)), looks=looks)
     sizes = network.encoder, network.experts, network.width
     check(all(1 <= n <= 4096 for n in sizes) and 1 <= network.layers <= 16, "sizes")
     shapes = network.shapes()
@@ -427,22 +431,23 @@ class Grid:
             coefficients = np.moveaxis(np.tensordot(axis.functions, coefficients, (1, number)), 0, number)
         return coefficients.ravel()
 
-    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What the latents add up to at each voxel, in C order, and the channels there."""
-        coefficients = self.integers * self.step
-        highest = [max(where) for where in np.nonzero(self.present)]
-        z = self.summed(coefficients)
-        lacking = coefficients.copy()
-        lacking[(0,) * lacking.ndim] = 0
-        least = math.sqrt((lacking**2).sum() / z.size) / 10
-        channels = [z / (10 * least or 1)]
-        for j in range(1, 5):
-            kept = [np.array(a.bands) <= max(b - j, 0) for a, b in zip(self.axes, highest, strict=True)]
-            lacking = coefficients.copy()
-            lacking[np.ix_(*kept)] = 0
-            norm = max(math.sqrt((lacking**2).sum() / z.size), least)
-            channels.append(self.summed(lacking) / (norm or 1))
-        return z, np.stack(channels, axis=1)
+    def values(self) -> NDArray[np.float64]:
+        """What the latents add up to at each voxel, in C order."""
+        return self.summed(self.integers * self.step)
+
+    def channels(self, looks: Sequence[int]) -> NDArray[np.float64]:
+        """What a network reads at each voxel, in C order."""
+        others = self.integers * self.step
+        others[(0,) * others.ndim] = 0
+        z = self.values().reshape(others.shape)
+        norm = math.sqrt((others**2).sum() / z.size) or 1
+        channels = [z / norm]
+        for axis, look in enumerate(looks):
+            gain, s = divmod(look, 16)
+            for distance, amplified in ((s, gain), (-s, gain), (3 * s, gain - 1), (-3 * s, gain - 1)):
+                there = [min(max(i + distance, 0), z.shape[axis] - 1) for i in range(z.shape[axis])]
+                channels.append(2.0**amplified * (z.take(there, axis) - z) / norm)
+        return np.stack([channel.ravel() for channel in channels], axis=1)
 
 
 def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
@@ -563,13 +568,14 @@ def decode(data: bytes) -> Decoded:
         inner = np.frombuffer(b"".join(values), dtype.newbyteorder("<")).astype(native).reshape(box)
     long = tuple(n for n in box if n > 1)
     if 4 in sections:
-        network = read_model(sections[4], len(long), 5 if 6 in sections else 0)
+        network = read_model(sections[4], len(long), 6 in sections)
     if 6 in sections:
         latents = read_latents(sections[6], long)
     if network or latents:
-        y, channels = latents.values() if latents else (0, np.empty((math.prod(box), 0)))
+        y = latents.values() if latents else np.zeros(math.prod(box))
         if network:
-            y = y + network.values(points(box), channels)
+            read = latents.channels(network.looks) if latents else np.empty((len(y), 0))
+            y = y + network.values(points(box), read)
         inner = restore(y, low, high, native).reshape(box)
     for value, mask in masks:
         inner[mask] = value

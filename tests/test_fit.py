@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -7,11 +9,16 @@ from fields import psnr
 torch = pytest.importorskip("torch")
 
 from moec_zarr import network  # noqa: E402
+from moec_zarr.basis import Kind  # noqa: E402
 from moec_zarr.codec import decode, encode, open_stream  # noqa: E402
-from moec_zarr.init import Field, axis_frequencies, gate  # noqa: E402
+from moec_zarr.fit import RECIPES, fit_field  # noqa: E402
+from moec_zarr.init import Field, axis_frequencies, gate, looks_along  # noqa: E402
+from moec_zarr.latents import Context, Latents  # noqa: E402
 from moec_zarr.network import Architecture, Model  # noqa: E402
 from moec_zarr.optim import Optimiser  # noqa: E402
 from moec_zarr.quantise import StepAllocator, freeze_gate  # noqa: E402
+from moec_zarr.reading import Look, Synthesis  # noqa: E402
+from moec_zarr.sections import write_model  # noqa: E402
 from moec_zarr.settings import Settings  # noqa: E402
 
 
@@ -37,6 +44,66 @@ def test_frequencies_do_not_see_what_is_not_valid():
     valid = np.random.default_rng(0).random(array.shape) < 0.9
     found = axis_frequencies(Field(np.where(valid, array, 1e6), valid, 0.0, 1.0), seeded())
     np.testing.assert_allclose(found, [20, 7], rtol=0.05)
+
+
+def test_a_network_looks_as_far_as_a_wave_bends():
+    """Of a wave, the first difference is ``1 / (2 sin(w / 2))`` times the second."""
+    angles = {60: 0.2, 50: 0.9, 9: 0.1}
+    axes = np.meshgrid(*(angle * np.arange(n) for n, angle in angles.items()), indexing="ij")
+    base = np.sin(axes[0] + axes[1] + axes[2]).astype("f4")
+    norm = float(base.std())
+    looks = looks_along(base, norm)
+    # 5 voxels, 1 voxel; on the short axis no more than leaves room for three times as many
+    assert [look.distance for look in looks] == [round(1 / (2 * math.sin(0.1))), 1, 2]
+    for axis, look in enumerate(looks):
+        ahead = np.take(base, range(look.distance, base.shape[axis]), axis)
+        ahead = ahead - np.take(base, range(base.shape[axis] - look.distance), axis)
+        assert 0.7 < 2.0**look.gain * np.sqrt(np.square(ahead).mean()) / norm < 1.5 or look.gain == 0
+    assert looks_along(np.zeros((3, 2), "f4"), 1.0) == (Look(1, 0), Look(1, 0))
+
+
+def test_a_fit_reads_what_a_decoder_does():
+    rng = np.random.default_rng(0)
+    shape, looks = (6, 9, 2), (Look(2, 1), Look(3, 0), Look(1, 4))
+    integers = rng.integers(-3, 4, shape).astype(np.int32)
+    context = Context((1,) * 9, 0, 0, 9, 0, 0)
+    synthesis = Synthesis(Latents(shape, (Kind(), Kind(2), Kind()), 0.25, context, integers), looks)
+    index = tuple(rng.integers(0, n, 300) for n in shape)
+    field = Field(np.zeros(shape), None, 0.0, 1.0, base=synthesis.whole(), looks=looks, norm=synthesis.norm)
+    _, expected = synthesis.at(index, True)
+    np.testing.assert_allclose(field.read(index), expected, atol=1e-5)
+
+
+def test_a_network_that_corrects_latents_pays_at_edges():
+    """A field of two values, about whose edge what is left of a few coefficients rings."""
+    u, v, w = coordinates((24, 48, 48))
+    data = np.where(np.sin(7 * u + 3 * v) + np.sin(5 * v - 4 * w) > 0, 10.0, 0.0).astype("f4")
+
+    def encoded(rounds):
+        with patch.dict(RECIPES, fast=replace(RECIPES["balanced"], rounds=rounds, steps=100)):
+            return encode(data, Settings(ratio=data.nbytes / 900, effort="fast"))
+
+    corrected, plain = encoded(4), encoded(0)
+    assert open_stream(plain).model is None
+    assert open_stream(plain).latents is not None
+    assert open_stream(corrected).model is not None
+    assert open_stream(corrected).latents is not None
+    assert psnr(data, decode(corrected)) > psnr(data, decode(plain)) + 1
+
+
+def test_a_fit_goes_on_from_a_model():
+    u, v = coordinates((40, 50))
+    field = Field(np.sin(6 * u + 2 * v) * np.cos(5 * v), None, 0.0, 1.0)
+    recipe = replace(RECIPES["fast"], steps=150, batch=256, starts=RECIPES["fast"].starts[:1])
+
+    def fitted(initial):
+        size = lambda model: len(write_model(model))  # noqa: E731
+        return fit_field(field, Architecture(2, 12, 1, 12, 1), recipe, size, 400, initial=initial)
+
+    first, error = fitted(None)
+    second, less = fitted(first)
+    assert less < 0.7 * error
+    assert len(write_model(second)) <= 400
 
 
 @pytest.mark.parametrize("experts", [2, 5])

@@ -19,7 +19,7 @@ FLOORS = [
     {"errors", "settings", "config", "simulate", "basis"},
     {"entropy", "selection", "progress", "transform"},
     {"latents", "sparsity"},
-    {"format", "chunks", "network", "network_torch"},
+    {"format", "chunks", "reading", "network", "network_torch"},
     {"sections", "optim", "init", "quantise", "fit", "context", "rdo", "candidates", "decoding"},
     {"codec"},
     {"adapter_numcodecs", "adapter_zarr", "adapter_xarray"},

@@ -241,6 +241,9 @@ def bodies():
     yield "empty model", plain + b"\4\0"
     yield "model of no width", plain + b"\4\x06\4\1\0\1\0\0"
     yield "model of no axis", write_header(header("f4", (1, 1))) + b"\4\x05\4\1\4\1\0"
+    distances = bytes([1, 0x20, 4, 1, 4, 1]) + bytes(9)  # the second is 0
+    yield "model that looks no way", plain + b"\4\x0f" + distances + with_latents(latents())[len(plain) :]
+    yield "model of too few looks", plain + b"\4\1\1" + with_latents(latents())[len(plain) :]
     yield "model beyond the bytes", plain + b"\4\x08\x80\x20\x80\x20\x80\x20\x10\0"
 
 

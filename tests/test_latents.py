@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.fft import dctn, idct, idctn
 
+from moec_zarr import rdo
 from moec_zarr.basis import (
     LARGEST_WEIGHT,
     LONGEST,
@@ -21,6 +22,7 @@ from moec_zarr.basis import (
     TAPS,
     Kind,
     analysis,
+    bases_of,
     basis,
     edge_weights,
     most_halvings,
@@ -28,8 +30,9 @@ from moec_zarr.basis import (
 from moec_zarr.context import ContextFit
 from moec_zarr.entropy import CLASSES, ClassDecoder, class_frequencies, encode_classes
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.latents import CHANNELS, Context, Latents, Synthesis, present_bands
+from moec_zarr.latents import Context, Latents, fronts, present_bands
 from moec_zarr.rdo import fit_latents, has_bases
+from moec_zarr.reading import Look, Synthesis
 from moec_zarr.sections import read_latents, write_latents
 from moec_zarr.simulate import simulate
 from moec_zarr.sparsity import promising
@@ -365,6 +368,10 @@ def test_a_fitted_context_codes_a_known_source_almost_as_well_as_its_law(scale):
 # --------------------------------------------------------------------------------- values
 
 
+def any_looks(axes: int, rng: np.random.Generator) -> tuple[Look, ...]:
+    return tuple(Look(int(rng.integers(1, 16)), int(rng.integers(4))) for _ in range(axes))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cosines_add_up_to_what_the_inverse_dct_does(shape):
     given_latents = latents(shape, (COSINES,) * len(shape), np.random.default_rng(1))
@@ -378,15 +385,15 @@ def test_cosines_add_up_to_what_the_inverse_dct_does(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_channels_are_those_of_the_page(shape):
     rng = np.random.default_rng(2)
-    kinds = any_kinds(shape, rng)
+    kinds, looks = any_kinds(shape, rng), any_looks(len(shape), rng)
     given_latents = latents(shape, kinds, rng)
-    synthesis = Synthesis(given_latents)
+    synthesis = Synthesis(given_latents, looks)
     indices = [np.arange(n) for n in shape]
     values, channels = synthesis.at(indices, False)
-    assert channels.shape == (values.size, CHANNELS)
     np.testing.assert_array_equal(values, synthesis.values(indices, False))
-    expected, read = stranger.read_latents(write_latents(given_latents), shape).values()
-    np.testing.assert_allclose(values.ravel(), expected, atol=1e-5)
+    page = stranger.read_latents(write_latents(given_latents), shape)
+    np.testing.assert_allclose(values.ravel(), page.values(), atol=1e-5)
+    read = page.channels([look.distance + 16 * look.gain for look in looks])
     np.testing.assert_allclose(channels, read, atol=1e-4)
 
 
@@ -394,15 +401,18 @@ def test_values_and_channels_are_those_of_the_page(shape):
 def test_points_are_those_of_the_grid(shape):
     rng = np.random.default_rng(3)
     kinds = any_kinds(shape, rng)
-    synthesis = Synthesis(latents(shape, kinds, rng))
+    synthesis = Synthesis(latents(shape, kinds, rng), any_looks(len(shape), rng))
     points = [rng.integers(0, n, 50) for n in shape]
     values, channels = synthesis.at([np.arange(n) for n in shape], False)
     some, read = synthesis.at(points, True)
     np.testing.assert_allclose(some, values[tuple(points)], atol=1e-5)
-    np.testing.assert_allclose(read, channels.reshape(*shape, CHANNELS)[tuple(points)], atol=1e-4)
+    channels = channels.reshape(*shape, -1)
+    np.testing.assert_allclose(read, channels[tuple(points)], atol=1e-4)
     np.testing.assert_allclose(synthesis.values(points, True), some, atol=1e-6)
     part = [np.arange(n)[:: -2 if n > 2 else 1] for n in shape]
-    np.testing.assert_allclose(synthesis.values(part, False), values[np.ix_(*part)], atol=1e-5)
+    strided, read = synthesis.at(part, False)
+    np.testing.assert_allclose(strided, values[np.ix_(*part)], atol=1e-5)
+    np.testing.assert_allclose(read.reshape(*strided.shape, -1), channels[np.ix_(*part)], atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -419,7 +429,7 @@ def test_coefficients_are_those_that_add_up_to_an_array(shape):
 def test_a_mean_alone_makes_channels_that_are_finite():
     integers = np.ones((1, 1), np.int32)
     alone = Latents((5, 9), (COSINES,) * 2, 2.0, Context((1,) * 6, 0, 0, 9, 0, 0), integers)
-    values, channels = Synthesis(alone).at([np.arange(5), np.arange(9)], False)
+    values, channels = Synthesis(alone, [Look(1, 15)] * 2).at([np.arange(5), np.arange(9)], False)
     np.testing.assert_allclose(values, 2 / np.sqrt(45), rtol=1e-5)
     np.testing.assert_allclose(channels[:, 0], 2 / np.sqrt(45), rtol=1e-5)
     assert (channels[:, 1:] == 0).all()
@@ -521,6 +531,49 @@ def test_voxels_that_do_not_count_cost_nothing(field, kind):
     assert size(found) <= 500
     rest = mean_square((decoded(found) - field)[valid])
     assert rest < 10**0.1 * mean_square((decoded(whole) - field)[valid])  # one decibel
+
+
+def test_a_fit_goes_on_from_another(field):
+    """In the same bases, though there are better ones for this field, and within its own budget."""
+    other = fit_latents(field.copy(), None, size, 500)
+    assert other is not None
+    like = replace(other, kinds=(COSINES, Kind(2), Kind(1)))
+    found = fit_latents(field[:, ::-1].copy(), None, size, 400, like)
+    assert found is not None
+    assert found.kinds == like.kinds
+    assert size(found) <= 400
+    assert mean_square(decoded(found) - field[:, ::-1]) < 0.7 * uniform(field, 400)
+
+
+def test_a_choice_counts_what_it_costs_others():
+    """No coefficient is better at another choice, counted over all coefficients, the rest unchanged."""
+    rng = np.random.default_rng(0)
+    shape = (6, 7)
+    kinds = (COSINES, COSINES)
+    given_context = context(2, rng)
+    order = fronts(bases_of(kinds, shape), kinds, np.ones((3, 3), bool))
+    scaled = rng.exponential(0.8, order.where.size).astype(np.float32)
+    before = np.floor(scaled + 0.3).astype(np.int64)
+    rows = rdo._rows(order, np.ones(order.where.size, bool))
+    taps = rdo._at_taps(before, order, rows)
+    found = rdo._cheapest(scaled, before, taps, given_context, order, rows)
+    frequencies = class_frequencies(60).astype(np.float64)
+
+    def cost(magnitudes):
+        whole = np.append(np.zeros(order.where.size, np.int64), 0)
+        whole[order.where] = magnitudes
+        classes = given_context.classes(whole[order.taps], order.levels())
+        bits = 24 - np.log2(frequencies[classes, magnitudes])
+        return np.square(scaled - magnitudes).sum() + rdo.RATE * bits.sum()
+
+    for place, chosen in enumerate(found):
+        costs = {}
+        for choice in {0, max(round(float(scaled[place])) - 1, 0), round(float(scaled[place]))}:
+            other = before.copy()
+            other[place] = choice
+            costs[choice] = cost(other)
+        assert costs[int(chosen)] == pytest.approx(min(costs.values()), abs=1e-4)
+    assert (found != before).any()
 
 
 def test_an_axis_too_long_has_no_basis():
