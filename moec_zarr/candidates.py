@@ -95,6 +95,8 @@ def fit(
         Bytes that the sections may take; kept.
     share : float
         Of the effort's steps that are taken.
+    progress : callable
+        Called with the share done, about: half of it is for latents, half for a network alone.
 
     Raises
     ------
@@ -105,12 +107,18 @@ def fit(
     recipe = scaled(RECIPES[settings.effort], voxels, share)
     device = _device(config.get("device"))
     task = _Task(Field(array, valid, middle, half), recipe, settings, sizes, budget, device)
+
+    def second_half(done: float) -> None:
+        progress((1 + done) / 2)
+
     with _threads(config.get("threads")):
-        chosen = _with_latents(task) if has_bases(array.shape) else None
+        chosen = None
+        if has_bases(array.shape):
+            chosen = _with_latents(task, lambda done: progress(done / 2))
         for part in (*recipe.shorter, 1.0):
             least = math.inf if chosen is None else chosen.error
             shorter = replace(recipe, steps=round(part * recipe.steps), trial=recipe.trial / part)
-            told = progress if part == 1.0 else lambda share: None
+            told = second_half if part == 1.0 else lambda done: None
             chosen = _better(chosen, _alone(replace(task, recipe=shorter), least, told))
     assert chosen is not None  # a network is given up for something better alone
     return chosen
@@ -149,7 +157,7 @@ def _better(one: Fitted | None, other: Fitted | None) -> Fitted | None:
     return one if one.error <= other.error else other
 
 
-def _with_latents(task: _Task) -> Fitted | None:
+def _with_latents(task: _Task, progress: Callable[[float], None]) -> Fitted | None:
     """Latents alone or with a network that corrects them; None where the bytes suffice for neither."""
     field = task.field
     target = np.empty(field.array.shape, np.float32)
@@ -162,10 +170,12 @@ def _with_latents(task: _Task) -> Fitted | None:
         latents = fit_latents(target, field.valid, task.sizes.latents, task.budget)
         if latents is not None:
             alone = _told(Fitted(None, latents, task.error(Synthesis(latents).whole(), target)))
-    return _better(alone, _corrected(task, target, alone.latents if alone else None))
+    return _better(alone, _corrected(task, target, alone.latents if alone else None, progress))
 
 
-def _corrected(task: _Task, target: NDArray[np.float32], like: Latents | None) -> Fitted | None:
+def _corrected(
+    task: _Task, target: NDArray[np.float32], like: Latents | None, progress: Callable[[float], None]
+) -> Fitted | None:
     """Latents and a network that corrects them, each fitted in turn to what the other leaves.
 
     Of the rounds the best. Where values may lie beyond the range of the data, because a decoder clips
@@ -200,6 +210,7 @@ def _corrected(task: _Task, target: NDArray[np.float32], like: Latents | None) -
         values = np.clip(_evaluated(model, Synthesis(latents, looks)), -1, 1)
         better = _better(best, _told(Fitted(model, latents, task.error(values, target))))
         since = 0 if better is not best else since + 1
+        progress((turn + 1) / recipe.rounds)
         best = better
         if since == _PATIENCE:
             break

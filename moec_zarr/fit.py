@@ -35,7 +35,7 @@ _DRAWN = 16  # batches gathered at a time
 _FULL = 1 << 21  # voxels that a recipe's steps are meant for
 _JUDGED = 96  # batches from which a fit's error is told
 _PROBES = 16  # batches from which the sensitivity is estimated
-_PROMISE = 0.3  # of the error of the trials: what the whole fit may hope to reach
+_PROMISE = 0.25  # of the error of the trials: what the whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
