@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 _MOST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
 _SAMPLE = 1 << 16  # voxels that the deviation is measured on
 _CORRECTING = 0.05  # of the bytes are for a network that corrects latents
-_LEAST_CORRECTION = 140  # bytes that it has at least
-_PATIENCE = 2  # rounds without gain, after which no more are made
+_LEAST_CORRECTION = 200  # bytes that it has at least
+_PATIENCE = 2  # rounds without gain, after which the last one is made
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,9 @@ def _corrected(
     field, valid, recipe = task.field, task.field.valid, task.recipe
     correcting = max(int(_CORRECTING * task.budget), _LEAST_CORRECTION)
     best: Fitted | None = None
-    latents, model, aim, since = like, None, target, 0
-    for turn in range(recipe.rounds if correcting <= task.budget // 2 else 0):
+    latents, model, aim, since, turn = like, None, target, 0, 0
+    rounds = recipe.rounds if correcting <= task.budget // 2 else 0
+    while turn < rounds:
         room = task.budget - correcting
         latents = fit_latents(aim, None if turn else valid, task.sizes.latents, room, latents)
         if latents is None:
@@ -200,7 +201,8 @@ def _corrected(
             else architecture_for(base.ndim, room, task.settings.experts, channels(len(looks)))
         )
         seen = replace(field, base=base, looks=looks, norm=synthesis.norm)
-        quick = replace(recipe, steps=recipe.correcting, starts=recipe.starts[:1])
+        steps = recipe.correcting if turn + 1 < rounds else recipe.polishing
+        quick = replace(recipe, steps=steps, starts=recipe.starts[:1])
         try:
             found = _network(replace(task, field=seen, recipe=quick), architecture, room, turn, model)
         except OverflowError:
@@ -210,10 +212,9 @@ def _corrected(
         values = np.clip(_evaluated(model, Synthesis(latents, looks)), -1, 1)
         better = _better(best, _told(Fitted(model, latents, task.error(values, target))))
         since = 0 if better is not best else since + 1
-        progress((turn + 1) / recipe.rounds)
         best = better
-        if since == _PATIENCE:
-            break
+        turn = max(turn + 1, rounds - 1 if since == _PATIENCE else 0)
+        progress(turn / rounds)
         aim = base + (target - values)
         if valid is not None:
             aim[~valid] = base[~valid]

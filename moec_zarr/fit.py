@@ -87,7 +87,9 @@ class Recipe:
     rounds : int
         In which latents and a network that corrects them are fitted in turn.
     correcting : int
-        Steps of the network in each.
+        Steps of the network in each but the last one.
+    polishing : int
+        Steps in the last one.
     """
 
     steps: int
@@ -104,12 +106,13 @@ class Recipe:
     balance: float = 0.01
     quantised: float = 0.3
     allocations: int = 8
-    rounds: int = 8
+    rounds: int = 6
     correcting: int = 1000
+    polishing: int = 3000
 
 
 RECIPES = {
-    "fast": Recipe(steps=2500, trial=0.06, allocations=3, rounds=2, correcting=800),
+    "fast": Recipe(steps=2500, trial=0.06, allocations=3, rounds=2, correcting=800, polishing=800),
     "balanced": Recipe(steps=8_000),
     "best": Recipe(
         steps=50_000,
@@ -121,6 +124,7 @@ RECIPES = {
         trial=0.015,
         rounds=16,
         correcting=2500,
+        polishing=20_000,
     ),
 }
 
@@ -273,6 +277,7 @@ def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
         recipe,
         steps=max(least, round(recipe.steps * share)),
         correcting=max(least, round(recipe.correcting * share)),
+        polishing=max(least, round(recipe.polishing * share)),
         batch=min(recipe.batch, max(256, voxels // 24)),
     )
 

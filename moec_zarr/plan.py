@@ -44,7 +44,7 @@ STORAGE = frozenset(
 # latents of larger ones more time. Checking a chunk decodes it, at about `_CHECKED` voxels a second. A PSNR
 # is searched for with about three fits. Reading is not counted, nor that a graphics card is faster: the
 # first finished tasks say better than any model.
-_FIT_SECONDS: dict[Effort, float] = {"fast": 15.0, "balanced": 60.0, "best": 300.0}
+_FIT_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
 _FULL = 2_000_000  # voxels
 _CHECKED = 2_000_000  # voxels per second
 _SEARCH = 3
