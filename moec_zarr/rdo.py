@@ -45,6 +45,7 @@ _SMALL = 2000  # bytes of a budget in which what stands before the coefficients 
 _FULL = 0.993  # of the budget: near enough
 _LOOKS = 2  # at a step, before bases are compared
 _ROUNDS = 10  # in which the step nears the budget
+_AGAIN = 3  # the same, where it starts near it
 _PASSES = 3  # over the integers in a round
 
 _Ints = NDArray[np.int64]
@@ -80,11 +81,11 @@ def fit_latents(
     """
     count = min(max(1, int(_DENSITY * budget)), target.size - 1)
     if like is None:
-        search, step = _best_search(target, valid, count)
+        rounds, (search, step) = _ROUNDS, _best_search(target, valid, count)
     else:
-        search, step = _search(target, valid, count, like.kinds), like.step
+        rounds, search, step = _AGAIN, _search(target, valid, count, like.kinds), like.step
     best, least, extra = None, math.inf, 0.0
-    for turn in range(2 * _ROUNDS if step >= STEPS[0] else 0):
+    for turn in range(2 * rounds if step >= STEPS[0] else 0):
         found, taken, error = search(step)
         taken += extra
         if found is not None and (taken < _NEAR * budget or budget < _SMALL):
@@ -95,12 +96,12 @@ def fit_latents(
                 taken = 3.0 * budget
         if found is not None and taken <= budget and error < least:
             best, least = found, error
-        if best is not None and (_FULL * budget < taken <= budget or turn + 1 >= _ROUNDS):
+        if best is not None and (_FULL * budget < taken <= budget or turn + 1 >= rounds):
             break
         # Bytes go with about the inverse step, and fall a little with each pass at the same one.
         step *= min(max((taken + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
-        if best is None and turn + 1 >= _ROUNDS // 2:
-            step *= 1 + 0.01 * (turn + 1 - _ROUNDS // 2)
+        if best is None and turn + 1 >= rounds // 2:
+            step *= 1 + 0.01 * (turn + 1 - rounds // 2)
     return best
 
 
