@@ -185,7 +185,7 @@ def _corrected(
     correcting = max(int(_CORRECTING * task.budget), _LEAST_CORRECTION)
     best: Fitted | None = None
     latents, model, aim, since, turn = like, None, target, 0, 0
-    rounds = recipe.rounds if correcting <= task.budget // 2 else 0
+    rounds = recipe.rounds if correcting <= task.budget // 3 else 0
     while turn < rounds:
         room = task.budget - correcting
         latents = fit_latents(aim, None if turn else valid, task.sizes.latents, room, latents)

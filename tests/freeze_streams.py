@@ -121,11 +121,12 @@ def main() -> None:
 
     FOLDER.mkdir(exist_ok=True)
     for feature, (data, others) in FEATURES.items():
-        # A third of the bytes for a network that corrects latents, where one is asked for.
+        # Three tenths of the bytes for a network that corrects latents, where one is asked for.
         rounds = int(feature == "latents_and_experts")
         with ExitStack() as stack:
             stack.enter_context(patch.dict(RECIPES, fast=replace(RECIPES["fast"], rounds=rounds)))
-            stack.enter_context(patch("moec_zarr.candidates._CORRECTING", 1 / 3))
+            stack.enter_context(patch("moec_zarr.candidates._CORRECTING", 0.3))
+            stack.enter_context(patch("moec_zarr.candidates._LEAST_CORRECTION", 150))
             if feature in KINDS:
                 stack.enter_context(patch("moec_zarr.rdo.promising", return_value=[KINDS[feature]]))
             stream = encode(data, Settings(**settings(data, **others)))
