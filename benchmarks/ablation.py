@@ -37,11 +37,11 @@ from benchmarks.records import (
 from benchmarks.variants import VARIANTS, Network, Variant, Weights, features, forward, sized
 from moec_zarr import init, network
 from moec_zarr.entropy import encode_groups
-from moec_zarr.fit import RECIPES
 from moec_zarr.init import Field
 from moec_zarr.network import Model
 from moec_zarr.optim import Optimiser
 from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_through
+from moec_zarr.recipe import RECIPES
 from moec_zarr.sections import find_special, write_special
 
 RATIOS = (100.0, 300.0, 1000.0)

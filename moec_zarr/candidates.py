@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from moec_zarr import network
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
-from moec_zarr.fit import RECIPES, Recipe, fit_field, scaled
+from moec_zarr.fit import fit_field
 from moec_zarr.format import FRAME
 from moec_zarr.init import Field, architecture_for, looks_along
 from moec_zarr.latents import Latents
 from moec_zarr.network import Architecture, Model
 from moec_zarr.rdo import fit_latents, has_bases, squared_error
 from moec_zarr.reading import Synthesis, channels
+from moec_zarr.recipe import RECIPES, Recipe, scaled
 from moec_zarr.settings import Settings
 
 __all__ = ["Fitted", "Sizes", "fit"]
@@ -181,11 +182,11 @@ def _corrected(
     Of the rounds the best. Where values may lie beyond the range of the data, because a decoder clips
     them, or at invalid voxels, latents are left as they are.
     """
-    field, valid, recipe = task.field, task.field.valid, task.recipe
+    valid, recipe = task.field.valid, task.recipe
     correcting = max(int(_CORRECTING * task.budget), _LEAST_CORRECTION)
+    rounds = recipe.rounds if correcting <= task.budget // 3 else 0
     best: Fitted | None = None
     latents, model, aim, since, turn = like, None, target, 0, 0
-    rounds = recipe.rounds if correcting <= task.budget // 3 else 0
     while turn < rounds:
         room = task.budget - correcting
         latents = fit_latents(aim, None if turn else valid, task.sizes.latents, room, latents)
@@ -193,23 +194,14 @@ def _corrected(
             break
         synthesis = Synthesis(latents)
         base = synthesis.whole()
-        looks = model.looks if model else looks_along(base, synthesis.norm)
-        room = task.budget - task.sizes.latents(latents) - FRAME - len(looks)
-        architecture = (
-            model.architecture
-            if model
-            else architecture_for(base.ndim, room, task.settings.experts, channels(len(looks)))
-        )
-        seen = replace(field, base=base, looks=looks, norm=synthesis.norm)
         steps = recipe.correcting if turn + 1 < rounds else recipe.polishing
-        quick = replace(recipe, steps=steps, starts=recipe.starts[:1])
+        quick = replace(task, recipe=replace(recipe, steps=steps, starts=recipe.starts[:1]))
+        room = task.budget - task.sizes.latents(latents) - FRAME - base.ndim
         try:
-            found = _network(replace(task, field=seen, recipe=quick), architecture, room, turn, model)
+            model = _correction(quick, base, synthesis.norm, room, turn, model)
         except OverflowError:
             break
-        assert found is not None  # no error is too large to go on
-        model = replace(found[0], looks=looks)
-        values = np.clip(_evaluated(model, Synthesis(latents, looks)), -1, 1)
+        values = np.clip(_evaluated(model, Synthesis(latents, model.looks)), -1, 1)
         better = _better(best, _told(Fitted(model, latents, task.error(values, target))))
         since = 0 if better is not best else since + 1
         best = better
@@ -219,6 +211,21 @@ def _corrected(
         if valid is not None:
             aim[~valid] = base[~valid]
     return best
+
+
+def _correction(
+    task: _Task, base: NDArray[np.float32], norm: float, budget: int, turn: int, initial: Model | None
+) -> Model:
+    """A network that reads latents, which add up to `base`, and corrects them; from `initial`, if any."""
+    if initial is None:
+        looks = looks_along(base, norm)
+        architecture = architecture_for(base.ndim, budget, task.settings.experts, channels(len(looks)))
+    else:
+        looks, architecture = initial.looks, initial.architecture
+    seen = replace(task, field=replace(task.field, base=base, looks=looks, norm=norm))
+    found = _network(seen, architecture, budget, turn, initial)
+    assert found is not None  # no error is too large to go on
+    return replace(found[0], looks=looks)
 
 
 def _alone(task: _Task, least: float, progress: Callable[[float], None]) -> Fitted | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,108 +24,18 @@ from moec_zarr.init import (
 from moec_zarr.network import Architecture, Model
 from moec_zarr.optim import Optimiser
 from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_through
+from moec_zarr.recipe import Recipe, Start
 
-__all__ = ["RECIPES", "Recipe", "fit_field", "forward", "scaled"]
+__all__ = ["fit_field", "forward"]
 
 Weights = dict[str, torch.Tensor]
 
 _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
-_FULL = 1 << 21  # voxels that a recipe's steps are meant for
 _JUDGED = 96  # batches from which a fit's error is told
 _PROBES = 16  # batches from which the sensitivity is estimated
 _PROMISE = 0.25  # of the error of the trials: what the whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
-
-
-class Start(NamedTuple):
-    """How an encoder starts.
-
-    Attributes
-    ----------
-    spectral : float
-        Share of its rows that are drawn from the field's power spectrum.
-    scale : float
-        Factor on the data's frequencies, the standard deviation of the normal that the other
-        rows are drawn from.
-    omega : float
-        In place of both, where it is not zero: the largest phase, in radians per unit of u, of rows
-        that are uniform and alike on all axes, as in SIREN (Sitzmann et al., arXiv 2006.09661,
-        section 3.2).
-    """
-
-    spectral: float = 0.0
-    scale: float = 0.0
-    omega: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a fit is run; data, not code.
-
-    Attributes
-    ----------
-    steps, batch : int
-        Optimisation steps of the final fit, and voxels in each.
-    starts : tuple of Start
-        How the encoder may start; all are tried, the best is kept.
-    shorter : tuple of float
-        Shares of `steps` in which a network alone is fitted as well: a long fit may end up worse.
-    trial : float
-        Share of `steps` that each trial takes.
-    rate : float
-        Learning rate at its peak, after `warm_up` steps; falls along a half cosine.
-    gate_rate : float
-        Factor on the learning rate of the gate.
-    balance : float
-        Weight of the balance loss, relative to the error's.
-    quantised : float
-        Share of the steps, the last ones, that train quantised weights with a frozen gate.
-    allocations : int
-        How often, in the first three quarters of those, the steps are set anew.
-    rounds : int
-        In which latents and a network that corrects them are fitted in turn.
-    correcting : int
-        Steps of the network in each but the last one.
-    polishing : int
-        Steps in the last one.
-    """
-
-    steps: int
-    batch: int = 2048
-    starts: tuple[Start, ...] = (
-        *(Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0)),
-        *(Start(omega=omega) for omega in (10.0, 20.0, 40.0)),
-    )
-    shorter: tuple[float, ...] = ()
-    trial: float = 0.05
-    rate: float = 2e-2
-    warm_up: int = 50
-    gate_rate: float = 0.05
-    balance: float = 0.01
-    quantised: float = 0.3
-    allocations: int = 8
-    rounds: int = 6
-    correcting: int = 1000
-    polishing: int = 3000
-
-
-RECIPES = {
-    "fast": Recipe(steps=2500, trial=0.06, allocations=3, rounds=2, correcting=800, polishing=800),
-    "balanced": Recipe(steps=8_000),
-    "best": Recipe(
-        steps=50_000,
-        starts=(
-            *(Start(spectral, scale) for spectral in (0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
-            *(Start(omega=omega) for omega in (10.0, 20.0, 40.0, 80.0)),
-        ),
-        shorter=(0.16,),
-        trial=0.015,
-        rounds=16,
-        correcting=2500,
-        polishing=20_000,
-    ),
-}
 
 
 def forward(
@@ -269,19 +178,6 @@ class _Training:
         return total
 
 
-def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
-    """The recipe for a chunk of so many voxels, with a share of its steps: small ones need fewer."""
-    share *= min(1.0, voxels / _FULL) ** 0.4
-    least = 2 * recipe.warm_up
-    return replace(
-        recipe,
-        steps=max(least, round(recipe.steps * share)),
-        correcting=max(least, round(recipe.correcting * share)),
-        polishing=max(least, round(recipe.polishing * share)),
-        batch=min(recipe.batch, max(256, voxels // 24)),
-    )
-
-
 def fit_field(
     field: Field,
     architecture: Architecture,
@@ -332,6 +228,27 @@ def fit_field(
         If no quantisation of this architecture fits into the budget.
     """
     generator = torch.Generator().manual_seed(seed)
+    training = _Training(
+        architecture, recipe, _Batches(field, recipe.batch, generator, torch.device(device)), progress
+    )
+    if initial is None or architecture.experts > 1:
+        weights, loss = _best_start(training, _starts(field, architecture, generator, device))
+    else:
+        weights, loss = _trained(initial, shift, device, True), 0.0
+    turn = recipe.steps - round(recipe.steps * recipe.quantised)
+    optimiser = training.optimiser(weights)
+    if loss * _PROMISE > least:
+        _log.info("mean square error %.4g after the trials, %.4g is to be had", loss, least)
+        return None
+    training.run(weights, optimiser, range(turn), recipe.steps)
+    model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
+    return model, training.loss(_trained(model, shift, device, False), _JUDGED)
+
+
+def _starts(
+    field: Field, architecture: Architecture, generator: torch.Generator, device: str
+) -> Callable[[Start], Weights]:
+    """Draws the weights that a fit starts from, after one look at what the field says of them."""
     frequencies = axis_frequencies(field, generator)
     mean = float(field.targets(field.draw(1 << 14, generator)).mean())
     partition: Weights = {}
@@ -341,13 +258,9 @@ def fit_field(
             for part in gate(field, frequencies, architecture.experts, generator)
         )
         partition = {"gate.weight": weight, "gate.bias": bias}
-    training = _Training(
-        architecture, recipe, _Batches(field, recipe.batch, generator, torch.device(device)), progress
-    )
-
     spectrum = power_spectrum(field, frequencies)
 
-    def fresh(start: Start) -> Weights:
+    def drawn(start: Start) -> Weights:
         shape = architecture.encoder, architecture.axes
         if start.omega:
             uniform = 2 * torch.rand(shape, generator=generator, dtype=torch.float64).numpy() - 1
@@ -360,18 +273,7 @@ def fit_field(
         weights = partition | initial_weights(architecture, waves, mean, generator)
         return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
 
-    if initial is None or architecture.experts > 1:
-        weights, loss = _best_start(training, fresh)
-    else:
-        weights, loss = _trained(initial, shift, device, True), 0.0
-    turn = recipe.steps - round(recipe.steps * recipe.quantised)
-    optimiser = training.optimiser(weights)
-    if loss * _PROMISE > least:
-        _log.info("mean square error %.4g after the trials, %.4g is to be had", loss, least)
-        return None
-    training.run(weights, optimiser, range(turn), recipe.steps)
-    model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
-    return model, training.loss(_trained(model, shift, device, False), _JUDGED)
+    return drawn
 
 
 def _trained(model: Model, shift: int, device: str, learning: bool) -> Weights:

@@ -235,8 +235,7 @@ class _Rows(NamedTuple):
 
 
 def _rows(order: Fronts, loud: NDArray[np.bool_]) -> _Rows:
-    whole = np.zeros(math.prod(order.extent) + 1, bool)
-    whole[order.where] = loud
+    whole = _spread(order, slice(None), loud)
     near = loud.copy()
     for tap in order.taps.T:
         near |= whole[tap]
@@ -260,9 +259,14 @@ def _paying(bases: list[Basis], found: _Floats, step: float) -> NDArray[np.bool_
 
 
 def _at_taps(magnitudes: _Ints, order: Fronts, rows: _Rows) -> _Ints:
-    whole = np.zeros(math.prod(order.extent) + 1, np.int32)
-    whole[order.where[rows.at]] = magnitudes
-    return np.asarray(whole[rows.taps])
+    return np.asarray(_spread(order, rows.at, magnitudes.astype(np.int32))[rows.taps])
+
+
+def _spread(order: Fronts, at: _Ints | slice, values: NDArray[Any]) -> NDArray[Any]:
+    """Values of some of the coefficients where taps find them; zero at all others, and where no tap is."""
+    whole = np.zeros(math.prod(order.extent) + 1, values.dtype)
+    whole[order.where[at]] = values
+    return whole
 
 
 def _cheapest(
@@ -276,11 +280,10 @@ def _cheapest(
     near = np.rint(scaled).astype(np.int64)
     loud = np.flatnonzero(near)
     choices = np.stack([np.zeros_like(loud), near[loud] - 1, near[loud]])
-    classes = context.classes(taps[loud], rows.levels[loud])
-    bits = _BITS[classes, np.minimum(choices, _LARGEST)].astype(np.float64)
-    number = np.full(math.prod(order.extent) + 1, -1)
-    number[order.where[rows.at[loud]]] = np.arange(len(loud))
     activity = context.activity(taps, rows.levels)
+    classes = context.classes_at(activity[loud], rows.levels[loud])
+    bits = _BITS[classes, np.minimum(choices, _LARGEST)].astype(np.float64)
+    number = _spread(order, rows.at[loud], 1 + np.arange(len(loud))) - 1
     own = np.minimum(magnitudes, _LARGEST)
     for weight, tap, held in zip(context.weights, rows.taps.T, taps.T, strict=True):
         of = number[tap]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from moec_zarr.basis import Kind
 from moec_zarr.codec import encode
 from moec_zarr.format import VERSION
+from moec_zarr.recipe import RECIPES
 from moec_zarr.settings import Settings
 from moec_zarr.simulate import simulate
 
@@ -117,8 +118,6 @@ def names(feature: str) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    from moec_zarr.fit import RECIPES  # with torch, which reading the streams does without
-
     FOLDER.mkdir(exist_ok=True)
     for feature, (data, others) in FEATURES.items():
         # Three tenths of the bytes for a network that corrects latents, where one is asked for.

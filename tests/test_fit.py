@@ -11,13 +11,14 @@ torch = pytest.importorskip("torch")
 from moec_zarr import network  # noqa: E402
 from moec_zarr.basis import Kind  # noqa: E402
 from moec_zarr.codec import decode, encode, open_stream  # noqa: E402
-from moec_zarr.fit import RECIPES, fit_field  # noqa: E402
+from moec_zarr.fit import fit_field  # noqa: E402
 from moec_zarr.init import Field, axis_frequencies, gate, looks_along  # noqa: E402
 from moec_zarr.latents import Context, Latents  # noqa: E402
 from moec_zarr.network import Architecture, Model  # noqa: E402
 from moec_zarr.optim import Optimiser  # noqa: E402
 from moec_zarr.quantise import StepAllocator, freeze_gate  # noqa: E402
 from moec_zarr.reading import Look, Synthesis  # noqa: E402
+from moec_zarr.recipe import RECIPES  # noqa: E402
 from moec_zarr.sections import write_model  # noqa: E402
 from moec_zarr.settings import Settings  # noqa: E402
 

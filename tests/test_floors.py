@@ -16,7 +16,7 @@ import moec_zarr
 PACKAGE = Path(moec_zarr.__file__).parent
 
 FLOORS = [
-    {"errors", "settings", "config", "simulate", "basis"},
+    {"errors", "settings", "config", "simulate", "basis", "recipe"},
     {"entropy", "selection", "progress", "transform"},
     {"latents", "sparsity"},
     {"format", "chunks", "reading", "network", "network_torch"},
