@@ -7,11 +7,11 @@ log(exp(floor + rise g) + sum of exp(weight) |q|))``, g its level and q the inte
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from moec_zarr.basis import TAPS
 from moec_zarr.latents import Context
@@ -19,20 +19,21 @@ from moec_zarr.latents import Context
 __all__ = ["ContextFit"]
 
 _FITTED = 1 << 17  # coefficients at most that the context is fitted to, beside zeros among zeros
-_MOST_SCALE = 900.0
 _MOST_FLOOR = 15  # its logarithm
-_LEAST_SCALE = 0.03
+_LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _STEPS = 12  # of its optimiser, in each fit
 
 _Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
+_Singles = NDArray[np.float32]
 
 
 class ContextFit:
     """Fits contexts by L-BFGS, each from the one before."""
 
     def __init__(self, axes: int) -> None:
-        self._parameters = _parameters(axes)
+        self._found = np.array([*[-1.0] * (axes * TAPS), -2.0, 0.0, 0.9, 0.0, 0.0])
 
     def __call__(self, magnitudes: _Ints, taps: _Ints, levels: _Ints, quiet: _Ints) -> Context:
         """The context with which magnitudes take the fewest bits.
@@ -45,7 +46,6 @@ class ContextFit:
         quiet : int64 array
             How many zeros among zeros each level has beside these.
         """
-        p = self._parameters
         # What is zero among zeros differs in its level alone.
         active = np.flatnonzero((magnitudes > 0) | taps.any(axis=1))
         quiet = quiet + np.bincount(levels, minlength=len(quiet))
@@ -58,53 +58,83 @@ class ContextFit:
             np.append(levels[kept], np.arange(len(quiet))),
             np.append(np.full(len(kept), weight), quiet) / (weight * len(kept) + quiet.sum()),
         )
-        q, t, g, share = (torch.from_numpy(part.astype(np.float32)) for part in parts)
-        optimiser = torch.optim.LBFGS(p.values(), max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-        def loss() -> torch.Tensor:
-            activity = torch.exp(p["floor"] + p["rise"] * g) + t @ torch.exp(p["weights"])
-            scale = torch.exp(p["offset"] + p["slope"] * g + p["power"] * torch.log(activity))
-            bits = _laplace_bits(q, scale.clamp(_LEAST_SCALE, _MOST_SCALE)) @ share
-            bits = bits + _RIDGE * (p["rise"] ** 2 + p["floor"] ** 2)
-            optimiser.zero_grad()
-            bits.backward()
-            return bits
-
-        optimiser.step(loss)
-        return _rounded({name: value.detach().numpy().astype(np.float64) for name, value in p.items()})
+        source = tuple(part.astype(np.float32) for part in parts)
+        found = minimize(_bits, self._found, source, "L-BFGS-B", jac=True, options={"maxiter": _STEPS})
+        self._found = found.x
+        return _rounded(_split(found.x))
 
 
-def _parameters(axes: int) -> dict[str, torch.Tensor]:
-    start = {"weights": [-1.0] * (axes * TAPS), "floor": -2.0, "rise": 0.0}
-    start |= {"power": 0.9, "offset": 0.0, "slope": 0.0}
-    return {name: torch.tensor(value).requires_grad_() for name, value in start.items()}
+class _Parameters(NamedTuple):
+    """Of a context, in real numbers."""
+
+    weights: _Floats
+    floor: float
+    rise: float
+    power: float
+    offset: float
+    slope: float
 
 
-def _laplace_bits(q: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Bits of magnitude q under a Laplace distribution in bins of unit width."""
-    half = 0.5 / scale
-    zero = -torch.log(-torch.expm1(-half))
-    other = (2 * q - 1) * half - torch.log(-0.5 * torch.expm1(-2 * half))
-    return torch.where(q > 0, other, zero) / math.log(2)
+def _split(p: _Floats) -> _Parameters:
+    return _Parameters(p[:-5], *p[-5:].tolist())
 
 
-def _rounded(p: dict[str, NDArray[np.float64]]) -> Context:
+def _bits(p: _Floats, q: _Singles, t: _Singles, g: _Singles, share: _Singles) -> tuple[float, _Floats]:
+    """Mean bits of magnitudes q under Laplace distributions in bins of unit width, and its gradient.
+
+    Parameters
+    ----------
+    q, g : float32 array, shape (n,)
+        Magnitudes and levels.
+    t : float32 array, shape (n, axes * TAPS)
+        Magnitudes at the taps.
+    share : float32 array, shape (n,)
+        Weight of each, in sum 1.
+    """
+    c = _split(p)
+    weights = np.exp(c.weights).astype(np.float32)
+    ground = np.exp(c.floor + c.rise * g)
+    activity = ground + t @ weights
+    logarithm = np.log(activity)
+    fine = c.offset + c.slope * g + c.power * logarithm
+    half = 0.5 / np.exp(np.clip(fine, *_LOG_SCALES))
+    loud = q > 0
+    rise = np.where(loud, 2 * half, half)
+    inverse = 1 / np.expm1(rise)
+    nats = np.where(loud, (2 * q - 1) * half + math.log(2), 0) + np.log1p(inverse)
+    slope = np.where(loud, 2 * q - 1 - 2 * inverse, -inverse)
+    inside = (fine > _LOG_SCALES[0]) & (fine < _LOG_SCALES[1])
+    by_fine = np.where(inside, -half * slope, 0) * share / math.log(2)
+    by_activity = by_fine * np.float32(c.power) / activity
+    gradient = [
+        *((by_activity @ t) * weights),
+        by_activity @ ground + 2 * _RIDGE * c.floor,
+        by_activity @ (ground * g) + 2 * _RIDGE * c.rise,
+        by_fine @ logarithm,
+        by_fine.sum(),
+        by_fine @ g,
+    ]
+    bits = float(nats @ share) / math.log(2) + _RIDGE * (c.floor**2 + c.rise**2)
+    return bits, np.array(gradient, np.float64)
+
+
+def _rounded(p: _Parameters) -> Context:
     """The parameters in the units of :class:`Context`."""
     octave = math.log(2)
     # Whole numbers of activity in one of the real ones: as many as weights and floor have room for.
-    unit = min(255 / np.exp(p["weights"].max()), 2.0**_MOST_FLOOR / np.exp(p["floor"]))
+    unit = min(255 / np.exp(p.weights.max()), 2.0**_MOST_FLOOR / np.exp(p.floor))
 
     def whole(value: Any, low: int, high: int) -> int:
         return int(min(max(round(float(value)), low), high))
 
     # Both exponential and logarithm run in eighths of an octave, classes in quarters from 2**-5 on.
-    floor = 8 * (p["floor"] + np.log(unit)) / octave
-    offset = 128 * (4 * (p["offset"] - p["power"] * np.log(unit)) / octave + 20.5)
+    floor = 8 * (p.floor + np.log(unit)) / octave
+    offset = 128 * (4 * (p.offset - p.power * np.log(unit)) / octave + 20.5)
     return Context(
-        weights=tuple(whole(w, 0, 255) for w in np.atleast_1d(unit * np.exp(p["weights"]))),
+        weights=tuple(whole(w, 0, 255) for w in unit * np.exp(p.weights)),
         floor=whole(floor, -128, 127),
-        rise=whole(8 * p["rise"] / octave, -128, 127),
-        power=whole(64 * p["power"], 0, 255),
+        rise=whole(8 * p.rise / octave, -128, 127),
+        power=whole(64 * p.power, 0, 255),
         offset=whole(offset, -(2**15), 2**15 - 1),
-        slope=whole(128 * 4 * p["slope"] / octave, -(2**15), 2**15 - 1),
+        slope=whole(128 * 4 * p.slope / octave, -(2**15), 2**15 - 1),
     )

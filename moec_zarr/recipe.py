@@ -83,7 +83,15 @@ class Recipe:
 
 
 RECIPES = {
-    "fast": Recipe(steps=2500, trial=0.06, allocations=3, rounds=2, correcting=800, polishing=800),
+    "fast": Recipe(
+        steps=2500,
+        starts=(Start(0.5, 0.35), Start(0.25, 1.0), Start(omega=20.0)),
+        trial=0.05,
+        allocations=3,
+        rounds=2,
+        correcting=800,
+        polishing=800,
+    ),
     "balanced": Recipe(steps=8_000),
     "best": Recipe(
         steps=50_000,

@@ -43,7 +43,6 @@ HOMES = {
         "init",
         "optim",
         "quantise",
-        "context",
         "candidates",
         "network_torch",
         "cluster",
