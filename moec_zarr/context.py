@@ -21,6 +21,7 @@ __all__ = ["ContextFit"]
 _FITTED = 1 << 17  # coefficients at most that the context is fitted to, beside zeros among zeros
 _MOST_FLOOR = 15  # its logarithm
 _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
+_MOST_LOGARITHM = 20.0  # of weights, floor and offset: beyond what is written
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _STEPS = 12  # of its optimiser, in each fit
 
@@ -59,9 +60,11 @@ class ContextFit:
             np.append(np.full(len(kept), weight), quiet) / (weight * len(kept) + quiet.sum()),
         )
         source = tuple(part.astype(np.float32) for part in parts)
-        found = minimize(_bits, self._found, source, "L-BFGS-B", jac=True, options={"maxiter": _STEPS})
-        self._found = found.x
-        return _rounded(_split(found.x))
+        bounds = _bounds(len(self._found), len(quiet))
+        self._found = minimize(
+            _bits, self._found, source, "L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": _STEPS}
+        ).x
+        return _rounded(_split(self._found))
 
 
 class _Parameters(NamedTuple):
@@ -77,6 +80,15 @@ class _Parameters(NamedTuple):
 
 def _split(p: _Floats) -> _Parameters:
     return _Parameters(p[:-5], *p[-5:].tolist())
+
+
+def _bounds(count: int, levels: int) -> _Floats:
+    """Beyond which no parameters of so many levels lie; shape (count, 2)."""
+    most = np.full(count, _MOST_LOGARITHM)
+    most[-4] /= levels  # the rise: the ground of each level is bounded
+    least = -most
+    least[-3] = 0
+    return np.stack([least, most], axis=1)
 
 
 def _bits(p: _Floats, q: _Singles, t: _Singles, g: _Singles, share: _Singles) -> tuple[float, _Floats]:
