@@ -32,6 +32,7 @@ _ENCODER = 1.4  # width of the encoder over the experts'
 _CORRECTING = 0.5  # the same where they correct latents
 _PROBES = 1 << 17  # voxels at which frequencies are measured
 _SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
+_WIDEST = 25_000  # weights that evaluate a point, about: more of them are shared out to experts
 _MOST_EXPERTS = 1024
 _POINTS = 6000  # points that the partition is clustered from
 _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
@@ -140,8 +141,8 @@ def _rms(values: NDArray[np.float32]) -> float:
 def architecture_for(axes: int, budget: int, experts: int | None, channels: int = 0) -> network.Architecture:
     """Sizes of the network that a byte budget pays for.
 
-    At few bytes one expert, wide enough, does best; at many bytes experts are added rather than
-    widened, so that the weights that evaluate a point stay below about ten thousand.
+    One expert, wide enough, does best; at many bytes experts are added rather than widened, so that
+    a fit and a decoder do not slow down with the bytes.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def architecture_for(axes: int, budget: int, experts: int | None, channels: int 
     tensors = axes + 9
     weights = max((budget - 4 * tensors) * 8 / _BITS, 1)
     if experts is None:
-        experts = min(max(1, round((weights / 6000) ** 0.7), round(weights / 9000)), _MOST_EXPERTS)
+        experts = min(max(1, round(weights / _WIDEST)), _MOST_EXPERTS)
     layers = 3 if experts == 1 and not channels else 2
     best = network.Architecture(axes, 4, experts, 3, 1, channels)
     width = 3

@@ -1,19 +1,20 @@
 """Muon for the matrices, Adam for everything else.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a
-matrix by a nearby orthogonal one; the scale ``0.2 sqrt(max(rows, columns))`` gives its steps the
-size of Adam's (Liu et al., arXiv 2502.16982, section 2.2). Adam: Kingma and Ba, arXiv 1412.6980.
+matrix by a nearby orthogonal one. Here its steps have the same spectral norm whatever the size of the
+matrix, as the matrices of a network of any width have (Yang et al., arXiv 2310.17813, section 3): one
+learning rate suits them all, where steps with the size of Adam's break wide ones. Adam: Kingma and Ba,
+arXiv 1412.6980.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 
 __all__ = ["Optimiser"]
 
 _MOMENTUM = 0.95
+_SPECTRAL = 1.5  # norm of a matrix's step over the learning rate
 _BETAS = (0.9, 0.99)
 
 
@@ -55,7 +56,7 @@ class Optimiser:
             else:
                 first.mul_(_MOMENTUM).add_(gradient)
                 update = _orthogonal(gradient.add(first, alpha=_MOMENTUM))
-                tensor.add_(update, alpha=-scaled * 0.2 * math.sqrt(max(tensor.shape[-2:])))
+                tensor.add_(update, alpha=-scaled * _SPECTRAL)
             tensor.grad = None
 
 
