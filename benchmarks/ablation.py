@@ -48,7 +48,7 @@ RATIOS = (100.0, 300.0, 1000.0)
 RECIPE = RECIPES["balanced"]
 HEADER = 40  # bytes, of a stream around its model
 MARGIN = 0.997  # of the budget while training goes on
-STARTS = 4
+STARTS = {"either": 8}  # of these features; of all others four
 PROBES = 16  # batches that losses and sensitivities are taken from
 TILE = 1 << 16  # points evaluated at a time
 
@@ -76,14 +76,14 @@ class Plan:
 
 
 class Start:
-    """Fresh weights of a variant for a field: four starts, of which trials find the best."""
+    """Fresh weights of a variant for a field: some starts, of which trials find the best."""
 
     def __init__(self, sizes: Network, field: Field, seed: int) -> None:
         self._sizes, self._generator = sizes, torch.Generator().manual_seed(seed)
         sample = field.draw(1 << 14, self._generator)
         self._mean = float(field.targets(sample).mean())
         self._frequencies = init.axis_frequencies(field, self._generator)
-        if sizes.variant.features == "data":
+        if sizes.variant.features in ("data", "either"):
             self._spectrum = init.power_spectrum(field, self._frequencies)
         self._gate: tuple[NDArray[Any], NDArray[Any]] | None = None
         self._points = u_of(field, sample)
@@ -91,7 +91,7 @@ class Start:
             self._gate = init.gate(field, self._frequencies, sizes.leaves, self._generator)
 
     def __call__(self, number: int) -> tuple[Weights, Weights]:
-        """Weights to train, and those that stay as they are; `number` is below four."""
+        """Weights to train, and those that stay as they are; `number` counts the starts."""
         sizes = self._sizes
         waves = self._waves(number)
         weights: Weights = {}
@@ -120,8 +120,8 @@ class Start:
         """Wave vectors in radians per unit of u, one row for each feature of each encoder."""
         sizes, generator = self._sizes, self._generator
         shape = (sizes.encoder * sizes.sets(0), sizes.axes)
-        if sizes.variant.features == "isotropic":
-            return (10.0, 20.0, 40.0, 80.0)[number] / sizes.axes * _uniform(shape, generator)
+        if sizes.variant.features == "isotropic" or number >= 4:
+            return (10.0, 20.0, 40.0, 80.0)[number % 4] / sizes.axes * _uniform(shape, generator)
         normal = torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
         if sizes.variant.features == "fourier":
             # Coordinates of the paper run over one unit where u runs over two.
@@ -240,7 +240,8 @@ class Fit:
         return Optimiser(weights, scales)
 
     def _best_start(self) -> tuple[Weights, Weights]:
-        starts, losses = [self._start(number) for number in range(STARTS)], []
+        count = STARTS.get(self.sizes.variant.features, 4)
+        starts, losses = [self._start(number) for number in range(count)], []
         steps = max(1, round(self._plan.steps * self._plan.trial))
         for start in starts:
             weights, fixed = self._leaves(*start)

@@ -3,10 +3,13 @@
 A network is an encoder of sine features, a few layers and a linear decoder. Variants differ in how a point
 finds its *leaf* (by a gate, a grid or an octree, or there is one leaf), and in how many sets of weights each
 stage has for those leaves. Unless a variant says otherwise, all share what the package does: data-driven
-frequencies, the best of four starts, Muon, quantisation-aware training, steps allocated to the byte budget,
+frequencies, the best of some starts, Muon, quantisation-aware training, steps allocated to the byte budget,
 the same entropy coder. So a row of the table tells what one idea is worth, not how a published program
 performs.
 
+``encoder``
+    MoEC with as many experts as the package's encoder would use, which may be one, and with all starts
+    that it would try: those of ``one`` and of ``siren``.
 ``siren``
     One network, first layer isotropic at omega 10, 20, 40 or 80 (the best is kept), Sitzmann et al.,
     arXiv 2006.09661. Hidden layers start at the same effective weights, without the factor omega.
@@ -27,7 +30,7 @@ performs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +42,6 @@ from moec_zarr import init
 Weights = dict[str, torch.Tensor]
 
 BITS = 6.8  # of a weight, on average, from which the sizes follow
-LEAST_EXPERTS = 4  # below, there is nothing to gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,8 @@ class Variant:
 
     title: str
     routing: Literal["gate", "features", "one", "blocks", "octree"] = "gate"
-    features: Literal["data", "isotropic", "fourier"] = "data"
+    features: Literal["data", "isotropic", "either", "fourier"] = "data"
+    least: int = 4  # experts: below, there is nothing to gate
     own_encoders: bool = False
     own_decoders: bool = False
     gate_start: bool = True
@@ -59,6 +62,7 @@ class Variant:
 
 VARIANTS = {
     "moec": Variant(title="MoEC"),
+    "encoder": Variant(title="MoEC, experts as the encoder has them", features="either", least=1),
     "siren": Variant(title="SIREN", routing="one", features="isotropic"),
     "one": Variant(title="SIREN, data-driven frequencies", routing="one"),
     "blocks": Variant(title="block partition (SCI)", routing="blocks", own_encoders=True, own_decoders=True),
@@ -149,7 +153,9 @@ def sized(variant: Variant, shape: tuple[int, ...], budget: int) -> Network:
         If none does.
     """
     axes = len(shape)
-    experts = max(LEAST_EXPERTS, init.architecture_for(axes, budget, None).experts)
+    experts = max(variant.least, init.architecture_for(axes, budget, None).experts)
+    if experts == 1:
+        variant = replace(variant, routing="one")
     leaves, layers = experts, 2
     halvings: tuple[int, ...] = ()
     if variant.routing == "one":
