@@ -39,6 +39,7 @@ _MOST_SHIFT = 10  # octaves between half the range of the data and the scale the
 _SAMPLE = 1 << 16  # voxels that the deviation is measured on
 _CORRECTING = 0.05  # of the bytes are for a network that corrects latents
 _LEAST_CORRECTION = 200  # bytes that it has at least
+_LONGER = 0.6  # of the error of a shorter fit: what a longer one may hope to reach
 _PATIENCE = 2  # rounds without gain, after which the last one is made
 
 
@@ -120,7 +121,10 @@ def fit(
             least = math.inf if chosen is None else chosen.error
             shorter = replace(recipe, steps=round(part * recipe.steps), trial=recipe.trial / part)
             told = second_half if part == 1.0 else lambda done: None
-            chosen = _better(chosen, _alone(replace(task, recipe=shorter), least, told))
+            found = _alone(replace(task, recipe=shorter), least, told)
+            chosen = _better(chosen, found)
+            if found is None or _LONGER * found.error > least:
+                break
     assert chosen is not None  # a network is given up for something better alone
     return chosen
 
@@ -168,7 +172,7 @@ def _with_latents(task: _Task, progress: Callable[[float], None]) -> Fitted | No
         target[~field.valid] = 0
     alone = None
     if task.settings.experts is None:  # else a network is asked for
-        latents = fit_latents(target, field.valid, task.sizes.latents, task.budget)
+        latents = fit_latents(target, field.valid, task.sizes.latents, task.budget, tries=task.recipe.tries)
         if latents is not None:
             alone = _told(Fitted(None, latents, task.error(Synthesis(latents).whole(), target)))
     return _better(alone, _corrected(task, target, alone.latents if alone else None, progress))
@@ -189,7 +193,9 @@ def _corrected(
     latents, model, aim, since, turn = like, None, target, 0, 0
     while turn < rounds:
         room = task.budget - correcting
-        latents = fit_latents(aim, None if turn else valid, task.sizes.latents, room, latents)
+        latents = fit_latents(
+            aim, None if turn else valid, task.sizes.latents, room, latents, tries=recipe.tries
+        )
         if latents is None:
             break
         synthesis = Synthesis(latents)

@@ -32,13 +32,13 @@ from moec_zarr.latents import (
     reach,
 )
 from moec_zarr.reading import Synthesis
-from moec_zarr.sparsity import extended, filled, largest, promising
+from moec_zarr.sparsity import extended, filled, largest, near, options, promising
 from moec_zarr.transform import coefficients, corner
 
 __all__ = ["fit_latents", "has_bases", "squared_error"]
 
 RATE = math.log(2) / 6
-_LARGEST = 255  # magnitude beyond which a table of bits is continued by its last entry
+_LARGEST = 255  # magnitude beyond which a table of bits is continued as it ends
 _DENSITY = 1.5  # coefficients that a byte pays for, about
 _NEAR = 1.02  # of the budget: what is estimated above it is not coded to be measured
 _SMALL = 2000  # bytes of a budget in which what stands before the coefficients counts
@@ -63,6 +63,7 @@ def fit_latents(
     size: Callable[[Latents], int],
     budget: int,
     like: Latents | None = None,
+    tries: int = 0,
 ) -> Latents | None:
     """Latents of a grid within a byte budget; None where it pays for none.
 
@@ -78,10 +79,12 @@ def fit_latents(
         Bytes that they may take; kept.
     like : Latents, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
+    tries : int
+        Bases compared beside the promising ones, each near the best so far.
     """
     count = min(max(1, int(_DENSITY * budget)), target.size - 1)
     if like is None:
-        rounds, (search, step) = _ROUNDS, _best_search(target, valid, count)
+        rounds, (search, step) = _ROUNDS, _best_search(target, valid, count, tries)
     else:
         rounds, search, step = _AGAIN, _search(target, valid, count, like.kinds), like.step
     best, least, extra = None, math.inf, 0.0
@@ -105,18 +108,25 @@ def fit_latents(
     return best
 
 
-def _best_search(target: _Floats, valid: NDArray[np.bool_] | None, count: int) -> tuple[_Search, float]:
+def _best_search(
+    target: _Floats, valid: NDArray[np.bool_] | None, count: int, tries: int
+) -> tuple[_Search, float]:
     """The search in the bases that do best, all at the same step; and that step.
 
     Error and bytes count as they do for one coefficient.
     """
     whole = target if valid is None else filled(target, valid, count)
-    best: _Tried | None = None
-    for kinds in promising(whole, count):
-        found = _tried(whole, valid, count, kinds, best.step if best else 0.0)
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
+    each = options(whole)
+    first = promising(whole, count, each)
+    best, known = _tried(whole, valid, count, first[0], 0.0), {first[0]}
+    for turn in range(len(first) - 1 + tries):
+        around = first if turn < len(first) - 1 else near(best.search.kinds, whole.shape, each)
+        kinds = next((kinds for kinds in around if kinds not in known), None)
+        if kinds is None:
+            break
+        known.add(kinds)
+        found = _tried(whole, valid, count, kinds, best.step)
+        best = min(best, found, key=lambda tried: tried.cost)
     return best.search, best.step
 
 
@@ -201,7 +211,7 @@ class _Search:
             magnitudes = _cheapest(scaled, magnitudes, taps, context, order, rows)
         taps = _at_taps(magnitudes, order, rows)
         context = self._fitted(magnitudes, taps, rows.levels, quiet)
-        bits = _BITS[context.classes(taps, rows.levels), np.minimum(magnitudes, _LARGEST)]
+        bits = _bits(context.classes(taps, rows.levels), magnitudes)
         nothing = np.zeros((len(quiet), taps.shape[1]), np.int64)
         silent = _BITS[context.classes(nothing, np.arange(len(quiet))), 0]
         change = np.square(scaled - magnitudes) - np.square(scaled)
@@ -282,21 +292,31 @@ def _cheapest(
     choices = np.stack([np.zeros_like(loud), near[loud] - 1, near[loud]])
     activity = context.activity(taps, rows.levels)
     classes = context.classes_at(activity[loud], rows.levels[loud])
-    bits = _BITS[classes, np.minimum(choices, _LARGEST)].astype(np.float64)
+    bits = _bits(classes, choices).astype(np.float64)
     number = _spread(order, rows.at[loud], 1 + np.arange(len(loud))) - 1
-    own = np.minimum(magnitudes, _LARGEST)
     for weight, tap, held in zip(context.weights, rows.taps.T, taps.T, strict=True):
         of = number[tap]
         at = np.flatnonzero(of >= 0)
         of, others, levels = of[at], activity[at] - weight * held[at], rows.levels[at]
         for choice, total in zip(choices, bits, strict=True):
             classes = context.classes_at(others + weight * choice[of], levels)
-            total += np.bincount(of, _BITS[classes, own[at]], len(loud))
+            total += np.bincount(of, _bits(classes, magnitudes[at]), len(loud))
     best = (np.square(scaled[loud] - choices) + RATE * bits).argmin(axis=0)
     found = np.zeros_like(near)
     found[loud] = choices[best, np.arange(len(loud))]
     return found
 
 
-# Bits of a magnitude, its sign included, shape (CLASSES, _LARGEST + 1).
-_BITS: _Floats = (PRECISION - np.log2(class_frequencies(_LARGEST).astype(np.float64))).astype(np.float32)
+# Bits of a magnitude, its sign included, shape (CLASSES, _LARGEST + 1); without the tail folded in.
+_BITS: _Floats = (PRECISION - np.log2(class_frequencies(_LARGEST + 1)[:, :-1].astype(np.float64))).astype(
+    np.float32
+)
+_RISE = _BITS[:, -1] - _BITS[:, -2]
+
+
+def _bits(classes: _Ints, magnitudes: _Ints) -> _Floats:
+    """Bits of magnitudes in these classes."""
+    bits: _Floats = _BITS[classes, np.minimum(magnitudes, _LARGEST)]
+    if magnitudes.max(initial=0) > _LARGEST:  # rare
+        bits = bits + _RISE[classes] * np.maximum(magnitudes - _LARGEST, 0)
+    return bits

@@ -55,6 +55,8 @@ class Recipe:
         Share of the steps, the last ones, that train quantised weights with a frozen gate.
     allocations : int
         How often, in the first three quarters of those, the steps are set anew.
+    tries : int
+        Bases of latents compared beside the promising ones.
     rounds : int
         In which latents and a network that corrects them are fitted in turn.
     correcting : int
@@ -77,6 +79,7 @@ class Recipe:
     balance: float = 0.01
     quantised: float = 0.3
     allocations: int = 8
+    tries: int = 5
     rounds: int = 6
     correcting: int = 1000
     polishing: int = 3000
@@ -88,6 +91,7 @@ RECIPES = {
         starts=(Start(0.5, 0.35), Start(0.25, 1.0), Start(omega=20.0)),
         trial=0.05,
         allocations=3,
+        tries=0,
         rounds=2,
         correcting=800,
         polishing=800,
@@ -101,6 +105,7 @@ RECIPES = {
         ),
         shorter=(0.16,),
         trial=0.015,
+        tries=60,
         rounds=16,
         correcting=2500,
         polishing=20_000,

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from moec_zarr.basis import LONGEST_BENT, Kind, analysis, bases_of, edge_weights
-from moec_zarr.transform import along, coefficients, layers, synthesis
+from moec_zarr.basis import LONGEST_BENT, Kind, analysis, bases_of, edge_weights, most_halvings
+from moec_zarr.transform import along, coefficients, layers, nested_axes, synthesis
 
-__all__ = ["extended", "filled", "largest", "promising"]
+__all__ = ["extended", "filled", "largest", "near", "options", "promising"]
 
 _COARSEST = (4, 16, 32, 8)  # positions on an axis at which wavelets may end; the search begins with the last
 _FILLS = 12  # iterations that extend the valid voxels to the others
 
 _Floats = NDArray[np.float32]
 _Kinds = tuple[Kind, ...]
+_Options = list[list[Kind]]
 
 
-def promising(array: _Floats, count: int) -> list[_Kinds]:
+def promising(array: _Floats, count: int, options: _Options) -> list[_Kinds]:
     """Bases of the axes in which `count` coefficients leave little, the best first.
 
     One with no axes nested, one with some nested where that may be better; cosines alone and
     wavelets alone, which may take fewer bits a coefficient.
     """
-    options = [_options(array, axis) for axis in range(array.ndim)]
     alone = _each_axis(array, count, options)
     found = [alone]
     if groups := _groups(array.shape):
@@ -37,6 +37,34 @@ def promising(array: _Floats, count: int) -> list[_Kinds]:
     cosines = [[kind for kind in kinds if not kind.halvings] for kinds in options]
     alike = _each_axis(array, count, cosines)[1], _all_wavelets(array.shape)
     return list(dict.fromkeys([*(kinds for _, kinds in found), *alike]))
+
+
+def near(kinds: _Kinds, shape: tuple[int, ...], options: _Options) -> list[_Kinds]:
+    """Bases that differ on one axis, or by one halving on all axes that are halved together."""
+    found = [
+        tuple(_deeper(kind, n, more) if kind.nested else kind for kind, n in zip(kinds, shape, strict=True))
+        for more in (1, -1)
+    ]
+    others = [
+        [*options[axis], _deeper(kind, n, 1), _deeper(kind, n, -1)]
+        for axis, (kind, n) in enumerate(zip(kinds, shape, strict=True))
+    ]
+    for choice in zip_longest(*others):  # what comes first on each axis, then what comes next
+        for axis, kind in enumerate(choice):
+            if kind is not None:
+                found.append((*kinds[:axis], kind, *kinds[axis + 1 :]))
+    return [each for each in dict.fromkeys(found) if each != kinds and len(nested_axes(each)) != 1]
+
+
+def _deeper(kind: Kind, length: int, more: int) -> Kind:
+    """Wavelets that halve an axis more often; the same where that cannot be."""
+    fits = kind.halvings and 1 <= kind.halvings + more <= most_halvings(length)
+    return replace(kind, halvings=kind.halvings + more) if fits else kind
+
+
+def options(array: _Floats) -> _Options:
+    """The kinds that each axis may have, cosines first."""
+    return [_options(array, axis) for axis in range(array.ndim)]
 
 
 def _wavelets(length: int, coarsest: int) -> Kind:
@@ -60,7 +88,7 @@ def _options(array: _Floats, axis: int) -> list[Kind]:
     return list(dict.fromkeys([*found, *(_wavelets(length, coarsest) for coarsest in _COARSEST)]))
 
 
-def _each_axis(array: _Floats, count: int, options: list[list[Kind]]) -> tuple[float, _Kinds]:
+def _each_axis(array: _Floats, count: int, options: _Options) -> tuple[float, _Kinds]:
     """The best kind of each axis, one after the other: what is left, and the kinds."""
     kinds = [each[-1] for each in options]
     least = np.inf

@@ -35,7 +35,7 @@ from moec_zarr.rdo import fit_latents, has_bases
 from moec_zarr.reading import Look, Synthesis
 from moec_zarr.sections import read_latents, write_latents
 from moec_zarr.simulate import simulate
-from moec_zarr.sparsity import promising
+from moec_zarr.sparsity import near, options, promising
 from moec_zarr.transform import coefficients
 
 LENGTHS = [*range(1, 41), 91, 271]
@@ -483,7 +483,40 @@ def test_bases_are_those_that_data_are_made_of():
         integers = np.zeros(shape, np.int32)
         integers.flat[rng.integers(integers.size // 3, size=200)] = 9
         made = Latents(shape, kinds, 0.1, context(3, rng), integers)
-        assert promising(Synthesis(made).whole(), 200)[0] == kinds
+        array = Synthesis(made).whole()
+        assert promising(array, 200, options(array))[0] == kinds
+
+
+def test_bases_near_the_promising_are_found():
+    """Of axes that are halved more often than those of any promising ones."""
+    shape, rng = (20, 48, 48), np.random.default_rng(0)
+    for kinds in (
+        (Kind(3), Kind(6, nested=True), Kind(6, nested=True)),
+        (Kind(4), Kind(5), Kind(5)),
+    ):
+        integers = np.zeros(shape, np.int32)
+        integers.flat[rng.integers(integers.size // 3, size=200)] = 9
+        integers[:3, :3, :3] = 9  # fewer halvings would spread these
+        array = Synthesis(Latents(shape, kinds, 0.1, context(3, rng), integers)).whole()
+        assert kinds not in promising(array, 227, options(array))
+        found = fit_latents(array, None, size, 500, tries=40)
+        assert found is not None
+        assert found.kinds == kinds
+
+
+def test_bases_near_others_differ_in_one_thing():
+    rng = np.random.default_rng(0)
+    shape = (9, 20, 33)
+    whole = rng.normal(size=shape).astype("f4")
+    for _ in range(30):
+        kinds = any_kinds(shape, rng)
+        for other in near(kinds, shape, options(whole)):
+            assert other != kinds
+            assert sum(kind.nested for kind in other) != 1
+            assert all(0 <= kind.halvings <= most_halvings(n) for kind, n in zip(other, shape, strict=True))
+            changed = [(a, b) for a, b in zip(kinds, other, strict=True) if a != b]
+            together = all(a.nested and b.nested and abs(a.halvings - b.halvings) == 1 for a, b in changed)
+            assert len(changed) == 1 or together
 
 
 @pytest.mark.parametrize("budget", [100, 200, 400, 800, 1600])
