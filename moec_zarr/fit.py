@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _JUDGED = 96  # batches from which a fit's error is told
 _PROBES = 16  # batches from which the sensitivity is estimated
-_PROMISE = 0.4  # of the error of the trials: what the whole fit may hope to reach
+_PROMISE = 0.25  # of the error of the trials: what the whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
