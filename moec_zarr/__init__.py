@@ -20,7 +20,8 @@ from moec_zarr.errors import (
 
 if TYPE_CHECKING:
     from moec_zarr.conversion import convert
-    from moec_zarr.report import compare, inspect
+    from moec_zarr.inspection import inspect
+    from moec_zarr.report import compare
 
 __all__ = [
     "BudgetError",
@@ -44,7 +45,7 @@ __version__ = version("moec_zarr")
 _LAZY = {
     "compare": "moec_zarr.report",
     "convert": "moec_zarr.conversion",
-    "inspect": "moec_zarr.report",
+    "inspect": "moec_zarr.inspection",
 }
 
 

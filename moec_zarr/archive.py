@@ -19,7 +19,7 @@ from moec_zarr.adapter_zarr import MoECSerializer
 from moec_zarr.errors import CorruptStreamError, MoECError
 
 if TYPE_CHECKING:
-    from moec_zarr.report import StreamInfo
+    from moec_zarr.inspection import StreamInfo
 
 __all__ = ["compressed_arrays", "inspect_streams"]
 
@@ -82,7 +82,7 @@ def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], S
     UnsupportedVersionError
         If a newer version of this package wrote a stream.
     """
-    from moec_zarr.report import inspect
+    from moec_zarr.inspection import inspect
 
     outer = array.shards or array.chunks
     for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):

@@ -7,20 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.codec import Stream, open_stream
 from moec_zarr.errors import MoECError, UnsupportedArrayError
-from moec_zarr.format import VERSION
-from moec_zarr.network import expert_load
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Comparison", "StreamInfo", "compare", "inspect", "plot_comparison"]
+__all__ = ["Comparison", "compare", "plot_comparison"]
 
 BLOCK = 2**21  # voxels held at a time, unless one stored chunk is larger
 WINDOW = 7  # voxels, the side of an SSIM window
@@ -323,94 +320,3 @@ def plot_comparison(
         figure.colorbar(drawn, ax=axes, label=units)
     figure.suptitle("   ".join(part for part in [name, *facts] if part))
     figure.savefig(path, dpi=110)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamInfo:
-    """What a stream says of itself, without decoding it.
-
-    Attributes
-    ----------
-    shape, dtype, order : tuple of int, numpy.dtype, {"C", "F"}
-        Of the array encoded.
-    version : int
-        Of the format.
-    nbytes, stream_bytes : int
-        Of the array and of its stream.
-    ratio : float
-        The first over the second.
-    psnr : float
-        dB at data-range peak over the valid values, as measured on encoding; inf where exact.
-    max_error : float
-        Largest absolute error of a valid value, as measured on encoding, rounded up.
-    kind : {"model", "latents", "both", "constant", "lossless"}
-        How the valid values are stored; both: latents that a network corrects.
-    sections : dict of str to int
-        Bytes of the header and of each section's payload.
-    weights, experts : int
-        Of the network; 0 where there is none.
-    coefficients : int
-        Latents that are not zero.
-    load : tuple of float
-        Share of the voxels that each expert evaluates.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    order: str
-    version: int
-    nbytes: int
-    stream_bytes: int
-    ratio: float
-    psnr: float
-    max_error: float
-    kind: Literal["model", "latents", "both", "constant", "lossless"]
-    sections: dict[str, int]
-    weights: int
-    experts: int
-    coefficients: int
-    load: tuple[float, ...]
-
-
-def _kind(parts: Stream) -> Literal["model", "latents", "both", "constant", "lossless"]:
-    if parts.values is not None:
-        return "lossless"
-    if parts.model is not None:
-        return "model" if parts.latents is None else "both"
-    return "constant" if parts.latents is None else "latents"
-
-
-def inspect(stream: Any) -> StreamInfo:
-    """What a stream of :class:`moec_zarr.MoECCodec` or a chunk of its stores holds.
-
-    Parameters
-    ----------
-    stream : bytes-like
-        A whole stream, for example a chunk's file.
-
-    Raises
-    ------
-    CorruptStreamError, UnsupportedVersionError
-        If it cannot be read.
-    """
-    data = bytes(stream)
-    parts = open_stream(data)
-    header, model = parts.header, parts.model
-    nbytes = math.prod(header.shape) * header.dtype.itemsize
-    return StreamInfo(
-        shape=header.shape,
-        dtype=header.dtype,
-        order=header.order,
-        version=VERSION,
-        nbytes=nbytes,
-        stream_bytes=len(data),
-        ratio=nbytes / len(data),
-        psnr=header.psnr,
-        max_error=header.max_error * (float(header.high) - float(header.low)),
-        kind=_kind(parts),
-        sections=parts.sections,
-        weights=model.architecture.weights if model else 0,
-        experts=model.architecture.experts if model else 0,
-        coefficients=0 if parts.latents is None else int(np.count_nonzero(parts.latents.integers)),
-        load=tuple(expert_load(model, [n for n in parts.shape if n > 1]).tolist()) if model else (),
-    )

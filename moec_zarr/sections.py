@@ -17,16 +17,15 @@ from moec_zarr.entropy import (
     MAX_MAGNITUDE,
     ClassDecoder,
     decode_groups,
-    decode_mask,
     encode_classes,
     encode_groups,
-    encode_mask,
     inflate,
     read_varint,
     write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.latents import STEPS, Context, Latents, band_counts, fronts, present_bands, reach
+from moec_zarr.masks import decode_mask, encode_mask
 from moec_zarr.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Model
 from moec_zarr.reading import Look, channels
 from moec_zarr.transform import corner, nested_axes

@@ -18,12 +18,12 @@ PACKAGE = Path(moec_zarr.__file__).parent
 FLOORS = [
     {"errors", "settings", "config", "simulate", "basis", "recipe"},
     {"entropy", "selection", "progress", "transform"},
-    {"latents", "sparsity"},
+    {"latents", "masks", "sparsity"},
     {"format", "chunks", "reading", "network", "network_torch"},
     {"sections", "optim", "init", "quantise", "fit", "context", "rdo", "candidates", "decoding"},
     {"codec"},
     {"adapter_numcodecs", "adapter_zarr", "adapter_xarray"},
-    {"report"},
+    {"report", "inspection"},
     {"archive", "plan", "source", "manifest"},
     {"outcome", "tasks", "cluster"},
     {"destination"},
@@ -47,7 +47,7 @@ HOMES = {
         "network_torch",
         "cluster",
     },  # the last asks for a GPU
-    "constriction": {"entropy"},
+    "constriction": {"entropy", "masks"},
     "donfig": {"config"},
     **{package: {module for module in FLOOR if FLOOR[module] >= 6} for package in ("zarr", "numcodecs")},
 }

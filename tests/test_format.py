@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moec_zarr.codec import decode, encode, open_stream
-from moec_zarr.entropy import encode_mask, write_varint
+from moec_zarr.entropy import write_varint
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.format import MAX_SIZE, Header, read_stream, write_header, write_stream
+from moec_zarr.masks import encode_mask
 from moec_zarr.settings import Settings
 
 TOLERANCE = 1e-4  # of half the range: docs/format.md
