@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.latents import Latents
-from moec_zarr.transform import layers, synthesis
+from moec_zarr.transform import layers, shares, synthesis
 
 __all__ = ["LARGEST_LOOK", "Look", "Synthesis", "beside", "channels", "readings"]
 
@@ -96,9 +96,9 @@ class Synthesis:
 
     def __init__(self, latents: Latents, looks: Sequence[Look] = ()) -> None:
         self.shape, self._looks = latents.shape, looks
-        self._core = latents.integers.astype(np.float32) * np.float32(latents.step)
-        self._layers = layers(latents.bases, latents.kinds)
-        squares = np.square(self._core, dtype=np.float64)
+        core = latents.integers.astype(np.float32) * np.float32(latents.step)
+        self._shares = shares(core, layers(latents.bases, latents.kinds))
+        squares = np.square(core, dtype=np.float64)
         self.norm = math.sqrt(squares.ravel()[1:].sum() / math.prod(latents.shape)) or 1.0
 
     def at(self, indices: Sequence[_Ints], pointwise: bool) -> tuple[_Floats, _Floats]:
@@ -130,8 +130,8 @@ class Synthesis:
 
     def whole(self) -> _Floats:
         """The values on the whole grid."""
-        return self.values([slice(None)] * self._core.ndim, False)
+        return self.values([slice(None)] * len(self.shape), False)
 
     def values(self, indices: Sequence[_Ints | slice], pointwise: bool) -> _Floats:
         """The values alone."""
-        return synthesis(self._core, self._layers, indices, pointwise)
+        return synthesis(self._shares, indices, pointwise)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from moec_zarr.basis import LONGEST_BENT, Kind, analysis, bases_of, edge_weights, most_halvings
-from moec_zarr.transform import along, coefficients, layers, nested_axes, synthesis
+from moec_zarr.transform import along, coefficients, layers, nested_axes, shares, synthesis
 
 __all__ = ["extended", "filled", "largest", "near", "options", "promising"]
 
@@ -164,5 +164,5 @@ def _restored(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: in
         share = (turn + 1) / _FILLS
         threshold = largest(np.abs(found), max(1, int(count * share)))
         sparse = np.where(np.abs(found) > threshold, found, np.float32(0))
-        array = np.where(valid, array, synthesis(sparse, spanned, everywhere, False))
+        array = np.where(valid, array, synthesis(shares(sparse, spanned), everywhere, False))
     return array

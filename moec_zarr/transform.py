@@ -11,13 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.basis import Basis, Kind, analysis, splits
 
-__all__ = ["Layer", "along", "coefficients", "corner", "depths", "layers", "nested_axes", "synthesis"]
+__all__ = [
+    "Layer",
+    "Share",
+    "along",
+    "coefficients",
+    "corner",
+    "depths",
+    "layers",
+    "nested_axes",
+    "shares",
+    "synthesis",
+]
 
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int64]
@@ -108,10 +120,23 @@ def along(array: _Floats, matrix: _Floats, axis: int) -> _Floats:
     return np.asarray(np.matmul(matrix, flat).reshape(*before, len(matrix), *after))
 
 
-def synthesis(
-    core: _Floats, spanned: Sequence[Layer], indices: Sequence[_Ints | slice], pointwise: bool
-) -> _Floats:
-    """What coefficients add up to.
+class Share(NamedTuple):
+    """What a layer holds of some coefficients.
+
+    Attributes
+    ----------
+    part : float32 array
+        They, zero where they belong to coarser layers.
+    matrices : tuple of float32 arrays
+        For each axis the functions of the part, shape (voxels, functions).
+    """
+
+    part: _Floats
+    matrices: tuple[_Floats, ...]
+
+
+def shares(core: _Floats, spanned: Sequence[Layer]) -> list[Share]:
+    """What each layer holds, of those that hold any: the coarsest one always.
 
     Parameters
     ----------
@@ -119,10 +144,8 @@ def synthesis(
         The first coefficients on each axis; all others are zero.
     spanned : sequence of Layer
         What they stand for.
-    indices : sequence of int64 arrays or slices
-        Voxels along each axis of a grid; or, `pointwise`, arrays of each point.
     """
-    total: _Floats | None = None
+    found = []
     for layer in spanned:
         part = core[corner(layer.box)]
         if layer.inner is not None:
@@ -130,11 +153,27 @@ def synthesis(
             part[corner(layer.inner)] = 0
             if not part.any():
                 continue
-        cut = zip(layer.matrices, indices, part.shape, strict=True)
-        rows = [matrix[index, :n] for matrix, index, n in cut]
+        cut = zip(layer.matrices, part.shape, strict=True)
+        found.append(Share(part, tuple(matrix[:, :n] for matrix, n in cut)))
+    return found
+
+
+def synthesis(held: Sequence[Share], indices: Sequence[_Ints | slice], pointwise: bool) -> _Floats:
+    """What coefficients add up to.
+
+    Parameters
+    ----------
+    held : sequence of Share
+        By each layer.
+    indices : sequence of int64 arrays or slices
+        Voxels along each axis of a grid; or, `pointwise`, arrays of each point.
+    """
+    total: _Floats | None = None
+    for part, matrices in held:
+        rows = [matrix[index] for matrix, index in zip(matrices, indices, strict=True)]
         own = _at_points(part, rows) if pointwise else _on_grid(part, rows)
         total = own if total is None else total + own
-    assert total is not None  # the coarsest layer has no inner corner
+    assert total is not None  # the coarsest layer is there
     return total
 
 
