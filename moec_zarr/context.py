@@ -24,6 +24,8 @@ _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
 _MOST_LOGARITHM = 20.0  # of weights, floor and offset: beyond what is written
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _STEPS = 12  # of its optimiser, in each fit
+_FLOOR, _RISE, _POWER = -5, -4, -3  # among the parameters
+_RISE_UNIT = math.log(2) / 8  # in which it is written
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -61,10 +63,19 @@ class ContextFit:
         )
         source = tuple(part.astype(np.float32) for part in parts)
         bounds = _bounds(len(self._found), len(quiet))
-        self._found = minimize(
-            _bits, self._found, source, "L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": _STEPS}
-        ).x
+        found = _fitted(self._found, source, bounds)
+        # The rise is written in coarse units, and all levels hang on it: the rest is fitted to what is.
+        written = round(found[_RISE] / _RISE_UNIT) * _RISE_UNIT
+        found[_FLOOR] += (found[_RISE] - written) * float(source[2] @ source[3])
+        bounds[_RISE] = written
+        self._found = _fitted(found, source, bounds)
         return _rounded(_split(self._found))
+
+
+def _fitted(start: _Floats, source: tuple[_Singles, ...], bounds: _Floats) -> _Floats:
+    limits = {"maxiter": _STEPS}
+    found = minimize(_bits, start, source, "L-BFGS-B", jac=True, bounds=bounds, options=limits)
+    return np.asarray(found.x)
 
 
 class _Parameters(NamedTuple):
@@ -85,9 +96,9 @@ def _split(p: _Floats) -> _Parameters:
 def _bounds(count: int, levels: int) -> _Floats:
     """Beyond which no parameters of so many levels lie; shape (count, 2)."""
     most = np.full(count, _MOST_LOGARITHM)
-    most[-4] /= levels  # the rise: the ground of each level is bounded
+    most[_RISE] /= levels  # the ground of each level is bounded
     least = -most
-    least[-3] = 0
+    least[_POWER] = 0
     return np.stack([least, most], axis=1)
 
 
@@ -145,7 +156,7 @@ def _rounded(p: _Parameters) -> Context:
     return Context(
         weights=tuple(whole(w, 0, 255) for w in unit * np.exp(p.weights)),
         floor=whole(floor, -128, 127),
-        rise=whole(8 * p.rise / octave, -128, 127),
+        rise=whole(p.rise / _RISE_UNIT, -128, 127),
         power=whole(64 * p.power, 0, 255),
         offset=whole(offset, -(2**15), 2**15 - 1),
         slope=whole(128 * 4 * p.slope / octave, -(2**15), 2**15 - 1),

@@ -43,6 +43,7 @@ _DENSITY = 1.5  # coefficients that a byte pays for, about
 _NEAR = 1.02  # of the budget: what is estimated above it is not coded to be measured
 _SMALL = 2000  # bytes of a budget in which what stands before the coefficients counts
 _FULL = 0.993  # of the budget: near enough
+_ENOUGH = 0.98  # of it, after as many rounds as are meant
 _LOOKS = 2  # at a step, before bases are compared
 _ROUNDS = 10  # in which the step nears the budget
 _AGAIN = 3  # the same, where it starts near it
@@ -87,7 +88,7 @@ def fit_latents(
         rounds, (search, step) = _ROUNDS, _best_search(target, valid, count, tries)
     else:
         rounds, search, step = _AGAIN, _search(target, valid, count, like.kinds), like.step
-    best, least, extra = None, math.inf, 0.0
+    best, least, held, extra = None, math.inf, 0.0, 0.0
     for turn in range(2 * rounds if step >= STEPS[0] else 0):
         found, taken, error = search(step)
         taken += extra
@@ -98,8 +99,8 @@ def fit_latents(
             except OverflowError:  # a coefficient of more steps than can be coded
                 taken = 3.0 * budget
         if found is not None and taken <= budget and error < least:
-            best, least = found, error
-        if best is not None and (_FULL * budget < taken <= budget or turn + 1 >= rounds):
+            best, least, held = found, error, taken
+        if _FULL * budget < taken <= budget or (turn + 1 >= rounds and held > _ENOUGH * budget):
             break
         # Bytes go with about the inverse step, and fall a little with each pass at the same one.
         step *= min(max((taken + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
