@@ -25,7 +25,7 @@ _MOST_LOGARITHM = 20.0  # of weights, floor and offset: beyond what is written
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _STEPS = 12  # of its optimiser, in each fit
 _FLOOR, _RISE, _POWER = -5, -4, -3  # among the parameters
-_RISE_UNIT = math.log(2) / 8  # in which it is written
+_EIGHTH = math.log(2) / 8  # of an octave, in which logarithms of the activity are written
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -65,7 +65,7 @@ class ContextFit:
         bounds = _bounds(len(self._found), len(quiet))
         found = _fitted(self._found, source, bounds)
         # The rise is written in coarse units, and all levels hang on it: the rest is fitted to what is.
-        written = round(found[_RISE] / _RISE_UNIT) * _RISE_UNIT
+        written = round(found[_RISE] / _EIGHTH) * _EIGHTH
         found[_FLOOR] += (found[_RISE] - written) * float(source[2] @ source[3])
         bounds[_RISE] = written
         self._found = _fitted(found, source, bounds)
@@ -151,12 +151,12 @@ def _rounded(p: _Parameters) -> Context:
         return int(min(max(round(float(value)), low), high))
 
     # Both exponential and logarithm run in eighths of an octave, classes in quarters from 2**-5 on.
-    floor = 8 * (p.floor + np.log(unit)) / octave
+    floor = (p.floor + np.log(unit)) / _EIGHTH
     offset = 128 * (4 * (p.offset - p.power * np.log(unit)) / octave + 20.5)
     return Context(
         weights=tuple(whole(w, 0, 255) for w in unit * np.exp(p.weights)),
         floor=whole(floor, -128, 127),
-        rise=whole(p.rise / _RISE_UNIT, -128, 127),
+        rise=whole(p.rise / _EIGHTH, -128, 127),
         power=whole(64 * p.power, 0, 255),
         offset=whole(offset, -(2**15), 2**15 - 1),
         slope=whole(128 * 4 * p.slope / octave, -(2**15), 2**15 - 1),

@@ -119,15 +119,16 @@ def _best_search(
     whole = target if valid is None else filled(target, valid, count)
     each = options(whole)
     first = promising(whole, count, each)
-    best, known = _tried(whole, valid, count, first[0], 0.0), {first[0]}
-    for turn in range(len(first) - 1 + tries):
-        around = first if turn < len(first) - 1 else near(best.search.kinds, whole.shape, each)
-        kinds = next((kinds for kinds in around if kinds not in known), None)
-        if kinds is None:
+    best, known = _tried(whole, valid, count, first[0], 0.0), set(first)
+    for kinds in first[1:]:
+        best = _cheaper(best, _tried(whole, valid, count, kinds, best.step))
+    for _ in range(tries):
+        around = near(best.search.kinds, whole.shape, each)
+        fresh = next((kinds for kinds in around if kinds not in known), None)
+        if fresh is None:
             break
-        known.add(kinds)
-        found = _tried(whole, valid, count, kinds, best.step)
-        best = min(best, found, key=lambda tried: tried.cost)
+        known.add(fresh)
+        best = _cheaper(best, _tried(whole, valid, count, fresh, best.step))
     return best.search, best.step
 
 
@@ -135,6 +136,10 @@ class _Tried(NamedTuple):
     search: _Search
     step: float
     cost: float  # squared error and weighted bits at this step
+
+
+def _cheaper(one: _Tried, other: _Tried) -> _Tried:
+    return one if one.cost <= other.cost else other
 
 
 def _tried(
@@ -298,10 +303,10 @@ def _cheapest(
     for weight, tap, held in zip(context.weights, rows.taps.T, taps.T, strict=True):
         of = number[tap]
         at = np.flatnonzero(of >= 0)
-        of, others, levels = of[at], activity[at] - weight * held[at], rows.levels[at]
+        of, others, levels, own = of[at], activity[at] - weight * held[at], rows.levels[at], magnitudes[at]
         for choice, total in zip(choices, bits, strict=True):
             classes = context.classes_at(others + weight * choice[of], levels)
-            total += np.bincount(of, _bits(classes, magnitudes[at]), len(loud))
+            total += np.bincount(of, _bits(classes, own), len(loud))
     best = (np.square(scaled[loud] - choices) + RATE * bits).argmin(axis=0)
     found = np.zeros_like(near)
     found[loud] = choices[best, np.arange(len(loud))]
