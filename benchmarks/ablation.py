@@ -35,14 +35,15 @@ from benchmarks.records import (
     versions,
 )
 from benchmarks.variants import VARIANTS, Network, Variant, Weights, features, forward, sized
-from moec_zarr import init, network
-from moec_zarr.entropy import encode_groups
-from moec_zarr.init import Field
-from moec_zarr.network import Model
-from moec_zarr.optim import Optimiser
-from moec_zarr.quantise import StepAllocator, freeze_gate, quantise, round_through
-from moec_zarr.recipe import RECIPES
-from moec_zarr.sections import find_special, write_special
+from moec_zarr.bitstream.range_coder import encode_groups
+from moec_zarr.bitstream.values import find_special, write_special
+from moec_zarr.fit import initialise as init
+from moec_zarr.fit.initialise import Field
+from moec_zarr.fit.optimiser import Optimiser
+from moec_zarr.fit.presets import RECIPES
+from moec_zarr.fit.quantise import StepAllocator, freeze_gate, quantise, round_through
+from moec_zarr.model import network
+from moec_zarr.model.network import Model
 
 RATIOS = (100.0, 300.0, 1000.0)
 RECIPE = RECIPES["balanced"]

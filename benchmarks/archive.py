@@ -30,10 +30,10 @@ import psutil
 import xarray as xr
 import zarr
 
-from moec_zarr.codec import encode
+from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.settings import Settings
-from moec_zarr.simulate import simulate
 
 WORKERS = 2
 VARIABLES = 3  # of the simulation

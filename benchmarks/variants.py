@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from moec_zarr import init
+from moec_zarr.fit import initialise as init
 
 Weights = dict[str, torch.Tensor]
 
@@ -121,7 +121,7 @@ class Network:
         return self.leaves
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor that is stored, as :class:`moec_zarr.network.Architecture` has it."""
+        """Shape of each tensor that is stored, as :class:`moec_zarr.model.network.Architecture` has it."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.variant.routing in ("gate", "features"):
             inputs = self.axes if self.variant.routing == "gate" else self.inputs
@@ -187,7 +187,7 @@ def halved_axes(shape: tuple[int, ...], depth: int) -> tuple[int, ...]:
 def forward(sizes: Network, weights: Weights, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Values at points, shape (n, axes), and the balance loss while a gate learns.
 
-    The gate is trained as the package's is (:func:`moec_zarr.fit.forward`).
+    The gate is trained as the package's is (:func:`moec_zarr.fit.train.forward`).
     """
     variant = sizes.variant
     hidden = None if sizes.sets(0) > 1 else features(sizes, weights, u, None)

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 
 import moec_zarr
 from moec_zarr import MoECCodec
-from moec_zarr.simulate import simulate
+from moec_zarr.demo.simulate import simulate
 
 DAY = 8  # steps of a day, here
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 import moec_zarr
 from moec_zarr import MoECCodec
-from moec_zarr.simulate import simulate
+from moec_zarr.demo.simulate import simulate
 
 
 def main(folder: Path) -> None:

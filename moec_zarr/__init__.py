@@ -6,9 +6,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from moec_zarr.adapter_numcodecs import MoECCodec
-from moec_zarr.adapter_xarray import encoding
-from moec_zarr.adapter_zarr import MoECSerializer, open  # noqa: A004
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.xarray_encoding import encoding
+from moec_zarr.adapters.zarr_codec import MoECSerializer, open  # noqa: A004
 from moec_zarr.config import config
 from moec_zarr.errors import (
     BudgetError,
@@ -19,9 +19,9 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
-    from moec_zarr.conversion import convert
-    from moec_zarr.inspection import inspect
-    from moec_zarr.report import compare
+    from moec_zarr.conversion.run import convert
+    from moec_zarr.report.inspection import inspect
+    from moec_zarr.report.metrics import compare
 
 __all__ = [
     "BudgetError",
@@ -43,9 +43,9 @@ __all__ = [
 __version__ = version("moec_zarr")
 
 _LAZY = {
-    "compare": "moec_zarr.report",
-    "convert": "moec_zarr.conversion",
-    "inspect": "moec_zarr.inspection",
+    "compare": "moec_zarr.report.metrics",
+    "convert": "moec_zarr.conversion.run",
+    "inspect": "moec_zarr.report.inspection",
 }
 
 

@@ -20,12 +20,12 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.basis import Kind
-from moec_zarr.codec import encode
-from moec_zarr.format import VERSION
-from moec_zarr.recipe import RECIPES
+from moec_zarr.bitstream.container import VERSION
+from moec_zarr.codec.encode import encode
+from moec_zarr.demo.simulate import simulate
+from moec_zarr.fit.presets import RECIPES
+from moec_zarr.model.basis import Kind
 from moec_zarr.settings import Settings
-from moec_zarr.simulate import simulate
 
 try:
     from tests import stranger
@@ -124,10 +124,10 @@ def main() -> None:
         rounds = int(feature == "latents_and_experts")
         with ExitStack() as stack:
             stack.enter_context(patch.dict(RECIPES, fast=replace(RECIPES["fast"], rounds=rounds)))
-            stack.enter_context(patch("moec_zarr.candidates._CORRECTING", 0.3))
-            stack.enter_context(patch("moec_zarr.candidates._LEAST_CORRECTION", 150))
+            stack.enter_context(patch("moec_zarr.fit.select._CORRECTING", 0.3))
+            stack.enter_context(patch("moec_zarr.fit.select._LEAST_CORRECTION", 150))
             if feature in KINDS:
-                stack.enter_context(patch("moec_zarr.rdo.promising", return_value=[KINDS[feature]]))
+                stack.enter_context(patch("moec_zarr.fit.rdoq.promising", return_value=[KINDS[feature]]))
             stream = encode(data, Settings(**settings(data, **others)))
         decoded = stranger.decode(stream)
         expected = decoded.array if decoded.network or decoded.latents else data

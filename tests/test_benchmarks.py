@@ -23,8 +23,8 @@ from benchmarks.isolate import LimitError, isolated
 from benchmarks.peers import PEERS, UnreachableError, UnsuitableError, bisect, filled, measure
 from benchmarks.records import Records, codec_version, latest, quality
 from benchmarks.variants import VARIANTS, Network, forward, sized
-from moec_zarr.fit import forward as package_forward
-from moec_zarr.network import Architecture
+from moec_zarr.fit.train import forward as package_forward
+from moec_zarr.model.network import Architecture
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (12, 24, 20)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moec_zarr import BudgetError, MoECError
-from moec_zarr.chunks import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
 from moec_zarr.settings import Settings
 
 SHAPES = st.lists(st.integers(1, 3000), min_size=1, max_size=5).map(tuple)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from fields import smooth
 
-from moec_zarr import tasks
+from moec_zarr.conversion import worker as tasks
 
 xr = pytest.importorskip("xarray")
 distributed = pytest.importorskip("distributed")
 pytest.importorskip("typer")
 pytest.importorskip("torch")
 
-from moec_zarr import cli  # noqa: E402
-from moec_zarr.display import bytes_text, duration  # noqa: E402
+from moec_zarr.cli import commands as cli  # noqa: E402
+from moec_zarr.cli.tables import bytes_text, duration  # noqa: E402
 
 SHAPE = (6, 16, 24)
 # A field of few values fits this ratio without loss, at once.
@@ -220,7 +220,7 @@ def test_compare(run, converted, source, tmp_path):
 
 
 def test_demo_as_json(run, tmp_path, monkeypatch):
-    from moec_zarr.simulate import simulate
+    from moec_zarr.demo.simulate import simulate
 
     small = simulate((2, 2, 16, 16))
 
@@ -228,8 +228,8 @@ def test_demo_as_json(run, tmp_path, monkeypatch):
         print("a table")
         small.to_zarr(out / "simulation.zarr", consolidated=False)
 
-    monkeypatch.setattr("moec_zarr.demo.demo", store)
-    monkeypatch.setattr("moec_zarr.simulate.simulate", lambda: small)
+    monkeypatch.setattr("moec_zarr.demo.run.demo", store)
+    monkeypatch.setattr("moec_zarr.demo.simulate.simulate", lambda: small)
     code, out, err = run("demo", "--out", tmp_path, "--json")
     assert (code, err) == (0, "a table\n")
     assert json.loads(out)["temperature"]["max_error"] == 0

@@ -17,7 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from moec_zarr import BudgetError, MoECError, UnsupportedArrayError, UnsupportedVersionError, config
-from moec_zarr.codec import decode, encode, open_stream
+from moec_zarr.codec.encode import decode, encode, open_stream
 from moec_zarr.settings import Settings
 
 DTYPES = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
@@ -336,7 +336,7 @@ import sys
 sys.modules.update(dict.fromkeys(["torch", "scipy", "rich"]))  # an import of them now fails
 import numpy as np
 from freeze_streams import FEATURES, names
-from moec_zarr.codec import decode, encode
+from moec_zarr.codec.encode import decode, encode
 from moec_zarr.settings import Settings
 for feature in FEATURES:
     path, beside = names(feature)
@@ -356,7 +356,7 @@ def test_what_cannot_be_encoded_is_refused_before_any_fit():
 import sys
 import numpy as np
 from moec_zarr import MoECError
-from moec_zarr.codec import encode
+from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
 array = np.random.default_rng(0).random((9, 9, 9)).astype("f4")
 for bad, settings in [

@@ -15,10 +15,11 @@ import zarr
 from fields import smooth
 
 import moec_zarr
-from moec_zarr import MoECCodec, MoECError, tasks
-from moec_zarr.conversion import convert
-from moec_zarr.outcome import ConversionError
-from moec_zarr.tasks import DestinationError
+from moec_zarr import MoECCodec, MoECError
+from moec_zarr.conversion import worker as tasks
+from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.status import ConversionError
+from moec_zarr.conversion.worker import DestinationError
 
 xr = pytest.importorskip("xarray")
 distributed = pytest.importorskip("distributed")
@@ -190,7 +191,7 @@ def test_a_store_that_workers_do_not_share_is_refused(source, client):
 
 
 def test_large_lossless_variables_are_copied_by_tasks(tmp_path, client, monkeypatch):
-    monkeypatch.setattr("moec_zarr.plan._WHOLE_BYTES", 1000)
+    monkeypatch.setattr("moec_zarr.conversion.plan._WHOLE_BYTES", 1000)
     ds = dataset()
     ds.height.encoding = {"dtype": "i2", "scale_factor": 0.01, "_FillValue": np.int16(-1)}
     ds.to_netcdf(tmp_path / "s.nc")
@@ -433,7 +434,7 @@ def test_resources_that_workers_offer_are_taken(source, tmp_path, monkeypatch):
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         quick(source, tmp_path / "d.zarr", client.scheduler.address, resources={"GPU": 1})
-    monkeypatch.setattr("moec_zarr.cluster._ANSWER", 1)
+    monkeypatch.setattr("moec_zarr.conversion.cluster._ANSWER", 1)
     with pytest.raises(MoECError, match="no scheduler can be reached"):
         quick(source, tmp_path / "e.zarr", "tcp://nowhere.invalid:8786")
 

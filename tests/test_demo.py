@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from moec_zarr.demo import demo, main
-from moec_zarr.simulate import simulate
+from moec_zarr.demo.run import demo, main
+from moec_zarr.demo.simulate import simulate
 
 
 def test_demo_stores_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from moec_zarr.entropy import (
+from moec_zarr.bitstream.range_coder import (
     decode_groups,
     encode_groups,
     frequencies,

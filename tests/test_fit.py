@@ -8,18 +8,18 @@ from fields import psnr
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr import network  # noqa: E402
-from moec_zarr.basis import Kind  # noqa: E402
-from moec_zarr.codec import decode, encode, open_stream  # noqa: E402
-from moec_zarr.fit import fit_field  # noqa: E402
-from moec_zarr.init import Field, axis_frequencies, gate, looks_along  # noqa: E402
-from moec_zarr.latents import Context, Latents  # noqa: E402
-from moec_zarr.network import Architecture, Model  # noqa: E402
-from moec_zarr.optim import Optimiser  # noqa: E402
-from moec_zarr.quantise import StepAllocator, freeze_gate  # noqa: E402
-from moec_zarr.reading import Look, Synthesis  # noqa: E402
-from moec_zarr.recipe import RECIPES  # noqa: E402
-from moec_zarr.sections import write_model  # noqa: E402
+from moec_zarr.bitstream.values import write_model  # noqa: E402
+from moec_zarr.codec.encode import decode, encode, open_stream  # noqa: E402
+from moec_zarr.fit.initialise import Field, axis_frequencies, gate, looks_along  # noqa: E402
+from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
+from moec_zarr.fit.presets import RECIPES  # noqa: E402
+from moec_zarr.fit.quantise import StepAllocator, freeze_gate  # noqa: E402
+from moec_zarr.fit.train import fit_field  # noqa: E402
+from moec_zarr.model import network  # noqa: E402
+from moec_zarr.model.basis import Kind  # noqa: E402
+from moec_zarr.model.coefficients import Context, Latents  # noqa: E402
+from moec_zarr.model.features import Look, Synthesis  # noqa: E402
+from moec_zarr.model.network import Architecture, Model  # noqa: E402
 from moec_zarr.settings import Settings  # noqa: E402
 
 

@@ -18,11 +18,11 @@ from freeze_streams import FEATURES, KINDS, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moec_zarr.codec import decode, encode, open_stream
-from moec_zarr.entropy import write_varint
+from moec_zarr.bitstream.container import MAX_SIZE, Header, read_stream, write_header, write_stream
+from moec_zarr.bitstream.masks import encode_mask
+from moec_zarr.bitstream.range_coder import write_varint
+from moec_zarr.codec.encode import decode, encode, open_stream
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
-from moec_zarr.format import MAX_SIZE, Header, read_stream, write_header, write_stream
-from moec_zarr.masks import encode_mask
 from moec_zarr.settings import Settings
 
 TOLERANCE = 1e-4  # of half the range: docs/format.md

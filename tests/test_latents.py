@@ -15,8 +15,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.fft import dctn, idct, idctn
 
-from moec_zarr import rdo
-from moec_zarr.basis import (
+from moec_zarr.bitstream.range_coder import CLASSES, ClassDecoder, class_frequencies, encode_classes
+from moec_zarr.bitstream.values import read_latents, write_latents
+from moec_zarr.demo.simulate import simulate
+from moec_zarr.fit import rdoq as rdo
+from moec_zarr.fit.basis_search import near, options, promising
+from moec_zarr.fit.context_fit import ContextFit
+from moec_zarr.fit.rdoq import fit_latents, has_bases
+from moec_zarr.model.basis import (
     LARGEST_WEIGHT,
     LONGEST,
     LONGEST_BENT,
@@ -28,15 +34,9 @@ from moec_zarr.basis import (
     edge_weights,
     most_halvings,
 )
-from moec_zarr.context import ContextFit
-from moec_zarr.entropy import CLASSES, ClassDecoder, class_frequencies, encode_classes
-from moec_zarr.latents import Context, Latents, fronts, present_bands
-from moec_zarr.rdo import fit_latents, has_bases
-from moec_zarr.reading import Look, Synthesis
-from moec_zarr.sections import read_latents, write_latents
-from moec_zarr.simulate import simulate
-from moec_zarr.sparsity import near, options, promising
-from moec_zarr.transform import coefficients
+from moec_zarr.model.coefficients import Context, Latents, fronts, present_bands
+from moec_zarr.model.features import Look, Synthesis
+from moec_zarr.model.transform import coefficients
 
 LENGTHS = [*range(1, 41), 91, 271]
 SMALL = settings(max_examples=60, deadline=None)

@@ -8,8 +8,8 @@ from decoders import both
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moec_zarr.bitstream.masks import decode_mask, encode_mask
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.masks import decode_mask, encode_mask
 
 SMALL = settings(max_examples=60, deadline=None)
 SHAPES = st.lists(st.integers(0, 6), max_size=5).map(tuple)

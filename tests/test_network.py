@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import stranger
 
-from moec_zarr import network
-from moec_zarr.network import Architecture, Model
+from moec_zarr.model import network
+from moec_zarr.model.network import Architecture, Model
 
 LENGTHS = {1: (50,), 2: (9, 14), 3: (6, 7, 8), 4: (3, 5, 4, 6), 5: (3, 2, 4, 3, 5)}
 TOLERANCE = 1e-5
@@ -111,7 +111,7 @@ def test_tiles_do_not_matter(voxels):
 
 @pytest.mark.parametrize("experts", [1, 5])
 def test_torch_agrees(experts):
-    evaluate = pytest.importorskip("moec_zarr.network_torch").evaluate
+    evaluate = pytest.importorskip("moec_zarr.model.network_torch").evaluate
     for axes, lengths in LENGTHS.items():
         model = random_model(axes, experts)
         numpy = evaluated(model, lengths)

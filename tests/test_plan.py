@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moec_zarr import BudgetError, MoECCodec, MoECError, UnsupportedArrayError
-from moec_zarr.chunks import LEAST_BYTES
-from moec_zarr.plan import plan
+from moec_zarr.adapters.chunking import LEAST_BYTES
+from moec_zarr.conversion.plan import plan
 
 xr = pytest.importorskip("xarray")
 

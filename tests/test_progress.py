@@ -5,7 +5,7 @@ import time
 import pytest
 
 from moec_zarr import config
-from moec_zarr.progress import progress
+from moec_zarr.fit.runtime import progress
 
 pytest.importorskip("rich")
 

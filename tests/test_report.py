@@ -15,9 +15,9 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from moec_zarr import report
 from moec_zarr.errors import MoECError, UnsupportedArrayError
-from moec_zarr.report import Comparison, compare, plot_comparison
+from moec_zarr.report import metrics as report
+from moec_zarr.report.metrics import Comparison, compare, plot_comparison
 
 
 def pair(shape: tuple[int, ...], seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -289,7 +289,7 @@ def test_picture_needs_two_axes(tmp_path: Path) -> None:
 
 def test_picture_leaves_pyplot_alone(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from moec_zarr.report import plot_comparison; "
+        "import sys, numpy as np; from moec_zarr.report.metrics import plot_comparison; "
         f"a = np.eye(9); plot_comparison(a, a, {str(tmp_path / 'p.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from moec_zarr.codec import decode, encode
-from moec_zarr.selection import select
+from moec_zarr.codec.encode import decode, encode
+from moec_zarr.codec.indexing import select
 from moec_zarr.settings import Settings
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, max_side=7)

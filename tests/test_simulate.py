@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from moec_zarr.demo.simulate import _advect, _mix, _stretching, simulate
 from moec_zarr.errors import MoECError
-from moec_zarr.simulate import _advect, _mix, _stretching, simulate
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from fields import smooth
 
 from moec_zarr import MoECError
-from moec_zarr.source import fingerprint, open_source
+from moec_zarr.conversion.source import fingerprint, open_source
 
 xr = pytest.importorskip("xarray")
 

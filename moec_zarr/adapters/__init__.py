@@ -1,0 +1,1 @@
+"""The codec in numcodecs, zarr and xarray."""

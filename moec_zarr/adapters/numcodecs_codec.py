@@ -1,0 +1,183 @@
+"""The codec for zarr format 2 and for every other user of numcodecs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numcodecs.abc import Codec  # type: ignore[import-untyped]
+from numcodecs.compat import (  # type: ignore[import-untyped]
+    ensure_bytes,
+    ensure_ndarray,
+    ndarray_copy,
+)
+from numpy.typing import NDArray
+
+from moec_zarr.codec.encode import decode, encode
+from moec_zarr.errors import MoECError, UnsupportedArrayError
+from moec_zarr.settings import Effort, Settings
+
+if TYPE_CHECKING:
+    from zarr.abc.codec import ArrayBytesCodec
+
+__all__ = ["MoECCodec"]
+
+
+class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
+    """Store an array as the coded weights of a small neural network fitted to it.
+
+    In zarr format 2 it is the array's compressor, without filters before it: a filter that
+    flattens its chunk takes the neighbourhood of voxels from the model. For zarr format 3 use
+    `serializer`, or `moec_zarr.open`, which does so itself.
+
+    Parameters
+    ----------
+    ratio : float, optional
+        Bytes of a chunk over bytes of its stream, at least. Exactly one of `ratio` and `psnr` is
+        given.
+    psnr : float, optional
+        Peak signal-to-noise ratio in dB that a decoded chunk reaches at least, with the range of
+        its valid data as the peak.
+    missing : int or float, optional
+        A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
+        infinities are without being named.
+    effort : {"fast", "balanced", "best"}
+        How long a fit may take.
+    experts : int, optional
+        Number of experts; by default derived from the bytes that a chunk may have.
+    seed : int
+        Seed of everything random in a fit.
+
+    Attributes
+    ----------
+    settings : Settings
+        The parameters, validated.
+
+    Raises
+    ------
+    MoECError
+        If a parameter is out of range, or not exactly one of `ratio` and `psnr` is given.
+    """
+
+    codec_id = "moec"
+    settings: Settings
+
+    def __init__(
+        self,
+        *,
+        ratio: float | None = None,
+        psnr: float | None = None,
+        missing: float | None = None,
+        effort: Effort = "balanced",
+        experts: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.settings = Settings(
+            ratio=ratio, psnr=psnr, missing=missing, effort=effort, experts=experts, seed=seed
+        )
+
+    def encode(self, buf: Any) -> bytes:
+        """Fit a model to an array and return its stream.
+
+        Parameters
+        ----------
+        buf : array_like
+            Integer or floating point array, of any memory order and byte order; not changed.
+
+        Returns
+        -------
+        bytes
+            A stream that decodes by itself, without these settings.
+
+        Raises
+        ------
+        UnsupportedArrayError
+            If `buf` holds no shape and dtype (bytes), or one that cannot be modelled.
+        BudgetError
+            If the target cannot be met.
+        """
+        if isinstance(buf, (bytes, bytearray)):
+            raise UnsupportedArrayError(
+                f"got {type(buf).__name__}, which has no shape and no dtype; pass the array itself, "
+                "and in zarr let no filter come before this codec"
+            )
+        return encode(ensure_ndarray(buf), self.settings)
+
+    def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
+        """Evaluate the model of a stream.
+
+        Parameters
+        ----------
+        buf : bytes_like
+            A stream as `encode` returns it.
+        out : array_like, optional
+            Writable array of the shape and dtype that were encoded, or a flat buffer of as many
+            bytes, to write into.
+
+        Returns
+        -------
+        ndarray
+            `out` where it was given; otherwise an array with the shape, dtype, byte order and
+            memory order that were encoded.
+
+        Raises
+        ------
+        CorruptStreamError
+            If `buf` is not a complete, undamaged stream.
+        UnsupportedVersionError
+            If a newer version of this package wrote it.
+        MoECError
+            If `out` is read-only or does not match what was encoded.
+        """
+        array = decode(ensure_bytes(buf))
+        if out is None:
+            return array
+        target = ensure_ndarray(out)
+        if not target.flags.writeable:
+            raise MoECError("out is read-only; pass a writable array, or no out")
+        if (target.shape, target.dtype) == (array.shape, array.dtype):
+            np.copyto(target, array)
+        elif target.ndim == 1 and target.itemsize == 1 and target.nbytes == array.nbytes:
+            ndarray_copy(array, target)
+        else:
+            raise MoECError(
+                f"out has shape {target.shape} and dtype {target.dtype}, but the stream holds "
+                f"{array.shape} and {array.dtype}; pass an array like that, or no out"
+            )
+        return out  # type: ignore[no-any-return]
+
+    def get_config(self) -> dict[str, Any]:
+        """The codec's entry in zarr metadata: ``id`` and all that differs from its default."""
+        return {"id": self.codec_id, **self.settings.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> MoECCodec:
+        """Create the codec from `get_config`'s dictionary, with or without ``id``.
+
+        Raises
+        ------
+        MoECError
+            If `config` has a key that this version does not know, or a value out of range.
+        """
+        config = {key: value for key, value in config.items() if key != "id"}
+        return cls(**vars(Settings.from_dict(config)))
+
+    def serializer(self) -> ArrayBytesCodec:
+        """The same codec for zarr format 3: ``serializer=codec.serializer(), compressors=None``."""
+        from zarr.registry import get_codec_class
+
+        # By its name, as zarr finds it: the module that defines it imports this one.
+        name = "moec_zarr.moec"
+        cls = cast("type[ArrayBytesCodec]", get_codec_class(name))
+        return cls.from_dict({"name": name, "configuration": self.settings.to_dict()})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MoECCodec) and self.settings == other.settings
+
+    def __hash__(self) -> int:
+        return hash((self.codec_id, self.settings))
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.settings.to_dict().items())
+        return f"{type(self).__name__}({arguments})"

@@ -1,0 +1,125 @@
+"""Masks of voxels, coded exactly.
+
+A mask is coded along wavefronts of a skewed grid: every voxel of a front depends on earlier fronts
+only, so that a front is one vectorised call. Contexts are the neighbours already known in the same
+plane (as in JBIG, ITU-T T.82) and four voxels of the plane before; probabilities adapt by counting
+(Krichevsky and Trofimov, 1981). A long thin mask has too many fronts of too few voxels for that to
+be fast: it is packed, eight voxels a byte, and deflated.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.bitstream.range_coder import decode_with, inflate, payload, range_decoder
+from moec_zarr.errors import CorruptStreamError
+
+__all__ = ["decode_mask", "encode_mask"]
+
+_NEIGHBOURS = (
+    (0, 0, -1), (0, 0, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1), (0, -2, 0),
+    (-1, 0, 0), (-1, 0, 1), (-1, 1, 0), (-1, 1, 1),
+)  # fmt: skip
+_PAD = ((1, 0), (2, 1), (2, 1))
+_PACKED = 0x80  # flag in a mask's first byte
+
+_Ints = NDArray[np.int64]
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """A boolean array of any rank as bytes: which axes it is constant along, then what remains."""
+    firsts = [mask[(slice(None),) * axis + (slice(1),)] for axis in range(mask.ndim)]
+    constant = [bool((mask == first).all()) for first in firsts]
+    core = mask[tuple(slice(0, 1) if flag else slice(None) for flag in constant)]
+    head = sum(flag << axis for axis, flag in enumerate(constant))
+    if _is_thin(core.shape):
+        return bytes([head | _PACKED]) + zlib.compress(np.packbits(core).tobytes(), 9)
+    cells = np.zeros([n + sum(pad) for n, pad in zip(_planes(core.shape), _PAD, strict=True)], np.uint8)
+    cells[1:, 2:-1, 2:-1] = core.reshape(_planes(core.shape))
+    flat = cells.reshape(-1)
+    encoder = constriction.stream.queue.RangeEncoder()
+    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
+    for front in _fronts(cells.shape):
+        bits = flat[front]
+        context, chance = _chances(flat, front, cells.shape, counts)
+        encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
+        np.add.at(counts, (context, bits), 1)
+    return bytes([head]) + payload(encoder)
+
+
+def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask of :func:`encode_mask`, a read-only view where it is constant along an axis.
+
+    Raises
+    ------
+    CorruptStreamError
+        If `data` is empty, names axes that `shape` lacks or does not hold a mask of its size.
+    """
+    if not data or (data[0] & ~_PACKED) >> len(shape):
+        raise CorruptStreamError("a mask that does not fit the shape; the stream is damaged")
+    core = tuple(1 if data[0] >> axis & 1 else n for axis, n in enumerate(shape))
+    if bool(data[0] & _PACKED) != _is_thin(core):
+        raise CorruptStreamError(f"a mask of shape {core} is coded in another way; the stream is damaged")
+    if data[0] & _PACKED:
+        size = int(np.prod(core, dtype=np.int64))
+        bits = np.frombuffer(inflate(data[1:], -(-size // 8)), np.uint8)
+        return np.broadcast_to(np.unpackbits(bits, count=size).astype(bool).reshape(core), shape)
+    planes = _planes(core)
+    cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
+    flat = cells.reshape(-1)
+    decoder = range_decoder(data[1:])
+    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
+    for front in _fronts(cells.shape):
+        context, chance = _chances(flat, front, cells.shape, counts)
+        bits = decode_with(decoder, _bernoulli(), chance).astype(np.uint8)
+        flat[front] = bits
+        np.add.at(counts, (context, bits), 1)
+    return np.broadcast_to(cells[1:, 2:-1, 2:-1].reshape(core).astype(bool), shape)
+
+
+def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """`shape` as (planes, rows, columns): the last two axes longer than one, the others merged."""
+    long = [n for n in shape if n != 1]
+    rows, columns = [1, 1, *long][-2:]
+    return int(np.prod(long[:-2], dtype=np.int64)), rows, columns
+
+
+def _is_thin(shape: tuple[int, ...]) -> bool:
+    """Whether the fronts of a mask are too many for its size."""
+    planes, rows, columns = _planes(shape)
+    return columns + 2 * rows + 4 * planes > 4096 + planes * rows * columns // 64
+
+
+def _fronts(padded: tuple[int, ...]) -> Iterator[_Ints]:
+    """Flat positions in the padded grid, front by front: ``column + 2 row + 4 plane`` constant."""
+    planes, rows, columns = (n - sum(pad) for n, pad in zip(padded, _PAD, strict=True))
+    plane, row = (i.ravel() for i in np.meshgrid(np.arange(planes), np.arange(rows), indexing="ij"))
+    start = 4 * plane + 2 * row
+    base = ((plane + 1) * padded[1] + row + 2) * padded[2] + 2
+    order = np.argsort(start, kind="stable")
+    start, base = start[order], base[order]
+    for t in range(int(start[-1]) + columns if start.size else 0):
+        first, last = np.searchsorted(start, [t - columns + 1, t + 1])
+        yield base[first:last] + (t - start[first:last])
+
+
+def _chances(
+    flat: NDArray[np.uint8], front: _Ints, padded: tuple[int, ...], counts: _Ints
+) -> tuple[_Ints, NDArray[np.float64]]:
+    """Context of each voxel of a front, and the chance of a one there in units of 2**-16."""
+    context = np.zeros(front.size, np.int64)
+    for plane, row, column in _NEIGHBOURS:
+        context = 2 * context + flat[front + (plane * padded[1] + row) * padded[2] + column]
+    ones, both = counts[context, 1], counts[context].sum(axis=1)
+    chance = np.clip(((2 * ones + 1) << 16) // (2 * both + 2), 1, 2**16 - 1)
+    return context, chance / 2**16  # a multiple of 2**-16, hence exact
+
+
+def _bernoulli() -> Any:
+    return constriction.stream.model.Bernoulli(perfect=False)

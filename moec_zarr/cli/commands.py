@@ -1,0 +1,394 @@
+"""The command ``moec-zarr``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import traceback
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as error:
+    raise SystemExit(f'error: the command line needs {error.name}; pip install "moec-zarr[all]"') from error
+
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.cli.tables import (
+    ProgressDisplay,
+    bytes_text,
+    duration,
+    number,
+    plan_table,
+    summary_table,
+    table,
+)
+from moec_zarr.config import config
+from moec_zarr.conversion.plan import Plan, plan
+from moec_zarr.conversion.run import execute
+from moec_zarr.conversion.source import open_source
+from moec_zarr.conversion.status import Progress
+from moec_zarr.errors import MoECError
+from moec_zarr.report.archive import compressed_arrays, inspect_streams
+from moec_zarr.report.metrics import compare as compare_datasets
+from moec_zarr.report.metrics import plot_comparison
+from moec_zarr.settings import Effort
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Archives of scientific arrays, stored as the coded weights of small neural networks.",
+)
+# A log or a pipe has no width of its own; tables there are never broken.
+_out, _err = (
+    Console(stderr=stderr, width=None if stream.isatty() else 200)
+    for stderr, stream in ((False, sys.stdout), (True, sys.stderr))
+)
+
+
+class _Run:
+    """How much the running command says, beyond its result."""
+
+    verbose = False
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
+Variables = Annotated[
+    list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; repeat it.")
+]
+
+
+@app.command()
+def convert(
+    src: Annotated[
+        str, typer.Argument(help="A zarr store, a file or a glob of files that xarray opens; path or URL.")
+    ],
+    dst: Annotated[str, typer.Argument(help="The zarr store to make; path or URL.")],
+    ratio: Annotated[
+        float | None, typer.Option(help="How many times smaller each chunk becomes, at least.")
+    ] = None,
+    psnr: Annotated[float | None, typer.Option(help="Or the quality to reach, in dB.")] = None,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Compress only this variable; repeat it. By default all that hold fields."
+        ),
+    ] = None,
+    chunks: Annotated[
+        str | None, typer.Option(metavar="DIM=SIZE,...", help="Chunk sizes; dimensions not named are chosen.")
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="DIM=SIZE,...", help="Shard sizes: fewer, larger files and tasks.")
+    ] = None,
+    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
+    effort: Annotated[Effort, typer.Option(help="How long a fit may take.")] = "balanced",
+    experts: Annotated[int | None, typer.Option(help="Experts of each model; chosen unless given.")] = None,
+    missing: Annotated[float | None, typer.Option(help="A sentinel to keep exactly, as NaN is.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random in a fit.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes here; by default one a core.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A dask scheduler to run on, such as tcp://host:8786.")
+    ] = None,
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="Where to fit.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--overwrite", help="Go on where an earlier run stopped, or replace what is there."
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Convert SRC into a compressed zarr store at DST.
+
+    The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
+    """
+    _say(verbose)
+    if scheduler is not None and workers is not None:
+        raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
+    codec = MoECCodec(ratio=ratio, psnr=psnr, effort=effort, experts=experts, missing=missing, seed=seed)
+    if device is not None:
+        config.set(device=device)
+    with open_source(src) as ds:
+        planned = plan(
+            ds, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
+            shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
+        )  # fmt: skip
+        if dry_run:
+            _show_plan(planned, as_json)
+            return
+        with nullcontext() if quiet else ProgressDisplay(_err) as shown:
+            result = execute(
+                planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
+            )
+    if as_json:
+        _print_json(_result(result))
+    elif not quiet:
+        _out.print(summary_table(result.summaries()))
+    for failure in result.failures[:10]:
+        _complain(
+            f"chunk {failure.index} of {failure.variable!r}, {failure.attempts} attempts: {failure.error}"
+        )
+    if result.failures:
+        _complain(
+            f"{len(result.failures)} of {planned.tasks} chunks failed; the same command tries them again"
+        )
+        raise typer.Exit(1)
+
+
+def _sizes(option: str, text: str | None) -> dict[str, int] | None:
+    """Sizes by dimension, from ``time=24,lat=-1``."""
+    if text is None:
+        return None
+    sizes = {}
+    for part in text.split(","):
+        dim, _, size = part.partition("=")
+        try:
+            sizes[dim.strip()] = int(size)
+        except ValueError:
+            raise MoECError(
+                f"{option} takes sizes by dimension, such as time=24,lat=-1; got {part!r}"
+            ) from None
+    return sizes
+
+
+def _show_plan(planned: Plan, as_json: bool) -> None:
+    if as_json:
+        figures = {
+            each.name: {
+                "tasks": each.tasks,
+                "bytes_in": each.nbytes,
+                "bytes_out": each.stored_bytes,
+                "core_seconds": each.seconds,
+                "reason": each.reason,
+            }
+            for each in planned.variables
+        }
+        _print_json(planned.to_dict() | {"estimates": figures})
+        return
+    _out.print(plan_table(planned))
+    _out.print(
+        f"{planned.tasks} tasks read {bytes_text(planned.read_bytes)}; about {duration(planned.seconds)} "
+        "on one core, by a simple model that counts fits alone",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _result(result: Progress) -> dict[str, Any]:
+    return {
+        "variables": {
+            name: {
+                "codec": each.settings and each.settings.to_dict(),
+                "done": each.done,
+                "tasks": each.tasks,
+                "bytes_in": each.bytes_in,
+                "bytes_out": each.bytes_out,
+                "ratio": each.ratio,
+                "psnr": each.figures.psnr,
+                "max_error": each.figures.max_error,
+            }
+            for name, each in result.summaries().items()
+        },
+        "resumed": result.resumed,
+        "failures": [asdict(failure) for failure in result.failures],
+    }
+
+
+@app.command()
+def inspect(
+    store: Annotated[str, typer.Argument(help="A zarr store that was compressed with this package.")],
+    var: Variables = None,
+    chunks: Annotated[bool, typer.Option("--chunks", help="A line for each chunk.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
+    _say(verbose)
+    arrays = compressed_arrays(store)
+    found = {}
+    for name in _chosen(var, arrays):
+        infos = dict(inspect_streams(arrays[name]))
+        found[name] = (arrays[name], infos)
+    if as_json:
+        _print_json(
+            {
+                name: {
+                    "shape": array.shape,
+                    "chunks": array.chunks,
+                    "streams": [{"index": index} | asdict(info) for index, info in infos.items()],
+                }
+                for name, (array, infos) in found.items()
+            }
+        )
+        return
+    rows = [(name or "(array)", *_streams_row(list(infos.values()))) for name, (_, infos) in found.items()]
+    columns = ("streams", "bytes", "ratio", "PSNR dB", "max error", "experts", "load", "bytes by section")
+    _out.print(table(("variable", *columns), rows))
+    if chunks:
+        for name, (_, infos) in found.items():
+            lines = [(str(index), info.kind, *_streams_row([info])[1:]) for index, info in infos.items()]
+            _out.print()
+            _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name or None))
+
+
+def _streams_row(infos: list[Any]) -> tuple[str, ...]:
+    """Figures of several streams in a row: sums, ranges and the worst."""
+    size, raw = sum(info.stream_bytes for info in infos), sum(info.nbytes for info in infos)
+    psnrs = [info.psnr for info in infos if math.isfinite(info.psnr)]
+    experts = [info.experts for info in infos]
+    loads = [share for info in infos for share in info.load]
+    sections: dict[str, int] = {}
+    for info in infos:
+        for name, count in info.sections.items():
+            sections[name] = sections.get(name, 0) + count
+    return (
+        str(len(infos)),
+        bytes_text(size),
+        number(raw / size if size else None),
+        _range(psnrs, ".1f"),
+        number(max((info.max_error for info in infos), default=None), 3),
+        _range(experts, "d"),
+        _range(loads, ".2f"),
+        ", ".join(f"{name} {count}" for name, count in sections.items()),
+    )
+
+
+def _range(values: list[Any], form: str) -> str:
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    return f"{low:{form}}" if low == high else f"{low:{form}}..{high:{form}}"
+
+
+def _chosen(var: list[str] | None, existing: Any) -> list[str]:
+    """The variables asked for, or all."""
+    if absent := [name for name in var or [] if name not in existing]:
+        raise MoECError(
+            f"no variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, existing))}"
+        )
+    return list(var or existing)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="The original: whatever xarray opens.")],
+    b: Annotated[str, typer.Argument(help="What was decoded.")],
+    var: Variables = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.PNG",
+            help="Also draw both; a file for each, with several variables.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure how far B is from A, variable by variable."""
+    _say(verbose)
+    with open_source(a) as first, open_source(b) as second:
+        both = [
+            str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
+        ]
+        names = _chosen(var, both)
+        if not names:
+            raise MoECError(f"{a} and {b} have no variable of numbers in common")
+        found = compare_datasets(first[names], second[names])
+        if as_json:
+            _print_json({name: asdict(each) for name, each in found.items()})
+        else:
+            rows = [
+                (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
+                 number(each.max_error, 3), str(each.n_special_mismatch))
+                for name, each in found.items()
+            ]  # fmt: skip
+            columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
+            _out.print(table(("variable", *columns), rows))
+        if plot is not None:
+            for name in names:
+                path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
+                plot_comparison(first[name], second[name], path, title=name, psnr=found[name].psnr)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for store and pictures.")] = Path("demo"),
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Simulate a little weather, store it, read it back, compare."""
+    _say(verbose)
+    import xarray as xr
+
+    from moec_zarr.demo.run import demo as run
+    from moec_zarr.demo.simulate import simulate
+
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        run(out)
+    if as_json:
+        found = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
+        _print_json({name: asdict(each) for name, each in found.items()})
+
+
+def _say(verbose: bool) -> None:
+    _Run.verbose = verbose
+    logger = logging.getLogger("moec_zarr")
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _print_json(data: Any) -> None:
+    """One JSON document on stdout; what no JSON number can be is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+    print(json.dumps(plain(data), indent=1))
+
+
+def _complain(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors are one line and exit code 2."""
+    try:
+        code = app(arguments, prog_name="moec-zarr", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        if _Run.verbose:
+            traceback.print_exc()
+        text = " ".join(str(error).split()) or type(error).__name__
+        ours = isinstance(error, (MoECError, OSError)) or hasattr(error, "format_message")  # the last: usage
+        _complain(text if ours else f"{type(error).__name__}: {text}")
+        code = 2
+    if code == 130:  # which typer may also return
+        _complain("interrupted; a conversion goes on where it stopped when the command is given again")
+    raise SystemExit(code or 0)

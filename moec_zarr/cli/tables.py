@@ -1,0 +1,142 @@
+"""What the command line shows: tables, and the progress of a conversion on a terminal or in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from moec_zarr.conversion.plan import Plan
+from moec_zarr.conversion.status import Progress, Summary
+
+__all__ = ["ProgressDisplay", "bytes_text", "duration", "number", "plan_table", "summary_table", "table"]
+
+_LOG_EVERY = 30.0  # seconds between two lines of a log
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in decimal units of three digits."""
+    if count is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} PB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 3d 4h, 5h 6m, 7m 8s or 9s."""
+    if seconds is None:
+        return "?"
+    whole = round(max(seconds, 0))
+    for long, short, size, part in (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
+        if whole >= size:
+            return f"{whole // size}{long} {whole % size // part}{short}"
+    return f"{whole}s"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure with so many digits; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:
+    """A table whose first column is text and whose others are figures; on a narrow terminal they wrap."""
+    result = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for i, column in enumerate(columns):
+        result.add_column(column, justify="right" if i else "left", no_wrap=not i, overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a conversion will do with each variable."""
+    rows = []
+    for each in plan.variables:
+        shape, chunks = (
+            "x".join(map(str, sizes)) if sizes else "-" for sizes in (each.shape, each.shards or each.chunks)
+        )
+        what = each.reason and f"lossless: {each.reason}"
+        if each.settings is not None:
+            what = ", ".join(f"{key}={value}" for key, value in each.settings.to_dict().items())
+        stored = bytes_text(each.stored_bytes) if each.settings else ""
+        hours = f"{each.seconds / 3600:.3g}" if each.settings else ""
+        rows.append(
+            (each.name, what, shape, chunks, str(each.tasks or "-"), bytes_text(each.nbytes), stored, hours)
+        )
+    columns = ("variable", "codec", "shape", "written in", "tasks", "read", "stored", "core hours")
+    return table(columns, rows)
+
+
+def summary_table(summaries: dict[str, Summary]) -> Table:
+    """What became of each variable."""
+    rows = [
+        (
+            name, f"{each.done}/{each.tasks}", bytes_text(each.bytes_in), bytes_text(each.bytes_out),
+            number(each.ratio), number(each.figures.psnr) if each.settings else "lossless",
+            number(each.figures.max_error, 3) if each.settings else "0",
+        )
+        for name, each in summaries.items()
+    ]  # fmt: skip
+    return table(("variable", "done", "read", "stored", "ratio", "PSNR dB", "max error"), rows)
+
+
+class ProgressDisplay:
+    """Shows a conversion's progress: a bar on a terminal, lines with the time in a log.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said = -_LOG_EVERY
+        self._bar: Bar | None = None
+        if console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._bar = Bar(*columns, console=console)
+            self._task = self._bar.add_task("")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of a task that was done."""
+        done, total = len(progress.records), progress.plan.tasks
+        facts = [f"{bytes_text(progress.bytes_in)} in, {bytes_text(progress.bytes_out)} out"]
+        if progress.bytes_out:
+            facts.append(f"{progress.bytes_in / progress.bytes_out:.4g}x")
+        if (psnr := progress.mean_psnr) is not None:
+            facts.append(f"{psnr:.1f} dB")
+        if progress.failures:
+            facts.append(f"{len(progress.failures)} failed")
+        if progress.seconds_left is not None:
+            facts.append(f"{duration(progress.seconds_left)} left")
+        text = ", ".join(facts)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, description=text)
+            return
+        now = time.monotonic()
+        if now - self._said >= _LOG_EVERY or done + len(progress.failures) == total:
+            self._said = now
+            self._console.print(
+                f"{time.strftime('%H:%M:%S')} {done}/{total} chunks, {text}", highlight=False, soft_wrap=True
+            )

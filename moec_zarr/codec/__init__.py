@@ -1,0 +1,1 @@
+"""Array to stream and back."""

@@ -1,0 +1,1 @@
+"""Archives: from a dataset to a compressed store, on dask."""

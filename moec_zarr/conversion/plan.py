@@ -1,0 +1,406 @@
+"""What a conversion will do, decided before any of it is done: pure, and without dask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.xarray_encoding import encoding
+from moec_zarr.adapters.zarr_codec import MoECSerializer
+from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.settings import Effort, Settings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["STORAGE", "Plan", "PlannedVariable", "plan"]
+
+Sizes = Mapping[str, int]
+
+_WHOLE_BYTES = 2**24  # a lossless variable up to this size is written together with the metadata
+_LOSSLESS_BYTES = 2**24  # a chunk of a larger one
+STORAGE = frozenset(
+    (
+        "chunks",
+        "shards",
+        "preferred_chunks",
+        "compressor",
+        "compressors",
+        "filters",
+        "serializer",
+        "fill_value",
+    )
+)
+"""What of a variable's encoding says how zarr stores it, rather than what its values mean."""
+
+# The cost model: on one core a fit of 2 million voxels takes this long. Smaller chunks take fewer steps,
+# latents of larger ones more time. Checking a chunk decodes it, at about `_CHECKED` voxels a second. A PSNR
+# is searched for with about three fits. Reading is not counted, nor that a graphics card is faster: the
+# first finished tasks say better than any model.
+_FIT_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
+_FULL = 2_000_000  # voxels
+_CHECKED = 2_000_000  # voxels per second
+_SEARCH = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedVariable:
+    """What will be done with one variable.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    dims : tuple of str
+        Its dimensions.
+    shape : tuple of int
+        Its shape, in voxels.
+    dtype : numpy.dtype
+        The dtype of its values in the source, once unpacked.
+    settings : Settings or None
+        The codec's settings; None where it stays lossless.
+    reason : str
+        Why it stays lossless; empty where it does not.
+    chunks : tuple of int or None
+        Shape of its chunks, in voxels; None where it is written whole, together with the metadata.
+    shards : tuple of int or None
+        Shape of its shards, in voxels; None without.
+    encoding : dict
+        What xarray is given to create it.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    settings: Settings | None
+    reason: str
+    chunks: tuple[int, ...] | None
+    shards: tuple[int, ...] | None
+    encoding: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes before compression; those of text are not known."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def block(self) -> tuple[int, ...] | None:
+        """Shape of what one task writes: a shard, or a chunk where there are no shards."""
+        return self.shards or self.chunks
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of tasks along each dimension."""
+        if self.block is None:
+            return ()
+        return tuple(math.ceil(n / side) for n, side in zip(self.shape, self.block, strict=True))
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks: one for each chunk, or shard."""
+        return 0 if self.block is None else math.prod(self.counts)
+
+    def indices(self) -> Iterator[tuple[int, ...]]:
+        """Position of each task's block among the others, in order."""
+        return iter(()) if self.block is None else product(*map(range, self.counts))
+
+    def region(self, index: tuple[int, ...]) -> tuple[slice, ...]:
+        """The voxels of the block at `index`; blocks at the end of a dimension may be shorter."""
+        return tuple(
+            slice(i * side, min((i + 1) * side, n))
+            for i, side, n in zip(index, self.block or (), self.shape, strict=True)
+        )
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of the streams at most; None where no ratio sets them."""
+        if self.settings is None or self.settings.ratio is None or self.chunks is None:
+            return None
+        chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
+        return int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.settings.ratio)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all tasks on one core, by the cost model; that of lossless variables is not counted."""
+        if self.settings is None or self.chunks is None:
+            return 0.0
+        voxels = math.prod(self.chunks)
+        fits = _SEARCH if self.settings.ratio is None else 1
+        size = voxels / _FULL
+        fit: float = fits * _FIT_SECONDS[self.settings.effort] * max(size**0.4, size)
+        chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
+        return chunks * (fit + voxels / _CHECKED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a conversion will do.
+
+    Attributes
+    ----------
+    variables : tuple of PlannedVariable
+        All variables of the source, coordinates included, in its order.
+    zarr_format : {2, 3}
+        Format of the destination.
+    """
+
+    variables: tuple[PlannedVariable, ...]
+    zarr_format: Literal[2, 3]
+
+    @property
+    def compressed(self) -> tuple[PlannedVariable, ...]:
+        """The variables that the codec is given."""
+        return tuple(variable for variable in self.variables if variable.settings is not None)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return sum(variable.tasks for variable in self.variables)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes to read, as values in memory."""
+        return sum(variable.nbytes for variable in self.variables)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all tasks on one core, by the cost model."""
+        return sum(variable.seconds for variable in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that decides what is stored, in plain JSON types."""
+        return {
+            "zarr_format": self.zarr_format,
+            "variables": {
+                each.name: {
+                    "dims": list(each.dims),
+                    "shape": list(each.shape),
+                    "dtype": each.dtype.str,
+                    "chunks": each.chunks and list(each.chunks),
+                    "shards": each.shards and list(each.shards),
+                    "codec": each.settings and each.settings.to_dict(),
+                }
+                for each in self.variables
+            },
+        }
+
+
+def plan(
+    ds: xr.Dataset,
+    codec: MoECCodec | Mapping[Hashable, MoECCodec],
+    *,
+    variables: Iterable[Hashable] | None = None,
+    chunks: Literal["auto"] | Sizes = "auto",
+    shards: Sizes | None = None,
+    zarr_format: Literal[2, 3] = 3,
+) -> Plan:
+    """Decide which variables of a dataset are compressed, in which chunks, and in how many tasks.
+
+    No values are read. Which variables are compressed is what `moec_zarr.encoding` chooses: fields of
+    integers or floats, but no coordinates, times, flags, bounds, text, nor what is too small.
+
+    Chunks are chosen so that the ratio leaves a model enough bytes, then moved to the boundaries of the
+    source's chunks where these lie near: to a multiple of the source's chunk along each dimension, or to an
+    equal part of it, so that no chunk of the source is read more often than needed.
+
+    Parameters
+    ----------
+    ds : Dataset
+        The source.
+    codec : MoECCodec or mapping of variable name to MoECCodec
+        The codec of all variables, or of each one to compress.
+    variables : iterable of str, optional
+        Names of the data variables to compress, instead of the choice above; all others stay lossless.
+    chunks : "auto" or mapping of dimension to int
+        Sizes of chunks, in voxels; -1 is the whole dimension. Dimensions that are not named are chosen.
+    shards : mapping of dimension to int, optional
+        Sizes of shards, in voxels and multiples of the chunks; dimensions that are not named take one chunk.
+        Shards make fewer and larger files, and tasks.
+    zarr_format : {2, 3}
+        Format of the destination.
+
+    Returns
+    -------
+    Plan
+        To look at, and for `moec_zarr.conversion.run.execute`.
+
+    Raises
+    ------
+    MoECError
+        If a variable or dimension does not exist, a size is no positive number, shards are no multiples of
+        chunks or asked of format 2, or nothing is left to compress.
+    UnsupportedArrayError
+        If a variable that is named has a dtype or rank that cannot be encoded.
+    BudgetError
+        If a chunk is too small for its ratio.
+    """
+    if shards is not None and zarr_format == 2:
+        raise MoECError("zarr format 2 has no shards; leave shards= out, or ask for zarr_format=3")
+    for what, sizes in (("chunks", chunks), ("shards", shards)):
+        _check_sizes(what, sizes, ds)
+    named = variables if variables is None or isinstance(variables, str) else list(variables)
+    # A stand-in without values and without chunks: the choice is free, and made once, by `encoding`.
+    blank = ds.copy(
+        data={name: np.broadcast_to(np.zeros((), var.dtype), var.shape) for name, var in ds.data_vars.items()}
+    )
+    entries = encoding(blank, codec, zarr_format, named)
+    planned = []
+    for name, var in ds.variables.items():
+        settings = _settings(entries.get(name, {}))
+        if settings is not None:
+            shape = _chunk_shape(var, settings, entries[name]["chunks"], chunks)
+            _check_budget(str(name), var, settings, shape)
+            entry = entries[name] | {"chunks": shape}
+            shard = _shard_shape(str(name), var, shape, shards)
+            if shard:
+                entry["shards"] = shard
+        else:
+            entry = {key: value for key, value in var.encoding.items() if key not in STORAGE}
+            shape, shard = None, None
+            if var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES and name not in ds.xindexes:
+                free = choose_chunks(var.shape, var.dtype, Settings(ratio=1), target_bytes=_LOSSLESS_BYTES)
+                shape = entry["chunks"] = _align(free, var)
+        planned.append(
+            PlannedVariable(
+                name=str(name),
+                dims=tuple(map(str, var.dims)),
+                shape=var.shape,
+                dtype=var.dtype,
+                settings=settings,
+                reason="" if settings else _reason(ds, name, codec, named),
+                chunks=shape,
+                shards=shard,
+                encoding=entry,
+            )
+        )
+    result = Plan(variables=tuple(planned), zarr_format=zarr_format)
+    if not result.compressed:
+        reasons = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
+        raise MoECError(
+            f"the source has nothing to compress ({reasons}); name the variables, or lower the ratio"
+        )
+    return result
+
+
+def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Dataset) -> None:
+    if sizes is None or sizes == "auto":
+        return
+    if not isinstance(sizes, Mapping):
+        raise MoECError(f"{what} must give a size by dimension, such as {{'time': 24}}, got {sizes!r}")
+    for dim, size in sizes.items():
+        if dim not in ds.dims:
+            raise MoECError(
+                f"{what} name the dimension {dim!r}; the source has {', '.join(map(repr, ds.dims))}"
+            )
+        if not isinstance(size, int) or not (size > 0 or size == -1):
+            raise MoECError(
+                f"{what} along {dim!r} must be a number of voxels, or -1 for all of them, got {size!r}"
+            )
+
+
+def _settings(entry: Mapping[str, Any]) -> Settings | None:
+    """The settings of the codec in an encoding, which holds it by what each zarr format calls it."""
+    for codec in (entry.get("serializer"), *(entry.get("compressors") or ())):
+        if isinstance(codec, (MoECCodec, MoECSerializer)):
+            return codec.settings
+    return None
+
+
+def _chunk_shape(
+    var: xr.Variable, settings: Settings, free: tuple[int, ...], asked: Literal["auto"] | Sizes
+) -> tuple[int, ...]:
+    """Shape of the chunks: as asked for, else `free` moved to the source's boundaries."""
+    aligned = _align(free, var)
+    left = math.prod(aligned) * var.dtype.itemsize / (settings.ratio or 1)
+    shape = list(free if left < LEAST_BYTES else aligned)
+    for axis, (dim, length) in enumerate(zip(var.dims, var.shape, strict=True)):
+        if asked != "auto" and dim in asked:
+            shape[axis] = max(length, 1) if asked[str(dim)] == -1 else min(asked[str(dim)], max(length, 1))
+    return tuple(shape)
+
+
+def _align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
+    """A chunk shape near `free` whose boundaries meet those of the source's chunks."""
+    shape = []
+    for axis, (dim, length, size) in enumerate(zip(var.dims, var.shape, free, strict=True)):
+        if var.chunks is not None:
+            source = max(var.chunks[axis], default=0)
+        else:
+            source = var.encoding.get("preferred_chunks", {}).get(dim, 0)
+        if size >= length or not source or source >= length:
+            shape.append(size)
+        elif size >= source:
+            shape.append(size // source * source)
+        else:
+            # The part nearest to `size`; where all equal parts are far from it, alignment is not worth it.
+            part = source // math.ceil(source / size)
+            while source % part:
+                part -= 1
+            shape.append(part if 2 * part > size else size)
+    return tuple(shape)
+
+
+def _shard_shape(
+    name: str, var: xr.Variable, chunk: tuple[int, ...], asked: Sizes | None
+) -> tuple[int, ...] | None:
+    if asked is None or asked.keys().isdisjoint(map(str, var.dims)):
+        return None
+    shape = []
+    for dim, length, side in zip(map(str, var.dims), var.shape, chunk, strict=True):
+        whole = math.ceil(max(length, 1) / side) * side
+        size = asked.get(dim, side)
+        size = whole if size == -1 else min(size, whole)
+        if size % side:
+            raise MoECError(
+                f"variable {name!r}: shards of {size} voxels along {dim!r} do not hold whole chunks of "
+                f"{side}; make them a multiple of it, or give chunks= along {dim!r}"
+            )
+        shape.append(size)
+    return tuple(shape)
+
+
+def _check_budget(name: str, var: xr.Variable, settings: Settings, chunk: tuple[int, ...]) -> None:
+    left = math.prod(chunk) * var.dtype.itemsize / (settings.ratio or 1)
+    if settings.ratio is not None and left < LEAST_BYTES and var.size:
+        larger = choose_chunks(var.shape, var.dtype, settings)
+        if math.prod(larger) > math.prod(chunk):
+            remedy = "make chunks as large as " + ",".join(
+                f"{d}={n}" for d, n in zip(var.dims, larger, strict=True)
+            )
+        else:
+            remedy = f"ask for at most {var.nbytes / LEAST_BYTES:.4g}x, or leave it lossless"
+        raise BudgetError(
+            f"variable {name!r}: {settings.ratio:g}x leaves {left:.0f} bytes to a chunk of shape {chunk}, "
+            f"and a model needs {LEAST_BYTES}; {remedy}"
+        )
+
+
+def _reason(
+    ds: xr.Dataset,
+    name: Hashable,
+    codec: MoECCodec | Mapping[Hashable, MoECCodec],
+    named: str | list[Hashable] | None,
+) -> str:
+    """Why a variable stays lossless, in a word for a table."""
+    var = ds.variables[name]
+    known = var.attrs.keys() | var.encoding.keys()
+    if name in ds.coords:
+        return "coordinate"
+    if named is not None or (isinstance(codec, Mapping) and name not in codec):
+        return "not named"
+    if var.dtype.kind in "mM" or " since " in str(var.attrs.get("units", "")):
+        return "time"
+    if var.dtype.kind not in "iuf":
+        return "no number"
+    if known & {"flag_values", "flag_meanings", "flag_masks"}:
+        return "flags"
+    ratio = codec.settings.ratio if isinstance(codec, MoECCodec) else None
+    return "small" if var.nbytes < LEAST_BYTES * (ratio or 1) else "no field"

@@ -1,0 +1,209 @@
+"""What a worker does: one chunk, or one shard, from the source to the destination."""
+
+from __future__ import annotations
+
+import errno
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from moec_zarr.config import config
+from moec_zarr.conversion.manifest import Figures, Record, merge, write_record
+from moec_zarr.errors import MoECError
+from moec_zarr.settings import Settings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["DestinationError", "Task", "run"]
+
+_one = threading.Lock()  # a process works on one task at a time, whatever number of threads it was given
+_BLOCK = 2**20  # voxels compared at a time
+_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
+_STOPPERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class DestinationError(MoECError):
+    """Raised when nothing more can be written: the destination is full or read-only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One chunk, or one shard, to be made.
+
+    Attributes
+    ----------
+    variable : str
+        Name of the variable.
+    index : tuple of int
+        Position of the chunk, or shard, among the others.
+    region : tuple of slice
+        Its voxels in the array.
+    source : xarray.Variable
+        Those voxels in the source, not yet read, and the encoding of their values.
+    array : zarr.Array
+        The array to write to.
+    settings : Settings or None
+        The codec's settings; None where the variable stays lossless.
+    plan : str
+        Digest of the plan.
+    device : str
+        Where to fit.
+    threads : int
+        Torch threads of the fit.
+    """
+
+    variable: str
+    index: tuple[int, ...]
+    region: tuple[slice, ...]
+    source: xr.Variable
+    array: zarr.Array[Any]
+    settings: Settings | None
+    plan: str
+    device: str
+    threads: int
+
+
+def run(task: Task, attempt: int = 1) -> Record:
+    """Read a region, write it through zarr, read it back, compare, and put it on record.
+
+    Raises
+    ------
+    MoECError
+        If the target cannot be met, or what was read back is not what was asked for.
+    DestinationError
+        If the destination is full or read-only.
+    OSError
+        If the source cannot be read, or the destination not be written.
+    """
+    # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
+    with (
+        _one,
+        config.set(device=task.device, threads=task.threads, progress=False),
+        zarr.config.set({"async.concurrency": 1}),
+    ):
+        start = time.perf_counter()
+        values = _read(task)
+        key = "/".join(
+            part for part in (task.array.path, task.array.metadata.encode_chunk_key(task.index)) if part
+        )
+        try:
+            task.array[task.region] = values
+        except OSError as error:
+            raise _refused(error) from error
+        stored = sync(_size(task.array.store, key))
+        figures = merge(_check(task, values))
+        record = Record(
+            variable=task.variable,
+            index=task.index,
+            bytes_in=values.nbytes,
+            bytes_out=stored,
+            figures=figures,
+            seconds=round(time.perf_counter() - start, 3),
+            attempt=attempt,
+        )
+        try:
+            write_record(task.array, record, task.plan)
+        except OSError as error:
+            raise _refused(error) from error
+        return record
+
+
+def _read(task: Task) -> NDArray[Any]:
+    """The values of the region as they are to be stored, in the array's dtype."""
+    from xarray.conventions import encode_cf_variable
+
+    # dask would otherwise send the parts of the region around the cluster.
+    values = task.source.compute(scheduler="synchronous")
+    stored = np.asarray(encode_cf_variable(values, name=task.variable).values)
+    return stored.astype(task.array.dtype, copy=False)
+
+
+def _refused(error: OSError) -> OSError | DestinationError:
+    if error.errno in _STOPPERS:
+        return DestinationError(f"the destination cannot be written: {error}")
+    return error
+
+
+async def _size(store: Any, key: str) -> int:
+    return await store.getsize(key) if await store.exists(key) else 0
+
+
+def _check(task: Task, values: NDArray[Any]) -> list[Figures]:
+    """Figures of each chunk of the region, read back from the store one at a time.
+
+    Raises
+    ------
+    MoECError
+        If a chunk does not hold what it must.
+    """
+    figures = []
+    where = f"chunk {task.index} of {task.variable!r}"
+    for inside in _chunks(values.shape, task.array.chunks):
+        outside = tuple(
+            slice(whole.start + part.start, whole.start + part.stop)
+            for whole, part in zip(task.region, inside, strict=True)
+        )
+        expected, decoded = values[inside], np.asarray(task.array[outside])
+        if task.settings is None:
+            if not np.array_equal(expected, decoded, equal_nan=expected.dtype.kind in "fc"):
+                raise MoECError(
+                    f"{where} was stored without loss, but reads back changed; is the disk sound?"
+                )
+            figures.append(Figures(n=expected.size))
+            continue
+        part = _measure(expected, decoded, task.settings.missing, where)
+        figures.append(part)
+        target = task.settings.psnr
+        if target is not None and part.psnr is not None and part.psnr < target - _TOLERANCE:
+            raise MoECError(f"{where} reads back with {part.psnr:.2f} dB, and {target:g} dB were asked for")
+    return figures
+
+
+def _chunks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """The chunks within a region of `shape` that begins at the boundary of one."""
+    counts = [math.ceil(n / side) for n, side in zip(shape, chunk, strict=True)]
+    return [
+        tuple(slice(i * side, min((i + 1) * side, n)) for i, side, n in zip(index, chunk, shape, strict=True))
+        for index in np.ndindex(*counts)
+    ]
+
+
+def _measure(expected: NDArray[Any], decoded: NDArray[Any], missing: float | None, where: str) -> Figures:
+    """Figures over the valid voxels; a flat block at a time, so that little is held beside the arrays.
+
+    Raises
+    ------
+    MoECError
+        If NaN, infinities or the sentinel do not stand where they stood.
+    """
+    x, y = expected.reshape(-1), decoded.reshape(-1)
+    parts = [Figures(n=0)]
+    for start in range(0, x.size, _BLOCK):
+        a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
+        special = ~np.isfinite(a) if missing is None else ~np.isfinite(a) | (a == missing)
+        lost = ~np.isfinite(b[~special])
+        if lost.any() or not np.array_equal(a[special], b[special], equal_nan=a.dtype.kind == "f"):
+            raise MoECError(
+                f"{where} reads back with NaN, infinities or the sentinel where they did not stand"
+            )
+        a = a[~special].astype(np.float64)
+        error = np.abs(a - b[~special].astype(np.float64))
+        parts.append(
+            Figures(
+                n=special.size,
+                n_valid=a.size,
+                low=float(a.min()) if a.size else None,
+                high=float(a.max()) if a.size else None,
+                squares=float(np.dot(error, error)),
+                max_error=float(error.max(initial=0)),
+            )
+        )
+    return merge(parts)

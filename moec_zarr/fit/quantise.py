@@ -1,0 +1,126 @@
+"""From trained weights to integers: the gate, the steps, and the byte budget that they share.
+
+With small steps a tensor of n weights with step s adds ``n h s^2 / 12`` to the mean square error,
+h being the mean square derivative of a value by one of its weights, and costs ``-n log2 s`` bits
+more. The least error at given bytes has ``h s^2`` alike in all tensors, so that one number, found
+by bisection, sets all steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
+from moec_zarr.model import network
+from moec_zarr.model.network import Architecture, Model
+
+__all__ = ["StepAllocator", "freeze_gate", "quantise", "round_through"]
+
+Weights = dict[str, torch.Tensor]
+Gate = dict[str, NDArray[np.int32]]
+
+_PRECISION = 0.04  # octaves of error that a bisection leaves open; step codes are an eighth apart
+_SIZES = np.array([network.step_size(code) for code in range(256)])
+
+
+def freeze_gate(weights: Weights) -> Gate:
+    """The gate as the integers it is evaluated with; empty where there is one expert."""
+    if "gate.weight" not in weights:
+        return {}
+    weight = weights["gate.weight"].detach().cpu().numpy().astype(np.float64)
+    bias = weights["gate.bias"].detach().cpu().numpy().astype(np.float64)
+    # What is added to all experts alike changes no decision: centred, the integers are smallest.
+    weight -= (weight.max(axis=1, keepdims=True) + weight.min(axis=1, keepdims=True)) / 2
+    bias -= (bias.max() + bias.min()) / 2
+    unit = max(
+        np.abs(weight).max() / network.GATE_LARGEST,
+        np.abs(bias).max() / network.GATE_LARGEST_BIAS,
+        np.finfo(np.float32).tiny,
+    )
+    return {
+        "gate.weight": np.rint(weight / unit).astype(np.int32),
+        "gate.bias": np.rint(bias / unit).astype(np.int32),
+    }
+
+
+def round_through(weights: Weights, codes: dict[str, int]) -> Weights:
+    """Weights rounded to their steps, with the gradient of the unrounded (straight-through)."""
+    out = {}
+    for name, weight in weights.items():
+        step = network.step_size(codes[name])
+        out[name] = weight + (torch.round(weight / step) * step - weight).detach()
+    return out
+
+
+def quantise(architecture: Architecture, weights: Weights, codes: dict[str, int], gate: Gate) -> Model:
+    """The model of integers nearest to `weights`."""
+    integers = dict(gate)
+    for name, weight in weights.items():
+        scaled = weight.detach().cpu().numpy().astype(np.float64) / network.step_size(codes[name])
+        integers[name] = np.rint(scaled).astype(np.int32)
+    return Model(architecture, {name: integers[name] for name in architecture.shapes()}, codes)
+
+
+class StepAllocator:
+    """Finds the steps with which a model meets a byte budget.
+
+    Parameters
+    ----------
+    size : callable
+        Bytes of a model's section; raises OverflowError where an integer is too large to code.
+    budget : int
+        Bytes that it may take.
+    finest : dict of int
+        Least step code of tensors that need one.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        gate: Gate,
+        size: Callable[[Model], int],
+        budget: int,
+        finest: dict[str, int],
+    ) -> None:
+        self._architecture, self._gate, self._size = architecture, gate, size
+        self._budget, self._finest = budget, finest
+        self._last: float | None = None
+
+    def __call__(self, weights: Weights, sensitivity: dict[str, float]) -> dict[str, int]:
+        """Step codes for `weights`, the finest in proportion that stay within the budget."""
+        low, high = (-24.0, 10.0) if self._last is None else (self._last - 1, self._last + 1)
+        while not self.fits(weights, self._codes(weights, sensitivity, high)):
+            low, high = high, high + 2
+            if high > 40:
+                raise OverflowError(f"no quantisation fits into {self._budget} bytes")
+        while high - low > _PRECISION:
+            middle = (low + high) / 2
+            if self.fits(weights, self._codes(weights, sensitivity, middle)):
+                high = middle
+            else:
+                low = middle
+        self._last = high
+        return self._codes(weights, sensitivity, high)
+
+    def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
+        """Whether the quantised weights stay within the budget."""
+        try:
+            return self._size(quantise(self._architecture, weights, codes, self._gate)) <= self._budget
+        except OverflowError:
+            return False
+
+    def _codes(self, weights: Weights, sensitivity: dict[str, float], log2_error: float) -> dict[str, int]:
+        codes = {}
+        for name, weight in weights.items():
+            step = 2.0**log2_error / math.sqrt(max(sensitivity[name], 1e-24))
+            # No larger than rounds all to zero, no finer than the largest integer that is coded.
+            largest = float(weight.detach().abs().max())
+            step = max(min(step, 4 * largest + 1e-6), 1.2 * largest / MAX_MAGNITUDE)
+            code = int(np.abs(np.log2(_SIZES) - math.log2(step)).argmin())
+            codes[name] = max(code, self._finest.get(name, 0))
+        return codes

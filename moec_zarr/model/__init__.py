@@ -1,0 +1,1 @@
+"""What decoding evaluates: the network, the transform, and their sum. Pure functions of arrays."""
