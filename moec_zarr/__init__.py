@@ -1,4 +1,4 @@
-"""Zarr arrays whose chunks are stored as the coded weights of small neural networks."""
+"""Lossy compression of zarr arrays, each chunk by a transform, a mixture-of-experts network, or both."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.open import open  # noqa: A004
 from moec_zarr.adapters.xarray_encoding import encoding
-from moec_zarr.adapters.zarr_codec import MoECSerializer, open  # noqa: A004
+from moec_zarr.adapters.zarr_codec import MoECSerializer
 from moec_zarr.config import config
 from moec_zarr.errors import (
     BudgetError,
@@ -19,16 +20,23 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
+    from moec_zarr.conversion.plan import Plan
     from moec_zarr.conversion.run import convert
-    from moec_zarr.report.inspection import inspect
-    from moec_zarr.report.metrics import compare
+    from moec_zarr.conversion.status import ConversionError, Progress
+    from moec_zarr.report.inspection import StreamInfo, inspect
+    from moec_zarr.report.metrics import Comparison, compare
 
 __all__ = [
     "BudgetError",
+    "Comparison",
+    "ConversionError",
     "CorruptStreamError",
     "MoECCodec",
     "MoECError",
     "MoECSerializer",
+    "Plan",
+    "Progress",
+    "StreamInfo",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
     "__version__",
@@ -43,6 +51,11 @@ __all__ = [
 __version__ = version("moec_zarr")
 
 _LAZY = {
+    "Comparison": "moec_zarr.report.metrics",
+    "ConversionError": "moec_zarr.conversion.status",
+    "Plan": "moec_zarr.conversion.plan",
+    "Progress": "moec_zarr.conversion.status",
+    "StreamInfo": "moec_zarr.report.inspection",
     "compare": "moec_zarr.report.metrics",
     "convert": "moec_zarr.conversion.run",
     "inspect": "moec_zarr.report.inspection",

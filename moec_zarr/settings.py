@@ -1,4 +1,4 @@
-"""What a user asks of the codec: the part of the configuration that is stored in metadata."""
+"""What a user asks of the codec: its parameters, as they are stored in metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from moec_zarr.errors import MoECError
 
@@ -17,9 +17,11 @@ Effort = Literal["fast", "balanced", "best"]
 EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Settings:
-    """Target and effort of a fit, validated on construction and made of plain JSON types.
+    """Target and effort of a fit: the parameters that both codecs have.
+
+    They are validated on construction and made of plain JSON types.
 
     Parameters
     ----------
@@ -71,30 +73,34 @@ class Settings:
     def _set(self, name: str, value: float | int | None) -> None:
         object.__setattr__(self, name, value)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings that differ from their default, as plain JSON types."""
+    def configuration(self) -> dict[str, Any]:
+        """The parameters that differ from their default, as plain JSON types."""
         return {
             field.name: value
-            for field in dataclasses.fields(self)
+            for field in dataclasses.fields(Settings)
             if (value := getattr(self, field.name)) != field.default
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Settings:
-        """Settings from stored metadata.
+    def from_configuration(cls, data: Mapping[str, Any]) -> Self:
+        """Settings, or a codec, from stored metadata.
 
         Raises
         ------
         MoECError
             If `data` holds a key that this version does not know, or a value out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = [field.name for field in dataclasses.fields(Settings)]
         if unknown := sorted(set(data) - set(known)):
             raise MoECError(
                 f"unknown setting {', '.join(map(repr, unknown))}; this version knows {', '.join(known)}. "
                 "If the store was written by a newer moec_zarr, upgrade it"
             )
         return cls(**data)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.configuration().items())
+        return f"{type(self).__name__}({arguments})"
 
 
 def _number(name: str, value: object) -> float | int | None:

@@ -7,7 +7,7 @@ from fields import smooth
 
 import moec_zarr
 from moec_zarr import CorruptStreamError, MoECCodec, MoECError
-from moec_zarr.report.archive import compressed_arrays, inspect_streams
+from moec_zarr.report.inspection import compressed_arrays, inspect_streams
 
 SHAPE = (6, 16, 24)
 DATA = np.round(smooth(SHAPE) / 20).astype("f4")

@@ -32,7 +32,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# Where a package may be imported; what is not listed here may be imported anywhere. A whole room, or a module.
+# Rooms and modules where a package may be imported; what is not listed may be imported anywhere.
 HOMES = {
     "torch": {"fit", "model.network_torch", "conversion.cluster"},  # the last asks for a GPU
     "constriction": {"bitstream.range_coder", "bitstream.masks"},

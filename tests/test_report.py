@@ -289,7 +289,7 @@ def test_picture_needs_two_axes(tmp_path: Path) -> None:
 
 def test_picture_leaves_pyplot_alone(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from moec_zarr.report.metrics import plot_comparison; "
+        "import sys, numpy as np; from moec_zarr.report.plot import plot_comparison; "
         f"a = np.eye(9); plot_comparison(a, a, {str(tmp_path / 'p.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
@@ -14,18 +15,20 @@ from numcodecs.compat import (  # type: ignore[import-untyped]
 )
 from numpy.typing import NDArray
 
-from moec_zarr.codec.encode import decode, encode
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
 from moec_zarr.errors import MoECError, UnsupportedArrayError
-from moec_zarr.settings import Effort, Settings
+from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
-    from zarr.abc.codec import ArrayBytesCodec
+    from moec_zarr.adapters.zarr_codec import MoECSerializer
 
 __all__ = ["MoECCodec"]
 
 
-class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
-    """Store an array as the coded weights of a small neural network fitted to it.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not typed
+    """Lossy codec for scientific arrays: a transform, a mixture-of-experts network, or both, per chunk.
 
     In zarr format 2 it is the array's compressor, without filters before it: a filter that
     flattens its chunk takes the neighbourhood of voxels from the model. For zarr format 3 use
@@ -49,11 +52,6 @@ class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
     seed : int
         Seed of everything random in a fit.
 
-    Attributes
-    ----------
-    settings : Settings
-        The parameters, validated.
-
     Raises
     ------
     MoECError
@@ -61,21 +59,6 @@ class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
     """
 
     codec_id = "moec"
-    settings: Settings
-
-    def __init__(
-        self,
-        *,
-        ratio: float | None = None,
-        psnr: float | None = None,
-        missing: float | None = None,
-        effort: Effort = "balanced",
-        experts: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.settings = Settings(
-            ratio=ratio, psnr=psnr, missing=missing, effort=effort, experts=experts, seed=seed
-        )
 
     def encode(self, buf: Any) -> bytes:
         """Fit a model to an array and return its stream.
@@ -102,7 +85,7 @@ class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
                 f"got {type(buf).__name__}, which has no shape and no dtype; pass the array itself, "
                 "and in zarr let no filter come before this codec"
             )
-        return encode(ensure_ndarray(buf), self.settings)
+        return encode(ensure_ndarray(buf), self)
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
         """Evaluate the model of a stream.
@@ -149,10 +132,10 @@ class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
 
     def get_config(self) -> dict[str, Any]:
         """The codec's entry in zarr metadata: ``id`` and all that differs from its default."""
-        return {"id": self.codec_id, **self.settings.to_dict()}
+        return {"id": self.codec_id, **self.configuration()}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> MoECCodec:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Create the codec from `get_config`'s dictionary, with or without ``id``.
 
         Raises
@@ -160,24 +143,10 @@ class MoECCodec(Codec):  # type: ignore[misc]  # numcodecs is not typed
         MoECError
             If `config` has a key that this version does not know, or a value out of range.
         """
-        config = {key: value for key, value in config.items() if key != "id"}
-        return cls(**vars(Settings.from_dict(config)))
+        return cls.from_configuration({key: value for key, value in config.items() if key != "id"})
 
-    def serializer(self) -> ArrayBytesCodec:
+    def serializer(self) -> MoECSerializer:
         """The same codec for zarr format 3: ``serializer=codec.serializer(), compressors=None``."""
-        from zarr.registry import get_codec_class
+        from moec_zarr.adapters.zarr_codec import MoECSerializer
 
-        # By its name, as zarr finds it: the module that defines it imports this one.
-        name = "moec_zarr.moec"
-        cls = cast("type[ArrayBytesCodec]", get_codec_class(name))
-        return cls.from_dict({"name": name, "configuration": self.settings.to_dict()})
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MoECCodec) and self.settings == other.settings
-
-    def __hash__(self) -> int:
-        return hash((self.codec_id, self.settings))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.settings.to_dict().items())
-        return f"{type(self).__name__}({arguments})"
+        return MoECSerializer.from_configuration(self.configuration())

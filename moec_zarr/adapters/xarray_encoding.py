@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
 
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.adapters.zarr_codec import MoECSerializer, check_array
+from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.bitstream.container import MAX_RANK
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
 from moec_zarr.settings import Settings
@@ -18,7 +20,7 @@ from moec_zarr.settings import Settings
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["encoding"]
+__all__ = ["encoding", "why_lossless"]
 
 _SENTINELS = ("_FillValue", "missing_value")
 _PACKING = ("scale_factor", "add_offset")
@@ -82,6 +84,7 @@ def encoding(
         if ds.name is None:
             raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
         ds = ds.to_dataset()
+    ds = cast("xr.Dataset", ds)
     codecs = dict(codec) if isinstance(codec, Mapping) else dict.fromkeys(ds.data_vars, codec)
     for each in codecs.values() if isinstance(codec, Mapping) else [codec]:
         if not isinstance(each, MoECCodec):
@@ -91,12 +94,7 @@ def encoding(
     if variables is None and isinstance(codec, Mapping):
         variables = codec
     if variables is None:
-        geometry = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in ds.variables.values()}
-        names = [
-            name
-            for name, var in ds.data_vars.items()
-            if name not in geometry and _is_field(var.variable, codecs[name].settings)
-        ]
+        names = [name for name in ds.data_vars if not why_lossless(ds, name, codecs[name])]
     else:
         names = [variables] if isinstance(variables, str) else list(variables)
         for name in names:
@@ -107,35 +105,39 @@ def encoding(
                 )
     entries = {name: _reset(var) for name, var in ds.variables.items() if _is_stale(var, zarr_format)}
     for name in names:
-        entries[name] = _entry(name, ds[name].variable, codecs[name].settings, zarr_format)
+        entries[name] = _entry(name, ds[name].variable, codecs[name], zarr_format)
     return entries
 
 
-def _is_field(var: xr.Variable, settings: Settings) -> bool:
-    """Whether a variable is chosen without being named."""
+def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
+    """Why a variable that is not named stays lossless, in a word; empty where it is compressed."""
+    var = ds.variables[name]
     known = var.attrs.keys() | var.encoding.keys()
     units = str(var.attrs.get("units", var.encoding.get("units", "")))
-    return (
-        var.dtype.kind in "iuf"
-        and var.dtype.itemsize <= 8
-        and var.ndim <= MAX_RANK
-        and " since " not in units
-        and known.isdisjoint(_FLAGS)
-        and var.nbytes >= LEAST_BYTES * (settings.ratio or 1)
-    )
+    if name in ds.coords:
+        return "coordinate"
+    if name in {v.attrs.get("bounds", v.encoding.get("bounds")) for v in ds.variables.values()}:
+        return "bounds"
+    if var.dtype.kind in "mM" or " since " in units:
+        return "time"
+    if var.dtype.kind not in "iuf" or var.dtype.itemsize > 8:
+        return "no number"
+    if not known.isdisjoint(_FLAGS):
+        return "flags"
+    if var.ndim > MAX_RANK:
+        return f"more than {MAX_RANK} axes"
+    return "small" if var.nbytes < LEAST_BYTES * (settings.ratio or 1) else ""
 
 
-def _entry(
-    name: Hashable, var: xr.Variable, settings: Settings, zarr_format: Literal[2, 3]
-) -> dict[str, Any]:
+def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:
     """The entry of a variable to compress."""
     try:
         check_array(var.shape, var.dtype)
-        chunks = choose_chunks(var.shape, var.dtype, settings, align=var.chunks)
+        chunks = choose_chunks(var.shape, var.dtype, codec, align=var.chunks)
     except UnsupportedArrayError as error:
         raise UnsupportedArrayError(f"variable {name!r}: {error}") from error
     except BudgetError as error:
-        free = choose_chunks(var.shape, var.dtype, settings)
+        free = choose_chunks(var.shape, var.dtype, codec)
         remedy = dict(zip(var.dims, free, strict=True))
         raise BudgetError(f"variable {name!r}: {error}, that is ds.chunk({remedy})") from error
     entry: dict[str, Any] = {"chunks": chunks}
@@ -145,11 +147,11 @@ def _entry(
         entry |= {key: var.encoding[key] for key in _SENTINELS if key in var.encoding}
         if zarr_format == 3:
             entry["fill_value"] = sentinel
-        if settings.missing is None:
-            settings = Settings(**{**vars(settings), "missing": sentinel})
+        if codec.missing is None:
+            codec = replace(codec, missing=sentinel)
     if zarr_format == 2:
-        return entry | {"compressors": [MoECCodec(**vars(settings))], "filters": None}
-    return entry | {"serializer": MoECSerializer(**vars(settings)), "compressors": None, "filters": None}
+        return entry | {"compressors": [codec], "filters": None}
+    return entry | {"serializer": codec.serializer(), "compressors": None, "filters": None}
 
 
 def _sentinel(var: xr.Variable) -> float | int | None:
@@ -170,11 +172,8 @@ def _is_stale(var: xr.Variable, zarr_format: Literal[2, 3]) -> bool:
     for key in ("compressors", "filters"):
         value = var.encoding.get(key) or ()
         codecs += value if isinstance(value, (list, tuple)) else [value]
-    return any(
-        isinstance(codec, (MoECCodec, MoECSerializer)) or isinstance(codec, Codec) == (zarr_format == 3)
-        for codec in codecs
-        if codec is not None
-    )
+    foreign = (isinstance(codec, Codec) == (zarr_format == 3) for codec in codecs if codec is not None)
+    return find_codec(codecs) is not None or any(foreign)
 
 
 def _reset(var: xr.Variable) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The stream: header, sections, version, checksum. ``docs/format.md`` is its twin.
 
-Nothing here knows what the sections mean; :mod:`moec_zarr.codec.encode` does.
+Nothing here knows what the sections mean; :mod:`moec_zarr.bitstream.stream` does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moec_zarr.bitstream.range_coder import read_varint, write_varint
+from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 
 __all__ = [
@@ -44,10 +44,10 @@ class Section(enum.IntEnum):
     """What the payload of a section holds, in the order in which sections stand."""
 
     BOX = 1  # the leading part of the chunk that holds data; padding beyond it
-    MASK = 2  # where NaN, infinities and the missing value stand
+    MASK = 2  # masked values: NaN, infinities and the missing value, and where they stand
     LOSSLESS = 3  # the values themselves
     MODEL = 4  # the network
-    LATENTS = 6  # coefficients that the network, where there is one, corrects; 5 is set aside
+    TRANSFORM = 6  # coefficients that the network, where there is one, corrects; 5 is set aside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Masks of voxels, coded exactly.
 
-A mask is coded along wavefronts of a skewed grid: every voxel of a front depends on earlier fronts
-only, so that a front is one vectorised call. Contexts are the neighbours already known in the same
+A mask is coded along wavefronts of a skewed grid: every voxel of a wavefront depends on earlier wavefronts
+only, so that a wavefront is one vectorised call. Contexts are the neighbours already known in the same
 plane (as in JBIG, ITU-T T.82) and four voxels of the plane before; probabilities adapt by counting
-(Krichevsky and Trofimov, 1981). A long thin mask has too many fronts of too few voxels for that to
+(Krichevsky and Trofimov, 1981). A long thin mask has too many wavefronts of too few voxels for that to
 be fast: it is packed, eight voxels a byte, and deflated.
 """
 
@@ -17,10 +17,12 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.bitstream.range_coder import decode_with, inflate, payload, range_decoder
+from moec_zarr.arrays import Bools, Doubles, Integers
+from moec_zarr.bitstream.primitives import inflate, read_varint, write_varint
+from moec_zarr.bitstream.range_coder import decode_with, payload, range_decoder
 from moec_zarr.errors import CorruptStreamError
 
-__all__ = ["decode_mask", "encode_mask"]
+__all__ = ["decode_mask", "encode_mask", "read_mask", "write_mask"]
 
 _NEIGHBOURS = (
     (0, 0, -1), (0, 0, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1), (0, -2, 0),
@@ -29,10 +31,8 @@ _NEIGHBOURS = (
 _PAD = ((1, 0), (2, 1), (2, 1))
 _PACKED = 0x80  # flag in a mask's first byte
 
-_Ints = NDArray[np.int64]
 
-
-def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+def encode_mask(mask: Bools) -> bytes:
     """A boolean array of any rank as bytes: which axes it is constant along, then what remains."""
     firsts = [mask[(slice(None),) * axis + (slice(1),)] for axis in range(mask.ndim)]
     constant = [bool((mask == first).all()) for first in firsts]
@@ -45,15 +45,15 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     flat = cells.reshape(-1)
     encoder = constriction.stream.queue.RangeEncoder()
     counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
-    for front in _fronts(cells.shape):
-        bits = flat[front]
-        context, chance = _chances(flat, front, cells.shape, counts)
+    for wavefront in _wavefronts(cells.shape):
+        bits = flat[wavefront]
+        context, chance = _chances(flat, wavefront, cells.shape, counts)
         encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
         np.add.at(counts, (context, bits), 1)
     return bytes([head]) + payload(encoder)
 
 
-def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
     """The mask of :func:`encode_mask`, a read-only view where it is constant along an axis.
 
     Raises
@@ -75,29 +75,49 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     flat = cells.reshape(-1)
     decoder = range_decoder(data[1:])
     counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
-    for front in _fronts(cells.shape):
-        context, chance = _chances(flat, front, cells.shape, counts)
+    for wavefront in _wavefronts(cells.shape):
+        context, chance = _chances(flat, wavefront, cells.shape, counts)
         bits = decode_with(decoder, _bernoulli(), chance).astype(np.uint8)
-        flat[front] = bits
+        flat[wavefront] = bits
         np.add.at(counts, (context, bits), 1)
     return np.broadcast_to(cells[1:, 2:-1, 2:-1].reshape(core).astype(bool), shape)
 
 
+def write_mask(mask: Bools) -> bytes:
+    """The length of a coded mask, the mask."""
+    coded = encode_mask(mask)
+    return write_varint(len(coded)) + coded
+
+
+def read_mask(data: bytes, offset: int, shape: tuple[int, ...]) -> tuple[Bools, int]:
+    """The mask of `shape` at `offset`, and the offset behind it.
+
+    Raises
+    ------
+    CorruptStreamError
+        If it claims more bytes than are left, or does not hold a mask of this shape.
+    """
+    length, offset = read_varint(data, offset)
+    if length > len(data) - offset:
+        raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
+    return decode_mask(data[offset : offset + length], shape), offset + length
+
+
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """`shape` as (planes, rows, columns): the last two axes longer than one, the others merged."""
-    long = [n for n in shape if n != 1]
-    rows, columns = [1, 1, *long][-2:]
-    return int(np.prod(long[:-2], dtype=np.int64)), rows, columns
+    longer = [n for n in shape if n != 1]
+    rows, columns = [1, 1, *longer][-2:]
+    return int(np.prod(longer[:-2], dtype=np.int64)), rows, columns
 
 
 def _is_thin(shape: tuple[int, ...]) -> bool:
-    """Whether the fronts of a mask are too many for its size."""
+    """Whether the wavefronts of a mask are too many for its size."""
     planes, rows, columns = _planes(shape)
     return columns + 2 * rows + 4 * planes > 4096 + planes * rows * columns // 64
 
 
-def _fronts(padded: tuple[int, ...]) -> Iterator[_Ints]:
-    """Flat positions in the padded grid, front by front: ``column + 2 row + 4 plane`` constant."""
+def _wavefronts(padded: tuple[int, ...]) -> Iterator[Integers]:
+    """Flat positions in the padded grid, wavefront by wavefront: ``column + 2 row + 4 plane`` constant."""
     planes, rows, columns = (n - sum(pad) for n, pad in zip(padded, _PAD, strict=True))
     plane, row = (i.ravel() for i in np.meshgrid(np.arange(planes), np.arange(rows), indexing="ij"))
     start = 4 * plane + 2 * row
@@ -110,12 +130,12 @@ def _fronts(padded: tuple[int, ...]) -> Iterator[_Ints]:
 
 
 def _chances(
-    flat: NDArray[np.uint8], front: _Ints, padded: tuple[int, ...], counts: _Ints
-) -> tuple[_Ints, NDArray[np.float64]]:
-    """Context of each voxel of a front, and the chance of a one there in units of 2**-16."""
-    context = np.zeros(front.size, np.int64)
+    flat: NDArray[np.uint8], wavefront: Integers, padded: tuple[int, ...], counts: Integers
+) -> tuple[Integers, Doubles]:
+    """Context of each voxel of a wavefront, and the chance of a one there in units of 2**-16."""
+    context = np.zeros(wavefront.size, np.int64)
     for plane, row, column in _NEIGHBOURS:
-        context = 2 * context + flat[front + (plane * padded[1] + row) * padded[2] + column]
+        context = 2 * context + flat[wavefront + (plane * padded[1] + row) * padded[2] + column]
     ones, both = counts[context, 1], counts[context].sum(axis=1)
     chance = np.clip(((2 * ones + 1) << 16) // (2 * both + 2), 1, 2**16 - 1)
     return context, chance / 2**16  # a multiple of 2**-16, hence exact

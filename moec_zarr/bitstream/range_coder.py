@@ -7,7 +7,6 @@ probabilities; Bamler, arXiv 2201.01741); ``docs/format.md`` describes it for ot
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -17,84 +16,37 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.arrays import Doubles, Integers
+from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = [
     "CLASSES",
+    "MAX_MAGNITUDE",
+    "PRECISION",
+    "TAILS",
+    "WIDTHS",
     "ClassDecoder",
     "class_frequencies",
     "decode_groups",
     "decode_with",
     "encode_classes",
     "encode_groups",
-    "inflate",
+    "frequencies",
     "payload",
     "range_decoder",
-    "read_varint",
-    "write_varint",
 ]
 
 PRECISION = 24  # bits of a probability in the range coder
 MAX_MAGNITUDE = 2**15 - 1  # of a coded integer
-_SHAPES = 8  # tails of the distributions: exponents 1, 2, 4, ..., 128
-_WIDTHS = 32
-_SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searched
-
-_Ints = NDArray[np.int64]
-
-
-def write_varint(value: int) -> bytes:
-    """`value` >= 0 as LEB128: seven bits a byte, low bits first."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def read_varint(data: bytes, offset: int) -> tuple[int, int]:
-    """The LEB128 integer at `offset`, and the offset behind it.
-
-    Raises
-    ------
-    CorruptStreamError
-        If the data end inside it, or it exceeds 63 bits.
-    """
-    value = 0
-    for shift in range(0, 63, 7):
-        if offset >= len(data):
-            raise CorruptStreamError("the stream ends inside a length; it is truncated, fetch it again")
-        byte = data[offset]
-        offset += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, offset
-    raise CorruptStreamError("a length in the stream exceeds 63 bits; the stream is damaged")
-
-
-def inflate(data: bytes, size: int) -> bytes:
-    """The `size` bytes that a zlib stream (RFC 1950) holds; inflates no more.
-
-    Raises
-    ------
-    CorruptStreamError
-        If it holds another number of bytes, or `data` is not one whole zlib stream.
-    """
-    inflater = zlib.decompressobj()
-    try:
-        raw = inflater.decompress(data, size + 1)
-    except zlib.error as error:
-        raise CorruptStreamError(f"the values do not inflate: {error}; the stream is damaged") from error
-    if len(raw) != size or not inflater.eof or inflater.unused_data:
-        raise CorruptStreamError(f"{len(raw)} bytes inflated, expected {size}; the stream is damaged")
-    return raw
+TAILS = 8  # tails of the distributions: exponents 1, 2, 4, ..., 128
+WIDTHS = 32
 
 
 # ------------------------------------------------------------------------------- integers
 
 
-def frequencies(largest: int, code: int | _Ints) -> _Ints:
+def frequencies(largest: int, code: int | Integers) -> Integers:
     """Integer frequencies, out of 2**24, of the symbols ``0, 1, ..., largest`` and their negatives.
 
     The density is ``(1 + k^2 / (2 m s^2)) ** -m`` with tail exponent ``m`` and width ``s``: heavy
@@ -114,16 +66,16 @@ def frequencies(largest: int, code: int | _Ints) -> _Ints:
         Frequency of each magnitude k; of +k and of -k alike where k > 0.
     """
     code = np.asarray(code, np.int64)[..., None]
-    doublings, width = code // _WIDTHS, code % _WIDTHS
+    doublings, width = code // WIDTHS, code % WIDTHS
     a = ((8 - width % 4) << (29 - width // 4)) << (doublings + 1)
     x = (np.arange(largest + 1, dtype=np.int64) << 16) // (largest + 1)
     p = (a << 20) // (a + x * x)
-    for step in range(_SHAPES - 1):
+    for step in range(TAILS - 1):
         p = np.where(step < doublings, (p * p) >> 20, p)
     return _normalised(p, 2 * p.sum(axis=-1, keepdims=True) - p[..., :1])
 
 
-def _normalised(p: _Ints, total: Any) -> _Ints:
+def _normalised(p: Integers, total: Any) -> Integers:
     """Magnitudes' shares of `total` as frequencies above zero that make 2**24 with both signs."""
     count = 2 * p.shape[-1] - 1
     f = 1 + p * (2**PRECISION - count) // total
@@ -131,7 +83,7 @@ def _normalised(p: _Ints, total: Any) -> _Ints:
     return np.asarray(f, np.int64)
 
 
-def _weights(half: _Ints) -> NDArray[np.float64]:
+def _for_constriction(half: Integers) -> Doubles:
     """What constriction is given for frequencies of magnitudes: of both signs, from the least value on.
 
     Its fast quantisation adds one to each probability; given frequencies less one, whose sum is
@@ -141,51 +93,26 @@ def _weights(half: _Ints) -> NDArray[np.float64]:
 
 
 def _model(largest: int, code: int) -> Any:
-    return constriction.stream.model.Categorical(_weights(frequencies(largest, code)), perfect=False)
+    return constriction.stream.model.Categorical(_for_constriction(frequencies(largest, code)), perfect=False)
 
 
-def _best_code(values: _Ints, largest: int) -> int:
-    """The cheapest code, found downhill from the Gaussian of the values' own width."""
-    # A code's width is relative, hence large values can be scaled down: the search stays fast.
-    shift = max(0, largest.bit_length() - _SEARCH_BITS)
-    values, largest = np.abs(values) >> shift, largest >> shift
-    counts = np.bincount(values, minlength=largest + 1)
-
-    def cost(code: int) -> float:
-        return float(-(counts @ np.log2(frequencies(largest, code))))
-
-    narrow = -2 * np.log2(np.sqrt(np.mean(np.square(values + 0.5))) / (largest + 1))
-    code = 6 * _WIDTHS + int(np.clip(4 * narrow, 0, _WIDTHS - 1))
-    costs = {code: cost(code)}
-    while True:
-        tail, width = divmod(code, _WIDTHS)
-        for t, w in ((tail - 1, width), (tail + 1, width), (tail, width - 1), (tail, width + 1)):
-            if 0 <= t < _SHAPES and 0 <= w < _WIDTHS and t * _WIDTHS + w not in costs:
-                costs[t * _WIDTHS + w] = cost(t * _WIDTHS + w)
-        best = min(costs, key=lambda c: (costs[c], c))
-        if best == code:
-            return code
-        code = best
-
-
-def encode_groups(groups: Sequence[NDArray[np.integer[Any]]]) -> bytes:
-    """Integers as bytes; each group gets the distribution that suits it best.
+def encode_groups(groups: Sequence[NDArray[np.integer[Any]]], codes: Sequence[int]) -> bytes:
+    """Integers as bytes, each group with a distribution of its own.
 
     Parameters
     ----------
     groups : sequence of integer arrays
-        Magnitudes below 2**15; shapes and sizes are the caller's to know on decoding.
+        Magnitudes of at most ``MAX_MAGNITUDE``; shapes and sizes are the caller's to know on decoding.
+    codes : sequence of int
+        Distribution of each group, as :func:`frequencies` takes it; not used where all are zero.
     """
     encoder = constriction.stream.queue.RangeEncoder()
     head = bytearray()
-    for group in groups:
+    for group, code in zip(groups, codes, strict=True):
         values = np.asarray(group, np.int64).ravel()
         largest = int(np.abs(values).max(initial=0))
-        if largest > MAX_MAGNITUDE:
-            raise OverflowError(f"integer of magnitude {largest}, at most {MAX_MAGNITUDE} can be coded")
         head += write_varint(largest)
         if largest:
-            code = _best_code(values, largest)
             head.append(code)
             encoder.encode((values + largest).astype(np.int32), _model(largest, code))
     return bytes(head) + payload(encoder)
@@ -232,7 +159,7 @@ _AT_A_TIME = 4096  # symbols whose distributions are laid out together
 
 
 @lru_cache(maxsize=64)
-def class_frequencies(largest: int) -> _Ints:
+def class_frequencies(largest: int) -> Integers:
     """Integer frequencies, out of 2**24, of ``0, 1, ..., largest`` and their negatives, by class.
 
     Class k is the Laplace distribution of scale ``s = (4 + k % 4) * 2**(k // 4 - 7)`` in bins of
@@ -261,10 +188,10 @@ def class_frequencies(largest: int) -> _Ints:
     return f
 
 
-def encode_classes(values: _Ints, classes: _Ints, largest: int) -> bytes:
+def encode_classes(values: Integers, classes: Integers, largest: int) -> bytes:
     """Integers of magnitude at most `largest` >= 1, each coded with the distribution of its class."""
     encoder = constriction.stream.queue.RangeEncoder()
-    table = _weights(class_frequencies(largest))
+    table = _for_constriction(class_frequencies(largest))
     family = constriction.stream.model.Categorical(perfect=False)
     for part in range(0, len(values), _AT_A_TIME):
         chosen = slice(part, part + _AT_A_TIME)
@@ -277,10 +204,10 @@ class ClassDecoder:
 
     def __init__(self, data: bytes, largest: int) -> None:
         self._decoder, self._largest = range_decoder(data), largest
-        self._table = _weights(class_frequencies(largest))
+        self._table = _for_constriction(class_frequencies(largest))
         self._family = constriction.stream.model.Categorical(perfect=False)
 
-    def decode(self, classes: _Ints) -> NDArray[np.int32]:
+    def decode(self, classes: Integers) -> NDArray[np.int32]:
         """The next integers, one for each of `classes`."""
         parts = [
             decode_with(self._decoder, self._family, self._table[classes[part : part + _AT_A_TIME]])

@@ -34,9 +34,9 @@ from moec_zarr.conversion.run import execute
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.errors import MoECError
-from moec_zarr.report.archive import compressed_arrays, inspect_streams
+from moec_zarr.report.inspection import compressed_arrays, inspect_streams
 from moec_zarr.report.metrics import compare as compare_datasets
-from moec_zarr.report.metrics import plot_comparison
+from moec_zarr.report.plot import plot_comparison
 from moec_zarr.settings import Effort
 
 __all__ = ["main"]
@@ -194,14 +194,14 @@ def _result(result: Progress) -> dict[str, Any]:
     return {
         "variables": {
             name: {
-                "codec": each.settings and each.settings.to_dict(),
+                "codec": each.codec and each.codec.configuration(),
                 "done": each.done,
                 "tasks": each.tasks,
                 "bytes_in": each.bytes_in,
                 "bytes_out": each.bytes_out,
                 "ratio": each.ratio,
-                "psnr": each.figures.psnr,
-                "max_error": each.figures.max_error,
+                "psnr": each.quality.psnr,
+                "max_error": each.quality.max_error,
             }
             for name, each in result.summaries().items()
         },

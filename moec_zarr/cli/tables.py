@@ -65,10 +65,10 @@ def plan_table(plan: Plan) -> Table:
             "x".join(map(str, sizes)) if sizes else "-" for sizes in (each.shape, each.shards or each.chunks)
         )
         what = each.reason and f"lossless: {each.reason}"
-        if each.settings is not None:
-            what = ", ".join(f"{key}={value}" for key, value in each.settings.to_dict().items())
-        stored = bytes_text(each.stored_bytes) if each.settings else ""
-        hours = f"{each.seconds / 3600:.3g}" if each.settings else ""
+        if each.codec is not None:
+            what = ", ".join(f"{key}={value}" for key, value in each.codec.configuration().items())
+        stored = bytes_text(each.stored_bytes) if each.codec else ""
+        hours = f"{each.seconds / 3600:.3g}" if each.codec else ""
         rows.append(
             (each.name, what, shape, chunks, str(each.tasks or "-"), bytes_text(each.nbytes), stored, hours)
         )
@@ -81,8 +81,8 @@ def summary_table(summaries: dict[str, Summary]) -> Table:
     rows = [
         (
             name, f"{each.done}/{each.tasks}", bytes_text(each.bytes_in), bytes_text(each.bytes_out),
-            number(each.ratio), number(each.figures.psnr) if each.settings else "lossless",
-            number(each.figures.max_error, 3) if each.settings else "0",
+            number(each.ratio), number(each.quality.psnr) if each.codec else "lossless",
+            number(each.quality.max_error, 3) if each.codec else "0",
         )
         for name, each in summaries.items()
     ]  # fmt: skip

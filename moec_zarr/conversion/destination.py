@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import zarr
 from zarr.abc.store import Store
 
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.conversion.manifest import Manifest, read_manifest, write_manifest
 from moec_zarr.conversion.plan import STORAGE, Plan
 from moec_zarr.conversion.source import Source, is_local
@@ -24,11 +24,11 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Destination", "open_result", "prepare", "refuse_overlap", "state_results"]
+__all__ = ["Destination", "open_result", "prepare", "refuse_overlap", "write_attributes"]
 
 Destination = str | PathLike[str] | Store
 
-_STATED = "compression_"  # begins the name of every attribute that says how a variable was compressed
+_PREFIX = "compression_"  # begins the name of every attribute that says how a variable was compressed
 
 
 def refuse_overlap(src: Source, ds: xr.Dataset, dst: Destination) -> None:
@@ -139,9 +139,9 @@ def _create(planned: Plan, ds: xr.Dataset, store: str | Store) -> None:
         elif var.chunks is not None:
             # What is lazy is not written now, and this variable has no task that would.
             template[each.name] = var.compute(scheduler="synchronous")
-        template[each.name].encoding = {} if each.settings else each.encoding
+        template[each.name].encoding = {} if each.codec else each.encoding
     for var in template.variables.values():
-        var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_STATED)}
+        var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
     template.to_zarr(
         store,
         mode="a",
@@ -153,11 +153,11 @@ def _create(planned: Plan, ds: xr.Dataset, store: str | Store) -> None:
 
 
 @_without_expected_warnings()
-def state_results(planned: Plan, src: Source, group: zarr.Group, state: Progress) -> None:
+def write_attributes(planned: Plan, src: Source, group: zarr.Group, state: Progress) -> None:
     """Say in the destination's attributes what was done to each variable."""
     summaries = state.summaries()
     for each in planned.compressed:
-        group[each.name].attrs.update(_stated(summaries[each.name]))
+        group[each.name].attrs.update(_attributes(summaries[each.name]))
     complete = not state.failures and len(state.records) == planned.tasks
     said = str(group.attrs.get("history", ""))
     done = f"moec_zarr {version('moec_zarr')}: converted from {_describe(src)}"
@@ -167,24 +167,23 @@ def state_results(planned: Plan, src: Source, group: zarr.Group, state: Progress
     zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
 
 
-def _stated(summary: Summary) -> dict[str, Any]:
+def _attributes(summary: Summary) -> dict[str, Any]:
     """The attributes of a compressed variable.
 
     CF 1.12, section 8.4 describes the quantisation of mantissa bits and has names for its algorithms alone,
     so its ``quantization`` variable would say something untrue here. Its terms are kept: an algorithm, and
     an implementation with a version.
     """
-    figures = summary.figures
-    codec = MoECCodec(**vars(summary.settings))
-    stated = {
+    quality = summary.quality
+    attributes = {
         "algorithm": "MoEC, mixture of experts of implicit neural representations (arXiv 2312.01361)",
         "implementation": f"moec_zarr {version('moec_zarr')}",
-        "codec": repr(codec),
+        "codec": repr(summary.codec),
         "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),
-        "psnr": figures.psnr and round(figures.psnr, 3),
-        "max_error": figures.max_error,
+        "psnr": round(quality.psnr, 3) if math.isfinite(quality.psnr) else None,
+        "max_error": quality.max_error,
     }
-    return {_STATED + key: value for key, value in stated.items() if value is not None}
+    return {_PREFIX + key: value for key, value in attributes.items() if value is not None}
 
 
 def _describe(src: Source) -> str:

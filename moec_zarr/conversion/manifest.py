@@ -28,13 +28,12 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from moec_zarr.errors import MoECError
+from moec_zarr.quality import Quality
 
 __all__ = [
-    "Figures",
     "Manifest",
     "Record",
     "has_record",
-    "merge",
     "read_manifest",
     "read_records",
     "write_manifest",
@@ -44,54 +43,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _FOLDER = ".moec_zarr"
 _PLAN = "plan.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """How far decoded values are from the source's, in sums that can be added up.
-
-    Attributes
-    ----------
-    n : int
-        Number of voxels.
-    n_valid : int
-        Number of those that are neither NaN, infinite nor the sentinel: errors are taken over them.
-    low, high : float or None
-        Least and largest valid value of the source; None without one.
-    squares : float
-        Sum of the squared errors.
-    max_error : float
-        Largest absolute error, in units of the data.
-    """
-
-    n: int = 0
-    n_valid: int = 0
-    low: float | None = None
-    high: float | None = None
-    squares: float = 0.0
-    max_error: float = 0.0
-
-    @property
-    def psnr(self) -> float | None:
-        """Peak signal-to-noise ratio in dB, with the range as the peak; None where there is no error."""
-        if self.low is None or self.high is None or self.squares == 0:
-            return None
-        if self.high == self.low:
-            return -math.inf
-        return 20 * math.log10(self.high - self.low) - 10 * math.log10(self.squares / self.n_valid)
-
-
-def merge(figures: Iterable[Figures]) -> Figures:
-    """The figures of several parts taken together."""
-    parts = list(figures)
-    return Figures(
-        n=sum(part.n for part in parts),
-        n_valid=sum(part.n_valid for part in parts),
-        low=min((part.low for part in parts if part.low is not None), default=None),
-        high=max((part.high for part in parts if part.high is not None), default=None),
-        squares=sum(part.squares for part in parts),
-        max_error=max((part.max_error for part in parts), default=0.0),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +59,7 @@ class Record:
         Bytes before compression, padding at the end of a dimension left out.
     bytes_out : int
         Bytes stored; 0 where all is the fill value, which zarr does not store.
-    figures : Figures
+    quality : Quality
         Of the values read back from the store.
     seconds : float
         Time that the task took.
@@ -120,13 +71,15 @@ class Record:
     index: tuple[int, ...]
     bytes_in: int
     bytes_out: int
-    figures: Figures
+    quality: Quality
     seconds: float
     attempt: int
 
     def to_dict(self) -> dict[str, Any]:
         """The record in plain JSON types, with the PSNR in dB for those who read it there."""
-        return dataclasses.asdict(self) | {"psnr": self.figures.psnr}
+        return dataclasses.asdict(self) | {
+            "psnr": self.quality.psnr if math.isfinite(self.quality.psnr) else None
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,8 +210,8 @@ def _parse(data: bytes | None, variable: str, digest: str) -> Record:
     if loaded.pop("plan") != digest or loaded["variable"] != variable:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
-    figures = Figures(**loaded.pop("figures"))
-    return Record(**loaded | {"index": tuple(int(i) for i in loaded["index"]), "figures": figures})
+    quality = Quality(**loaded.pop("quality"))
+    return Record(**loaded | {"index": tuple(int(i) for i in loaded["index"]), "quality": quality})
 
 
 # Zarr's stores write an object whole or not at all, locally too; they are asynchronous.

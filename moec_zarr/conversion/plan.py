@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.adapters.xarray_encoding import encoding
-from moec_zarr.adapters.zarr_codec import MoECSerializer
+from moec_zarr.adapters.xarray_encoding import encoding, why_lossless
 from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.settings import Effort, Settings
 
@@ -40,14 +40,14 @@ STORAGE = frozenset(
 )
 """What of a variable's encoding says how zarr stores it, rather than what its values mean."""
 
-# The cost model: on one core a fit of 2 million voxels takes this long. Smaller chunks take fewer steps,
-# latents of larger ones more time. Checking a chunk decodes it, at about `_CHECKED` voxels a second. A PSNR
-# is searched for with about three fits. Reading is not counted, nor that a graphics card is faster: the
-# first finished tasks say better than any model.
+# The cost model: seconds on one core for a fit of 2 million voxels. Smaller chunks take fewer steps, larger
+# ones have longer transforms. Checking a chunk decodes it, at about `_CHECKED` voxels a second. A PSNR is
+# searched for with about three fits. Reading is not counted, nor that a GPU is faster: the first finished
+# tasks tell more than any model.
 _FIT_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
-_FULL = 2_000_000  # voxels
+_FIT_VOXELS = 2_000_000
 _CHECKED = 2_000_000  # voxels per second
-_SEARCH = 3
+_FITS_FOR_PSNR = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,8 @@ class PlannedVariable:
         Its shape, in voxels.
     dtype : numpy.dtype
         The dtype of its values in the source, once unpacked.
-    settings : Settings or None
-        The codec's settings; None where it stays lossless.
+    codec : MoECCodec or None
+        The codec that it is given; None where it stays lossless.
     reason : str
         Why it stays lossless; empty where it does not.
     chunks : tuple of int or None
@@ -80,7 +80,7 @@ class PlannedVariable:
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    settings: Settings | None
+    codec: MoECCodec | None
     reason: str
     chunks: tuple[int, ...] | None
     shards: tuple[int, ...] | None
@@ -122,20 +122,20 @@ class PlannedVariable:
     @property
     def stored_bytes(self) -> int | None:
         """Bytes of the streams at most; None where no ratio sets them."""
-        if self.settings is None or self.settings.ratio is None or self.chunks is None:
+        if self.codec is None or self.codec.ratio is None or self.chunks is None:
             return None
         chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
-        return int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.settings.ratio)
+        return int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.codec.ratio)
 
     @property
     def seconds(self) -> float:
         """Time of all tasks on one core, by the cost model; that of lossless variables is not counted."""
-        if self.settings is None or self.chunks is None:
+        if self.codec is None or self.chunks is None:
             return 0.0
         voxels = math.prod(self.chunks)
-        fits = _SEARCH if self.settings.ratio is None else 1
-        size = voxels / _FULL
-        fit: float = fits * _FIT_SECONDS[self.settings.effort] * max(size**0.4, size)
+        fits = _FITS_FOR_PSNR if self.codec.ratio is None else 1
+        size = voxels / _FIT_VOXELS
+        fit: float = fits * _FIT_SECONDS[self.codec.effort] * max(size**0.4, size)
         chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
         return chunks * (fit + voxels / _CHECKED)
 
@@ -158,7 +158,7 @@ class Plan:
     @property
     def compressed(self) -> tuple[PlannedVariable, ...]:
         """The variables that the codec is given."""
-        return tuple(variable for variable in self.variables if variable.settings is not None)
+        return tuple(variable for variable in self.variables if variable.codec is not None)
 
     @property
     def tasks(self) -> int:
@@ -186,7 +186,7 @@ class Plan:
                     "dtype": each.dtype.str,
                     "chunks": each.chunks and list(each.chunks),
                     "shards": each.shards and list(each.shards),
-                    "codec": each.settings and each.settings.to_dict(),
+                    "codec": each.codec and each.codec.configuration(),
                 }
                 for each in self.variables
             },
@@ -254,11 +254,12 @@ def plan(
     entries = encoding(blank, codec, zarr_format, named)
     planned = []
     for name, var in ds.variables.items():
-        settings = _settings(entries.get(name, {}))
-        if settings is not None:
-            shape = _chunk_shape(var, settings, entries[name]["chunks"], chunks)
-            _check_budget(str(name), var, settings, shape)
-            entry = entries[name] | {"chunks": shape}
+        entry = entries.get(name, {})
+        chosen = find_codec([entry.get("serializer"), *(entry.get("compressors") or ())])
+        if chosen is not None:
+            shape = _chunk_shape(var, chosen, entry["chunks"], chunks)
+            _check_budget(str(name), var, chosen, shape)
+            entry = entry | {"chunks": shape}
             shard = _shard_shape(str(name), var, shape, shards)
             if shard:
                 entry["shards"] = shard
@@ -274,8 +275,8 @@ def plan(
                 dims=tuple(map(str, var.dims)),
                 shape=var.shape,
                 dtype=var.dtype,
-                settings=settings,
-                reason="" if settings else _reason(ds, name, codec, named),
+                codec=chosen,
+                reason="" if chosen else _reason(ds, name, codec, named),
                 chunks=shape,
                 shards=shard,
                 encoding=entry,
@@ -304,14 +305,6 @@ def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Datase
             raise MoECError(
                 f"{what} along {dim!r} must be a number of voxels, or -1 for all of them, got {size!r}"
             )
-
-
-def _settings(entry: Mapping[str, Any]) -> Settings | None:
-    """The settings of the codec in an encoding, which holds it by what each zarr format calls it."""
-    for codec in (entry.get("serializer"), *(entry.get("compressors") or ())):
-        if isinstance(codec, (MoECCodec, MoECSerializer)):
-            return codec.settings
-    return None
 
 
 def _chunk_shape(
@@ -390,17 +383,8 @@ def _reason(
     named: str | list[Hashable] | None,
 ) -> str:
     """Why a variable stays lossless, in a word for a table."""
-    var = ds.variables[name]
-    known = var.attrs.keys() | var.encoding.keys()
     if name in ds.coords:
         return "coordinate"
     if named is not None or (isinstance(codec, Mapping) and name not in codec):
         return "not named"
-    if var.dtype.kind in "mM" or " since " in str(var.attrs.get("units", "")):
-        return "time"
-    if var.dtype.kind not in "iuf":
-        return "no number"
-    if known & {"flag_values", "flag_meanings", "flag_masks"}:
-        return "flags"
-    ratio = codec.settings.ratio if isinstance(codec, MoECCodec) else None
-    return "small" if var.nbytes < LEAST_BYTES * (ratio or 1) else "no field"
+    return why_lossless(ds, name, codec[name] if isinstance(codec, Mapping) else codec)

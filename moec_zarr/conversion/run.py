@@ -12,7 +12,13 @@ import zarr
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.config import config
 from moec_zarr.conversion.cluster import connect, offering, resources_for
-from moec_zarr.conversion.destination import Destination, open_result, prepare, refuse_overlap, state_results
+from moec_zarr.conversion.destination import (
+    Destination,
+    open_result,
+    prepare,
+    refuse_overlap,
+    write_attributes,
+)
 from moec_zarr.conversion.manifest import Manifest, Record, has_record, read_records
 from moec_zarr.conversion.plan import STORAGE, Plan, Sizes, plan
 from moec_zarr.conversion.source import Source, fingerprint, open_source
@@ -174,7 +180,7 @@ def execute(
             tasks = _tasks(planned, ds, arrays, done, manifest.digest)
             state.started = time.monotonic()
             _run_all(connected, tasks, needed, state, progress)
-    state_results(planned, src, group, state)
+    write_attributes(planned, src, group, state)
     return state
 
 
@@ -206,7 +212,7 @@ def _tasks(
                 region=region,
                 source=source,
                 array=arrays[each.name],
-                settings=each.settings,
+                codec=each.codec,
                 plan=digest,
                 device=config.get("device"),
                 threads=config.get("threads"),
@@ -269,7 +275,7 @@ def _run_all(
                     state.records.append(future.result())
                 elif isinstance(error, DestinationError):
                     raise error
-                elif attempt < _ATTEMPTS and _may_pass(error):
+                elif attempt < _ATTEMPTS and _is_retryable(error):
                     _log.warning(
                         "chunk %s of %r failed and is tried again: %r", task.index, task.variable, error
                     )
@@ -296,7 +302,7 @@ def _error_of(future: Future[Any]) -> BaseException | None:
     return error
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     """Whether another attempt could end otherwise. A fit would not; a dead worker dask itself replaced."""
     from distributed import KilledWorker
 

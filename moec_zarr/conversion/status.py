@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
-from moec_zarr.conversion.manifest import Figures, Record, merge
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.conversion.manifest import Record
 from moec_zarr.conversion.plan import Plan, PlannedVariable
 from moec_zarr.errors import MoECError
-from moec_zarr.settings import Settings
+from moec_zarr.quality import Quality, merge
 
 __all__ = ["ConversionError", "Failure", "Progress", "Summary"]
 
@@ -41,22 +43,22 @@ class Summary:
 
     Attributes
     ----------
-    settings : Settings or None
-        The codec's settings; None where it stays lossless.
+    codec : MoECCodec or None
+        None where it stays lossless.
     done, tasks : int
         Number of tasks that are done, and of all.
     bytes_in, bytes_out : int
         Bytes of the chunks that are done, before and after.
-    figures : Figures
+    quality : Quality
         How far their values are from the source's.
     """
 
-    settings: Settings | None
+    codec: MoECCodec | None
     done: int
     tasks: int
     bytes_in: int
     bytes_out: int
-    figures: Figures
+    quality: Quality
 
     @property
     def ratio(self) -> float | None:
@@ -101,7 +103,7 @@ class Progress:
     @property
     def mean_psnr(self) -> float | None:
         """Mean PSNR in dB of the chunks that are done, each with its own range; None before the first."""
-        found = [psnr for record in self.records if (psnr := record.figures.psnr) is not None]
+        found = [psnr for record in self.records if math.isfinite(psnr := record.quality.psnr)]
         return sum(found) / len(found) if found else None
 
     @property
@@ -126,12 +128,12 @@ class Progress:
 
 def _summary(variable: PlannedVariable, records: list[Record]) -> Summary:
     return Summary(
-        settings=variable.settings,
+        codec=variable.codec,
         done=len(records),
         tasks=variable.tasks,
         bytes_in=sum(record.bytes_in for record in records),
         bytes_out=sum(record.bytes_out for record in records),
-        figures=merge(record.figures for record in records),
+        quality=merge(record.quality for record in records),
     )
 
 

@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.core.sync import sync
 
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.arrays import Array
 from moec_zarr.config import config
-from moec_zarr.conversion.manifest import Figures, Record, merge, write_record
+from moec_zarr.conversion.manifest import Record, write_record
 from moec_zarr.errors import MoECError
-from moec_zarr.settings import Settings
+from moec_zarr.quality import Quality, measure, merge
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["DestinationError", "Task", "run"]
 
-_one = threading.Lock()  # a process works on one task at a time, whatever number of threads it was given
+_task_lock = (
+    threading.Lock()
+)  # a process works on one task at a time, whatever number of threads it was given
 _BLOCK = 2**20  # voxels compared at a time
-_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
-_STOPPERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_PSNR_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
+_FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class DestinationError(MoECError):
@@ -50,8 +53,8 @@ class Task:
         Those voxels in the source, not yet read, and the encoding of their values.
     array : zarr.Array
         The array to write to.
-    settings : Settings or None
-        The codec's settings; None where the variable stays lossless.
+    codec : MoECCodec or None
+        None where the variable stays lossless.
     plan : str
         Digest of the plan.
     device : str
@@ -65,7 +68,7 @@ class Task:
     region: tuple[slice, ...]
     source: xr.Variable
     array: zarr.Array[Any]
-    settings: Settings | None
+    codec: MoECCodec | None
     plan: str
     device: str
     threads: int
@@ -85,7 +88,7 @@ def run(task: Task, attempt: int = 1) -> Record:
     """
     # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
     with (
-        _one,
+        _task_lock,
         config.set(device=task.device, threads=task.threads, progress=False),
         zarr.config.set({"async.concurrency": 1}),
     ):
@@ -99,13 +102,13 @@ def run(task: Task, attempt: int = 1) -> Record:
         except OSError as error:
             raise _refused(error) from error
         stored = sync(_size(task.array.store, key))
-        figures = merge(_check(task, values))
+        quality = merge(_check(task, values))
         record = Record(
             variable=task.variable,
             index=task.index,
             bytes_in=values.nbytes,
             bytes_out=stored,
-            figures=figures,
+            quality=quality,
             seconds=round(time.perf_counter() - start, 3),
             attempt=attempt,
         )
@@ -116,7 +119,7 @@ def run(task: Task, attempt: int = 1) -> Record:
         return record
 
 
-def _read(task: Task) -> NDArray[Any]:
+def _read(task: Task) -> Array:
     """The values of the region as they are to be stored, in the array's dtype."""
     from xarray.conventions import encode_cf_variable
 
@@ -127,7 +130,7 @@ def _read(task: Task) -> NDArray[Any]:
 
 
 def _refused(error: OSError) -> OSError | DestinationError:
-    if error.errno in _STOPPERS:
+    if error.errno in _FATAL_ERRNOS:
         return DestinationError(f"the destination cannot be written: {error}")
     return error
 
@@ -136,15 +139,15 @@ async def _size(store: Any, key: str) -> int:
     return await store.getsize(key) if await store.exists(key) else 0
 
 
-def _check(task: Task, values: NDArray[Any]) -> list[Figures]:
-    """Figures of each chunk of the region, read back from the store one at a time.
+def _check(task: Task, values: Array) -> list[Quality]:
+    """Quality of each chunk of the region, read back from the store one at a time.
 
     Raises
     ------
     MoECError
         If a chunk does not hold what it must.
     """
-    figures = []
+    parts = []
     where = f"chunk {task.index} of {task.variable!r}"
     for inside in _chunks(values.shape, task.array.chunks):
         outside = tuple(
@@ -152,19 +155,19 @@ def _check(task: Task, values: NDArray[Any]) -> list[Figures]:
             for whole, part in zip(task.region, inside, strict=True)
         )
         expected, decoded = values[inside], np.asarray(task.array[outside])
-        if task.settings is None:
+        if task.codec is None:
             if not np.array_equal(expected, decoded, equal_nan=expected.dtype.kind in "fc"):
                 raise MoECError(
                     f"{where} was stored without loss, but reads back changed; is the disk sound?"
                 )
-            figures.append(Figures(n=expected.size))
+            parts.append(Quality(n=expected.size))
             continue
-        part = _measure(expected, decoded, task.settings.missing, where)
-        figures.append(part)
-        target = task.settings.psnr
-        if target is not None and part.psnr is not None and part.psnr < target - _TOLERANCE:
+        part = _measure(expected, decoded, task.codec.missing, where)
+        parts.append(part)
+        target = task.codec.psnr
+        if target is not None and part.psnr < target - _PSNR_TOLERANCE:
             raise MoECError(f"{where} reads back with {part.psnr:.2f} dB, and {target:g} dB were asked for")
-    return figures
+    return parts
 
 
 def _chunks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice, ...]]:
@@ -176,8 +179,8 @@ def _chunks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice,
     ]
 
 
-def _measure(expected: NDArray[Any], decoded: NDArray[Any], missing: float | None, where: str) -> Figures:
-    """Figures over the valid voxels; a flat block at a time, so that little is held beside the arrays.
+def _measure(expected: Array, decoded: Array, missing: float | None, where: str) -> Quality:
+    """Quality over the valid voxels; a flat block at a time, so that little is held beside the arrays.
 
     Raises
     ------
@@ -185,25 +188,14 @@ def _measure(expected: NDArray[Any], decoded: NDArray[Any], missing: float | Non
         If NaN, infinities or the sentinel do not stand where they stood.
     """
     x, y = expected.reshape(-1), decoded.reshape(-1)
-    parts = [Figures(n=0)]
+    parts = []
     for start in range(0, x.size, _BLOCK):
         a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
-        special = ~np.isfinite(a) if missing is None else ~np.isfinite(a) | (a == missing)
-        lost = ~np.isfinite(b[~special])
-        if lost.any() or not np.array_equal(a[special], b[special], equal_nan=a.dtype.kind == "f"):
+        masked = ~np.isfinite(a) if missing is None else ~np.isfinite(a) | (a == missing)
+        lost = ~np.isfinite(b[~masked])
+        if lost.any() or not np.array_equal(a[masked], b[masked], equal_nan=a.dtype.kind == "f"):
             raise MoECError(
                 f"{where} reads back with NaN, infinities or the sentinel where they did not stand"
             )
-        a = a[~special].astype(np.float64)
-        error = np.abs(a - b[~special].astype(np.float64))
-        parts.append(
-            Figures(
-                n=special.size,
-                n_valid=a.size,
-                low=float(a.min()) if a.size else None,
-                high=float(a.max()) if a.size else None,
-                squares=float(np.dot(error, error)),
-                max_error=float(error.max(initial=0)),
-            )
-        )
+        parts.append(measure(a, b, ~masked))
     return merge(parts)

@@ -11,7 +11,8 @@ from pathlib import Path
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.xarray_encoding import encoding
 from moec_zarr.errors import MoECError
-from moec_zarr.report.metrics import compare, plot_comparison
+from moec_zarr.report.metrics import compare
+from moec_zarr.report.plot import plot_comparison
 from moec_zarr.demo.simulate import simulate
 
 __all__ = ["demo", "main"]

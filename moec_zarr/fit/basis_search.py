@@ -4,165 +4,205 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations, pairwise, zip_longest
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from moec_zarr.model.basis import LONGEST_BENT, Kind, analysis, bases_of, edge_weights, most_halvings
-from moec_zarr.model.transform import along, coefficients, layers, nested_axes, shares, synthesis
+from moec_zarr.arrays import Bools, Doubles, Floats
+from moec_zarr.model.basis import (
+    LARGEST_EDGE_WEIGHT,
+    LONGEST_GRAPH_AXIS,
+    AxisBasis,
+    analysis_matrix,
+    functions_of,
+    laplacian,
+    maximum_levels,
+)
+from moec_zarr.model.transform import along, analyse, joint_axes, layer_parts, layers, synthesise
 
-__all__ = ["extended", "filled", "largest", "near", "options", "promising"]
+__all__ = [
+    "Bases",
+    "axis_options",
+    "candidate_bases",
+    "edge_weights_for",
+    "extended_coefficients",
+    "inpaint",
+    "magnitude_exceeded",
+    "neighbouring_bases",
+]
 
-_COARSEST = (4, 16, 32, 8)  # positions on an axis at which wavelets may end; the search begins with the last
-_FILLS = 12  # iterations that extend the valid voxels to the others
+Bases: TypeAlias = tuple[AxisBasis, ...]
+_Options: TypeAlias = list[list[AxisBasis]]
 
-_Floats = NDArray[np.float32]
-_Kinds = tuple[Kind, ...]
-_Options = list[list[Kind]]
+# Positions on an axis at which the decomposition may end; the search begins with the last.
+_COARSEST = (4, 16, 32, 8)
+_INPAINTING_STEPS = 12
 
 
-def promising(array: _Floats, count: int, options: _Options) -> list[_Kinds]:
+def candidate_bases(array: Floats, count: int, options: _Options) -> list[Bases]:
     """Bases of the axes in which `count` coefficients leave little, the best first.
 
-    One with no axes nested, one with some nested where that may be better; cosines alone and
-    wavelets alone, which may take fewer bits a coefficient.
+    One with no joint axes; one with joint axes, where there can be any; cosines alone and wavelets
+    alone, which may take fewer bits a coefficient.
     """
-    alone = _each_axis(array, count, options)
-    found = [alone]
-    if groups := _groups(array.shape):
-        nested = [_nested(array, count, alone[1], axes) for axes in groups]
-        found.append(min(nested, key=lambda each: each[0]))
-    found.sort(key=lambda each: each[0])
-    cosines = [[kind for kind in kinds if not kind.halvings] for kinds in options]
-    alike = _each_axis(array, count, cosines)[1], _all_wavelets(array.shape)
-    return list(dict.fromkeys([*(kinds for _, kinds in found), *alike]))
+    separate = _best_separate(array, count, options)
+    ranked = [separate]
+    if groups := _joint_groups(array.shape):
+        joint = [_best_joint(array, count, separate[1], axes) for axes in groups]
+        ranked.append(min(joint, key=lambda each: each[0]))
+    ranked.sort(key=lambda each: each[0])
+    cosines = [[basis for basis in bases if not basis.levels] for bases in options]
+    uniform = _best_separate(array, count, cosines)[1], _all_wavelets(array.shape)
+    return list(dict.fromkeys([*(bases for _, bases in ranked), *uniform]))
 
 
-def near(kinds: _Kinds, shape: tuple[int, ...], options: _Options) -> list[_Kinds]:
-    """Bases that differ on one axis, or by one halving on all axes that are halved together."""
-    found = [
-        tuple(_deeper(kind, n, more) if kind.nested else kind for kind, n in zip(kinds, shape, strict=True))
+def neighbouring_bases(bases: Bases, shape: tuple[int, ...], options: _Options) -> list[Bases]:
+    """Bases that differ on one axis, or by one level on all joint axes."""
+    result = [
+        tuple(
+            _with_levels(basis, n, more) if basis.joint else basis
+            for basis, n in zip(bases, shape, strict=True)
+        )
         for more in (1, -1)
     ]
     others = [
-        [*options[axis], _deeper(kind, n, 1), _deeper(kind, n, -1)]
-        for axis, (kind, n) in enumerate(zip(kinds, shape, strict=True))
+        [*options[axis], _with_levels(basis, n, 1), _with_levels(basis, n, -1)]
+        for axis, (basis, n) in enumerate(zip(bases, shape, strict=True))
     ]
     for choice in zip_longest(*others):  # what comes first on each axis, then what comes next
-        for axis, kind in enumerate(choice):
-            if kind is not None:
-                found.append((*kinds[:axis], kind, *kinds[axis + 1 :]))
-    return [each for each in dict.fromkeys(found) if each != kinds and len(nested_axes(each)) != 1]
+        for axis, basis in enumerate(choice):
+            if basis is not None:
+                result.append((*bases[:axis], basis, *bases[axis + 1 :]))
+    return [each for each in dict.fromkeys(result) if each != bases and len(joint_axes(each)) != 1]
 
 
-def _deeper(kind: Kind, length: int, more: int) -> Kind:
-    """Wavelets that halve an axis more often; the same where that cannot be."""
-    fits = kind.halvings and 1 <= kind.halvings + more <= most_halvings(length)
-    return replace(kind, halvings=kind.halvings + more) if fits else kind
+def _with_levels(basis: AxisBasis, length: int, more: int) -> AxisBasis:
+    """Wavelets of so many more levels; the same where that cannot be."""
+    fits = basis.levels and 1 <= basis.levels + more <= maximum_levels(length)
+    return replace(basis, levels=basis.levels + more) if fits else basis
 
 
-def options(array: _Floats) -> _Options:
-    """The kinds that each axis may have, cosines first."""
-    return [_options(array, axis) for axis in range(array.ndim)]
+def axis_options(array: Floats) -> _Options:
+    """The bases that each axis may have, cosines first."""
+    return [_axis_options(array, axis) for axis in range(array.ndim)]
 
 
-def _wavelets(length: int, coarsest: int) -> Kind:
-    """Wavelets that halve an axis until no more than so many positions are left."""
-    return Kind(max(0, (-(-length // coarsest) - 1).bit_length()))
+def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
+    length = array.shape[axis]
+    result = [AxisBasis()]
+    if 2 < length <= LONGEST_GRAPH_AXIS:
+        moved = np.moveaxis(array, axis, 0)
+        differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
+        if weights := edge_weights_for(np.array(differences)):
+            result.append(AxisBasis(edge_weights=weights))
+    return list(dict.fromkeys([*result, *(_wavelets(length, coarsest) for coarsest in _COARSEST)]))
 
 
-def _all_wavelets(shape: tuple[int, ...]) -> _Kinds:
+def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
+    """Edge weights of a graph Fourier basis, for an axis whose neighbours differ so much.
+
+    The inverse of the differences, as of a Gauss-Markov process. Empty where all are alike, or where
+    two machines might find different eigenvectors: eigenvalues that nearly meet, or a mode without a
+    clear sign, hang on rounding.
+
+    Parameters
+    ----------
+    differences : float64 array, shape (length - 1,)
+        Mean square difference between neighbours.
+    """
+    octaves = -np.log2(np.maximum(differences, np.finfo(np.float64).tiny))
+    halves = np.rint(2 * (octaves - np.median(octaves))) + (LARGEST_EDGE_WEIGHT + 1) // 2
+    weights = tuple(np.clip(halves, 0, LARGEST_EDGE_WEIGHT).astype(int).tolist())
+    values, modes = np.linalg.eigh(laplacian(weights))
+    magnitudes = np.abs(modes) / np.abs(modes).max(axis=0)
+    clear = np.diff(values).min() > 1e-6 * values[-1] and np.abs(magnitudes - 0.5).min() > 1e-6
+    return weights if clear and len(set(weights)) > 1 else ()
+
+
+def _wavelets(length: int, coarsest: int) -> AxisBasis:
+    """Wavelets of as many levels as leave no more than so many averages."""
+    return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
+
+
+def _all_wavelets(shape: tuple[int, ...]) -> Bases:
     return tuple(_wavelets(n, 8) for n in shape)
 
 
-def _options(array: _Floats, axis: int) -> list[Kind]:
-    """The kinds that an axis may have, cosines first."""
-    length = array.shape[axis]
-    found = [Kind()]
-    if 2 < length <= LONGEST_BENT:
-        moved = np.moveaxis(array, axis, 0)
-        differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
-        if weights := edge_weights(np.array(differences)):
-            found.append(Kind(weights=weights))
-    return list(dict.fromkeys([*found, *(_wavelets(length, coarsest) for coarsest in _COARSEST)]))
-
-
-def _each_axis(array: _Floats, count: int, options: _Options) -> tuple[float, _Kinds]:
-    """The best kind of each axis, one after the other: what is left, and the kinds."""
-    kinds = [each[-1] for each in options]
-    least = np.inf
+def _best_separate(array: Floats, count: int, options: _Options) -> tuple[float, Bases]:
+    """The best basis of each axis, one after the other: the error left, and the bases."""
+    bases = [each[-1] for each in options]
+    smallest = np.inf
     for axis, each in enumerate(options):
         rest = array
-        for other, kind in enumerate(kinds):
+        for other, basis in enumerate(bases):
             if other != axis:
-                rest = along(rest, analysis(kind, array.shape[other]), other)
-        tried = [
-            (_left(along(rest, analysis(kind, array.shape[axis]), axis), count), place)
-            for place, kind in enumerate(each)
+                rest = along(rest, analysis_matrix(basis, array.shape[other]), other)
+        trials = [
+            (_error_left(along(rest, analysis_matrix(basis, array.shape[axis]), axis), count), place)
+            for place, basis in enumerate(each)
         ]
-        least, best = min(tried)
-        kinds[axis] = each[best]
-    return float(least), tuple(kinds)
+        smallest, best = min(trials)
+        bases[axis] = each[best]
+    return float(smallest), tuple(bases)
 
 
-def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Axes that may be halved together: of the three longest, those of more than 16 voxels."""
+def _joint_groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Axes that may be joint: of the three longest, those of more than 16 voxels."""
     longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:3]
-    long = sorted(axis for axis in longest if shape[axis] > 16)
-    return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
+    axes = sorted(axis for axis in longest if shape[axis] > 16)
+    return [group for size in range(2, len(axes) + 1) for group in combinations(axes, size)]
 
 
-def _nested(array: _Floats, count: int, alone: _Kinds, axes: tuple[int, ...]) -> tuple[float, _Kinds]:
-    """Of some axes halved together, the others as they are best alone: what is left, and the kinds."""
-    tried: list[tuple[float, int, _Kinds]] = []
+def _best_joint(array: Floats, count: int, separate: Bases, axes: tuple[int, ...]) -> tuple[float, Bases]:
+    """Of some joint axes, the others as they are best separately: the error left, and the bases."""
+    trials: list[tuple[float, int, Bases]] = []
     for coarsest in (8, 4, 16):
-        kinds = tuple(
-            replace(_wavelets(n, coarsest), nested=True) if axis in axes else kind
-            for axis, (n, kind) in enumerate(zip(array.shape, alone, strict=True))
+        bases = tuple(
+            replace(_wavelets(n, coarsest), joint=True) if axis in axes else basis
+            for axis, (n, basis) in enumerate(zip(array.shape, separate, strict=True))
         )
-        if all(kinds[axis].halvings for axis in axes):
-            tried.append((_left(coefficients(array, kinds), count), len(tried), kinds))
-    least, _, kinds = min(tried)
-    return least, kinds
+        if all(bases[axis].levels for axis in axes):
+            trials.append((_error_left(analyse(array, bases), count), len(trials), bases))
+    smallest, _, bases = min(trials)
+    return smallest, bases
 
 
-def _left(found: _Floats, count: int) -> float:
-    """The squared error that `count` coefficients leave."""
-    squares = np.square(found).ravel()
-    kept = squares.size - count
-    return float(np.partition(squares, kept)[:kept].sum(dtype=np.float64))
+def _error_left(coefficients: Floats, count: int) -> float:
+    """The squared error that the `count` largest coefficients leave."""
+    squares = np.square(coefficients).ravel()
+    dropped = squares.size - count
+    return float(np.partition(squares, dropped)[:dropped].sum(dtype=np.float64))
 
 
-def largest(magnitudes: _Floats, count: int) -> float:
+def magnitude_exceeded(magnitudes: Floats, count: int) -> float:
     """The magnitude that `count` coefficients exceed."""
     flat = magnitudes.ravel()
     return float(np.partition(flat, flat.size - count)[flat.size - count])
 
 
-def filled(array: _Floats, valid: NDArray[np.bool_], count: int) -> _Floats:
-    """The array with something sparse in wavelets at its invalid voxels."""
+def inpaint(array: Floats, valid: Bools, count: int) -> Floats:
+    """The array with values that are sparse in wavelets at its invalid voxels."""
     index = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     array = array[tuple(index)]
-    return _restored(array, valid, _all_wavelets(array.shape), count)
+    return _inpainted(array, valid, _all_wavelets(array.shape), count)
 
 
-def extended(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: int) -> _Floats:
-    """Coefficients of the array that is sparsest where its voxels do not count."""
-    return coefficients(_restored(array, valid, kinds, count), kinds)
+def extended_coefficients(array: Floats, valid: Bools, bases: Bases, count: int) -> Floats:
+    """Coefficients of the array with values that are sparse in these bases at its invalid voxels."""
+    return analyse(_inpainted(array, valid, bases, count), bases)
 
 
-def _restored(array: _Floats, valid: NDArray[np.bool_], kinds: _Kinds, count: int) -> _Floats:
-    """The array that is sparsest where its voxels do not count.
+def _inpainted(array: Floats, valid: Bools, bases: Bases, count: int) -> Floats:
+    """In turn the small coefficients are dropped and the valid voxels restored.
 
-    In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
-    Trans. Image Process. 15(3), 2006.
+    Guleryuz, IEEE Trans. Image Process. 15(3), 2006.
     """
-    spanned, everywhere = layers(bases_of(kinds, array.shape), kinds), [slice(None)] * array.ndim
-    for turn in range(_FILLS):
-        found = coefficients(array, kinds)
-        share = (turn + 1) / _FILLS
-        threshold = largest(np.abs(found), max(1, int(count * share)))
-        sparse = np.where(np.abs(found) > threshold, found, np.float32(0))
-        array = np.where(valid, array, synthesis(shares(sparse, spanned), everywhere, False))
+    spanned, everywhere = layers(functions_of(bases, array.shape)), [slice(None)] * array.ndim
+    for step in range(_INPAINTING_STEPS):
+        coefficients = analyse(array, bases)
+        share = (step + 1) / _INPAINTING_STEPS
+        threshold = magnitude_exceeded(np.abs(coefficients), max(1, int(count * share)))
+        sparse = np.where(np.abs(coefficients) > threshold, coefficients, np.float32(0))
+        array = np.where(valid, array, synthesise(layer_parts(sparse, spanned), everywhere))
     return array

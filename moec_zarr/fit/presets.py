@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-__all__ = ["RECIPES", "Recipe", "Start", "scaled"]
+__all__ = ["PRESETS", "Preset", "Start", "scaled"]
 
-_FULL = 1 << 21  # voxels that a recipe's steps are meant for
+_PRESET_VOXELS = 1 << 21  # voxels that a preset's steps are meant for
 
 
 class Start(NamedTuple):
@@ -32,13 +32,13 @@ class Start(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a fit is run; data, not code.
+class Preset:
+    """How a fit is run.
 
     Attributes
     ----------
     steps, batch : int
-        Optimisation steps of the final fit, and voxels in each.
+        Optimisation steps of a network on its own, and voxels in each.
     starts : tuple of Start
         How the encoder may start; all are tried, the best is kept.
     shorter : tuple of float
@@ -46,7 +46,7 @@ class Recipe:
     trial : float
         Share of `steps` that each trial takes.
     rate : float
-        Learning rate at its peak, after `warm_up` steps; falls along a half cosine.
+        Learning rate at its peak, after `warm_up` steps; it falls along a half cosine.
     gate_rate : float
         Factor on the learning rate of the gate.
     balance : float
@@ -54,15 +54,15 @@ class Recipe:
     quantised : float
         Share of the steps, the last ones, that train quantised weights with a frozen gate.
     allocations : int
-        How often, in the first three quarters of those, the steps are set anew.
-    tries : int
-        Bases of latents compared beside the promising ones.
-    rounds : int
-        In which latents and a network that corrects them are fitted in turn.
-    correcting : int
-        Steps of the network in each but the last one.
-    polishing : int
-        Steps in the last one.
+        How often, in the first three quarters of those, the quantisation steps are set anew.
+    basis_trials : int
+        Neighbouring bases compared beside the candidates.
+    alternations : int
+        How often the transform and a network that corrects it are fitted in turn.
+    correction_steps : int
+        Steps of that network in each alternation but the last.
+    final_steps : int
+        Its steps in the last alternation.
     """
 
     steps: int
@@ -79,25 +79,25 @@ class Recipe:
     balance: float = 0.01
     quantised: float = 0.3
     allocations: int = 8
-    tries: int = 5
-    rounds: int = 6
-    correcting: int = 1000
-    polishing: int = 3000
+    basis_trials: int = 5
+    alternations: int = 6
+    correction_steps: int = 1000
+    final_steps: int = 3000
 
 
-RECIPES = {
-    "fast": Recipe(
+PRESETS = {
+    "fast": Preset(
         steps=2500,
         starts=(Start(0.5, 0.35), Start(0.25, 1.0), Start(omega=20.0)),
         trial=0.05,
         allocations=3,
-        tries=0,
-        rounds=2,
-        correcting=800,
-        polishing=800,
+        basis_trials=0,
+        alternations=2,
+        correction_steps=800,
+        final_steps=800,
     ),
-    "balanced": Recipe(steps=8_000),
-    "best": Recipe(
+    "balanced": Preset(steps=8_000),
+    "best": Preset(
         steps=50_000,
         starts=(
             *(Start(spectral, scale) for spectral in (0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
@@ -105,22 +105,22 @@ RECIPES = {
         ),
         shorter=(0.16,),
         trial=0.015,
-        tries=60,
-        rounds=16,
-        correcting=2500,
-        polishing=20_000,
+        basis_trials=60,
+        alternations=16,
+        correction_steps=2500,
+        final_steps=20_000,
     ),
 }
 
 
-def scaled(recipe: Recipe, voxels: int, share: float) -> Recipe:
-    """The recipe for a chunk of so many voxels, with a share of its steps: small ones need fewer."""
-    share *= min(1.0, voxels / _FULL) ** 0.4
-    least = 2 * recipe.warm_up
+def scaled(preset: Preset, voxels: int, share: float) -> Preset:
+    """The preset for a chunk of so many voxels, with a share of its steps: small ones need fewer."""
+    share *= min(1.0, voxels / _PRESET_VOXELS) ** 0.4
+    minimum = 2 * preset.warm_up
     return replace(
-        recipe,
-        steps=max(least, round(recipe.steps * share)),
-        correcting=max(least, round(recipe.correcting * share)),
-        polishing=max(least, round(recipe.polishing * share)),
-        batch=min(recipe.batch, max(256, voxels // 24)),
+        preset,
+        steps=max(minimum, round(preset.steps * share)),
+        correction_steps=max(minimum, round(preset.correction_steps * share)),
+        final_steps=max(minimum, round(preset.final_steps * share)),
+        batch=min(preset.batch, max(256, voxels // 24)),
     )

@@ -9,23 +9,31 @@ by bisection, sets all steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
-from moec_zarr.model import network
-from moec_zarr.model.network import Architecture, Model
+from moec_zarr.fit.payloads import DoesNotFit, network_payload
+from moec_zarr.model.network import (
+    GATE_LARGEST,
+    GATE_LARGEST_BIAS,
+    Architecture,
+    Network,
+    step_size,
+)
 
-__all__ = ["StepAllocator", "freeze_gate", "quantise", "round_through"]
+__all__ = ["DECODER", "StepAllocator", "freeze_gate", "quantise", "round_through", "unshifted"]
 
 Weights = dict[str, torch.Tensor]
 Gate = dict[str, NDArray[np.int32]]
 
+DECODER = "decoder.weight", "decoder.bias"
+
 _PRECISION = 0.04  # octaves of error that a bisection leaves open; step codes are an eighth apart
-_SIZES = np.array([network.step_size(code) for code in range(256)])
+_SIZES = np.array([step_size(code) for code in range(256)])
 
 
 def freeze_gate(weights: Weights) -> Gate:
@@ -38,8 +46,8 @@ def freeze_gate(weights: Weights) -> Gate:
     weight -= (weight.max(axis=1, keepdims=True) + weight.min(axis=1, keepdims=True)) / 2
     bias -= (bias.max() + bias.min()) / 2
     unit = max(
-        np.abs(weight).max() / network.GATE_LARGEST,
-        np.abs(bias).max() / network.GATE_LARGEST_BIAS,
+        np.abs(weight).max() / GATE_LARGEST,
+        np.abs(bias).max() / GATE_LARGEST_BIAS,
         np.finfo(np.float32).tiny,
     )
     return {
@@ -52,52 +60,58 @@ def round_through(weights: Weights, codes: dict[str, int]) -> Weights:
     """Weights rounded to their steps, with the gradient of the unrounded (straight-through)."""
     out = {}
     for name, weight in weights.items():
-        step = network.step_size(codes[name])
+        step = step_size(codes[name])
         out[name] = weight + (torch.round(weight / step) * step - weight).detach()
     return out
 
 
-def quantise(architecture: Architecture, weights: Weights, codes: dict[str, int], gate: Gate) -> Model:
-    """The model of integers nearest to `weights`."""
+def quantise(architecture: Architecture, weights: Weights, codes: dict[str, int], gate: Gate) -> Network:
+    """The network of integers nearest to `weights`."""
     integers = dict(gate)
     for name, weight in weights.items():
-        scaled = weight.detach().cpu().numpy().astype(np.float64) / network.step_size(codes[name])
+        scaled = weight.detach().cpu().numpy().astype(np.float64) / step_size(codes[name])
         integers[name] = np.rint(scaled).astype(np.int32)
-    return Model(architecture, {name: integers[name] for name in architecture.shapes()}, codes)
+    return Network(architecture, {name: integers[name] for name in architecture.shapes()}, codes)
+
+
+def unshifted(network: Network, shift: int) -> Network:
+    """The network for targets that are smaller by so many octaves: its decoder's steps are smaller."""
+    codes = {name: code - 8 * shift * (name in DECODER) for name, code in network.codes.items()}
+    return replace(network, codes=codes)
 
 
 class StepAllocator:
-    """Finds the steps with which a model meets a byte budget.
+    """Finds the steps with which a network meets a byte budget.
 
     Parameters
     ----------
-    size : callable
-        Bytes of a model's section; raises OverflowError where an integer is too large to code.
+    architecture : Architecture
+    gate : dict of int32 arrays
+        The frozen gate.
     budget : int
-        Bytes that it may take.
-    finest : dict of int
-        Least step code of tensors that need one.
+        Bytes that the network's section may take.
+    shift : int
+        Octaves that are taken off the decoder's steps in the end: they are no finer than allows it.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        gate: Gate,
-        size: Callable[[Model], int],
-        budget: int,
-        finest: dict[str, int],
-    ) -> None:
-        self._architecture, self._gate, self._size = architecture, gate, size
-        self._budget, self._finest = budget, finest
+    def __init__(self, architecture: Architecture, gate: Gate, budget: int, shift: int) -> None:
+        self._architecture, self._gate, self._budget = architecture, gate, budget
+        self._finest = dict.fromkeys(DECODER, 8 * shift)
         self._last: float | None = None
 
     def __call__(self, weights: Weights, sensitivity: dict[str, float]) -> dict[str, int]:
-        """Step codes for `weights`, the finest in proportion that stay within the budget."""
+        """Step codes for `weights`, the finest in proportion that stay within the budget.
+
+        Raises
+        ------
+        DoesNotFit
+            If none do.
+        """
         low, high = (-24.0, 10.0) if self._last is None else (self._last - 1, self._last + 1)
         while not self.fits(weights, self._codes(weights, sensitivity, high)):
             low, high = high, high + 2
             if high > 40:
-                raise OverflowError(f"no quantisation fits into {self._budget} bytes")
+                raise DoesNotFit(f"no quantisation fits into {self._budget} bytes")
         while high - low > _PRECISION:
             middle = (low + high) / 2
             if self.fits(weights, self._codes(weights, sensitivity, middle)):
@@ -110,9 +124,10 @@ class StepAllocator:
     def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
         """Whether the quantised weights stay within the budget."""
         try:
-            return self._size(quantise(self._architecture, weights, codes, self._gate)) <= self._budget
-        except OverflowError:
+            payload = network_payload(quantise(self._architecture, weights, codes, self._gate))
+        except DoesNotFit:
             return False
+        return len(payload) <= self._budget
 
     def _codes(self, weights: Weights, sensitivity: dict[str, float], log2_error: float) -> dict[str, int]:
         codes = {}

@@ -1,4 +1,4 @@
-"""Array to quantised model: the only place that trains."""
+"""Array to quantised network: the only place that trains."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
+from moec_zarr.arrays import Floats
 from moec_zarr.fit.initialise import (
-    Field,
     axis_frequencies,
     draw_waves,
     gate,
@@ -21,25 +20,25 @@ from moec_zarr.fit.initialise import (
     power_spectrum,
 )
 from moec_zarr.fit.optimiser import Optimiser
-from moec_zarr.fit.presets import Recipe, Start
-from moec_zarr.fit.quantise import StepAllocator, freeze_gate, quantise, round_through
-from moec_zarr.model import network
-from moec_zarr.model.network import Architecture, Model
+from moec_zarr.fit.presets import Preset, Start
+from moec_zarr.fit.quantise import DECODER, StepAllocator, freeze_gate, quantise, round_through, unshifted
+from moec_zarr.fit.sampling import Field
+from moec_zarr.model.network import GATE_UNITS, Architecture, Network, coordinates
 
-__all__ = ["fit_field", "forward"]
+__all__ = ["fit_network", "forward"]
 
 Weights = dict[str, torch.Tensor]
 
 _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
-_JUDGED = 96  # batches from which a fit's error is told
-_PROBES = 16  # batches from which the sensitivity is estimated
-_PROMISE = 0.25  # of the error of the trials: what the whole fit may hope to reach
+_JUDGED = 96  # batches from which a fit's error is estimated
+_SENSITIVITY_BATCHES = 16  # batches from which the sensitivity is estimated
+_REACHABLE = 0.25  # of the error of the trials: what the whole fit may hope to reach
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
 def forward(
-    architecture: Architecture, weights: Weights, u: torch.Tensor, channels: torch.Tensor | None = None
+    architecture: Architecture, weights: Weights, u: torch.Tensor, features: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Values at points, and the balance loss while the gate learns.
 
@@ -51,8 +50,8 @@ def forward(
     ----------
     u : float32 tensor, shape (n, axes)
         Coordinates in [-1, 1].
-    channels : float32 tensor, shape (n, channels), optional
-        What the experts read of latents.
+    features : float32 tensor, shape (n, features), optional
+        What the experts read of the transform.
 
     Returns
     -------
@@ -64,15 +63,15 @@ def forward(
     for axis in range(architecture.axes):
         phase = torch.addcmul(phase, u[:, axis, None], weights[f"encoder.weight.{axis}"])
     hidden = torch.sin(phase)
-    if channels is not None:
-        hidden = torch.cat([hidden, channels], dim=1)
+    if features is not None:
+        hidden = torch.cat([hidden, features], dim=1)
     if architecture.experts == 1:
         return _expert(architecture, weights, hidden, 0) + weights["decoder.bias"], None
     learning = weights["gate.weight"].requires_grad
     if learning:
         logits = torch.addmm(weights["gate.bias"], u, weights["gate.weight"])
     else:
-        units = network.GATE_UNITS
+        units = GATE_UNITS
         logits = torch.addmm(units * weights["gate.bias"], torch.round(u * units), weights["gate.weight"])
     chosen = logits.argmax(dim=-1)
     order = torch.argsort(chosen)
@@ -99,7 +98,7 @@ _Batch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 
 
 class _Batches:
-    """An endless supply of coordinates, shape (batch, axes), channels and targets on the device."""
+    """An endless supply of coordinates, shape (batch, axes), features and targets on the device."""
 
     def __init__(self, field: Field, batch: int, generator: torch.Generator, device: torch.device) -> None:
         self._field, self._batch, self._generator, self._device = field, batch, generator, device
@@ -109,16 +108,16 @@ class _Batches:
         if not self._left:
             index = self._field.draw(self._batch * _DRAWN, self._generator)
             axes = zip(index, self._field.array.shape, strict=True)
-            u = np.stack([network.coordinates(i, n) for i, n in axes], axis=1).astype(np.float32)
-            read = self._field.read(index)
+            u = np.stack([coordinates(i, n) for i, n in axes], axis=1).astype(np.float32)
+            read = self._field.features(index)
             points, targets = self._split(u), self._split(self._field.targets(index))
-            channels = [None] * _DRAWN if read is None else self._split(read)
-            self._left = list(zip(points, channels, targets, strict=True))
+            features = [None] * _DRAWN if read is None else self._split(read)
+            self._left = list(zip(points, features, targets, strict=True))
         return self._left.pop()
 
-    def _split(self, part: NDArray[np.float32]) -> tuple[torch.Tensor, ...]:
-        found: tuple[torch.Tensor, ...] = torch.from_numpy(part).to(self._device).split(self._batch)
-        return found
+    def _split(self, part: Floats) -> tuple[torch.Tensor, ...]:
+        parts: tuple[torch.Tensor, ...] = torch.from_numpy(part).to(self._device).split(self._batch)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -126,37 +125,37 @@ class _Training:
     """What stays the same through all phases of a fit."""
 
     architecture: Architecture
-    recipe: Recipe
+    preset: Preset
     batches: _Batches
     progress: Callable[[float], None]
 
     def run(self, weights: Weights, optimiser: Optimiser, steps: range, of: int, report: bool = True) -> None:
         """Train all of `weights`, unquantised."""
         for step in steps:
-            u, channels, target = self.batches()
-            values, balance = forward(self.architecture, weights, u, channels)
+            u, features, target = self.batches()
+            values, balance = forward(self.architecture, weights, u, features)
             loss = functional.mse_loss(values, target)
             if balance is not None:
-                loss = loss + self.recipe.balance * loss.detach() * balance
+                loss = loss + self.preset.balance * loss.detach() * balance
             loss.backward()
             optimiser.step(self.rate(step, of))
             if report:
                 self.progress(step / of)
 
     def rate(self, step: int, of: int) -> float:
-        warm = min(1.0, (step + 1) / self.recipe.warm_up)
-        return self.recipe.rate * warm * (0.5 * (1 + math.cos(math.pi * step / of)) + 0.005)
+        warm = min(1.0, (step + 1) / self.preset.warm_up)
+        return self.preset.rate * warm * (0.5 * (1 + math.cos(math.pi * step / of)) + 0.005)
 
     def optimiser(self, weights: Weights) -> Optimiser:
-        return Optimiser(weights, {"gate.weight": self.recipe.gate_rate, "gate.bias": self.recipe.gate_rate})
+        return Optimiser(weights, {"gate.weight": self.preset.gate_rate, "gate.bias": self.preset.gate_rate})
 
     @torch.no_grad()
     def loss(self, weights: Weights, batches: int) -> float:
         losses = []
         for _ in range(batches):
-            u, channels, target = self.batches()
+            u, features, target = self.batches()
             losses.append(
-                functional.mse_loss(forward(self.architecture, weights, u, channels)[0], target).item()
+                functional.mse_loss(forward(self.architecture, weights, u, features)[0], target).item()
             )
         return float(np.mean(losses))
 
@@ -168,81 +167,77 @@ class _Training:
         """
         total = dict.fromkeys(free, 0.0)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(_PROBES):
-            u, channels, _target = self.batches()
-            values, _ = forward(self.architecture, free | frozen, u, channels)
+        for _ in range(_SENSITIVITY_BATCHES):
+            u, features, _target = self.batches()
+            values, _ = forward(self.architecture, free | frozen, u, features)
             signs = (2 * torch.randint(2, (len(u),), generator=generator) - 1).to(values)
             gradients = torch.autograd.grad((values * signs).sum(), list(free.values()))
             for name, gradient in zip(free, gradients, strict=True):
-                total[name] += gradient.square().mean().item() / len(u) / _PROBES
+                total[name] += gradient.square().mean().item() / len(u) / _SENSITIVITY_BATCHES
         return total
 
 
-def fit_field(
+def fit_network(
     field: Field,
     architecture: Architecture,
-    recipe: Recipe,
-    size: Callable[[Model], int],
+    preset: Preset,
     budget: int,
     *,
-    initial: Model | None = None,
-    shift: int = 0,
+    initial: Network | None = None,
     seed: int = 0,
     device: str = "cpu",
-    least: float = math.inf,
+    target_error: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[Model, float] | None:
-    """Fit a network to a field, quantised to a byte budget.
+) -> tuple[Network, float] | None:
+    """A network fitted to a field, quantised to a byte budget.
 
     Parameters
     ----------
     field : Field
         The valid voxels and their targets.
-    size : callable
-        Bytes of a model's section.
     budget : int
-        Bytes that the section may take; kept.
-    initial : Model, optional
-        One of this architecture to start from, instead of the recipe's starts. Its gate is not taken
+        Bytes that the network's section may take; kept.
+    initial : Network, optional
+        One of this architecture to start from, instead of the preset's starts. Its gate is not taken
         over: with experts, the fit starts as without it.
-    shift : int
-        The model returned yields ``target * 2**-shift``.
     seed : int
         Of everything random. Threads and device change results by rounding alone.
-    least : float
-        Mean square error, in units of the field's scale, that is worth having. The fit is given
-        up where the trials show that it stays out of reach.
+    target_error : float
+        Mean square error that is worth having. The fit is given up where the trials show that it
+        stays out of reach.
     progress : callable
         Called with the share of steps done.
 
     Returns
     -------
-    model : Model
+    network : Network
     error : float
-        Its mean square error, in units of the field's scale, at some hundred thousands of voxels;
-        None instead of both where the fit was given up.
+        Its mean square error at some hundred thousands of voxels; None instead of both where the fit
+        was given up. Both errors are those of normalised values without the field's shift.
 
     Raises
     ------
-    OverflowError
+    DoesNotFit
         If no quantisation of this architecture fits into the budget.
     """
+    shift = field.normalisation.shift
     generator = torch.Generator().manual_seed(seed)
     training = _Training(
-        architecture, recipe, _Batches(field, recipe.batch, generator, torch.device(device)), progress
+        architecture, preset, _Batches(field, preset.batch, generator, torch.device(device)), progress
     )
     if initial is None or architecture.experts > 1:
         weights, loss = _best_start(training, _starts(field, architecture, generator, device))
     else:
-        weights, loss = _trained(initial, shift, device, True), 0.0
-    turn = recipe.steps - round(recipe.steps * recipe.quantised)
+        weights, loss = _float_weights(initial, shift, device, True), 0.0
+    turn = preset.steps - round(preset.steps * preset.quantised)
     optimiser = training.optimiser(weights)
-    if loss * _PROMISE > least:
-        _log.info("mean square error %.4g after the trials, %.4g is to be had", loss, least)
+    reachable = loss * _REACHABLE * 4.0**-shift
+    if reachable > target_error:
+        _log.info("a mean square error of %.4g may be reached, %.4g is to be had", reachable, target_error)
         return None
-    training.run(weights, optimiser, range(turn), recipe.steps)
-    model = _train_quantised(training, weights, optimiser, turn, size, budget, shift)
-    return model, training.loss(_trained(model, shift, device, False), _JUDGED)
+    training.run(weights, optimiser, range(turn), preset.steps)
+    network = _train_quantised(training, weights, optimiser, turn, budget, shift)
+    return network, training.loss(_float_weights(network, shift, device, False), _JUDGED) * 4.0**-shift
 
 
 def _starts(
@@ -276,10 +271,10 @@ def _starts(
     return drawn
 
 
-def _trained(model: Model, shift: int, device: str, learning: bool) -> Weights:
-    """A model's weights in the units of a fit."""
-    weights = {name: torch.from_numpy(weight.copy()) for name, weight in model.weights().items()}
-    for name in ("decoder.weight", "decoder.bias"):
+def _float_weights(network: Network, shift: int, device: str, learning: bool) -> Weights:
+    """A network's weights in the units of a fit, whose targets are shifted."""
+    weights = {name: torch.from_numpy(weight.copy()) for name, weight in network.weights().items()}
+    for name in DECODER:
         weights[name] *= 2.0**shift
     return {name: weight.to(device).requires_grad_(learning) for name, weight in weights.items()}
 
@@ -289,54 +284,45 @@ def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> tuple
 
     And the mean square error which that training reached; zero where there is one start alone.
     """
-    recipe = training.recipe
-    if len(recipe.starts) == 1:
-        return fresh(recipe.starts[0]), 0.0
-    steps = max(1, round(recipe.steps * recipe.trial))
-    best, least = None, math.inf
-    for start in recipe.starts:
+    preset = training.preset
+    if len(preset.starts) == 1:
+        return fresh(preset.starts[0]), 0.0
+    steps = max(1, round(preset.steps * preset.trial))
+    best, smallest = None, math.inf
+    for start in preset.starts:
         weights = fresh(start)
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
         loss = training.loss(weights, 2 * _DRAWN)
         _log.debug("%s: mean square error %.4g after %d steps", start, loss, steps)
-        if best is None or loss < least:
-            best, least = before, loss
+        if best is None or loss < smallest:
+            best, smallest = before, loss
     assert best is not None
-    return {name: weight.requires_grad_() for name, weight in best.items()}, least
+    return {name: weight.requires_grad_() for name, weight in best.items()}, smallest
 
 
 def _train_quantised(
-    training: _Training,
-    weights: Weights,
-    optimiser: Optimiser,
-    turn: int,
-    size: Callable[[Model], int],
-    budget: int,
-    shift: int,
-) -> Model:
-    architecture, recipe = training.architecture, training.recipe
+    training: _Training, weights: Weights, optimiser: Optimiser, turn: int, budget: int, shift: int
+) -> Network:
+    architecture, preset = training.architecture, training.preset
     gate = freeze_gate(weights)
     device = weights["encoder.bias"].device
     frozen = {name: torch.from_numpy(values.astype(np.float32)).to(device) for name, values in gate.items()}
     free = {name: weight for name, weight in weights.items() if name not in gate}
-    finest = dict.fromkeys(("decoder.weight", "decoder.bias"), 8 * shift)
-    allocate = StepAllocator(architecture, gate, size, int(budget * _MARGIN), finest)
-    span = recipe.steps - turn
-    every = max(1, math.ceil(0.75 * span / recipe.allocations))
+    allocate = StepAllocator(architecture, gate, int(budget * _MARGIN), shift)
+    span = preset.steps - turn
+    every = max(1, math.ceil(0.75 * span / preset.allocations))
     codes = allocate(free, training.sensitivity(free, frozen))
-    for step in range(turn, recipe.steps):
+    for step in range(turn, preset.steps):
         done = step - turn
         if done and done % every == 0 and done < 0.75 * span:
             codes = allocate(free, training.sensitivity(free, frozen))
-        u, channels, target = training.batches()
-        values, _ = forward(architecture, round_through(free, codes) | frozen, u, channels)
+        u, features, target = training.batches()
+        values, _ = forward(architecture, round_through(free, codes) | frozen, u, features)
         functional.mse_loss(values, target).backward()
-        optimiser.step(training.rate(step, recipe.steps))
-        training.progress(step / recipe.steps)
-    last = StepAllocator(architecture, gate, size, budget, finest)
+        optimiser.step(training.rate(step, preset.steps))
+        training.progress(step / preset.steps)
+    last = StepAllocator(architecture, gate, budget, shift)
     if not last.fits(free, codes):
         codes = last(free, training.sensitivity(free, frozen))
-    model = quantise(architecture, free, codes, gate)
-    scaled = {name: code - finest.get(name, 0) for name, code in codes.items()}
-    return Model(architecture, model.integers, scaled)
+    return unshifted(quantise(architecture, free, codes, gate), shift)

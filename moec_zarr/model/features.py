@@ -1,137 +1,112 @@
-"""What latents add up to, and what a network reads of them at a voxel and around it.
+"""What a network reads of the transform at a voxel and around it.
 
-A network that corrects latents sees how they go on along each axis: the difference to the neighbours
-at two distances on either side. So it acts as a nonlinear filter of a few hundred weights, which
-rounds off the wavelets' ringing and sharpens edges; a voxel still depends on its neighbours' latents
-alone, never on their networks, so that a part of a chunk is read without the rest.
+A network that corrects transform coefficients reads how their field goes on along each axis: its
+difference to the neighbours at two distances on either side. It acts as a nonlinear filter of a few
+hundred weights, which removes the wavelets' ringing and sharpens edges. A voxel depends on the
+transform of its neighbours alone, never on their networks, so a part of a chunk can be read without
+the rest.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moec_zarr.model.coefficients import Latents
-from moec_zarr.model.transform import layers, shares, synthesis
+from moec_zarr.arrays import Floats, Integers
+from moec_zarr.model.coefficients import CoefficientField
 
-__all__ = ["LARGEST_LOOK", "Look", "Synthesis", "beside", "channels", "readings"]
+__all__ = ["LARGEST_STENCIL", "Stencil", "feature_count", "features", "features_at", "neighbours"]
 
-LARGEST_LOOK = 15  # of a distance, and of a gain
-_NEAR_AND_FAR = np.array([1, -1, 3, -3])  # distances of the neighbours
-_FAR_LESS = np.array([1, 1, 0.5, 0.5], np.float32)  # about how much less far ones are amplified
-
-_Ints = NDArray[np.int64]
-_Floats = NDArray[np.float32]
+LARGEST_STENCIL = 15  # of a distance, and of a gain
+_NEAR_AND_FAR = np.array([1, -1, 3, -3])  # in units of a stencil's distance
+_GAINS = np.array([1, 1, 0.5, 0.5], np.float32)  # far differences are larger, hence amplified less
 
 
-class Look(NamedTuple):
-    """How a network looks along an axis.
+class Stencil(NamedTuple):
+    """The neighbours that a network reads along one axis.
 
     Attributes
     ----------
     distance : int
-        1..``LARGEST_LOOK``, in voxels, of the near neighbours; the far ones are three times as far.
+        1..``LARGEST_STENCIL``, in voxels, of the near neighbours; the far ones are three times as far.
     gain : int
-        0..``LARGEST_LOOK``, octaves by which the near differences are amplified, the far ones by one
-        less.
+        0..``LARGEST_STENCIL``, octaves by which the near differences are amplified; the far ones are
+        amplified by one octave less.
     """
 
     distance: int
     gain: int
 
 
-def channels(axes: int) -> int:
-    """What a network reads of latents on so many axes."""
+def feature_count(axes: int) -> int:
+    """Number of features of a voxel on a grid of so many axes."""
     return 1 + len(_NEAR_AND_FAR) * axes
 
 
-def beside(index: _Ints, look: Look, length: int) -> _Ints:
-    """Neighbours of voxels on an axis of `length`, shape (4, n); beyond its ends, the ends."""
-    return np.asarray(np.clip(index + look.distance * _NEAR_AND_FAR[:, None], 0, length - 1))
+def neighbours(index: Integers, stencil: Stencil, length: int) -> Integers:
+    """Neighbours of voxels on an axis of `length`, shape (4, n); clipped to its ends."""
+    return np.asarray(np.clip(index + stencil.distance * _NEAR_AND_FAR[:, None], 0, length - 1))
 
 
-def readings(here: _Floats, there: Sequence[_Floats], looks: Sequence[Look], norm: float) -> _Floats:
-    """What a network reads, shape (n, channels).
+def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil], norm: float) -> Floats:
+    """Features of voxels, shape (n, feature_count).
 
     Parameters
     ----------
     here : float32 array, shape (n,)
-        What latents add up to at the voxels.
+        The field at the voxels.
     there : sequence of float32 arrays, shape (4, n)
-        And at their neighbours, for each axis.
-    looks : sequence of Look
-        How the axes are looked along.
+        The field at their neighbours along each axis.
+    stencils : sequence of Stencil
+        One for each axis.
     norm : float
-        Root mean square of what the latents add up to.
+        Root mean square of the field.
     """
-    found = np.empty((len(here), channels(len(looks))), np.float32)
-    found[:, 0] = here / np.float32(norm)
-    for axis, (look, values) in enumerate(zip(looks, there, strict=True)):
-        scale = np.float32(2.0**look.gain / norm) * _FAR_LESS[:, None]
-        first = channels(axis)
-        found[:, first : first + len(scale)] = ((values - here) * scale).T
-    return found
+    result = np.empty((len(here), feature_count(len(stencils))), np.float32)
+    result[:, 0] = here / np.float32(norm)
+    for axis, (stencil, values) in enumerate(zip(stencils, there, strict=True)):
+        scale = np.float32(2.0**stencil.gain / norm) * _GAINS[:, None]
+        first = feature_count(axis)
+        result[:, first : first + len(scale)] = ((values - here) * scale).T
+    return result
 
 
-class Synthesis:
-    """Latents made ready to be evaluated at voxels.
+def features_at(
+    field: CoefficientField,
+    stencils: Sequence[Stencil],
+    indices: Sequence[Integers],
+    values: Floats,
+    pointwise: bool,
+) -> Floats:
+    """Features of the voxels of a tile, shape (voxels, feature_count).
 
     Parameters
     ----------
-    latents : Latents
-    looks : sequence of Look
-        How a network looks along each axis; none where none reads them.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the grid.
-    norm : float
-        Root mean square of the values about their mean by Parseval, or 1 where that is zero.
+    field : CoefficientField
+        The field that the network corrects.
+    stencils : sequence of Stencil
+        One for each axis.
+    indices : sequence of int64 arrays
+        Voxels along each axis of a grid; if `pointwise`, the coordinates of each point.
+    values : float32 array
+        The field at these voxels.
     """
+    there = [
+        _neighbour_values(field, stencil, indices, axis, pointwise) for axis, stencil in enumerate(stencils)
+    ]
+    return features(values.ravel(), there, stencils, field.norm)
 
-    def __init__(self, latents: Latents, looks: Sequence[Look] = ()) -> None:
-        self.shape, self._looks = latents.shape, looks
-        core = latents.integers.astype(np.float32) * np.float32(latents.step)
-        self._shares = shares(core, layers(latents.bases, latents.kinds))
-        squares = np.square(core, dtype=np.float64)
-        self.norm = math.sqrt(squares.ravel()[1:].sum() / math.prod(latents.shape)) or 1.0
 
-    def at(self, indices: Sequence[_Ints], pointwise: bool) -> tuple[_Floats, _Floats]:
-        """What the latents add up to, and what a network reads of them.
-
-        Parameters
-        ----------
-        indices : sequence of int64 arrays
-            Voxels along each axis of a grid; or, `pointwise`, of each point.
-
-        Returns
-        -------
-        values : array of the grid's shape, or (points,)
-        readings : array, shape (voxels, channels)
-        """
-        values = self.values(indices, pointwise)
-        there = [self._beside(indices, axis, pointwise) for axis in range(len(self._looks))]
-        return values, readings(values.ravel(), there, self._looks, self.norm)
-
-    def _beside(self, indices: Sequence[_Ints], axis: int, pointwise: bool) -> _Floats:
-        """Values at the neighbours along an axis, shape (4, voxels)."""
-        places = beside(indices[axis], self._looks[axis], self.shape[axis])
-        before, after = indices[:axis], indices[axis + 1 :]
-        if pointwise:
-            return np.stack([self.values([*before, place, *after], True) for place in places])
-        wanted, rows = np.unique(places, return_inverse=True)
-        values = self.values([*before, wanted, *after], False)
-        return np.stack([values.take(row, axis).ravel() for row in rows.reshape(places.shape)])
-
-    def whole(self) -> _Floats:
-        """The values on the whole grid."""
-        return self.values([slice(None)] * len(self.shape), False)
-
-    def values(self, indices: Sequence[_Ints | slice], pointwise: bool) -> _Floats:
-        """The values alone."""
-        return synthesis(self._shares, indices, pointwise)
+def _neighbour_values(
+    field: CoefficientField, stencil: Stencil, indices: Sequence[Integers], axis: int, pointwise: bool
+) -> Floats:
+    """The field at the neighbours along an axis, shape (4, voxels)."""
+    places = neighbours(indices[axis], stencil, field.shape[axis])
+    before, after = indices[:axis], indices[axis + 1 :]
+    if pointwise:
+        return np.stack([field.values([*before, place, *after], True) for place in places])
+    wanted, rows = np.unique(places, return_inverse=True)
+    values = field.values([*before, wanted, *after])
+    return np.stack([values.take(row, axis).ravel() for row in rows.reshape(places.shape)])

@@ -1,49 +1,47 @@
 """The mixture-of-experts network as pure functions of arrays, in NumPy.
 
 A point with coordinates u in [-1, 1]^d goes through the shared encoder ``e = sin(W u + b)``, beside
-which stand the channels that the chunk's latents, where it has any, yield at that point; one
-expert of SIREN layers (Sitzmann et al., arXiv 2006.09661), chosen by the gate, and the shared
-linear decoder: MoEC (arXiv 2312.01361), with a gate that is linear in the coordinates and decides
-by its largest logit alone.
+which stand the features of the transform at that point, where the chunk has one; through one expert of
+SIREN layers (Sitzmann et al., arXiv 2006.09661), chosen by the gate; and through the shared linear
+decoder. This is MoEC (arXiv 2312.01361) with a gate that is linear in the coordinates and decides by
+its largest logit alone.
 
-Along each axis of a grid the phases ``W u`` and the gate's logits are tables, and a grid's are
-their sums. The gate's arithmetic is in integers that float32 holds exactly, hence every backend
-gives a point to the same expert.
+The phases ``W u`` and the gate's logits are tabulated along each axis of a grid; those of its voxels
+are sums of the tables. The gate is evaluated in integers that float32 holds exactly, so every backend
+gives a voxel to the same expert.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.model.features import Look, Synthesis
+from moec_zarr.arrays import Doubles, Floats, Integers
+from moec_zarr.model.features import Stencil
 
 __all__ = [
+    "GATE_LARGEST",
+    "GATE_LARGEST_BIAS",
+    "GATE_UNITS",
     "Architecture",
-    "Model",
+    "Network",
     "Tables",
     "coordinates",
-    "evaluate",
+    "evaluate_tile",
     "expert_load",
     "gate_coordinates",
     "step_size",
     "tables",
-    "tiled",
-    "tiles",
 ]
 
 GATE_UNITS = 4096  # integer coordinates of the gate lie in [-4096, 4096]
 GATE_LARGEST = 127  # of a gate weight
 GATE_LARGEST_BIAS = 511  # in units of GATE_UNITS; 5 * 127 * 4096 + 511 * 4096 < 2**24
-TILE = 1 << 21  # activations of a layer evaluated at a time: some megabytes
-
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
+_ACTIVATIONS = 1 << 21  # of a layer, evaluated at a time: some megabytes
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,11 @@ class Architecture:
     encoder : int
         Width of the shared encoder.
     experts : int
-        Number of experts; without a gate where there is one.
+        Number of experts; a single one has no gate.
     width, layers : int
         Width and number of the sine layers of each expert.
-    channels : int
-        What the experts read of latents, beside the encoder.
+    feature_count : int
+        Features of the transform that the experts read beside the encoder; 0 where there is none.
     """
 
     axes: int
@@ -69,7 +67,7 @@ class Architecture:
     experts: int
     width: int
     layers: int
-    channels: int = 0
+    feature_count: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, in the order of the stream."""
@@ -78,7 +76,7 @@ class Architecture:
             shapes |= {"gate.weight": (self.axes, self.experts), "gate.bias": (self.experts,)}
         shapes |= {f"encoder.weight.{axis}": (self.encoder,) for axis in range(self.axes)}
         shapes["encoder.bias"] = (self.encoder,)
-        inputs = self.encoder + self.channels
+        inputs = self.encoder + self.feature_count
         for layer in range(self.layers):
             shapes[f"expert.weight.{layer}"] = (self.experts, self.width, inputs)
             shapes[f"expert.bias.{layer}"] = (self.experts, self.width)
@@ -86,14 +84,14 @@ class Architecture:
         return shapes | {"decoder.weight": (self.width,), "decoder.bias": (1,)}
 
     @property
-    def weights(self) -> int:
-        """Number of all weights."""
+    def parameter_count(self) -> int:
+        """Number of all weights and biases."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     @property
     def tile(self) -> int:
         """Number of voxels to evaluate at a time."""
-        return TILE // max(64, self.encoder, self.experts, self.width)
+        return _ACTIVATIONS // max(64, self.encoder, self.experts, self.width)
 
 
 def step_size(code: int) -> float:
@@ -102,7 +100,7 @@ def step_size(code: int) -> float:
 
 
 @dataclass(frozen=True)
-class Model:
+class Network:
     """A quantised network.
 
     Attributes
@@ -112,14 +110,14 @@ class Model:
         Of each tensor.
     codes : dict of int
         Step code of each tensor but the gate's.
-    looks : tuple of Look
-        How it looks along each axis of the latents that it reads, where it does.
+    stencils : tuple of Stencil
+        One for each axis where the network reads the transform; empty where there is none.
     """
 
     architecture: Architecture
     integers: dict[str, NDArray[np.int32]]
     codes: dict[str, int]
-    looks: tuple[Look, ...] = ()
+    stencils: tuple[Stencil, ...] = ()
 
     def weights(self) -> dict[str, Floats]:
         """The weights in float32: each integer times its step, exact in float32."""
@@ -132,30 +130,35 @@ class Model:
 
 @dataclass(frozen=True)
 class Tables:
-    """Phases and logits along each axis, at the coordinates asked for.
+    """Phases and logits along each axis of a tile.
 
     Attributes
     ----------
     phases : list of float32 arrays, shape (n_axis, encoder)
     logits : list of float32 arrays, shape (n_axis, experts)
         Integers; those of the first axis include the bias. Empty where there is one expert.
+    pointwise : bool
+        Whether row i of each table belongs to point i; otherwise the tables span a grid.
     """
 
     phases: list[Floats]
     logits: list[Floats]
+    pointwise: bool
 
 
-def coordinates(index: Indices, length: int) -> NDArray[np.float64]:
+def coordinates(index: Integers, length: int) -> Doubles:
     """Coordinates in [-1, 1] of voxels `index` on an axis of `length` > 1."""
     return 2.0 * index / (length - 1) - 1.0
 
 
-def gate_coordinates(u: NDArray[np.float64]) -> Floats:
+def gate_coordinates(u: Doubles) -> Floats:
     """Coordinates as the integers that the gate reads."""
     return np.rint(u * GATE_UNITS).astype(np.float32)
 
 
-def tables(weights: dict[str, Floats], lengths: Sequence[int], indices: Sequence[Indices]) -> Tables:
+def tables(
+    weights: dict[str, Floats], lengths: Sequence[int], indices: Sequence[Integers], pointwise: bool
+) -> Tables:
     """Tables at voxels `indices[axis]` of a grid with `lengths[axis]` voxels along each axis."""
     phases, logits = [], []
     for axis, (length, index) in enumerate(zip(lengths, indices, strict=True)):
@@ -168,87 +171,42 @@ def tables(weights: dict[str, Floats], lengths: Sequence[int], indices: Sequence
         if "gate.weight" in weights:
             logit = gate_coordinates(u)[:, None] * weights["gate.weight"][axis]
             logits.append(logit + GATE_UNITS * weights["gate.bias"] if axis == 0 else logit)
-    return Tables(phases, logits)
+    return Tables(phases, logits, pointwise)
 
 
-def tiles(lengths: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
-    """Boxes of at most `voxels` that cover a grid, whole along its last axes."""
-    room, edges = voxels, []
-    for length in reversed(lengths):
-        edge = max(1, min(length, room))
-        edges.append(edge)
-        room //= edge
-    counts = [-(-length // edge) for length, edge in zip(lengths, reversed(edges), strict=True)]
-    for corner in np.ndindex(*counts):
-        yield tuple(
-            slice(i * edge, min((i + 1) * edge, length))
-            for i, edge, length in zip(corner, reversed(edges), lengths, strict=True)
-        )
-
-
-def tiled(
-    indices: Sequence[Indices], *, pointwise: bool, voxels: int
-) -> Iterator[tuple[tuple[slice, ...], list[Indices]]]:
-    """Tiles of the voxels wanted, as :func:`evaluate` yields them, each with its own indices."""
-    sizes = [len(index) for index in indices]
-    for tile in tiles(sizes[:1] if pointwise else sizes, voxels):
-        rows = tile * len(sizes) if pointwise else tile
-        yield tile, [index[s] for index, s in zip(indices, rows, strict=True)]
-
-
-def evaluate(
-    architecture: Architecture,
-    weights: dict[str, Floats],
-    lengths: Sequence[int],
-    indices: Sequence[Indices],
-    *,
-    pointwise: bool,
-    voxels: int,
-    synthesis: Synthesis | None = None,
-) -> Iterator[tuple[tuple[slice, ...], Floats]]:
-    """Values of the network and of the latents that it reads, tile by tile.
+def evaluate_tile(
+    architecture: Architecture, weights: dict[str, Floats], tables: Tables, features: Floats | None
+) -> Floats:
+    """Values of the network at the voxels of a tile.
 
     Parameters
     ----------
-    lengths : sequence of int
-        Voxels along each axis of the chunk.
-    indices : sequence of int64 arrays
-        The voxels wanted along each axis; or, `pointwise`, of each point.
-    pointwise : bool
-        Whether the indices are of single points rather than of the axes of a grid.
-    voxels : int
-        At most as many are evaluated at a time; nothing larger than them is held.
-    synthesis : Synthesis, optional
-        The latents, where there are any: the network's values are added to theirs.
+    architecture : Architecture
+    weights : dict of float32 arrays
+        Those of :meth:`Network.weights`.
+    tables : Tables
+        Of the tile.
+    features : float32 array, shape (voxels, feature_count), or None
+        What the network reads of the transform, where there is one.
 
-    Yields
-    ------
-    tile : tuple of slice
-        Where the values belong in the grid, or among the points.
-    values : float32 array
-        Of the tile's shape.
+    Returns
+    -------
+    float32 array, shape (voxels,)
     """
-    for tile, rows in tiled(indices, pointwise=pointwise, voxels=voxels):
-        part = tables(weights, lengths, rows)
-        shape = tuple(s.stop - s.start for s in tile)
-        phase = _sum(part.phases, pointwise)
-        hidden = np.sin(phase, out=phase).reshape(-1, architecture.encoder)
-        if synthesis is not None:
-            base, read = synthesis.at(rows, pointwise)
-            hidden = np.concatenate([hidden, read], axis=1)
-        if architecture.experts == 1:
-            values = _expert(architecture, weights, hidden, 0)
-        else:
-            chosen = _sum(part.logits, pointwise).reshape(-1, architecture.experts).argmax(axis=1)
-            values = np.empty(len(hidden), np.float32)
-            for expert in np.unique(chosen):
-                member = chosen == expert
-                if member.all():
-                    values = _expert(architecture, weights, hidden, expert)
-                else:
-                    values[member] = _expert(architecture, weights, hidden[member], expert)
-        values = values.reshape(shape)
-        yield tile, values if synthesis is None else values + base
+    phase = _sum(tables.phases, tables.pointwise)
+    hidden = np.sin(phase, out=phase).reshape(-1, architecture.encoder)
+    if features is not None:
+        hidden = np.concatenate([hidden, features], axis=1)
+    if architecture.experts == 1:
+        return _expert(architecture, weights, hidden, 0)
+    chosen = _sum(tables.logits, tables.pointwise).reshape(-1, architecture.experts).argmax(axis=1)
+    values = np.empty(len(hidden), np.float32)
+    for expert in np.unique(chosen).tolist():
+        member = chosen == expert
+        if member.all():
+            return _expert(architecture, weights, hidden, expert)
+        values[member] = _expert(architecture, weights, hidden[member], expert)
+    return values
 
 
 def _sum(axes: list[Floats], pointwise: bool) -> Floats:
@@ -259,7 +217,7 @@ def _sum(axes: list[Floats], pointwise: bool) -> Floats:
     return total
 
 
-def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floats, expert: Any) -> Floats:
+def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floats, expert: int) -> Floats:
     for layer in range(architecture.layers):
         hidden = hidden @ weights[f"expert.weight.{layer}"][expert].T
         hidden += weights[f"expert.bias.{layer}"][expert]
@@ -267,12 +225,12 @@ def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floa
     return hidden @ weights["decoder.weight"] + weights["decoder.bias"]
 
 
-def expert_load(model: Model, lengths: Sequence[int], most: int = 32) -> NDArray[np.float64]:
-    """Share of a grid's voxels that each expert evaluates, from at most `most` along each axis."""
-    experts = model.architecture.experts
+def expert_load(network: Network, lengths: Sequence[int], samples: int = 32) -> Doubles:
+    """Share of a grid's voxels that each expert evaluates, from at most `samples` along each axis."""
+    experts = network.architecture.experts
     if experts == 1:
         return np.ones(1)
-    indices = [np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) for n in lengths]
-    logits = tables(model.weights(), lengths, indices).logits
+    indices = [np.unique(np.linspace(0, n - 1, min(n, samples)).astype(np.int64)) for n in lengths]
+    logits = tables(network.weights(), lengths, indices, pointwise=False).logits
     chosen = _sum(logits, False).argmax(axis=-1)
     return np.asarray(np.bincount(chosen.ravel(), minlength=experts) / chosen.size)

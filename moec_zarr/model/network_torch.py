@@ -1,53 +1,46 @@
-"""The network evaluated by torch: :func:`moec_zarr.model.network.evaluate` on a device of choice."""
+"""The network evaluated by torch, on a device of choice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
+from moec_zarr.arrays import Floats
 from moec_zarr.config import config
-from moec_zarr.model.features import Synthesis
-from moec_zarr.model.network import Architecture, Floats, Indices, tables, tiled
+from moec_zarr.model.network import Architecture, Tables
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate_tile"]
 
 
 @torch.no_grad()
-def evaluate(
-    architecture: Architecture,
-    weights: dict[str, Floats],
-    lengths: Sequence[int],
-    indices: Sequence[Indices],
-    *,
-    pointwise: bool,
-    voxels: int,
-    synthesis: Synthesis | None = None,
-) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
-    """As :func:`moec_zarr.model.network.evaluate`, on ``config device``; values agree within 1e-4."""
+def evaluate_tile(
+    architecture: Architecture, weights: dict[str, Floats], tables: Tables, features: Floats | None
+) -> Floats:
+    """As :func:`moec_zarr.model.network.evaluate_tile`, on ``config device``; values agree within 1e-4."""
     device = config.get("device")
-    w = {name: torch.from_numpy(weight).to(device) for name, weight in weights.items()}
-    for tile, rows in tiled(indices, pointwise=pointwise, voxels=voxels):
-        part = tables(weights, lengths, rows)
-        phases = [torch.from_numpy(table).to(device) for table in part.phases]
-        hidden = torch.sin(_sum(phases, pointwise)).reshape(-1, architecture.encoder)
-        if synthesis is not None:
-            base, read = synthesis.at(rows, pointwise)
-            hidden = torch.cat([hidden, torch.from_numpy(read).to(device)], dim=1)
-        if architecture.experts == 1:
-            values = _expert(architecture, w, hidden, 0)
-        else:
-            logits = [torch.from_numpy(table).to(device) for table in part.logits]
-            chosen = _sum(logits, pointwise).reshape(-1, architecture.experts).argmax(dim=1)
-            order = torch.argsort(chosen)
-            counts = torch.bincount(chosen, minlength=architecture.experts).tolist()
-            parts = hidden[order].split(counts)
-            sorted_values = torch.cat([_expert(architecture, w, own, e) for e, own in enumerate(parts)])
-            values = torch.empty_like(sorted_values).scatter_(0, order, sorted_values)
-        whole = values.reshape([s.stop - s.start for s in tile]).cpu().numpy()
-        yield tile, whole if synthesis is None else whole + base
+
+    def on_device(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    w = {name: on_device(weight) for name, weight in weights.items()}
+    hidden = torch.sin(_sum([on_device(table) for table in tables.phases], tables.pointwise))
+    hidden = hidden.reshape(-1, architecture.encoder)
+    if features is not None:
+        hidden = torch.cat([hidden, on_device(features)], dim=1)
+    if architecture.experts == 1:
+        values = _expert(architecture, w, hidden, 0)
+    else:
+        logits = _sum([on_device(table) for table in tables.logits], tables.pointwise)
+        chosen = logits.reshape(-1, architecture.experts).argmax(dim=1)
+        order = torch.argsort(chosen)
+        counts = torch.bincount(chosen, minlength=architecture.experts).tolist()
+        parts = hidden[order].split(counts)
+        by_expert = torch.cat([_expert(architecture, w, own, e) for e, own in enumerate(parts)])
+        values = torch.empty_like(by_expert).scatter_(0, order, by_expert)
+    result: Floats = values.cpu().numpy()
+    return result
 
 
 def _sum(axes: list[torch.Tensor], pointwise: bool) -> torch.Tensor:

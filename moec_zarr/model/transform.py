@@ -1,9 +1,9 @@
-"""Arrays from and to coefficients in products of one basis an axis.
+"""Arrays to and from coefficients in products of one basis an axis.
 
-Most axes have their whole basis in each product. Nested ones are halved together (Mallat, IEEE
-Trans. Pattern Anal. Mach. Intell. 11(7), 1989): details of one depth meet details or averages of
-the same depth on the others. The coefficients stand where those of the same axes not nested would:
-averages, spanned by all that is coarser, in the place of the bands that they span.
+Most axes have their whole basis in each product. Joint ones are decomposed together (Mallat, IEEE
+Trans. Pattern Anal. Mach. Intell. 11(7), 1989): details of one level meet details or averages of the
+same level on the other joint axes. The coefficients stand where those of the same axes not joint
+would: averages, spanned by all that is coarser, in the place of the bands that they span.
 """
 
 from __future__ import annotations
@@ -14,46 +14,44 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moec_zarr.model.basis import Basis, Kind, analysis, splits
+from moec_zarr.arrays import Floats, Integers
+from moec_zarr.model.basis import AxisBasis, BasisFunctions, analysis_matrix, split_matrices
 
 __all__ = [
     "Layer",
-    "Share",
+    "LayerPart",
     "along",
-    "coefficients",
+    "analyse",
     "corner",
-    "depths",
+    "joint_axes",
+    "joint_levels",
+    "layer_parts",
     "layers",
-    "nested_axes",
-    "shares",
-    "synthesis",
+    "synthesise",
 ]
 
-_Floats = NDArray[np.float32]
-_Ints = NDArray[np.int64]
 _POINTS = 1 << 22  # numbers held at a time for single points
 
 
-def corner(box: Sequence[int]) -> tuple[slice, ...]:
-    """The index of the first `box` elements on each axis."""
-    return tuple(slice(n) for n in box)
+def corner(shape: Sequence[int]) -> tuple[slice, ...]:
+    """The index of the first `shape` elements."""
+    return tuple(slice(n) for n in shape)
 
 
-def nested_axes(kinds: Sequence[Kind]) -> list[int]:
-    """Which axes are halved together."""
-    return [axis for axis, kind in enumerate(kinds) if kind.nested]
+def joint_axes(bases: Sequence[AxisBasis]) -> list[int]:
+    """The axes that are decomposed together."""
+    return [axis for axis, basis in enumerate(bases) if basis.joint]
 
 
-def depths(kinds: Sequence[Kind]) -> int:
-    """How often nested axes are halved; some of them perhaps less."""
-    return max((kind.halvings for kind in kinds if kind.nested), default=0)
+def joint_levels(bases: Sequence[AxisBasis]) -> int:
+    """Decomposition levels of the joint axes; some of them may have fewer."""
+    return max((basis.levels for basis in bases if basis.joint), default=0)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Coefficients that stand for one product of functions.
+    """Coefficients that belong to one product of functions.
 
     Attributes
     ----------
@@ -63,55 +61,55 @@ class Layer:
         The corner whose coefficients belong to coarser layers.
     """
 
-    matrices: tuple[_Floats, ...]
+    matrices: tuple[Floats, ...]
     inner: tuple[int, ...] | None
 
     @property
-    def box(self) -> tuple[int, ...]:
+    def outer(self) -> tuple[int, ...]:
         """The corner that the layer and all coarser ones fill."""
         return tuple(matrix.shape[1] for matrix in self.matrices)
 
 
-def layers(bases: Sequence[Basis], kinds: Sequence[Kind]) -> list[Layer]:
-    """From coarse to fine; one where no axes are nested."""
-    most = depths(kinds)
-    found: list[Layer] = []
-    for depth in reversed(range(max(most, 1))):
+def layers(functions: Sequence[BasisFunctions]) -> list[Layer]:
+    """From coarse to fine; a single one where no axes are joint."""
+    count = max(joint_levels([each.basis for each in functions]), 1)
+    result: list[Layer] = []
+    for depth in reversed(range(count)):
         matrices = []
-        for each, kind in zip(bases, kinds, strict=True):
-            band = kind.halvings - depth
-            if not kind.nested:
+        for each in functions:
+            band = each.basis.levels - depth
+            if not each.basis.joint:
                 matrices.append(each.synthesis)
             elif band < 1:
                 matrices.append(each.averages[0])
             else:
                 span = slice(each.prefix(band - 1), each.prefix(band))
                 matrices.append(np.concatenate([each.averages[band - 1], each.synthesis[:, span]], axis=1))
-        found.append(Layer(tuple(matrices), found[-1].box if found else None))
-    return found
+        result.append(Layer(tuple(matrices), result[-1].outer if result else None))
+    return result
 
 
-def coefficients(array: _Floats, kinds: Sequence[Kind]) -> _Floats:
+def analyse(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     """The coefficients of an array, in its shape."""
-    for axis, (kind, n) in enumerate(zip(kinds, array.shape, strict=True)):
-        if not kind.nested:
-            array = along(array, analysis(kind, n), axis)
-    return _halved(array, kinds) if nested_axes(kinds) else array
+    for axis, (basis, n) in enumerate(zip(bases, array.shape, strict=True)):
+        if not basis.joint:
+            array = along(array, analysis_matrix(basis, n), axis)
+    return _decomposed(array, bases) if joint_axes(bases) else array
 
 
-def _halved(array: _Floats, kinds: Sequence[Kind]) -> _Floats:
-    array, box = array.copy(), list(array.shape)
-    for depth in range(depths(kinds)):
-        axes = [axis for axis in nested_axes(kinds) if depth < kinds[axis].halvings]
+def _decomposed(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
+    array, averages = array.copy(), list(array.shape)
+    for level in range(joint_levels(bases)):
+        axes = [axis for axis in joint_axes(bases) if level < bases[axis].levels]
         for axis in axes:
-            split = splits(kinds[axis], array.shape[axis])[depth]
-            array[corner(box)] = along(array[corner(box)], split, axis)
+            matrix = split_matrices(bases[axis], array.shape[axis])[level]
+            array[corner(averages)] = along(array[corner(averages)], matrix, axis)
         for axis in axes:
-            box[axis] = -(-box[axis] // 2)
+            averages[axis] = -(-averages[axis] // 2)
     return array
 
 
-def along(array: _Floats, matrix: _Floats, axis: int) -> _Floats:
+def along(array: Floats, matrix: Floats, axis: int) -> Floats:
     """A matrix, shape (new, old), applied along an axis."""
     before, (old, *after) = array.shape[:axis], array.shape[axis:]
     if not after:
@@ -120,22 +118,22 @@ def along(array: _Floats, matrix: _Floats, axis: int) -> _Floats:
     return np.asarray(np.matmul(matrix, flat).reshape(*before, len(matrix), *after))
 
 
-class Share(NamedTuple):
-    """What a layer holds of some coefficients.
+class LayerPart(NamedTuple):
+    """The coefficients of an array that belong to one layer.
 
     Attributes
     ----------
-    part : float32 array
-        They, zero where they belong to coarser layers.
+    coefficients : float32 array
+        Zero where they belong to coarser layers.
     matrices : tuple of float32 arrays
-        For each axis the functions of the part, shape (voxels, functions).
+        For each axis the functions of the coefficients, shape (voxels, functions).
     """
 
-    part: _Floats
-    matrices: tuple[_Floats, ...]
+    coefficients: Floats
+    matrices: tuple[Floats, ...]
 
 
-def shares(core: _Floats, spanned: Sequence[Layer]) -> list[Share]:
+def layer_parts(core: Floats, spanned: Sequence[Layer]) -> list[LayerPart]:
     """What each layer holds, of those that hold any: the coarsest one always.
 
     Parameters
@@ -143,33 +141,40 @@ def shares(core: _Floats, spanned: Sequence[Layer]) -> list[Share]:
     core : float32 array
         The first coefficients on each axis; all others are zero.
     spanned : sequence of Layer
-        What they stand for.
+        The layers that they belong to.
     """
-    found = []
+    result = []
     for layer in spanned:
-        part = core[corner(layer.box)]
+        part = core[corner(layer.outer)]
         if layer.inner is not None:
             part = part.copy()
             part[corner(layer.inner)] = 0
             if not part.any():
                 continue
         cut = zip(layer.matrices, part.shape, strict=True)
-        found.append(Share(part, tuple(matrix[:, :n] for matrix, n in cut)))
-    return found
+        result.append(LayerPart(part, tuple(matrix[:, :n] for matrix, n in cut)))
+    return result
 
 
-def synthesis(held: Sequence[Share], indices: Sequence[_Ints | slice], pointwise: bool) -> _Floats:
-    """What coefficients add up to.
+def synthesise(
+    parts: Sequence[LayerPart], indices: Sequence[Integers | slice], pointwise: bool = False
+) -> Floats:
+    """The values that coefficients add up to.
 
     Parameters
     ----------
-    held : sequence of Share
-        By each layer.
+    parts : sequence of LayerPart
+        The coefficients of each layer.
     indices : sequence of int64 arrays or slices
-        Voxels along each axis of a grid; or, `pointwise`, arrays of each point.
+        Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
+
+    Returns
+    -------
+    float32 array
+        Of the grid's shape, or of shape (points,).
     """
-    total: _Floats | None = None
-    for part, matrices in held:
+    total: Floats | None = None
+    for part, matrices in parts:
         rows = [matrix[index] for matrix, index in zip(matrices, indices, strict=True)]
         own = _at_points(part, rows) if pointwise else _on_grid(part, rows)
         total = own if total is None else total + own
@@ -177,13 +182,13 @@ def synthesis(held: Sequence[Share], indices: Sequence[_Ints | slice], pointwise
     return total
 
 
-def _on_grid(part: _Floats, rows: list[_Floats]) -> _Floats:
+def _on_grid(part: Floats, rows: list[Floats]) -> Floats:
     for axis, row in enumerate(rows):
         part = along(part, row, axis)
     return part
 
 
-def _at_points(part: _Floats, rows: list[_Floats]) -> _Floats:
+def _at_points(part: Floats, rows: list[Floats]) -> Floats:
     total = np.empty(len(rows[0]), np.float32)
     room = max(1, _POINTS // math.prod(part.shape[1:]))  # each point first needs the other axes whole
     for first in range(0, len(total), room):

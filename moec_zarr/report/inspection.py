@@ -1,20 +1,33 @@
-"""What a stream holds, without decoding it."""
+"""What a stream, or the streams of a whole store, say of themselves, without decoding them."""
 
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from os import PathLike, fspath
 from typing import Any, Literal
 
 import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import ShardingCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
+from moec_zarr.adapters.find import codec_of
 from moec_zarr.bitstream.container import VERSION
-from moec_zarr.codec.encode import Stream, open_stream
+from moec_zarr.bitstream.stream import Stream, open_stream
+from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.network import expert_load
 
-__all__ = ["StreamInfo", "inspect"]
+__all__ = ["StreamInfo", "compressed_arrays", "inspect", "inspect_streams"]
 
-Kind = Literal["model", "latents", "both", "constant", "lossless"]
+Kind = Literal["model", "transform", "both", "constant", "lossless"]
+
+_ABSENT = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +48,14 @@ class StreamInfo:
         dB at data-range peak over the valid values, as measured on encoding; inf where exact.
     max_error : float
         Largest absolute error of a valid value, as measured on encoding, rounded up.
-    kind : {"model", "latents", "both", "constant", "lossless"}
-        How the valid values are stored; both: latents that a network corrects.
+    kind : {"model", "transform", "both", "constant", "lossless"}
+        How the valid values are stored; model: a network alone; both: a transform that a network corrects.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     weights, experts : int
         Of the network; 0 where there is none.
     coefficients : int
-        Latents that are not zero.
+        Transform coefficients that are not zero.
     load : tuple of float
         Share of the voxels that each expert evaluates.
     """
@@ -67,9 +80,9 @@ class StreamInfo:
 def _kind(parts: Stream) -> Kind:
     if parts.values is not None:
         return "lossless"
-    if parts.model is not None:
-        return "model" if parts.latents is None else "both"
-    return "constant" if parts.latents is None else "latents"
+    if parts.network is not None:
+        return "model" if parts.coefficients is None else "both"
+    return "constant" if parts.coefficients is None else "transform"
 
 
 def inspect(stream: Any) -> StreamInfo:
@@ -87,7 +100,7 @@ def inspect(stream: Any) -> StreamInfo:
     """
     data = bytes(stream)
     parts = open_stream(data)
-    header, model = parts.header, parts.model
+    header, network, coefficients = parts.header, parts.network, parts.coefficients
     nbytes = math.prod(header.shape) * header.dtype.itemsize
     return StreamInfo(
         shape=header.shape,
@@ -101,8 +114,107 @@ def inspect(stream: Any) -> StreamInfo:
         max_error=header.max_error * (float(header.high) - float(header.low)),
         kind=_kind(parts),
         sections=parts.sections,
-        weights=model.architecture.weights if model else 0,
-        experts=model.architecture.experts if model else 0,
-        coefficients=0 if parts.latents is None else int(np.count_nonzero(parts.latents.integers)),
-        load=tuple(expert_load(model, [n for n in parts.shape if n > 1]).tolist()) if model else (),
+        weights=network.architecture.parameter_count if network else 0,
+        experts=network.architecture.experts if network else 0,
+        coefficients=int(np.count_nonzero(coefficients.integers)) if coefficients else 0,
+        load=tuple(expert_load(network, [n for n in parts.shape if n > 1]).tolist()) if network else (),
     )
+
+
+# ------------------------------------------------------------------------------- stores
+
+
+def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a store that this package's codec compressed, by name.
+
+    Parameters
+    ----------
+    store : path or zarr Store
+        A zarr group, or one array, whose name is then empty.
+
+    Returns
+    -------
+    dict of str to zarr.Array
+        Sorted by name.
+
+    Raises
+    ------
+    MoECError
+        If there is no such array, or no zarr store at all.
+    """
+    place = store if isinstance(store, Store) else fspath(store)
+    try:
+        root = zarr.open(place, mode="r")
+    except FileNotFoundError as error:
+        raise MoECError(f"there is no zarr store at {store}") from error
+    arrays = {"": root} if isinstance(root, zarr.Array) else dict(root.arrays())
+    found = {name: array for name, array in sorted(arrays.items()) if codec_of(array) is not None}
+    if not found:
+        raise MoECError(f"{store} holds no array that was compressed with moec_zarr")
+    return found
+
+
+def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], StreamInfo]]:
+    """What each stored chunk of an array says of itself, without decoding it.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        One of `compressed_arrays`.
+
+    Yields
+    ------
+    index : tuple of int
+        Position of the chunk among the others. Chunks that hold nothing but the fill value are not stored.
+    info : StreamInfo
+
+    Raises
+    ------
+    CorruptStreamError
+        If a stream or a shard is damaged.
+    UnsupportedVersionError
+        If a newer version of this package wrote a stream.
+    """
+    outer = array.shards or array.chunks
+    for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):
+        key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
+        buffer = sync(array.store.get(key, default_buffer_prototype()))
+        if buffer is None:
+            continue
+        data = buffer.to_bytes()
+        for inner, stream in _streams(array, data, key):
+            yield (
+                tuple(o * n + i for o, n, i in zip(place, _per_shard(array), inner, strict=True)),
+                inspect(stream),
+            )
+
+
+def _per_shard(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Chunks in a stored object, along each dimension."""
+    if array.shards is None:
+        return (1,) * array.ndim
+    return tuple(outer // side for outer, side in zip(array.shards, array.chunks, strict=True))
+
+
+def _streams(array: zarr.Array[Any], data: bytes, key: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """The streams within a stored object, each with its position there.
+
+    A shard ends, or begins, with an index: offset and length of each chunk as 64-bit little-endian integers,
+    then their CRC-32C (zarr's specification of `sharding_indexed`).
+    """
+    counts = _per_shard(array)
+    if array.shards is None:
+        yield (0,) * array.ndim, data
+        return
+    places = list(product(*map(range, counts)))
+    size = 16 * len(places)
+    codecs: Any = getattr(array.metadata, "codecs", ())
+    sharding = next(codec for codec in codecs if isinstance(codec, ShardingCodec))
+    start = len(data) - size - 4 if sharding.index_location.value == "end" else 0
+    if not 0 <= start <= len(data) - size:
+        raise CorruptStreamError(f"the shard {key} is too short for its index; it is damaged")
+    for place, (offset, length) in zip(
+        places, struct.iter_unpack("<QQ", data[start : start + size]), strict=True
+    ):
+        if offset != _ABSENT:
+            yield place, data[offset : offset + length]

@@ -1,4 +1,4 @@
-"""How far a decoded array is from its original: figures and pictures."""
+"""How far a decoded array is from its original, in figures."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moec_zarr.arrays import Array, Bools
 from moec_zarr.errors import MoECError, UnsupportedArrayError
+from moec_zarr.quality import decibel, half_range, measure, merge
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Comparison", "compare", "plot_comparison"]
+__all__ = ["BLOCK", "Comparison", "compare"]
 
 BLOCK = 2**21  # voxels held at a time, unless one stored chunk is larger
-WINDOW = 7  # voxels, the side of an SSIM window
+_WINDOW = 7  # voxels, the side of an SSIM window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +129,12 @@ def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
             )
     blocks = list(_blocks(a.shape, _chunks(b) or _chunks(a)))
     low, high, n_valid = _extent(a, blocks, missing)
-    span = high - low
+    span = 2 * half_range(high, low)
     # The last two axes longer than 1 span a slice; where there are none, so is the SSIM.
     plane = [axis for axis, size in enumerate(a.shape) if size > 1][-2:]
 
-    squares = worst = 0.0
+    parts = []
+    lost = False
     n_special_mismatch = 0
     similarity, windows = 0.0, 0
     for block in blocks:
@@ -142,25 +143,23 @@ def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
         both = ~(special_x | special_y)
         same = (x == y) | ((x != x) & (y != y))
         n_special_mismatch += int(np.count_nonzero(~both & ~same))
-        if np.any(special_y & ~special_x):
-            squares = worst = math.inf
-        error = _distance(x[both], y[both])
-        squares += float(np.dot(error, error))
-        worst = max(worst, float(np.max(error, initial=0)))
+        lost |= bool(np.any(special_y & ~special_x))
+        parts.append(measure(x, y, both))
         if len(plane) == 2 and span > 0:
             sides = tuple(x.shape[axis] for axis in plane)
             stack = (-1, *sides)
             s, w = _similarity(x.reshape(stack), y.reshape(stack), both.reshape(stack), low, span)
             similarity, windows = similarity + s, windows + w
 
-    rmse = math.sqrt(squares / n_valid) if n_valid else 0.0
+    quality = merge(parts)
+    rmse = math.inf if lost else quality.rmse
     integer = a.dtype.kind in "iu"
     return Comparison(
-        psnr=_decibel(span, rmse),
-        psnr_dtype=_decibel(float(np.iinfo(a.dtype).max), rmse) if integer else None,
+        psnr=decibel(high, low, rmse) if rmse else math.inf,
+        psnr_dtype=(decibel(int(np.iinfo(a.dtype).max), 0, rmse) if rmse else math.inf) if integer else None,
         nrmse=0.0 if rmse == 0 else rmse / span if span else math.inf,
         ssim=similarity / windows if windows else None,
-        max_error=worst,
+        max_error=math.inf if lost else quality.max_error,
         n=math.prod(a.shape),
         n_valid=n_valid,
         n_special_mismatch=n_special_mismatch,
@@ -192,131 +191,37 @@ def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...] | None) -> Iterator[
         yield tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
-def _special(x: NDArray[Any], missing: float | None) -> NDArray[np.bool_]:
-    special: NDArray[np.bool_] = ~np.isfinite(x)
+def _special(x: Array, missing: float | None) -> Bools:
+    special: Bools = ~np.isfinite(x)
     return special if missing is None else special | np.equal(x, missing)
 
 
-def _extent(a: Any, blocks: list[tuple[slice, ...]], missing: float | None) -> tuple[float, float, int]:
-    """Least and largest valid value, and the number of valid voxels."""
-    low, high, count = math.inf, -math.inf, 0
+def _extent(a: Any, blocks: list[tuple[slice, ...]], missing: float | None) -> tuple[Any, Any, int]:
+    """Smallest and largest valid value, and the number of valid voxels; zeros where there are none."""
+    parts = []
     for block in blocks:
         x = np.asarray(a[block])
-        valid = x[~_special(x, missing)]
-        if valid.size:
-            low, high = min(low, float(valid.min())), max(high, float(valid.max()))
-            count += valid.size
-    return (low, high, count) if count else (0.0, 0.0, 0)
+        parts.append(measure(x, x, ~_special(x, missing)))
+    whole = merge(parts)
+    return (whole.low or 0, whole.high or 0, whole.n_valid)
 
 
-def _distance(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-    """|x - y|, exact for integers of every width."""
-    if x.dtype.kind in "iu" and x.dtype == y.dtype:
-        # Wrapped to 64 bits without sign, the difference of larger and smaller is exact.
-        larger, smaller = np.maximum(x, y).astype(np.uint64), np.minimum(x, y).astype(np.uint64)
-        x, y = larger - smaller, np.zeros((), np.uint64)
-    difference: NDArray[np.float64] = np.abs(x.astype(np.float64) - y.astype(np.float64))
-    return difference
-
-
-def _similarity(
-    x: NDArray[Any], y: NDArray[Any], both: NDArray[np.bool_], low: float, span: float
-) -> tuple[float, int]:
+def _similarity(x: Array, y: Array, both: Bools, low: float, span: float) -> tuple[float, int]:
     """Sum of SSIM over the windows of a stack of slices (slice, y, x) that are valid, and their number."""
     try:
         from scipy.ndimage import minimum_filter
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError as error:
         raise MoECError('compare needs scikit-image; install it with pip install "moec-zarr[all]"') from error
-    if min(x.shape[1:]) < WINDOW:
+    if min(x.shape[1:]) < _WINDOW:
         return 0.0, 0
     total, count = 0.0, 0
-    inner = slice(WINDOW // 2, -(WINDOW // 2))
+    inner = slice(_WINDOW // 2, -(_WINDOW // 2))
     for p, q, valid in zip(x, y, both, strict=True):
-        whole = minimum_filter(valid, WINDOW)[inner, inner]
+        whole = minimum_filter(valid, _WINDOW)[inner, inner]
         # Neither image is looked at where a voxel is special; a fill within the data keeps sums accurate.
         images = (np.where(valid, v, low).astype(np.float64) for v in (p, q))
-        _, local = structural_similarity(*images, win_size=WINDOW, data_range=span, full=True)
+        _, local = structural_similarity(*images, win_size=_WINDOW, data_range=span, full=True)
         total += float(local[inner, inner][whole].sum())
         count += int(np.count_nonzero(whole))
     return total, count
-
-
-def _decibel(peak: float, rmse: float) -> float:
-    if rmse == 0:
-        return math.inf
-    return 20 * math.log10(peak / rmse) if peak > 0 and rmse < math.inf else -math.inf
-
-
-def plot_comparison(
-    a: Any,
-    b: Any,
-    path: str | PathLike[str],
-    *,
-    title: str | None = None,
-    ratio: float | None = None,
-    psnr: float | None = None,
-) -> None:
-    """Save a picture of original, decoded and error (decoded less original) side by side.
-
-    Shown is the slice along the last two axes longer than 1, in the middle of the others.
-
-    Parameters
-    ----------
-    a, b : array-like
-        Original and decoded, of one shape. An xarray.DataArray gives the picture its names and units.
-    path : str or path-like
-        File to write, in the format of its suffix.
-    title : str, optional
-        By default the name of `a`, where it has one.
-    ratio, psnr : float, optional
-        Compression ratio and PSNR in dB, for the caption.
-
-    Raises
-    ------
-    MoECError
-        If shapes differ, or fewer than two axes are longer than 1.
-    """
-    plane = [axis for axis, size in enumerate(a.shape) if size > 1][-2:]
-    if a.shape != b.shape or len(plane) < 2:
-        raise MoECError(
-            f"got shapes {a.shape} and {b.shape}; "
-            "a picture needs arrays of one shape with two axes longer than 1"
-        )
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    middle = tuple(slice(None) if axis in plane else size // 2 for axis, size in enumerate(a.shape))
-    x, y = (np.asarray(v[middle]).astype(np.float64) for v in (a, b))
-    with np.errstate(invalid="ignore"):  # the difference of two infinities
-        error = y - x
-    x, y, error = (np.ma.masked_invalid(v) for v in (x, y, error))
-    low, high = (float(x.min()), float(x.max())) if x.count() else (0.0, 1.0)
-    bound = float(np.abs(error).max()) if error.count() else 0.0
-
-    attributes = getattr(a, "attrs", {})
-    units = str(attributes.get("units", ""))
-    name = title or str(attributes.get("long_name", getattr(a, "name", None) or ""))
-    facts = [
-        f"{ratio:.4g} times smaller" if ratio is not None else "",
-        f"PSNR {psnr:.1f} dB" if psnr is not None else "",
-    ]
-
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = [
-        ("original", x, {"vmin": low, "vmax": high, "cmap": "viridis"}),
-        ("decoded", y, {"vmin": low, "vmax": high, "cmap": "viridis"}),
-        # An exact copy has no error to scale by; any bound shows it as zero.
-        ("decoded - original", error, {"vmin": -(bound or 1.0), "vmax": bound or 1.0, "cmap": "RdBu_r"}),
-    ]
-    for axes, (label, image, style) in zip(figure.subplots(1, 3), panels, strict=True):
-        axes.set_facecolor("0.8")  # shows through where there is no value
-        drawn = axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest", **style)
-        axes.set_title(label)
-        if dims := getattr(a, "dims", None):
-            axes.set_ylabel(str(dims[plane[0]]))
-            axes.set_xlabel(str(dims[plane[1]]))
-        figure.colorbar(drawn, ax=axes, label=units)
-    figure.suptitle("   ".join(part for part in [name, *facts] if part))
-    figure.savefig(path, dpi=110)

@@ -1,0 +1,155 @@
+"""`open`, which creates an array of either zarr format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike
+
+from moec_zarr.adapters.chunking import choose_chunks
+from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.zarr_codec import check_array
+from moec_zarr.errors import MoECError
+
+__all__ = ["open"]
+
+
+def open(  # noqa: A001  # the namesake of zarr.open
+    store: Any,
+    mode: Literal["r", "r+", "a", "w", "w-"] = "a",
+    *,
+    path: str | None = None,
+    shape: Sequence[int] | int | None = None,
+    chunks: Sequence[int] | int | None = None,
+    dtype: DTypeLike | None = None,
+    compressor: MoECCodec | None = None,
+    zarr_format: Literal[2, 3] | None = None,
+    storage_options: dict[str, Any] | None = None,
+    config: Any = None,
+    **kwargs: Any,
+) -> zarr.Array[Any]:
+    """Open an array, or create one that is compressed by `compressor`, in either zarr format.
+
+    Parameters
+    ----------
+    store : StoreLike
+        What ``zarr.open`` takes: a path, a URL, a mapping or a zarr store.
+    mode : {"r", "r+", "a", "w", "w-"}
+        "r" reads and "r+" also writes an existing array; "a" creates it where there is none; "w"
+        replaces it; "w-" creates and never replaces.
+    path : str, optional
+        Path of the array within the store.
+    shape : int or sequence of int, optional
+        Shape of a new array, in voxels.
+    chunks : int or sequence of int, optional
+        Chunk shape of a new array, in voxels; `moec_zarr.adapters.chunking.choose_chunks` by default.
+    dtype : dtype_like, optional
+        Dtype of a new array.
+    compressor : MoECCodec, optional
+        The codec of a new array. In format 3 it becomes the serializer, and nothing follows it.
+    zarr_format : {2, 3}, optional
+        Format of a new array; by default zarr's own setting ``default_zarr_format``.
+    storage_options : dict, optional
+        Options of the fsspec backend of a URL.
+    config : dict or ArrayConfig, optional
+        Run-time configuration of the array, as in zarr.
+    **kwargs
+        Whatever else ``zarr.create_array`` takes, such as ``shards`` and ``fill_value``. It only
+        serves to create: an existing array keeps what it has.
+
+    Returns
+    -------
+    zarr.Array
+        The array; reading and writing it is zarr's alone.
+
+    Raises
+    ------
+    MoECError
+        If `compressor` is no `MoECCodec`; if a shape, dtype, chunk shape or compressor is given
+        that an existing array does not have; if one is missing for a new array; or if `store`
+        holds a group.
+    UnsupportedArrayError
+        If no array of this dtype or rank can be encoded.
+    FileNotFoundError
+        If there is no array and `mode` creates none.
+    """
+    if compressor is not None and not isinstance(compressor, MoECCodec):
+        raise MoECError(
+            f"compressor must be a MoECCodec in either zarr format, got {compressor!r}; "
+            "use zarr.open for other codecs"
+        )
+    shape = (shape,) if isinstance(shape, int) else shape and tuple(shape)
+    if isinstance(chunks, int):
+        chunks = (chunks,) * len(shape or ())
+    if mode not in ("w", "w-"):
+        try:
+            # "r+" opens as "a" does, and leaves no empty group behind where there is nothing.
+            array = zarr.open(
+                store,
+                mode="r+" if mode == "a" else mode,
+                path=path,
+                zarr_format=zarr_format,
+                storage_options=storage_options,
+            )
+        except FileNotFoundError:
+            if mode in ("r", "r+"):
+                raise
+        else:
+            if isinstance(array, zarr.Group):
+                raise MoECError("the store holds a group, not an array; give path=, or use zarr.open_group")
+            _check_stored(
+                array,
+                shape=shape,
+                chunks=chunks and tuple(chunks),
+                dtype=dtype and np.dtype(dtype),
+                compressor=compressor,
+            )
+            return array if config is None else array.with_config(config)
+    if shape is None or dtype is None or compressor is None:
+        raise MoECError(
+            "to create an array, give shape=, dtype= and compressor=, such as "
+            f"compressor=MoECCodec(ratio=1000); got {shape=}, {dtype=}, {compressor=}"
+        )
+    check_array(shape, dtype)
+    shards = kwargs.get("shards")
+    if chunks is None and isinstance(shards, Sequence):
+        # An array of two shards along each axis: then a chunk divides a shard along each of them.
+        chunks = choose_chunks([2 * extent for extent in shards], dtype, compressor, align=shards)
+    elif chunks is None:
+        chunks = choose_chunks(shape, dtype, compressor)
+    zarr_format = zarr_format or zarr.config.get("default_zarr_format")
+    codecs: dict[str, Any] = (
+        {"compressors": compressor}
+        if zarr_format == 2
+        else {"serializer": compressor.serializer(), "compressors": None}
+    )
+    return zarr.create_array(
+        store,
+        name=path,
+        shape=shape,
+        chunks=tuple(chunks),
+        dtype=dtype,
+        zarr_format=zarr_format,
+        storage_options=storage_options,
+        config=config,
+        overwrite=mode == "w",
+        **codecs,
+        **kwargs,
+    )
+
+
+def _check_stored(array: zarr.Array[Any], **asked: Any) -> None:
+    """Refuse whatever was `asked` for and contradicts `array`."""
+    for name, value in asked.items():
+        if value is None:
+            continue
+        stored = codec_of(array) if name == "compressor" else getattr(array, name)
+        if value != stored:
+            raise MoECError(
+                f"the array exists with {name} {stored!r}, got {value!r}; leave {name}= out to open it as "
+                'it is, or give mode="w" to replace it'
+            )

@@ -1,0 +1,85 @@
+"""A stream taken apart into all that decoding needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moec_zarr.arrays import Array
+from moec_zarr.bitstream.coefficients import read_coefficients
+from moec_zarr.bitstream.container import Header, Section, read_stream
+from moec_zarr.bitstream.network import read_network
+from moec_zarr.bitstream.values import (
+    BoundingBox,
+    MaskedValue,
+    read_bounding_box,
+    read_lossless,
+    read_masked_values,
+)
+from moec_zarr.errors import CorruptStreamError
+from moec_zarr.model.coefficients import Coefficients
+from moec_zarr.model.network import Network
+
+__all__ = ["Stream", "open_stream"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The parts of a stream; nothing is evaluated yet.
+
+    Attributes
+    ----------
+    header : Header
+    bounding_box : BoundingBox or None
+    masked_values : list of MaskedValue
+    values : array or None
+        All values of the bounding box, where they are stored exactly.
+    network : Network or None
+    coefficients : Coefficients or None
+    sections : dict of str to int
+        Bytes of the header and of each section's payload.
+    """
+
+    header: Header
+    bounding_box: BoundingBox | None
+    masked_values: list[MaskedValue]
+    values: Array | None
+    network: Network | None
+    coefficients: Coefficients | None
+    sections: dict[str, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the bounding box, or of the chunk where there is none."""
+        return self.header.shape if self.bounding_box is None else self.bounding_box.shape
+
+
+def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
+    """A stream's parts.
+
+    Raises
+    ------
+    CorruptStreamError, UnsupportedVersionError
+        If it cannot be read, or holds another shape than `shape`; before anything of the declared
+        shape is allocated.
+    """
+    header, sections = read_stream(data)
+    if shape is not None and tuple(shape) != header.shape:
+        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
+    if Section.LOSSLESS in sections and sections.keys() & {Section.MODEL, Section.TRANSFORM}:
+        raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
+    box, masked, values, network, coefficients = None, [], None, None, None
+    if Section.BOX in sections:
+        box = read_bounding_box(sections[Section.BOX], header.shape, header.dtype)
+    shape = header.shape if box is None else box.shape
+    grid = tuple(n for n in shape if n > 1)
+    if Section.MASK in sections:
+        masked = read_masked_values(sections[Section.MASK], shape, header.dtype)
+    if Section.LOSSLESS in sections:
+        values = read_lossless(sections[Section.LOSSLESS], shape, header.dtype)
+    if Section.MODEL in sections:
+        network = read_network(sections[Section.MODEL], len(grid), Section.TRANSFORM in sections)
+    if Section.TRANSFORM in sections:
+        coefficients = read_coefficients(sections[Section.TRANSFORM], grid)
+    lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
+    lengths = {"header": len(data) - sum(lengths.values())} | lengths
+    return Stream(header, box, masked, values, network, coefficients, lengths)

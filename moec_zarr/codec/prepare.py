@@ -1,0 +1,197 @@
+"""A chunk made ready for its fit: checked, and relieved of what is kept exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from moec_zarr.arrays import Array, Bools
+from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
+from moec_zarr.bitstream.values import BoundingBox, MaskedValue, write_bounding_box, write_masked_values
+from moec_zarr.errors import UnsupportedArrayError
+
+__all__ = ["Prepared", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
+
+_WORTH_A_BOX = 16  # voxels outside it at least; fewer are not worth its bytes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A chunk made ready for its fit.
+
+    Attributes
+    ----------
+    header : Header
+        With the quality of an exact stream.
+    sections : dict of Section to bytes
+        Bounding box and masked values, where there are any.
+    array : array
+        The values within the bounding box.
+    valid : bool array of the same shape, or None
+        Which of them are fitted; all where None.
+    """
+
+    header: Header
+    sections: dict[Section, bytes]
+    array: Array
+    valid: Bools | None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all valid values are one and the same."""
+        return bool(self.header.low == self.header.high)
+
+
+def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype, where it can be encoded.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If it is not an integer or float dtype of 8 to 64 bits.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.str[1:] in DTYPES:
+        return dtype
+    remedy = {
+        "b": "store it as uint8 with a lossless codec",
+        "c": "store its real and imaginary parts as two float arrays",
+        "M": "store it with a lossless codec, as xarray does with time coordinates",
+        "m": "store it with a lossless codec, as xarray does with time coordinates",
+        "f": "convert it to float64",
+        "V": "store each field as an array of its own",
+    }.get(dtype.kind, "store it with a lossless codec")
+    raise UnsupportedArrayError(
+        f"cannot encode dtype {dtype}; expected an integer or float dtype of 8 to 64 bits. Remedy: {remedy}"
+    )
+
+
+def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
+    """A chunk made ready for its fit.
+
+    Parameters
+    ----------
+    array : integer or float array of 0 to 5 axes
+    missing : int or float, optional
+        A sentinel that is kept exactly.
+    fill_value : scalar, optional
+        Kept exactly as well where it stands further from all other values than these do from each
+        other, unless `missing` is given.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If the dtype or the rank cannot be encoded, or `missing` is no value of the dtype.
+    """
+    dtype = check_dtype(array.dtype)
+    if not is_storable(array.shape):
+        raise UnsupportedArrayError(
+            f"cannot encode an array of shape {array.shape}; expected at most "
+            f"{MAX_RANK} axes and {MAX_SIZE} elements. Remedy: merge axes, or write smaller chunks"
+        )
+    missing = _sentinel(missing, dtype)
+    order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    box = find_bounding_box(array)
+    inner = array if box is None else array[tuple(slice(n) for n in box.shape)]
+    masked = find_masked_values(inner, missing)
+    if missing is None and (fill := _isolated_fill(inner, _valid(masked), fill_value)) is not None:
+        masked = find_masked_values(inner, fill)
+    valid = _valid(masked)
+    low, high = _range(inner, valid)
+    header = Header(
+        dtype=dtype, order=order, shape=array.shape, low=low, high=high, psnr=math.inf, max_error=0.0
+    )
+    sections = {}
+    if box is not None:
+        sections[Section.BOX] = write_bounding_box(box, dtype)
+    if masked:
+        sections[Section.MASK] = write_masked_values(masked, dtype)
+    return Prepared(header, sections, inner, valid)
+
+
+def find_bounding_box(array: Array) -> BoundingBox | None:
+    """The smallest leading box beyond which the array is constant; None where it is all or nothing."""
+    if array.size < 2:
+        return None
+    fill = array[(-1,) * array.ndim]
+    if not any(_equal(array[(slice(None),) * axis + (-1,)], fill).all() for axis in range(array.ndim)):
+        return None
+    differs = ~_equal(array, fill)
+    if not differs.any():
+        return None
+    shape = []
+    for axis in range(array.ndim):
+        used = np.flatnonzero(differs.any(axis=tuple(other for other in range(array.ndim) if other != axis)))
+        shape.append(int(used[-1]) + 1)
+    return BoundingBox(tuple(shape), fill) if array.size - math.prod(shape) >= _WORTH_A_BOX else None
+
+
+def find_masked_values(array: Array, missing: Any) -> list[MaskedValue]:
+    """NaN, infinities and `missing`, where they occur, in this order."""
+    result = []
+    finite = array.dtype.kind != "f" or np.isfinite(array).all()
+    values = [] if finite else [np.nan, np.inf, -np.inf]
+    for value in values + ([] if missing is None else [missing]):
+        mask = _equal(array, array.dtype.type(value))
+        if mask.any():
+            result.append(MaskedValue(array.dtype.type(value), mask))
+    return result
+
+
+def _equal(array: Array, value: Any) -> Bools:
+    return np.isnan(array) if value != value else np.asarray(array == value)
+
+
+def _sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
+    """`missing` as a value of the dtype."""
+    if missing is None:
+        return None
+    if dtype.kind == "f":
+        if abs(missing) > float(np.finfo(dtype).max):
+            raise UnsupportedArrayError(
+                f"missing={missing!r} is no value of dtype {dtype}; expected at most "
+                f"{np.finfo(dtype).max}. Remedy: name the sentinel that the array holds, or none"
+            )
+        return dtype.newbyteorder("=").type(missing)
+    if missing != int(missing) or not np.iinfo(dtype).min <= missing <= np.iinfo(dtype).max:
+        raise UnsupportedArrayError(
+            f"missing={missing!r} is no value of dtype {dtype}; expected a whole number in "
+            f"[{np.iinfo(dtype).min}, {np.iinfo(dtype).max}]. Remedy: name the sentinel that the array "
+            "holds, or none"
+        )
+    return dtype.newbyteorder("=").type(int(missing))
+
+
+def _isolated_fill(array: Array, valid: Bools | None, fill_value: Any) -> Any:
+    """`fill_value` where it occurs among the valid values and stands apart from the others."""
+    if fill_value is None or not np.isfinite(fill_value):
+        return None
+    fill = array.dtype.type(fill_value)
+    stands = array == fill
+    if not stands.any():
+        return None
+    others = ~stands if valid is None else valid & ~stands
+    if not others.any():
+        return None
+    low, high = (float(end) for end in _range(array, others))
+    return fill if min(abs(low - float(fill)), abs(high - float(fill))) > high - low else None
+
+
+def _valid(masked: list[MaskedValue]) -> Bools | None:
+    """Which voxels hold no masked value; None where all do."""
+    return ~np.logical_or.reduce([each.mask for each in masked]) if masked else None
+
+
+def _range(array: Array, valid: Bools | None) -> tuple[Any, Any]:
+    """Smallest and largest valid value, native byte order; zeros where there is none."""
+    dtype = array.dtype.newbyteorder("=")
+    if array.size == 0 or (valid is not None and not valid.any()):
+        return dtype.type(0), dtype.type(0)
+    if valid is None:
+        return dtype.type(array.min()), dtype.type(array.max())
+    top, bottom = (np.inf, -np.inf) if dtype.kind == "f" else (np.iinfo(dtype).max, np.iinfo(dtype).min)
+    return dtype.type(array.min(where=valid, initial=top)), dtype.type(array.max(where=valid, initial=bottom))

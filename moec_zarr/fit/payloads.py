@@ -1,0 +1,92 @@
+"""Sections as the encoder writes them: what does not fit is told apart, distributions are searched."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.bitstream.coding_order import Context, extent_of, present_bands
+from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, write_coefficients
+from moec_zarr.bitstream.network import write_network
+from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, TAILS, WIDTHS, frequencies
+from moec_zarr.model.coefficients import Coefficients
+from moec_zarr.model.network import Network
+
+__all__ = ["DoesNotFit", "best_distribution", "coefficients_payload", "network_payload"]
+
+_SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searched
+
+
+class DoesNotFit(Exception):  # noqa: N818  # control flow within a fit, never seen outside
+    """Raised when integers are too large to be coded, or no quantisation meets the byte budget."""
+
+
+def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
+    """The section of transform coefficients.
+
+    Raises
+    ------
+    DoesNotFit
+        If an integer is too large, or a decoder would refuse so many coefficients in so few bytes.
+    """
+    largest = int(np.abs(coefficients.integers).max(initial=0))
+    if largest > MAX_MAGNITUDE:
+        raise DoesNotFit(f"coefficient of {largest} steps, at most {MAX_MAGNITUDE} can be coded")
+    data = write_coefficients(coefficients, context)
+    functions = coefficients.functions
+    extent = extent_of(functions, present_bands(functions, coefficients.integers))
+    if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
+        raise DoesNotFit(f"{extent} coefficients are too many for {len(data)} bytes")
+    return data
+
+
+def network_payload(network: Network) -> bytes:
+    """The section of a network, each tensor coded with the distribution that suits it best.
+
+    Raises
+    ------
+    DoesNotFit
+        If an integer is too large.
+    """
+    return write_network(network, {name: best_distribution(t) for name, t in network.integers.items()})
+
+
+def best_distribution(integers: NDArray[np.integer[Any]]) -> int:
+    """Code of the cheapest distribution, found downhill from the Gaussian of the integers' own width.
+
+    See :func:`moec_zarr.bitstream.range_coder.frequencies`.
+
+    Raises
+    ------
+    DoesNotFit
+        If an integer is larger than can be coded.
+    """
+    magnitudes = np.abs(np.asarray(integers, np.int64).ravel())
+    largest = int(magnitudes.max(initial=0))
+    if largest > MAX_MAGNITUDE:
+        raise DoesNotFit(f"integer of magnitude {largest}, at most {MAX_MAGNITUDE} can be coded")
+    if not largest:
+        return 0
+    # A code's width is relative, hence large values can be scaled down: the search stays fast.
+    shift = max(0, largest.bit_length() - _SEARCH_BITS)
+    magnitudes, largest = magnitudes >> shift, largest >> shift
+    counts = np.bincount(magnitudes, minlength=largest + 1)
+
+    def cost(code: int) -> float:
+        return float(-(counts @ np.log2(frequencies(largest, code))))
+
+    narrow = -2 * np.log2(np.sqrt(np.mean(np.square(magnitudes + 0.5))) / (largest + 1))
+    code = 6 * WIDTHS + int(np.clip(4 * narrow, 0, WIDTHS - 1))
+    costs = {code: cost(code)}
+    while True:
+        tail, width = divmod(code, WIDTHS)
+        for t, w in ((tail - 1, width), (tail + 1, width), (tail, width - 1), (tail, width + 1)):
+            if 0 <= t < TAILS and 0 <= w < WIDTHS and t * WIDTHS + w not in costs:
+                costs[t * WIDTHS + w] = cost(t * WIDTHS + w)
+        best = min(costs, key=lambda c: (costs[c], c))
+        if best == code:
+            return code
+        code = best

@@ -1,0 +1,100 @@
+"""Samples of a chunk as its fit sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from moec_zarr.arrays import Array, Bools, Doubles, Floats, Integers
+from moec_zarr.model.features import Stencil, features, neighbours
+from moec_zarr.model.network import coordinates
+from moec_zarr.model.normalisation import Normalisation
+
+__all__ = ["Field", "activity_points"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A chunk as the fit sees it: valid voxels, affinely mapped, on the axes longer than one.
+
+    Attributes
+    ----------
+    array : array of any supported dtype, shape of the grid
+        Read at the sampled voxels only, in its own dtype.
+    valid : bool array of the same shape, or None
+        Which voxels are fitted; all of them where None.
+    normalisation : Normalisation
+        Gives the targets from the array.
+    base : float32 array of the same shape, or None
+        The transform that a network corrects, normalised without the shift: the targets are what it
+        leaves.
+    stencils : tuple of Stencil
+        How the network reads the transform along each axis; empty where there is none.
+    norm : float
+        Root mean square of `base`.
+    """
+
+    array: Array
+    valid: Bools | None
+    normalisation: Normalisation
+    base: Floats | None = None
+    stencils: tuple[Stencil, ...] = ()
+    norm: float = 1.0
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Integers, ...]:
+        """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
+        if self.valid is None:
+            return self._draw(count, generator)
+        parts, found = [], 0
+        while found < count:
+            index = self._draw(count, generator)
+            keep = self.valid[index]
+            parts.append([i[keep] for i in index])
+            found += int(keep.sum())
+        return tuple(np.concatenate(columns)[:count] for columns in zip(*parts, strict=True))
+
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[Integers, ...]:
+        return tuple(torch.randint(n, (count,), generator=generator).numpy() for n in self.array.shape)
+
+    def targets(self, where: Any) -> Floats:
+        """The fit's targets at an index as NumPy takes them."""
+        values = self.normalisation.normalise(self.array[where])
+        if self.base is not None:
+            values -= 2.0**self.normalisation.shift * self.base[where].astype(np.float64)
+        return values.astype(np.float32)
+
+    def features(self, index: tuple[Integers, ...]) -> Floats | None:
+        """What the network reads of the transform at voxels `index`, shape (n, feature_count)."""
+        if self.base is None:
+            return None
+        there = []
+        for axis, stencil in enumerate(self.stencils):
+            places = neighbours(index[axis], stencil, self.array.shape[axis])
+            there.append(self.base[(*index[:axis], places, *index[axis + 1 :])])
+        return features(self.base[index], there, self.stencils, self.norm)
+
+    def differences(self, index: tuple[Integers, ...]) -> list[Floats]:
+        """Difference of the target to the next voxel along each axis; NaN where either is invalid."""
+        here = self.targets(index)
+        out = []
+        for axis, n in enumerate(self.array.shape):
+            side = np.where(index[axis] + 1 < n, 1, -1)
+            there = (*index[:axis], index[axis] + side, *index[axis + 1 :])
+            difference = side * (self.targets(there) - here)
+            if self.valid is not None:
+                difference = np.where(self.valid[there], difference, np.nan)
+            out.append(difference.astype(np.float32))
+        return out
+
+
+def activity_points(field: Field, count: int, generator: torch.Generator) -> Doubles:
+    """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (count, axes)."""
+    index = field.draw(8 * count, generator)
+    activity = np.nansum(np.abs(field.differences(index)), axis=0)
+    weight = activity + 0.5 * activity.mean() + 1e-12
+    chosen = torch.multinomial(torch.from_numpy(weight), count, replacement=True, generator=generator).numpy()
+    u = [coordinates(i[chosen], n) for i, n in zip(index, field.array.shape, strict=True)]
+    return np.stack(u, axis=1)

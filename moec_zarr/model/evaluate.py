@@ -1,0 +1,95 @@
+"""A chunk's transform and network, evaluated together at the voxels wanted, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from moec_zarr.arrays import Floats, Integers
+from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.features import features_at
+from moec_zarr.model.network import Architecture, Network, Tables, evaluate_tile, tables
+
+__all__ = ["Backend", "evaluate", "tiled"]
+
+Backend: TypeAlias = Callable[[Architecture, dict[str, Floats], Tables, Floats | None], Floats]
+
+_TRANSFORM_TILE = 1 << 18  # voxels that a transform without a network is evaluated at together
+
+
+def evaluate(
+    network: Network | None,
+    field: CoefficientField | None,
+    lengths: Sequence[int],
+    indices: Sequence[Integers],
+    *,
+    pointwise: bool = False,
+    backend: Backend = evaluate_tile,
+    tile: int | None = None,
+) -> Iterator[tuple[tuple[slice, ...], Floats]]:
+    """Values of the network, of the transform, or of their sum.
+
+    Parameters
+    ----------
+    network : Network or None
+    field : CoefficientField or None
+        The transform. At least one of both is given.
+    lengths : sequence of int
+        Voxels along each axis of the chunk; all longer than one.
+    indices : sequence of int64 arrays
+        The voxels wanted along each axis; if `pointwise`, the coordinates of each point.
+    pointwise : bool
+        Whether the indices are of single points rather than of the axes of a grid.
+    backend : callable
+        Evaluates the network at the voxels of one tile.
+    tile : int, optional
+        Voxels evaluated at a time; nothing larger than them is held.
+
+    Yields
+    ------
+    tile : tuple of slice
+        Where the values belong in the grid, or among the points.
+    values : float32 array
+        Of the tile's shape, in units of the chunk's normalisation.
+    """
+    if network is None:
+        assert field is not None
+        for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or _TRANSFORM_TILE):
+            yield where, field.values(rows, pointwise)
+        return
+    architecture, weights = network.architecture, network.weights()
+    for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or architecture.tile):
+        base, features = None, None
+        if field is not None:
+            base = field.values(rows, pointwise)
+            features = features_at(field, network.stencils, rows, base, pointwise)
+        values = backend(architecture, weights, tables(weights, lengths, rows, pointwise), features)
+        values = values.reshape([s.stop - s.start for s in where])
+        yield where, values if base is None else values + base
+
+
+def tiled(
+    indices: Sequence[Integers], *, pointwise: bool, voxels: int
+) -> Iterator[tuple[tuple[slice, ...], list[Integers]]]:
+    """Tiles of at most `voxels` of the voxels wanted, each with its own indices."""
+    sizes = [len(index) for index in indices]
+    for tile in _tiles(sizes[:1] if pointwise else sizes, voxels):
+        rows = tile * len(sizes) if pointwise else tile
+        yield tile, [index[s] for index, s in zip(indices, rows, strict=True)]
+
+
+def _tiles(lengths: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
+    """Boxes of at most `voxels` that cover a grid, whole along its last axes."""
+    room, edges = voxels, []
+    for length in reversed(lengths):
+        edge = max(1, min(length, room))
+        edges.append(edge)
+        room //= edge
+    counts = [-(-length // edge) for length, edge in zip(lengths, reversed(edges), strict=True)]
+    for corner in np.ndindex(*counts):
+        yield tuple(
+            slice(i * edge, min((i + 1) * edge, length))
+            for i, edge, length in zip(corner, reversed(edges), lengths, strict=True)
+        )

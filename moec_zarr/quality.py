@@ -1,0 +1,116 @@
+"""How far decoded values are from their originals: the one place where errors are added up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from moec_zarr.arrays import Array, Bools, Doubles
+
+__all__ = ["Quality", "absolute_error", "measure", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Errors over the valid values of an array or a part of one; parts can be merged.
+
+    Attributes
+    ----------
+    n : int
+        Number of voxels.
+    n_valid : int
+        Number of those that are valid: neither NaN, infinite nor a sentinel. Errors are taken over them.
+    low, high : int, float or None
+        Smallest and largest valid value of the original; None without one.
+    rmse : float
+        Root mean square error, in units of the data.
+    max_error : float
+        Largest absolute error, in units of the data.
+    """
+
+    n: int = 0
+    n_valid: int = 0
+    low: float | None = None
+    high: float | None = None
+    rmse: float = 0.0
+    max_error: float = 0.0
+
+    @property
+    def psnr(self) -> float:
+        """Peak signal-to-noise ratio in dB, with the range as the peak; infinite where there is no error."""
+        if self.rmse == 0 or self.low is None or self.high is None:
+            return math.inf
+        return decibel(self.high, self.low, self.rmse)
+
+    @property
+    def relative_max_error(self) -> float:
+        """Largest absolute error over the range of the original."""
+        if self.max_error == 0 or self.low is None or self.high is None:
+            return 0.0
+        half = half_range(self.high, self.low)
+        return self.max_error / half / 2 if half else math.inf
+
+
+def half_range(high: float, low: float) -> float:
+    """Half of a range; integers are subtracted exactly, and no double overflows."""
+    if isinstance(high, int) and isinstance(low, int):
+        return (high - low) / 2
+    return high / 2 - low / 2
+
+
+def decibel(high: float, low: float, rmse: float) -> float:
+    """Peak signal-to-noise ratio in dB of an error above zero."""
+    half = half_range(high, low)
+    return 20 * (math.log10(half) - math.log10(rmse / 2)) if half and rmse < math.inf else -math.inf
+
+
+def measure(original: Array, decoded: Array, valid: Bools | None = None) -> Quality:
+    """The quality of decoded values.
+
+    Parameters
+    ----------
+    original, decoded : array
+        Of one shape, integers or floats.
+    valid : bool array, optional
+        Which voxels count; all where None.
+    """
+    x, y = (original, decoded) if valid is None else (original[valid], decoded[valid])
+    if x.size == 0:
+        return Quality(n=original.size)
+    error = absolute_error(x, y)
+    largest = float(error.max())
+    return Quality(
+        n=original.size,
+        n_valid=x.size,
+        low=x.min().item(),
+        high=x.max().item(),
+        rmse=largest * math.sqrt(np.square(error / largest).mean()) if 0 < largest < math.inf else largest,
+        max_error=largest,
+    )
+
+
+def absolute_error(x: Array, y: Array) -> Doubles:
+    """|x - y| in double precision; integers of one dtype are subtracted exactly."""
+    if x.dtype.kind in "iu" and x.dtype == y.dtype:
+        # Wrapped to 64 bits without sign, the difference of larger and smaller is exact.
+        larger, smaller = np.maximum(x, y).astype(np.uint64), np.minimum(x, y).astype(np.uint64)
+        return (larger - smaller).astype(np.float64)
+    with np.errstate(over="ignore"):  # of two values at either end of the doubles
+        return np.asarray(np.abs(x.astype(np.float64) - y.astype(np.float64)))
+
+
+def merge(parts: Iterable[Quality]) -> Quality:
+    """The quality of several parts taken together."""
+    found = [part for part in parts if part.n]
+    n_valid = sum(part.n_valid for part in found)
+    return Quality(
+        n=sum(part.n for part in found),
+        n_valid=n_valid,
+        low=min((part.low for part in found if part.low is not None), default=None),
+        high=max((part.high for part in found if part.high is not None), default=None),
+        rmse=math.hypot(*(part.rmse * math.sqrt(part.n_valid / n_valid) for part in found if part.n_valid)),
+        max_error=max((part.max_error for part in found), default=0.0),
+    )
