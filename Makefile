@@ -15,9 +15,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
-# Writes the frozen streams in tests/streams anew; only for a new feature of the format.
+# Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
-	$(BIN)/python -m tests.freeze_streams
+	$(BIN)/python -m tests.conformance.freeze_streams
 
 # torch comes first and pinned: left to the resolver, it would be the newest build with all of CUDA.
 .venv/installed: pyproject.toml constraints.txt

@@ -4,7 +4,7 @@ import pickle
 import numcodecs
 import numpy as np
 import pytest
-from fields import assert_near, psnr, smooth
+from tests.support.fields import assert_near, psnr, smooth
 
 from moec_zarr import CorruptStreamError, MoECCodec, MoECError, MoECSerializer, UnsupportedArrayError
 

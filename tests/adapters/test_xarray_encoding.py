@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fields import psnr, smooth
+from tests.support.fields import psnr, smooth
 
 import moec_zarr
 from moec_zarr import BudgetError, MoECCodec, MoECError, MoECSerializer, UnsupportedArrayError

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import zarr
-from fields import smooth
+from tests.support.fields import smooth
 
 import moec_zarr
 from moec_zarr import CorruptStreamError, MoECCodec, MoECError

@@ -1,8 +1,8 @@
-"""Write the frozen streams anew: ``python -m tests.freeze_streams``, an explicit act.
+"""Write the frozen streams anew: ``python -m tests.conformance.freeze_streams``, an explicit act.
 
 Each feature of the format has one stream in ``tests/streams``, beside what it decodes to. That is
 taken from the original data where the stream is exact, and from the decoder of
-``tests/stranger.py`` where a network or latents are in it, never from the code under test.
+``tests/reference_decoder.py`` where a network or latents are in it, never from the code under test.
 
 With ``experts`` and the effort "fast" the encoder makes a network alone; without, it measures what
 is best, which may differ where rounding does.
@@ -129,7 +129,7 @@ def main() -> None:
             if feature in KINDS:
                 stack.enter_context(patch("moec_zarr.fit.rdoq.promising", return_value=[KINDS[feature]]))
             stream = encode(data, Settings(**settings(data, **others)))
-        decoded = stranger.decode(stream)
+        decoded = reference_decoder.decode(stream)
         expected = decoded.array if decoded.network or decoded.latents else data
         if not np.array_equal(decoded.array, expected, equal_nan=data.dtype.kind == "f"):
             sys.exit(f"{feature}: the stranger's decoder does not return the data; its stream is not written")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fields import smooth
+from tests.support.fields import smooth
 
 from moec_zarr.conversion import worker as tasks
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import stranger
-from fields import assert_near, psnr, smooth
-from freeze_streams import FEATURES, names
+from tests.conformance import reference_decoder
+from tests.support.fields import assert_near, psnr, smooth
+from tests.conformance.freeze_streams import FEATURES, names
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +67,7 @@ def scale_of(dtype):
 
 def assert_quality_is_stored(array, stream, decoded):
     """The quality that the header names is what NumPy finds."""
-    header = stranger.decode(stream)
+    header = reference_decoder.decode(stream)
     inner = tuple(slice(n) for n in header.box)
     array, decoded = array[inner], decoded[inner]
     valid = np.isfinite(array)
@@ -132,7 +132,7 @@ def test_what_is_small_is_stored_exactly(dtype, byte_order, shape, order, seed, 
         if special:
             array[rng.random(shape) < 0.3] = rng.choice([np.nan, np.inf, -np.inf])
     stream = encode(array, Settings(psnr=300))
-    for decoded in decode(stream), stranger.decode(stream).array:
+    for decoded in decode(stream), reference_decoder.decode(stream).array:
         np.testing.assert_array_equal(decoded, array)
         assert decoded.dtype == array.dtype
         assert decoded.flags.f_contiguous == array.flags.f_contiguous or size < 2
@@ -201,7 +201,7 @@ def test_a_sentinel_is_exact_and_out_of_the_range(dtype, missing, fill_value):
 def test_a_fill_value_among_the_values_is_one_of_them():
     array = smooth(SHAPE)
     array[:4] = 50
-    assert stranger.decode(encode(array, target(array), fill_value=50)).masks == []
+    assert reference_decoder.decode(encode(array, target(array), fill_value=50)).masks == []
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u8"])
@@ -216,7 +216,7 @@ def test_ends_of_64_bits(dtype):
     assert np.abs(decoded.astype("f8") - array.astype("f8")).mean() < 0.1 * 2.0**64
     assert psnr(array, decoded) > FLOOR
     np.testing.assert_allclose(
-        decoded.astype("f8"), stranger.decode(stream).array.astype("f8"), rtol=0, atol=2.0**64 * 1e-5
+        decoded.astype("f8"), reference_decoder.decode(stream).array.astype("f8"), rtol=0, atol=2.0**64 * 1e-5
     )
 
 
@@ -335,7 +335,7 @@ def test_decoding_needs_no_torch():
 import sys
 sys.modules.update(dict.fromkeys(["torch", "scipy", "rich"]))  # an import of them now fails
 import numpy as np
-from freeze_streams import FEATURES, names
+from tests.conformance.freeze_streams import FEATURES, names
 from moec_zarr.codec.encode import decode, encode
 from moec_zarr.settings import Settings
 for feature in FEATURES:
@@ -489,7 +489,7 @@ def test_damaged_streams_take_little_memory(feature):
 def test_a_small_stream_does_not_make_a_large_network():
     """A payload that claims a network far beyond its bytes is refused before it is made."""
     stream = names("one_expert")[0].read_bytes()
-    header = stream[: -len(stranger.decode(stream).sections[4]) - 3]
+    header = stream[: -len(reference_decoder.decode(stream).sections[4]) - 3]
     claims = b"".join(bytes([0x80, 0x20]) for _ in range(3)) + b"\x10" + bytes(100)
     section = bytes([4, len(claims)]) + claims
     tracemalloc.start()

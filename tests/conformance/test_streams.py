@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import stranger
-from fields import psnr, smooth
-from freeze_streams import FEATURES, KINDS, names
+from tests.conformance import reference_decoder
+from tests.support.fields import psnr, smooth
+from tests.conformance.freeze_streams import FEATURES, KINDS, names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
 def assert_agrees(stream, decoded, expected):
     """`decoded` is `expected` but for the tolerance of a network's and latents' values."""
     assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
-    header = stranger.decode(stream)
+    header = reference_decoder.decode(stream)
     half = float(header.high) / 2 - float(header.low) / 2
     if header.network is None and header.latents is None:
         np.testing.assert_array_equal(decoded, expected)
@@ -50,8 +50,8 @@ def assert_agrees(stream, decoded, expected):
 
 
 def assert_same_parts(stream):
-    """All integers of a stream are the same to the package and to the stranger."""
-    mine, other = open_stream(stream), stranger.decode(stream)
+    """All integers of a stream are the same to the package and to the reference_decoder."""
+    mine, other = open_stream(stream), reference_decoder.decode(stream)
     assert (mine.header.dtype, mine.header.order == "F") == (other.dtype, other.fortran)
     assert (mine.header.shape, mine.shape) == (other.shape, other.box)
     assert (mine.header.low, mine.header.high) == (other.low, other.high)
@@ -90,7 +90,7 @@ def test_frozen_stream(feature):
     assert_same_parts(stream)
     decoded = decode(stream)
     assert_agrees(stream, decoded, expected)
-    assert_agrees(stream, stranger.decode(stream).array, expected)
+    assert_agrees(stream, reference_decoder.decode(stream).array, expected)
     data = FEATURES[feature][0]
     assert decoded.dtype == data.dtype
     assert decoded.flags.f_contiguous == data.flags.f_contiguous
@@ -98,7 +98,7 @@ def test_frozen_stream(feature):
 
 
 def test_frozen_streams_show_what_they_are_named_for():
-    of = {feature: stranger.decode(names(feature)[0].read_bytes()) for feature in FEATURES}
+    of = {feature: reference_decoder.decode(names(feature)[0].read_bytes()) for feature in FEATURES}
     networks = {"one_expert": 1, "experts": 3, "mask": 1, "big_endian_f_order": 1, "uint64": 1}
     for feature, experts in (networks | {"rank_1": 1, "rank_5": 1}).items():
         assert of[feature].network.experts == experts
@@ -132,8 +132,8 @@ def test_a_new_stream():
     data[:3, 4:8] = 2**31 - 1
     stream = encode(data, Settings(ratio=20, effort="fast", missing=2**31 - 1, experts=2))
     assert_same_parts(stream)
-    assert_agrees(stream, decode(stream), stranger.decode(stream).array)
-    assert psnr(np.where(data == 2**31 - 1, np.nan, data), stranger.decode(stream).array) > 20
+    assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
+    assert psnr(np.where(data == 2**31 - 1, np.nan, data), reference_decoder.decode(stream).array) > 20
 
 
 # ------------------------------------------------------------------------------ the page
@@ -143,8 +143,8 @@ def test_the_example_on_the_page():
     (example,) = re.findall(r"The stream's bytes of this mask are `([0-9A-F ]+)`", PAGE)
     mask = np.array([[0, 1, 1], [0, 1, 1]], bool)
     assert encode_mask(mask) == bytes.fromhex(example)
-    np.testing.assert_array_equal(stranger.read_mask(bytes.fromhex(example), (2, 3)), mask)
-    coder = stranger.Coder(bytes.fromhex(example)[1:])
+    np.testing.assert_array_equal(reference_decoder.read_mask(bytes.fromhex(example), (2, 3)), mask)
+    coder = reference_decoder.Coder(bytes.fromhex(example)[1:])
     rows = re.findall(r"^\| \d \| (\d{10}) \| \d, \d \| (\d+) \| (\d+) \| (\d) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 3
     for _, c, s, bit in rows:
@@ -160,10 +160,10 @@ def test_the_constants_on_the_page():
     for number, r in enumerate(int(r) for row in rows for r in row[2:]):
         scale = Decimal(4 + number % 4) * Decimal(2) ** (number // 4 - 7)
         exact = unit * (-1 / (2 * scale)).exp()
-        assert r == int(exact) == stranger.root(number)
+        assert r == int(exact) == reference_decoder.root(number)
         assert abs(exact - round(exact)) > 1e-5  # so that double precision suffices
     (factors,) = re.findall(r"^\| factor \| (.+) \|$", PAGE, re.MULTILINE)
-    assert tuple(float(factor) for factor in factors.split(" | ")) == stranger.UNDO
+    assert tuple(float(factor) for factor in factors.split(" | ")) == reference_decoder.UNDO
 
 
 # ---------------------------------------------------------------------------- the header
@@ -193,7 +193,7 @@ def test_no_header_exceeds_40_bytes(shape):
 
 @given(st.floats(0, 1.0), st.floats(0, 400))
 def test_quality_is_rounded_to_the_safe_side(error, decibels):
-    stored = stranger.decode(write_stream(header("f4", (3,), max_error=error, psnr=decibels), {}))
+    stored = reference_decoder.decode(write_stream(header("f4", (3,), max_error=error, psnr=decibels), {}))
     assert error <= stored.error <= error * (1 + 2**-7) + 1e-37
     assert decibels - 0.0101 <= stored.psnr <= decibels + 1e-9
 
@@ -308,7 +308,7 @@ def test_latents_as_the_corrupt_ones_but_sound():
     for payload in some:
         stream = repaired(with_latents(payload, dtype="f4"))
         assert_same_parts(stream)
-        assert_agrees(stream, decode(stream), stranger.decode(stream).array)
+        assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
     excess = latents(coded=b"\x3f\6" + b"\x80\2" * 6)
     assert np.abs(open_stream(repaired(with_latents(excess))).latents.integers).max() == 319
     assert_same_parts(repaired(with_latents(excess)))
@@ -321,8 +321,8 @@ CORRUPT = [*bodies(), *bodies_of_latents()]
 def test_corrupt(what, body):
     with pytest.raises(CorruptStreamError):
         decode(repaired(body))
-    with pytest.raises(stranger.CorruptError):
-        stranger.decode(repaired(body))
+    with pytest.raises(reference_decoder.CorruptError):
+        reference_decoder.decode(repaired(body))
 
 
 def test_magic_version_and_checksum():
@@ -358,8 +358,8 @@ def test_damaged_latents_are_as_corrupt_to_both(feature, damages):
         decoded = decode(stream, shape=shape)
     except CorruptStreamError:
         try:
-            assert stranger.decode(stream).shape != shape
-        except stranger.CorruptError:
+            assert reference_decoder.decode(stream).shape != shape
+        except reference_decoder.CorruptError:
             return
     else:
         assert decoded.shape == shape

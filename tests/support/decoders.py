@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import stranger
+from tests.conformance import reference_decoder
 
 from moec_zarr.errors import CorruptStreamError
 
@@ -14,7 +14,7 @@ def both(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[Any, Any] 
     try:
         found = ours()
     except CorruptStreamError:
-        with pytest.raises(stranger.CorruptError):
+        with pytest.raises(reference_decoder.CorruptError):
             theirs()
         return None
     return found, theirs()

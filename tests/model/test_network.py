@@ -3,7 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import stranger
+from tests.conformance import reference_decoder
 
 from moec_zarr.model import network
 from moec_zarr.model.network import Architecture, Model
@@ -80,10 +80,10 @@ def test_a_grid_is_what_the_formulae_say(axes, experts):
     for index in list(np.ndindex(lengths))[::3]:
         u = [2 * i / (n - 1) - 1 for i, n in zip(index, lengths, strict=True)]
         assert abs(values[index] - by_hand(model, u)[1]) < TOLERANCE
-    other = stranger.Network(axes, 0, 9, experts, 6, 2)
+    other = reference_decoder.Network(axes, 0, 9, experts, 6, 2)
     other.integers = dict(zip(other.shapes(), model.integers.values(), strict=True))
     other.steps = dict.fromkeys(other.integers, 2.0**-10)
-    points = stranger.points(lengths)
+    points = reference_decoder.points(lengths)
     expected = other.values(points, np.empty((len(points), 0)))
     np.testing.assert_allclose(values.ravel(), expected, rtol=0, atol=TOLERANCE)
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from fields import smooth
+from tests.support.fields import smooth
 
 from moec_zarr import MoECError
 from moec_zarr.conversion.source import fingerprint, open_source

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import stranger
-from decoders import both
-from fields import smooth
+from tests.conformance import reference_decoder
+from tests.support.decoders import both
+from tests.support.fields import smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -83,7 +83,7 @@ def test_cosines_are_those_of_the_dct(length):
 @pytest.mark.parametrize("length", [3, 5, 16, 31, LONGEST_BENT])
 def test_bent_cosines_are_those_of_the_page(length):
     kind = bent(length)
-    expected = stranger.cosines(length, list(kind.weights)).functions
+    expected = reference_decoder.cosines(length, list(kind.weights)).functions
     np.testing.assert_allclose(basis(kind, length).synthesis, expected, atol=1e-6)
     # As a cosine does, function k changes its sign k times.
     for k, wave in enumerate(expected.T):
@@ -126,7 +126,7 @@ def laplacian(weights):
 def test_wavelets_are_those_of_the_page(length, halvings):
     """Made there from inverse lifting steps."""
     np.testing.assert_allclose(
-        basis(Kind(halvings), length).synthesis, stranger.wavelets(length, halvings).functions, atol=1e-6
+        basis(Kind(halvings), length).synthesis, reference_decoder.wavelets(length, halvings).functions, atol=1e-6
     )
 
 
@@ -148,7 +148,7 @@ def test_a_basis(name, length):
     assert found.taps.shape == (TAPS, length)
     assert (found.taps >= -1).all()
     assert (found.taps < np.arange(length)).all()
-    other = stranger.wavelets(length, kind.halvings) if kind.halvings else stranger.cosines(length)
+    other = reference_decoder.wavelets(length, kind.halvings) if kind.halvings else reference_decoder.cosines(length)
     assert found.bands.tolist() == other.bands
     taps = [[-1 if tap is None else tap for tap in each] for each in other.taps]
     assert found.taps.T.tolist() == taps
@@ -192,7 +192,7 @@ def test_frequencies_of_the_classes(largest):
     assert (found > 0).all()
     assert (found[:, 0] + 2 * found[:, 1:].sum(axis=1) == 2**24).all()
     for number in range(CLASSES):
-        table = stranger.class_starts(largest, number)
+        table = reference_decoder.class_starts(largest, number)
         np.testing.assert_array_equal(np.diff(table)[largest:], found[number])
         scale = (4 + number % 4) * 2.0 ** (number // 4 - 7)
         m = np.arange(largest + 1)
@@ -216,9 +216,9 @@ def test_integers_of_classes_come_back(coded, largest, first):
     decoder = ClassDecoder(data, largest)
     parts = [decoder.decode(part) for part in np.split(classes, [min(first, len(classes) - 1)]) if len(part)]
     np.testing.assert_array_equal(np.concatenate(parts), values)
-    coder = stranger.Coder(data)
+    coder = reference_decoder.Coder(data)
     for number, value in zip(classes.tolist(), values.tolist(), strict=True):
-        assert coder.symbol(stranger.class_starts(largest, number)) - largest == value
+        assert coder.symbol(reference_decoder.class_starts(largest, number)) - largest == value
 
 
 @pytest.mark.parametrize("number", [0, 13, 30, 45, 63])
@@ -264,7 +264,7 @@ def assert_come_back(given_latents):
     assert (found.shape, found.kinds) == (given_latents.shape, given_latents.kinds)
     assert (found.step, found.context) == (given_latents.step, given_latents.context)
     np.testing.assert_array_equal(found.integers, given_latents.integers)
-    other = stranger.read_latents(data, given_latents.shape)
+    other = reference_decoder.read_latents(data, given_latents.shape)
     assert other.step == found.step
     np.testing.assert_array_equal(other.present, present_bands(found.bases, found.integers))
     np.testing.assert_array_equal(
@@ -310,7 +310,7 @@ def test_latents_too_large_are_not_coded():
 
 def assert_read_alike(data, shape):
     """Both decoders find the same latents, or both refuse."""
-    if found := both(lambda: read_latents(data, shape), lambda: stranger.read_latents(data, shape)):
+    if found := both(lambda: read_latents(data, shape), lambda: reference_decoder.read_latents(data, shape)):
         ours, theirs = (latents.integers for latents in found)
         np.testing.assert_array_equal(ours, theirs[tuple(slice(n) for n in ours.shape)])
 
@@ -402,7 +402,7 @@ def test_values_and_channels_are_those_of_the_page(shape):
     indices = [np.arange(n) for n in shape]
     values, channels = synthesis.at(indices, False)
     np.testing.assert_array_equal(values, synthesis.values(indices, False))
-    page = stranger.read_latents(write_latents(given_latents), shape)
+    page = reference_decoder.read_latents(write_latents(given_latents), shape)
     np.testing.assert_allclose(values.ravel(), page.values(), atol=1e-5)
     read = page.channels([look.distance + 16 * look.gain for look in looks])
     np.testing.assert_allclose(channels, read, atol=1e-4)

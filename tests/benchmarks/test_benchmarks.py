@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fields import psnr, smooth
+from tests.support.fields import psnr, smooth
 from matplotlib.image import imread
 
 from benchmarks import ablation, rd

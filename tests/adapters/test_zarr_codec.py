@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import zarr
-from fields import assert_near, psnr, smooth
+from tests.support.fields import assert_near, psnr, smooth
 
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError, MoECSerializer, UnsupportedArrayError

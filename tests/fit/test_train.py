@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from fields import psnr
+from tests.support.fields import psnr
 
 torch = pytest.importorskip("torch")
 

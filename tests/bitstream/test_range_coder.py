@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 import pytest
-import stranger
-from decoders import both
+from tests.conformance import reference_decoder
+from tests.support.decoders import both
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -33,7 +33,7 @@ def test_varints_come_back(value, behind):
     data = write_varint(value)
     assert len(data) == max(1, math.ceil(value.bit_length() / 7))
     assert read_varint(b"x" + data + behind, 1) == (value, 1 + len(data))
-    assert stranger.Bytes(data).varint() == value
+    assert reference_decoder.Bytes(data).varint() == value
     for length in range(len(data)):
         with pytest.raises(CorruptStreamError):
             read_varint(data[:length], 0)
@@ -50,7 +50,7 @@ def test_integers_come_back(groups):
     data = encode_groups(arrays)
     sizes = [len(group) for group in groups]
     assert [group.tolist() for group in decode_groups(data, sizes)] == groups
-    assert stranger.read_integers(stranger.Bytes(data), sizes) == groups
+    assert reference_decoder.read_integers(reference_decoder.Bytes(data), sizes) == groups
 
 
 def test_integers_too_large_are_not_coded():
@@ -66,7 +66,7 @@ def test_frequencies_are_those_of_the_page(largest):
     assert (half[:, 0] + 2 * half[:, 1:].sum(axis=1) == 2**24).all()
     assert (np.diff(half, axis=1) <= 0).all()
     for row, code in zip(half, tails, strict=True):
-        table = stranger.starts(largest, code)
+        table = reference_decoder.starts(largest, code)
         assert (table[0], table[-1]) == (0, 2**24)
         np.testing.assert_array_equal(np.diff(table)[largest:], row)
         np.testing.assert_array_equal(np.diff(table)[: largest + 1], row[::-1])
@@ -123,7 +123,7 @@ def test_every_prefix_of_integers_is_corrupt_or_other_integers():
 def test_any_bytes_decode_to_integers_or_are_corrupt(data):
     sizes = [3, 40, 0]
     if found := both(
-        lambda: decode_groups(data, sizes), lambda: stranger.read_integers(stranger.Bytes(data), sizes)
+        lambda: decode_groups(data, sizes), lambda: reference_decoder.read_integers(reference_decoder.Bytes(data), sizes)
     ):
         decoded, other = found
         assert [group.tolist() for group in decoded] == other

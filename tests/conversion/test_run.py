@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import zarr
-from fields import smooth
+from tests.support.fields import smooth
 
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError

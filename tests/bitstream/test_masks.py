@@ -3,8 +3,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import stranger
-from decoders import both
+from tests.conformance import reference_decoder
+from tests.support.decoders import both
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ def test_masks_come_back(shape, share, seed):
     mask = np.random.default_rng(seed).random(shape) < share
     data = encode_mask(mask)
     np.testing.assert_array_equal(decode_mask(data, shape), mask)
-    np.testing.assert_array_equal(stranger.read_mask(data, shape), mask)
+    np.testing.assert_array_equal(reference_decoder.read_mask(data, shape), mask)
 
 
 @pytest.mark.parametrize("shape", [(5000,), (1200, 3, 1, 2), (2, 5000)])
@@ -30,7 +30,7 @@ def test_long_thin_masks_come_back(shape):
     data = encode_mask(mask)
     assert data[0] & 0x80
     np.testing.assert_array_equal(decode_mask(data, shape), mask)
-    np.testing.assert_array_equal(stranger.read_mask(data, shape), mask)
+    np.testing.assert_array_equal(reference_decoder.read_mask(data, shape), mask)
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -76,7 +76,7 @@ def test_words_that_no_encoder_writes_are_corrupt():
 @SMALL
 @given(st.binary(max_size=40), st.sampled_from([(), (3,), (2, 3), (3, 2, 4), (5000,)]))
 def test_any_bytes_decode_to_a_mask_or_are_corrupt(data, shape):
-    if found := both(lambda: decode_mask(data, shape), lambda: stranger.read_mask(data, shape)):
+    if found := both(lambda: decode_mask(data, shape), lambda: reference_decoder.read_mask(data, shape)):
         np.testing.assert_array_equal(*found)
 
 
