@@ -104,13 +104,13 @@ def absolute_error(x: Array, y: Array) -> Doubles:
 
 def merge(parts: Iterable[Quality]) -> Quality:
     """The quality of several parts taken together."""
-    found = [part for part in parts if part.n]
-    n_valid = sum(part.n_valid for part in found)
+    parts = [part for part in parts if part.n]
+    n_valid = sum(part.n_valid for part in parts)
     return Quality(
-        n=sum(part.n for part in found),
+        n=sum(part.n for part in parts),
         n_valid=n_valid,
-        low=min((part.low for part in found if part.low is not None), default=None),
-        high=max((part.high for part in found if part.high is not None), default=None),
-        rmse=math.hypot(*(part.rmse * math.sqrt(part.n_valid / n_valid) for part in found if part.n_valid)),
-        max_error=max((part.max_error for part in found), default=0.0),
+        low=min((part.low for part in parts if part.low is not None), default=None),
+        high=max((part.high for part in parts if part.high is not None), default=None),
+        rmse=math.hypot(*(part.rmse * math.sqrt(part.n_valid / n_valid) for part in parts if part.n_valid)),
+        max_error=max((part.max_error for part in parts), default=0.0),
     )

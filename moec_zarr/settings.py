@@ -63,8 +63,8 @@ class Settings:
         self._set("ratio", _real("ratio", self.ratio, 1.0, 1e9))
         self._set("psnr", _real("psnr", self.psnr, 0.0, 400.0))
         self._set("missing", _number("missing", self.missing))
-        self._set("experts", _whole("experts", self.experts, 1, 4096))
-        self._set("seed", _whole("seed", self.seed, 0, 2**63 - 1))
+        self._set("experts", _integer("experts", self.experts, 1, 4096))
+        self._set("seed", _integer("seed", self.seed, 0, 2**63 - 1))
         if self.seed is None:
             raise MoECError("seed must be a whole number, got None; leave it out for the default 0")
         if self.effort not in EFFORTS:
@@ -125,7 +125,7 @@ def _real(name: str, value: object, low: float, high: float) -> float | int | No
     return number
 
 
-def _whole(name: str, value: object, low: int, high: int) -> int | None:
+def _integer(name: str, value: object, low: int, high: int) -> int | None:
     number = _number(name, value)
     if number is None:
         return None

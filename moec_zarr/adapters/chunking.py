@@ -75,13 +75,13 @@ def choose_chunks(
     steps = [0] * len(shape) if align is None else _steps(shape, align)
     # Only divisors of the step between blocks are allowed along an axis; all of it where it is 0.
     chunk = [step or max(length, 1) for length, step in zip(shape, steps, strict=True)]
-    for least in (_LEAST_EXTENT, 1):
+    for smallest in (_LEAST_EXTENT, 1):
         for axis, (length, step) in enumerate(zip(shape, steps, strict=True)):
             whole = chunk[axis]
-            room = max(target * whole // (math.prod(chunk) * itemsize), least)
+            room = max(target * whole // (math.prod(chunk) * itemsize), smallest)
             if room < whole:
                 extent = _divisor(step, room) if step else math.ceil(length / math.ceil(length / room))
-                chunk[axis] = extent if extent >= least else whole
+                chunk[axis] = extent if extent >= smallest else whole
     if align is not None and settings.ratio is not None:
         free = choose_chunks(shape, dtype, settings, target_bytes=target_bytes)
         left, possible = (math.prod(each) * itemsize / settings.ratio for each in (chunk, free))

@@ -141,7 +141,7 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
         remedy = dict(zip(var.dims, free, strict=True))
         raise BudgetError(f"variable {name!r}: {error}, that is ds.chunk({remedy})") from error
     entry: dict[str, Any] = {"chunks": chunks}
-    sentinel = _sentinel(var)
+    sentinel = _sentinel_of(var)
     if sentinel is not None:
         # xarray writes the sentinel wherever it finds NaN; edge chunks are padded with it as well.
         entry |= {key: var.encoding[key] for key in _SENTINELS if key in var.encoding}
@@ -154,7 +154,7 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
     return entry | {"serializer": codec.serializer(), "compressors": None, "filters": None}
 
 
-def _sentinel(var: xr.Variable) -> float | int | None:
+def _sentinel_of(var: xr.Variable) -> float | int | None:
     """The number that stands for missing values once the variable is written; None without one."""
     stored = np.dtype(var.encoding.get("dtype", var.dtype))
     if not var.encoding.keys().isdisjoint(_PACKING) or stored.kind != var.dtype.kind:

@@ -36,7 +36,7 @@ __all__ = ["COEFFICIENTS_PER_BYTE", "STEPS", "read_coefficients", "write_coeffic
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 14  # of the extent that is coded, at most
 _LARGEST_SYMBOL = 63  # magnitude of a coefficient that the range coder tells apart
-_AT_A_TIME = 1 << 18  # coefficients whose context neighbours are looked up together
+_LOOKUPS_AT_A_TIME = 1 << 18  # coefficients whose context neighbours are looked up together
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -65,7 +65,7 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     if largest == _LARGEST_SYMBOL:
         beyond = np.abs(own[np.abs(own) >= largest]) - largest
         head += write_varint(len(beyond)) + b"".join(write_varint(int(excess)) for excess in beyond)
-    parts = [slice(i, i + _AT_A_TIME) for i in range(0, len(own), _AT_A_TIME)]
+    parts = [slice(i, i + _LOOKUPS_AT_A_TIME) for i in range(0, len(own), _LOOKUPS_AT_A_TIME)]
     classes = [context.classes(magnitudes[order.neighbours[part]], order.octaves(part)) for part in parts]
     return head + encode_classes(np.clip(own, -largest, largest), np.concatenate(classes), largest)
 

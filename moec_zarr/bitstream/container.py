@@ -137,7 +137,7 @@ def _write_quality(header: Header) -> bytes:
 
 
 def _round_up(value: float) -> int:
-    """The upper half of the bits of the least float32 with 8 bits of mantissa that is not below."""
+    """The upper half of the bits of the smallest float32 with 8 bits of mantissa that is not below."""
     bits = int(np.float32(value).view(np.uint32)) >> 16
     while float(np.uint32(bits << 16).view(np.float32)) < value:
         bits += 1

@@ -72,10 +72,10 @@ def frequencies(largest: int, code: int | Integers) -> Integers:
     p = (a << 20) // (a + x * x)
     for step in range(TAILS - 1):
         p = np.where(step < doublings, (p * p) >> 20, p)
-    return _normalised(p, 2 * p.sum(axis=-1, keepdims=True) - p[..., :1])
+    return _as_frequencies(p, 2 * p.sum(axis=-1, keepdims=True) - p[..., :1])
 
 
-def _normalised(p: Integers, total: Any) -> Integers:
+def _as_frequencies(p: Integers, total: Any) -> Integers:
     """Magnitudes' shares of `total` as frequencies above zero that make 2**24 with both signs."""
     count = 2 * p.shape[-1] - 1
     f = 1 + p * (2**PRECISION - count) // total
@@ -84,7 +84,7 @@ def _normalised(p: Integers, total: Any) -> Integers:
 
 
 def _for_constriction(half: Integers) -> Doubles:
-    """What constriction is given for frequencies of magnitudes: of both signs, from the least value on.
+    """What constriction is given for frequencies of magnitudes: of both signs, from the smallest value on.
 
     Its fast quantisation adds one to each probability; given frequencies less one, whose sum is
     2**24 less their number, it keeps them as they are.
@@ -155,7 +155,7 @@ def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
 
 CLASSES = 64  # distributions that a symbol's neighbours choose among
 _LAPLACE_BITS = 30
-_AT_A_TIME = 4096  # symbols whose distributions are laid out together
+_SYMBOLS_AT_A_TIME = 4096  # symbols whose distributions are laid out together
 
 
 @lru_cache(maxsize=64)
@@ -183,7 +183,7 @@ def class_frequencies(largest: int) -> Integers:
         rest = (above * ratio) >> _LAPLACE_BITS
         p[:, m] = above - rest if m < largest else above
         above = rest
-    f = _normalised(p, unit)
+    f = _as_frequencies(p, unit)
     f.setflags(write=False)
     return f
 
@@ -193,8 +193,8 @@ def encode_classes(values: Integers, classes: Integers, largest: int) -> bytes:
     encoder = constriction.stream.queue.RangeEncoder()
     table = _for_constriction(class_frequencies(largest))
     family = constriction.stream.model.Categorical(perfect=False)
-    for part in range(0, len(values), _AT_A_TIME):
-        chosen = slice(part, part + _AT_A_TIME)
+    for part in range(0, len(values), _SYMBOLS_AT_A_TIME):
+        chosen = slice(part, part + _SYMBOLS_AT_A_TIME)
         encoder.encode((values[chosen] + largest).astype(np.int32), family, table[classes[chosen]])
     return payload(encoder)
 
@@ -210,8 +210,8 @@ class ClassDecoder:
     def decode(self, classes: Integers) -> NDArray[np.int32]:
         """The next integers, one for each of `classes`."""
         parts = [
-            decode_with(self._decoder, self._family, self._table[classes[part : part + _AT_A_TIME]])
-            for part in range(0, len(classes), _AT_A_TIME)
+            decode_with(self._decoder, self._family, self._table[classes[part : part + _SYMBOLS_AT_A_TIME]])
+            for part in range(0, len(classes), _SYMBOLS_AT_A_TIME)
         ]
         return np.concatenate(parts).astype(np.int32) - self._largest
 

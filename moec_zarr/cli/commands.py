@@ -221,10 +221,10 @@ def inspect(
     """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
     _say(verbose)
     arrays = compressed_arrays(store)
-    found = {}
+    streams = {}
     for name in _chosen(var, arrays):
         infos = dict(inspect_streams(arrays[name]))
-        found[name] = (arrays[name], infos)
+        streams[name] = (arrays[name], infos)
     if as_json:
         _print_json(
             {
@@ -233,15 +233,15 @@ def inspect(
                     "chunks": array.chunks,
                     "streams": [{"index": index} | asdict(info) for index, info in infos.items()],
                 }
-                for name, (array, infos) in found.items()
+                for name, (array, infos) in streams.items()
             }
         )
         return
-    rows = [(name or "(array)", *_streams_row(list(infos.values()))) for name, (_, infos) in found.items()]
+    rows = [(name or "(array)", *_streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
     columns = ("streams", "bytes", "ratio", "PSNR dB", "max error", "experts", "load", "bytes by section")
     _out.print(table(("variable", *columns), rows))
     if chunks:
-        for name, (_, infos) in found.items():
+        for name, (_, infos) in streams.items():
             lines = [(str(index), info.kind, *_streams_row([info])[1:]) for index, info in infos.items()]
             _out.print()
             _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name or None))
@@ -261,15 +261,15 @@ def _streams_row(infos: list[Any]) -> tuple[str, ...]:
         str(len(infos)),
         bytes_text(size),
         number(raw / size if size else None),
-        _range(psnrs, ".1f"),
+        _range_text(psnrs, ".1f"),
         number(max((info.max_error for info in infos), default=None), 3),
-        _range(experts, "d"),
-        _range(loads, ".2f"),
+        _range_text(experts, "d"),
+        _range_text(loads, ".2f"),
         ", ".join(f"{name} {count}" for name, count in sections.items()),
     )
 
 
-def _range(values: list[Any], form: str) -> str:
+def _range_text(values: list[Any], form: str) -> str:
     if not values:
         return "-"
     low, high = min(values), max(values)
@@ -309,21 +309,21 @@ def compare(
         names = _chosen(var, both)
         if not names:
             raise MoECError(f"{a} and {b} have no variable of numbers in common")
-        found = compare_datasets(first[names], second[names])
+        results = compare_datasets(first[names], second[names])
         if as_json:
-            _print_json({name: asdict(each) for name, each in found.items()})
+            _print_json({name: asdict(each) for name, each in results.items()})
         else:
             rows = [
                 (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
                  number(each.max_error, 3), str(each.n_special_mismatch))
-                for name, each in found.items()
+                for name, each in results.items()
             ]  # fmt: skip
             columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
             _out.print(table(("variable", *columns), rows))
         if plot is not None:
             for name in names:
                 path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
-                plot_comparison(first[name], second[name], path, title=name, psnr=found[name].psnr)
+                plot_comparison(first[name], second[name], path, title=name, psnr=results[name].psnr)
 
 
 @app.command()
@@ -342,8 +342,8 @@ def demo(
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         run(out)
     if as_json:
-        found = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
-        _print_json({name: asdict(each) for name, each in found.items()})
+        results = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
+        _print_json({name: asdict(each) for name, each in results.items()})
 
 
 def _say(verbose: bool) -> None:

@@ -67,7 +67,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     limit = int(array.nbytes / settings.ratio) if settings.ratio is not None and array.size else None
     plain = write_stream(chunk.header, chunk.sections)
     if chunk.is_constant:
-        return _within(plain, limit, array, settings)
+        return _within_limit(plain, limit, array, settings)
     exact = _lossless(chunk, limit)
     if limit is None:
         assert exact is not None
@@ -82,7 +82,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         stream = _fit(chunk, settings, room, 1.0).stream
     except DoesNotFit:
         raise _too_small(array, settings, limit + smallest) from None
-    return _within(stream, limit, array, settings)
+    return _within_limit(stream, limit, array, settings)
 
 
 def _smallest_network(array: Array, experts: int | None) -> int:
@@ -91,7 +91,7 @@ def _smallest_network(array: Array, experts: int | None) -> int:
     return _SMALLEST_NETWORK + math.ceil(gate)
 
 
-def _within(stream: bytes, limit: int | None, array: Array, settings: Settings) -> bytes:
+def _within_limit(stream: bytes, limit: int | None, array: Array, settings: Settings) -> bytes:
     if limit is not None and len(stream) > limit:
         raise _too_small(array, settings, len(stream))
     return stream

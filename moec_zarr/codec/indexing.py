@@ -64,19 +64,23 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
         if len(shape) == 1 or len(whole) != len(shape) or any(
             array.size != array.shape[axis] for axis, array in enumerate(arrays)
         ):  # fmt: skip
-            points = [_within(a.ravel(), n) for a, n in zip(np.broadcast_arrays(*arrays), shape, strict=True)]
+            points = [
+                _checked_index(a.ravel(), n) for a, n in zip(np.broadcast_arrays(*arrays), shape, strict=True)
+            ]
             return Selection(points, True, whole)
-        return Selection([_within(a.ravel(), n) for a, n in zip(arrays, shape, strict=True)], False, whole)
+        return Selection(
+            [_checked_index(a.ravel(), n) for a, n in zip(arrays, shape, strict=True)], False, whole
+        )
     indices, kept = [], []
     for item, n in zip(selection, shape, strict=True):
         if isinstance(item, slice):
             indices.append(np.arange(*item.indices(n), dtype=np.int64))
             kept.append(len(indices[-1]))
         elif isinstance(item, np.ndarray) and item.ndim == 1 and len(arrays) == 1:
-            indices.append(_within(item, n))
+            indices.append(_checked_index(item, n))
             kept.append(len(item))
         elif isinstance(item, int | np.integer) or (isinstance(item, np.ndarray) and not item.ndim):
-            indices.append(_within(np.array([item]), n))
+            indices.append(_checked_index(np.array([item]), n))
         else:
             raise IndexError(
                 f"cannot select by {item!r}; use slices, numbers, or an integer array for every axis"
@@ -84,7 +88,7 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
     return Selection(indices, False, tuple(kept))
 
 
-def _within(index: NDArray[Any], length: int) -> NDArray[np.int64]:
+def _checked_index(index: NDArray[Any], length: int) -> NDArray[np.int64]:
     if index.dtype.kind not in "iu":
         raise IndexError(f"an index must be of an integer dtype, got {index.dtype}")
     index = index.astype(np.int64)

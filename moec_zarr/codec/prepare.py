@@ -93,7 +93,7 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
             f"cannot encode an array of shape {array.shape}; expected at most "
             f"{MAX_RANK} axes and {MAX_SIZE} elements. Remedy: merge axes, or write smaller chunks"
         )
-    missing = _sentinel(missing, dtype)
+    missing = _as_sentinel(missing, dtype)
     order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     box = find_bounding_box(array)
     inner = array if box is None else array[tuple(slice(n) for n in box.shape)]
@@ -101,7 +101,7 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
     if missing is None and (fill := _isolated_fill(inner, _valid(masked), fill_value)) is not None:
         masked = find_masked_values(inner, fill)
     valid = _valid(masked)
-    low, high = _range(inner, valid)
+    low, high = _valid_range(inner, valid)
     header = Header(
         dtype=dtype, order=order, shape=array.shape, low=low, high=high, psnr=math.inf, max_error=0.0
     )
@@ -146,7 +146,7 @@ def _equal(array: Array, value: Any) -> Bools:
     return np.isnan(array) if value != value else np.asarray(array == value)
 
 
-def _sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
+def _as_sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
     """`missing` as a value of the dtype."""
     if missing is None:
         return None
@@ -177,7 +177,7 @@ def _isolated_fill(array: Array, valid: Bools | None, fill_value: Any) -> Any:
     others = ~stands if valid is None else valid & ~stands
     if not others.any():
         return None
-    low, high = (float(end) for end in _range(array, others))
+    low, high = (float(end) for end in _valid_range(array, others))
     return fill if min(abs(low - float(fill)), abs(high - float(fill))) > high - low else None
 
 
@@ -186,7 +186,7 @@ def _valid(masked: list[MaskedValue]) -> Bools | None:
     return ~np.logical_or.reduce([each.mask for each in masked]) if masked else None
 
 
-def _range(array: Array, valid: Bools | None) -> tuple[Any, Any]:
+def _valid_range(array: Array, valid: Bools | None) -> tuple[Any, Any]:
     """Smallest and largest valid value, native byte order; zeros where there is none."""
     dtype = array.dtype.newbyteorder("=")
     if array.size == 0 or (valid is not None and not valid.any()):

@@ -99,15 +99,15 @@ def resources_for(client: Client, asked: Mapping[str, float] | None) -> dict[str
         resources = {"GPU": 1}
     suited = offering(client, resources)
     if not suited:
-        # Told now: dask would keep such tasks waiting for ever, and say nothing.
+        # Raised now: dask would keep such tasks waiting for ever without a word.
         every = client.scheduler_info(n_workers=-1)["workers"].values()
         offered = {name: amount for worker in every for name, amount in worker.get("resources", {}).items()}
         raise MoECError(
             f"no worker offers {resources}; they offer {offered or 'no resources'}. Start workers with, for "
             'example, dask worker --nthreads 1 --resources "GPU=1", or leave resources= out'
         )
-    found = client.run(_probe, config.get("device"), workers=list(suited), on_error="return")
-    for address, lack in found.items():
+    missing = client.run(_probe, config.get("device"), workers=list(suited), on_error="return")
+    for address, lack in missing.items():
         if lack:
             raise MoECError(f"the worker {address} cannot do the work: {lack}")
     return resources

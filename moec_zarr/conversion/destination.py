@@ -24,7 +24,7 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Destination", "open_result", "prepare", "refuse_overlap", "write_attributes"]
+__all__ = ["Destination", "open_destination", "open_result", "refuse_overlap", "write_attributes"]
 
 Destination = str | PathLike[str] | Store
 
@@ -66,21 +66,23 @@ def _without_expected_warnings() -> Iterator[None]:
 
 
 @_without_expected_warnings()
-def prepare(planned: Plan, ds: xr.Dataset, dst: Destination, wanted: Manifest, resume: bool) -> zarr.Group:
+def open_destination(
+    planned: Plan, ds: xr.Dataset, dst: Destination, wanted: Manifest, resume: bool
+) -> zarr.Group:
     """The destination with its metadata complete: as an earlier run left it, or made anew."""
     store = _place(dst)
     first = planned.compressed[0].name
     existing = _existing(store)
     if existing is not None and resume:
-        found = read_manifest(existing)
-        if found is None and any(True for _ in existing.members()):
+        manifest = read_manifest(existing)
+        if manifest is None and any(True for _ in existing.members()):
             raise MoECError(
                 f"there is a store at {dst}, and no conversion made it; choose another destination, or "
                 "--overwrite (resume=False) to replace it"
             )
-        if found is not None:
-            found.refuse_other(wanted)
-            if found.created:
+        if manifest is not None:
+            manifest.refuse_other(wanted)
+            if manifest.created:
                 return existing
     # Nothing was fitted yet, or it is to be replaced.
     group = zarr.open_group(store, mode="w", zarr_format=planned.zarr_format)
@@ -159,11 +161,11 @@ def write_attributes(planned: Plan, src: Source, group: zarr.Group, state: Progr
     for each in planned.compressed:
         group[each.name].attrs.update(_attributes(summaries[each.name]))
     complete = not state.failures and len(state.records) == planned.tasks
-    said = str(group.attrs.get("history", ""))
-    done = f"moec_zarr {version('moec_zarr')}: converted from {_describe(src)}"
-    if complete and done not in said:
+    history = str(group.attrs.get("history", ""))
+    done = f"moec_zarr {version('moec_zarr')}: converted from {_source_name(src)}"
+    if complete and done not in history:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        group.attrs["history"] = f"{now} {done}" + (f"\n{said}" if said else "")
+        group.attrs["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
     zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
 
 
@@ -186,7 +188,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
     return {_PREFIX + key: value for key, value in attributes.items() if value is not None}
 
 
-def _describe(src: Source) -> str:
+def _source_name(src: Source) -> str:
     if isinstance(src, (str, PathLike)):
         return fspath(src)
     if isinstance(src, (list, tuple)):

@@ -166,7 +166,7 @@ def read_manifest(group: zarr.Group) -> Manifest | None:
         except (ValueError, KeyError, TypeError) as error:
             raise MoECError(
                 f"the manifest {name}/{_FOLDER}/{_PLAN} in the destination is damaged ({error}), so it "
-                "cannot be told what is done; --overwrite (resume=False) converts anew"
+                "is not known what is done; --overwrite (resume=False) converts anew"
             ) from error
     return None
 

@@ -14,8 +14,8 @@ from moec_zarr.config import config
 from moec_zarr.conversion.cluster import connect, offering, resources_for
 from moec_zarr.conversion.destination import (
     Destination,
+    open_destination,
     open_result,
-    prepare,
     refuse_overlap,
     write_attributes,
 )
@@ -58,7 +58,7 @@ def convert(
     or shard, is read, fitted, written, read back and compared by one task in a worker process, which holds
     no other at the time. A run that was killed goes on where it stopped when it is started again.
 
-    Where to fit, and with how many threads, is said by `moec_zarr.config`. A script that
+    `moec_zarr.config` sets where to fit, and with how many threads. A script that
     lets a cluster be made must be importable, since its workers import it: begin its work under
     ``if __name__ == "__main__":``.
 
@@ -163,7 +163,7 @@ def execute(
     refuse_overlap(src, ds, dst)
     manifest = Manifest(plan=planned.to_dict(), source=fingerprint(src, ds))
     try:
-        group = prepare(planned, ds, dst, manifest, resume)
+        group = open_destination(planned, ds, dst, manifest, resume)
     except OSError as error:
         raise DestinationError(f"the destination {dst} cannot be written: {error}") from error
     arrays: dict[str, Any] = {each.name: group[each.name] for each in planned.variables if each.tasks}

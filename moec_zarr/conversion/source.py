@@ -95,12 +95,12 @@ def _paths(src: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str
         if not fs.exists(root):
             raise FileNotFoundError(f"there is nothing at {path}")
         return [root if is_local(fs) else path]
-    found = sorted(name for pattern in patterns for name in fs.glob(pattern))
-    if not found:
+    names = sorted(name for pattern in patterns for name in fs.glob(pattern))
+    if not names:
         raise MoECError(
             f"{path} holds neither a zarr store nor files to read ({', '.join(patterns)} match nothing)"
         )
-    return found if is_local(fs) else [fs.unstrip_protocol(name) for name in found]
+    return names if is_local(fs) else [fs.unstrip_protocol(name) for name in names]
 
 
 def is_local(fs: Any) -> bool:

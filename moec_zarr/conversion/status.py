@@ -103,8 +103,8 @@ class Progress:
     @property
     def mean_psnr(self) -> float | None:
         """Mean PSNR in dB of the chunks that are done, each with its own range; None before the first."""
-        found = [psnr for record in self.records if math.isfinite(psnr := record.quality.psnr)]
-        return sum(found) / len(found) if found else None
+        values = [psnr for record in self.records if math.isfinite(psnr := record.quality.psnr)]
+        return sum(values) / len(values) if values else None
 
     @property
     def seconds_left(self) -> float | None:

@@ -93,7 +93,7 @@ def run(task: Task, attempt: int = 1) -> Record:
         zarr.config.set({"async.concurrency": 1}),
     ):
         start = time.perf_counter()
-        values = _read(task)
+        values = _stored_values(task)
         key = "/".join(
             part for part in (task.array.path, task.array.metadata.encode_chunk_key(task.index)) if part
         )
@@ -119,7 +119,7 @@ def run(task: Task, attempt: int = 1) -> Record:
         return record
 
 
-def _read(task: Task) -> Array:
+def _stored_values(task: Task) -> Array:
     """The values of the region as they are to be stored, in the array's dtype."""
     from xarray.conventions import encode_cf_variable
 
@@ -149,7 +149,7 @@ def _check(task: Task, values: Array) -> list[Quality]:
     """
     parts = []
     where = f"chunk {task.index} of {task.variable!r}"
-    for inside in _chunks(values.shape, task.array.chunks):
+    for inside in _chunks_within(values.shape, task.array.chunks):
         outside = tuple(
             slice(whole.start + part.start, whole.start + part.stop)
             for whole, part in zip(task.region, inside, strict=True)
@@ -170,7 +170,7 @@ def _check(task: Task, values: Array) -> list[Quality]:
     return parts
 
 
-def _chunks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice, ...]]:
+def _chunks_within(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice, ...]]:
     """The chunks within a region of `shape` that begins at the boundary of one."""
     counts = [math.ceil(n / side) for n, side in zip(shape, chunk, strict=True)]
     return [

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.arrays import Floats
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["simulate"]
-
-Array = NDArray[np.float32]
 
 EXTENT = 2.0e6  # m, the longer horizontal side
 HEIGHT = 1.0e4  # m, of all levels together
@@ -125,8 +124,8 @@ def simulate(shape: tuple[int, int, int, int] = (16, 8, 64, 64), *, seed: int = 
 
 
 def _run(
-    height: Array, spacing: float, terrain: Array, rng: np.random.Generator
-) -> Iterator[tuple[Array, Array, Array]]:
+    height: Floats, spacing: float, terrain: Floats, rng: np.random.Generator
+) -> Iterator[tuple[Floats, Floats, Floats]]:
     """Relative vorticity, temperature anomaly and tracer of each output, without end."""
     levels, (rows, columns) = len(height), terrain.shape
     shape = (levels, rows, columns)
@@ -145,7 +144,7 @@ def _run(
     inverse = (1 / operator).astype(np.float32)
     modes = modes.astype(np.float32)
 
-    def flow(vorticity: Array) -> tuple[Array, Array]:
+    def flow(vorticity: Floats) -> tuple[Floats, Floats]:
         """Velocities (2, level, y, x) in m/s along y and x, and relative vorticity, of the potential one."""
         q = np.fft.rfft2(vorticity)
         psi = np.einsum("lm,m...->l...", modes, inverse * np.einsum("lm,l...->m...", modes, q))
@@ -185,7 +184,7 @@ def _stretching(levels: int) -> NDArray[np.float64]:
 
 def _initial(
     shape: tuple[int, int, int], laplacian: NDArray[Any], stretching: NDArray[Any], rng: np.random.Generator
-) -> Array:
+) -> Floats:
     """Potential vorticity of eddies of random phase, 4 to 8 of them a side, akin from level to level."""
     side = np.sqrt(-laplacian) * EXTENT / (2 * np.pi)
     noise = rng.standard_normal(shape)
@@ -198,7 +197,7 @@ def _initial(
     return np.asarray(np.fft.irfft2(q, s=shape[1:]), dtype=np.float32)
 
 
-def _advect(fields: Array, courant: Array) -> Array:
+def _advect(fields: Floats, courant: Floats) -> Floats:
     """Carry `fields` for a step: each voxel takes the value at the point that the flow brings to it.
 
     Parameters
@@ -217,7 +216,7 @@ def _advect(fields: Array, courant: Array) -> Array:
     return _interpolate(fields, y - middle[0], x - middle[1], _cubic)
 
 
-def _interpolate(fields: Array, y: Array, x: Array, weights: Callable[[Array], tuple[Array, ...]]) -> Array:
+def _interpolate(fields: Floats, y: Floats, x: Floats, weights: Callable[[Floats], tuple[Floats, ...]]) -> Floats:
     """Values of periodic `fields` (field, level, y, x) at positions in voxels, each in its own level."""
     count, levels, rows, columns = fields.shape
     flat = fields.reshape(count, -1)
@@ -237,18 +236,18 @@ def _interpolate(fields: Array, y: Array, x: Array, weights: Callable[[Array], t
     return result
 
 
-def _linear(t: Array) -> tuple[Array, ...]:
+def _linear(t: Floats) -> tuple[Floats, ...]:
     return 1 - t, t
 
 
-def _cubic(t: Array) -> tuple[Array, ...]:
+def _cubic(t: Floats) -> tuple[Floats, ...]:
     """Lagrange weights of the points -1, 0, 1, 2 at `t` in [0, 1]."""
     a, b, c = t + 1, t - 1, t - 2
     half, sixth = np.float32(1 / 2), np.float32(1 / 6)
     return -sixth * t * b * c, half * a * b * c, -half * a * t * c, sixth * a * t * b
 
 
-def _mix(tracer: Array) -> Array:
+def _mix(tracer: Floats) -> Floats:
     """Exchange between neighbouring levels; none leaves at top or bottom."""
     flux = np.float32(MIXING) * np.diff(tracer, axis=0)
     mixed = tracer.copy()
@@ -257,7 +256,7 @@ def _mix(tracer: Array) -> Array:
     return mixed
 
 
-def _terrain(rows: int, columns: int, rng: np.random.Generator) -> Array:
+def _terrain(rows: int, columns: int, rng: np.random.Generator) -> Floats:
     """Height of the ground (y, x) in m: an island with a ragged coast, its top above the middle level."""
     y, x = np.arange(rows)[:, None] / rows, np.arange(columns) / columns
     wavenumber = np.hypot(np.fft.fftfreq(rows, 1 / rows)[:, None], np.fft.rfftfreq(columns, 1 / columns))
@@ -269,7 +268,7 @@ def _terrain(rows: int, columns: int, rng: np.random.Generator) -> Array:
     return np.asarray(0.7 * HEIGHT * np.maximum(ground - 0.15, 0) / (ground.max() - 0.15), dtype=np.float32)
 
 
-def _sources(shape: tuple[int, int, int], spacing: float, terrain: Array, rng: np.random.Generator) -> Array:
+def _sources(shape: tuple[int, int, int], spacing: float, terrain: Floats, rng: np.random.Generator) -> Floats:
     """Emission (level, y, x) in ug/(m3 s): at the mountain's top and at three places of the lowest level."""
     levels, rows, columns = shape
     summit = np.unravel_index(np.argmax(terrain), terrain.shape)

@@ -96,7 +96,7 @@ def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
         differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
         if weights := edge_weights_for(np.array(differences)):
             result.append(AxisBasis(edge_weights=weights))
-    return list(dict.fromkeys([*result, *(_wavelets(length, coarsest) for coarsest in _COARSEST)]))
+    return list(dict.fromkeys([*result, *(_wavelet_basis(length, coarsest) for coarsest in _COARSEST)]))
 
 
 def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
@@ -120,13 +120,13 @@ def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
     return weights if clear and len(set(weights)) > 1 else ()
 
 
-def _wavelets(length: int, coarsest: int) -> AxisBasis:
+def _wavelet_basis(length: int, coarsest: int) -> AxisBasis:
     """Wavelets of as many levels as leave no more than so many averages."""
     return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
 
 
 def _all_wavelets(shape: tuple[int, ...]) -> Bases:
-    return tuple(_wavelets(n, 8) for n in shape)
+    return tuple(_wavelet_basis(n, 8) for n in shape)
 
 
 def _best_separate(array: Floats, count: int, options: _Options) -> tuple[float, Bases]:
@@ -159,7 +159,7 @@ def _best_joint(array: Floats, count: int, separate: Bases, axes: tuple[int, ...
     trials: list[tuple[float, int, Bases]] = []
     for coarsest in (8, 4, 16):
         bases = tuple(
-            replace(_wavelets(n, coarsest), joint=True) if axis in axes else basis
+            replace(_wavelet_basis(n, coarsest), joint=True) if axis in axes else basis
             for axis, (n, basis) in enumerate(zip(array.shape, separate, strict=True))
         )
         if all(bases[axis].levels for axis in axes):

@@ -79,7 +79,7 @@ def fit_context(
     fitted[_FLOOR] += (fitted[_RISE] - written) * float(source[2] @ source[3])
     bounds[_RISE] = written
     fitted = _minimised(fitted, source, bounds)
-    return fitted, _rounded(_split(fitted))
+    return fitted, _rounded(_named(fitted))
 
 
 def _minimised(start: Doubles, source: tuple[Floats, ...], bounds: Doubles) -> Doubles:
@@ -99,7 +99,7 @@ class _Parameters(NamedTuple):
     slope: float
 
 
-def _split(p: Doubles) -> _Parameters:
+def _named(p: Doubles) -> _Parameters:
     return _Parameters(p[:-5], *p[-5:].tolist())
 
 
@@ -126,7 +126,7 @@ def _mean_bits(p: Doubles, q: Floats, t: Floats, g: Floats, share: Floats) -> tu
     share : float32 array, shape (n,)
         Weight of each, in sum 1.
     """
-    c = _split(p)
+    c = _named(p)
     weights = np.exp(c.weights).astype(np.float32)
     ground = np.exp(c.floor + c.rise * g)
     activity = ground + t @ weights

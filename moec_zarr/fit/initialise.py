@@ -24,14 +24,14 @@ __all__ = [
     "stencils_for",
 ]
 
-_BITS = 6.8  # of a weight, on average
+_BITS_PER_WEIGHT = 6.8  # of a weight, on average
 _ENCODER = 1.4  # width of the encoder over the experts'
 _CORRECTION_ENCODER = 0.5  # the same where they correct the transform
 _FREQUENCY_SAMPLES = 1 << 17  # voxels at which frequencies are measured
 _SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
 _WIDEST = 25_000  # weights that evaluate a point, about: more of them are shared out to experts
 _MAXIMUM_EXPERTS = 1024
-_POINTS = 6000  # points that the partition is clustered from
+_CLUSTERED_POINTS = 6000  # points that the partition is clustered from
 _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
 
 
@@ -78,7 +78,7 @@ def architecture_for(axes: int, budget: int, experts: int | None, features: int 
     """
     ratio = _CORRECTION_ENCODER if features else _ENCODER
     tensors = axes + 9
-    weights = max((budget - 4 * tensors) * 8 / _BITS, 1)
+    weights = max((budget - 4 * tensors) * 8 / _BITS_PER_WEIGHT, 1)
     if experts is None:
         experts = min(max(1, round(weights / _WIDEST)), _MAXIMUM_EXPERTS)
     layers = 3 if experts == 1 and not features else 2
@@ -106,8 +106,8 @@ def axis_frequencies(field: Field, generator: torch.Generator) -> Doubles:
     rms = [math.sqrt(np.nanmean(np.square(step, dtype=np.float64))) if np.isfinite(step).any() else 0.0
            for step in field.differences(index)]  # fmt: skip
     # A field that does not change along an axis still gets a slow wave: weights start off zero.
-    found: Doubles = np.array(rms) / deviation * (lengths - 1) / 2
-    return np.maximum(found, 0.1)
+    frequencies: Doubles = np.array(rms) / deviation * (lengths - 1) / 2
+    return np.maximum(frequencies, 0.1)
 
 
 def power_spectrum(field: Field, frequencies: Doubles) -> Doubles:
@@ -187,7 +187,7 @@ def gate(
     bias : array, shape (experts,)
     """
     scale = frequencies / frequencies.max()
-    points = activity_points(field, max(_POINTS, 32 * experts), generator) * scale
+    points = activity_points(field, max(_CLUSTERED_POINTS, 32 * experts), generator) * scale
     seed = int(torch.randint(2**31, (), generator=generator))
     centres, _ = kmeans2(points, experts, minit="++", rng=np.random.default_rng(seed))
     return 2 * _SHARPNESS * (centres * scale).T, -_SHARPNESS * (centres**2).sum(axis=1)

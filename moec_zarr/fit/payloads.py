@@ -1,4 +1,4 @@
-"""Sections as the encoder writes them: what does not fit is told apart, distributions are searched."""
+"""Sections as the encoder writes them, with the best distributions, or the reason why they do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Array to coefficients: those that lower the error most for the bytes they take.
+"""Coefficients to integers: those that lower the error most for the bytes they take.
 
 A coefficient c in steps is coded as the integer q that minimises ``(c - q)^2 + RATE * bits(q)``
 (rate-distortion optimised quantisation; Sullivan and Wiegand, IEEE Signal Process. Mag. 15(6),
@@ -25,168 +25,24 @@ from moec_zarr.bitstream.coding_order import (
     present_bands,
     wavefronts,
 )
-from moec_zarr.bitstream.coefficients import STEPS
-from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, PRECISION, class_frequencies
+from moec_zarr.bitstream.range_coder import PRECISION, class_frequencies
 from moec_zarr.fit.basis_search import (
     Bases,
-    axis_options,
-    candidate_bases,
     extended_coefficients,
-    inpaint,
-    magnitude_exceeded,
-    neighbouring_bases,
 )
 from moec_zarr.fit.context_fit import fit_context, initial_parameters
-from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.model.basis import LONGEST_AXIS, BasisFunctions, functions_of
-from moec_zarr.model.coefficients import CoefficientField, Coefficients
+from moec_zarr.model.basis import BasisFunctions, functions_of
+from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.transform import analyse, corner
 
-__all__ = ["Transform", "fit_transform", "has_transform", "squared_error"]
+__all__ = ["RATE", "Result", "Search", "State"]
 
 RATE = math.log(2) / 6
 _TABLE_MAGNITUDE = 255  # beyond which a table of bits is continued as it ends
-_COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
-_WORTH_CODING = 1.02  # of the budget: what is estimated above it is not coded to be measured
-_SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts
-_CLOSE = 0.993  # of the budget: near enough
-_ACCEPTABLE = 0.98  # of it, after as many rounds as are meant
-_COMPARISON_STEPS = 2  # of the search, before bases are compared
-_ROUNDS = 10  # in which the step nears the budget
-_WARM_ROUNDS = 3  # the same, where it starts near it
 _PASSES = 3  # over the integers in a round
 
 
-class Transform(NamedTuple):
-    """Coefficients with the bytes of their section."""
-
-    coefficients: Coefficients
-    payload: bytes
-
-
-def has_transform(shape: tuple[int, ...]) -> bool:
-    """Whether a grid can have a transform."""
-    return all(n <= LONGEST_AXIS for n in shape)
-
-
-def fit_transform(
-    target: Floats,
-    valid: Bools | None,
-    budget: int,
-    warm_start: Coefficients | None = None,
-    basis_trials: int = 0,
-) -> Transform | None:
-    """Coefficients of a grid within a byte budget; None where it pays for none.
-
-    Parameters
-    ----------
-    target : float32 array
-        What they shall add up to; no axis of one voxel. Values at invalid voxels do not matter.
-    valid : bool array of the same shape, or None
-        Which voxels count; all where None.
-    budget : int
-        Bytes that the section may take; kept.
-    warm_start : Coefficients, optional
-        Of about as many bytes, from whose bases and step the search starts; else bases are compared.
-    basis_trials : int
-        Neighbouring bases compared beside the candidates.
-    """
-    count = min(max(1, int(_COEFFICIENTS_PER_BYTE * budget)), target.size - 1)
-    if warm_start is None:
-        rounds, (search, state, step) = _ROUNDS, _best_bases(target, valid, count, basis_trials)
-    else:
-        search = _Search.of(target, valid, count, warm_start.bases)
-        rounds, state, step = _WARM_ROUNDS, search.start(), warm_start.step
-    best: Transform | None = None
-    smallest_error, used, correction = math.inf, 0.0, 0.0
-    for turn in range(2 * rounds if step >= STEPS[0] else 0):
-        state, result = search.step(state, step)
-        size, payload = result.size + correction, None
-        if result.coefficients is not None and (size < _WORTH_CODING * budget or budget < _SMALL_BUDGET):
-            assert result.context is not None
-            try:
-                payload = coefficients_payload(result.coefficients, result.context)
-                correction, size = correction + len(payload) - size, len(payload)
-            except DoesNotFit:
-                size = 3.0 * budget
-        if payload is not None and size <= budget and result.error < smallest_error:
-            assert result.coefficients is not None
-            best, smallest_error, used = Transform(result.coefficients, payload), result.error, size
-        if _CLOSE * budget < size <= budget or (turn + 1 >= rounds and used > _ACCEPTABLE * budget):
-            break
-        # Bytes go with about the inverse step, and fall a little with each pass at the same one.
-        step *= min(max((size + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
-        if best is None and turn + 1 >= rounds // 2:
-            step *= 1 + 0.01 * (turn + 1 - rounds // 2)
-    return best
-
-
-def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Sum over the valid voxels."""
-    where: Any = True if valid is None else valid
-    return float(np.square(values - target).sum(dtype=np.float64, where=where))
-
-
-# ------------------------------------------------------------------------------- bases
-
-
-class _Trial(NamedTuple):
-    search: _Search
-    state: _State
-    step: float
-    cost: float  # squared error and weighted bits at this step
-
-
-def _best_bases(
-    target: Floats, valid: Bools | None, count: int, basis_trials: int
-) -> tuple[_Search, _State, float]:
-    """The search in the bases that do best, all at the same step; its state; and that step.
-
-    Error and bytes count as they do for one coefficient.
-    """
-    whole = target if valid is None else inpaint(target, valid, count)
-    options = axis_options(whole)
-    first = candidate_bases(whole, count, options)
-    best, known = _trial(whole, valid, count, first[0], 0.0), set(first)
-    for bases in first[1:]:
-        best = _cheaper(best, _trial(whole, valid, count, bases, best.step))
-    for _ in range(basis_trials):
-        around = neighbouring_bases(best.search.bases, whole.shape, options)
-        fresh = next((bases for bases in around if bases not in known), None)
-        if fresh is None:
-            break
-        known.add(fresh)
-        best = _cheaper(best, _trial(whole, valid, count, fresh, best.step))
-    return best.search, best.state, best.step
-
-
-def _cheaper(one: _Trial, other: _Trial) -> _Trial:
-    return one if one.cost <= other.cost else other
-
-
-def _trial(target: Floats, valid: Bools | None, count: int, bases: Bases, step: float) -> _Trial:
-    """A search in these bases, at a step; at one that suits the count where it is zero."""
-    search = _Search.of(target, valid, count, bases)
-    state, cost = search.start(), 0.0
-    if not step:
-        magnitudes = np.abs(search.coefficients)
-        # No finer than the largest coefficient can be coded, with room for a few finer steps.
-        finest = float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE)
-        step = max(1.3 * magnitude_exceeded(magnitudes, count), finest)
-    if step >= STEPS[0]:
-        for _ in range(_COMPARISON_STEPS):
-            state, result = search.step(state, step)
-        found = result.coefficients
-        values = np.zeros_like(target) if found is None else CoefficientField(found).whole()
-        cost = squared_error(values, target, valid) + RATE * step**2 * 8 * result.size
-    # The order of coding takes most of the memory, and can be made again.
-    return _Trial(search, state._replace(order=None), step, cost)
-
-
-# ------------------------------------------------------------------------------ search
-
-
-class _State(NamedTuple):
+class State(NamedTuple):
     """What a search hands from one step to the next.
 
     Attributes
@@ -207,7 +63,7 @@ class _State(NamedTuple):
     parameters: Doubles
 
 
-class _Result(NamedTuple):
+class Result(NamedTuple):
     """Integers for a step size.
 
     Attributes
@@ -228,10 +84,10 @@ class _Result(NamedTuple):
     error: float
 
 
-_NOTHING = _Result(None, None, 0.0, math.inf)
+_NOTHING = Result(None, None, 0.0, math.inf)
 
 
-class _Search(NamedTuple):
+class Search(NamedTuple):
     """Coefficients of an array in some bases, to be quantised.
 
     Attributes
@@ -246,19 +102,19 @@ class _Search(NamedTuple):
     coefficients: Floats
 
     @classmethod
-    def of(cls, target: Floats, valid: Bools | None, count: int, bases: Bases) -> _Search:
+    def of(cls, target: Floats, valid: Bools | None, count: int, bases: Bases) -> Search:
         """The coefficients of a target of which `count` may be other than zero."""
         functions = functions_of(bases, target.shape)
         if valid is None:
             return cls(bases, functions, analyse(target, bases))
         return cls(bases, functions, extended_coefficients(target, valid, bases, count))
 
-    def start(self) -> _State:
+    def start(self) -> State:
         """The state before the first step."""
         shape = self.coefficients.shape
-        return _State(None, None, np.zeros(shape, np.int32), initial_parameters(len(shape)))
+        return State(None, None, np.zeros(shape, np.int32), initial_parameters(len(shape)))
 
-    def step(self, state: _State, step: float) -> tuple[_State, _Result]:
+    def step(self, state: State, step: float) -> tuple[State, Result]:
         """Integers for a step size, starting from those of the step before; `state` is not changed."""
         present = _paying_bands(self.functions, self.coefficients, step)
         if state.worthwhile is not None:
@@ -290,13 +146,13 @@ class _Search(NamedTuple):
         )
         bits = _bits(context.classes(neighbours, rows.octaves), magnitudes)
         nothing = np.zeros((len(zero_context_counts), neighbours.shape[1]), np.int64)
-        zero_context_bits = _BITS[context.classes(nothing, np.arange(len(nothing))), 0]
+        zero_context_bits = _BIT_TABLE[context.classes(nothing, np.arange(len(nothing))), 0]
         change = np.square(scaled - magnitudes) - np.square(scaled)
         balance = np.bincount(order.bands[rows.at], change + RATE * bits, present.size)
         balance += rows.others * RATE * zero_context_bits[order.band_octaves]
         worthwhile = present & (balance.reshape(present.shape) < 0)
         if not magnitudes.any():
-            return _State(worthwhile, (present, order), state.magnitudes, parameters), _NOTHING
+            return State(worthwhile, (present, order), state.magnitudes, parameters), _NOTHING
         integers = np.zeros(math.prod(order.extent), np.int32)
         integers[where] = magnitudes * np.sign(own).astype(np.int64)
         integers = integers.reshape(order.extent)
@@ -305,10 +161,10 @@ class _Search(NamedTuple):
         integers = integers[corner(extent_of(self.functions, present_bands(self.functions, integers)))]
         size = (bits.sum(dtype=np.float64) + zero_context_counts @ zero_context_bits) / 8
         error = step**2 * float(change.sum(dtype=np.float64))
-        found = Coefficients(self.coefficients.shape, self.bases, float(np.float32(step)), integers)
+        coefficients = Coefficients(self.coefficients.shape, self.bases, float(np.float32(step)), integers)
         return (
-            _State(worthwhile, (present, order), kept, parameters),
-            _Result(found, context, float(size), error),
+            State(worthwhile, (present, order), kept, parameters),
+            Result(coefficients, context, float(size), error),
         )
 
 
@@ -392,15 +248,15 @@ def _cheapest(
 
 
 # Bits of a magnitude and its sign, shape (CLASSES, _TABLE_MAGNITUDE + 1); without the tail folded in.
-_BITS: Floats = (
+_BIT_TABLE: Floats = (
     PRECISION - np.log2(class_frequencies(_TABLE_MAGNITUDE + 1)[:, :-1].astype(np.float64))
 ).astype(np.float32)
-_SLOPE = _BITS[:, -1] - _BITS[:, -2]
+_SLOPE = _BIT_TABLE[:, -1] - _BIT_TABLE[:, -2]
 
 
 def _bits(classes: Integers, magnitudes: Integers) -> Floats:
     """Bits of magnitudes in these classes."""
-    bits: Floats = _BITS[classes, np.minimum(magnitudes, _TABLE_MAGNITUDE)]
+    bits: Floats = _BIT_TABLE[classes, np.minimum(magnitudes, _TABLE_MAGNITUDE)]
     if magnitudes.max(initial=0) > _TABLE_MAGNITUDE:  # rare
         bits = bits + _SLOPE[classes] * np.maximum(magnitudes - _TABLE_MAGNITUDE, 0)
     return bits

@@ -48,12 +48,12 @@ class Field:
         """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
         if self.valid is None:
             return self._draw(count, generator)
-        parts, found = [], 0
-        while found < count:
+        parts, drawn = [], 0
+        while drawn < count:
             index = self._draw(count, generator)
             keep = self.valid[index]
             parts.append([i[keep] for i in index])
-            found += int(keep.sum())
+            drawn += int(keep.sum())
         return tuple(np.concatenate(columns)[:count] for columns in zip(*parts, strict=True))
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Integers, ...]:

@@ -1,4 +1,4 @@
-"""A chunk's transform, its network, or both: whichever loses least in the bytes that there are.
+"""A chunk's transform, its network, or both: whichever has the smallest error in the bytes allowed.
 
 The transform alone wins where the field is smooth or periodic, a network alone where few bytes meet
 much structure, and a small network that corrects the transform in between. All are fitted, what they
@@ -20,7 +20,7 @@ from moec_zarr.bitstream.container import FRAME, Section
 from moec_zarr.fit.initialise import architecture_for, stencils_for
 from moec_zarr.fit.payloads import DoesNotFit, network_payload
 from moec_zarr.fit.presets import PRESETS, Preset, scaled
-from moec_zarr.fit.rdoq import Transform, fit_transform, has_transform, squared_error
+from moec_zarr.fit.rate_control import Transform, fit_transform, has_transform, squared_error
 from moec_zarr.fit.runtime import chosen_device, torch_threads
 from moec_zarr.fit.sampling import Field
 from moec_zarr.fit.train import fit_network
@@ -216,7 +216,7 @@ def _corrected(
             network = _correction(short, base, field.norm, room, number, network)
         except DoesNotFit:
             break
-        values = np.clip(_whole(network, field), -1, 1)
+        values = np.clip(_on_whole_grid(network, field), -1, 1)
         better = _better(best, _logged(Candidate(network, transform, task.error(values, target))))
         stalled = 0 if better is not best else stalled + 1
         best = better
@@ -282,7 +282,7 @@ def _network(
     )  # fmt: skip
 
 
-def _whole(network: Network, field: CoefficientField) -> Floats:
+def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:
     """The transform and the network that corrects it on the whole grid."""
     out = np.empty(field.shape, np.float32)
     for tile, values in evaluate(network, field, field.shape, [np.arange(n) for n in field.shape]):

@@ -21,13 +21,19 @@ from moec_zarr.fit.initialise import (
 )
 from moec_zarr.fit.optimiser import Optimiser
 from moec_zarr.fit.presets import Preset, Start
-from moec_zarr.fit.quantise import DECODER, StepAllocator, freeze_gate, quantise, round_through, unshifted
+from moec_zarr.fit.quantise import (
+    DECODER,
+    StepAllocator,
+    Weights,
+    freeze_gate,
+    quantise,
+    round_through,
+    unshifted,
+)
 from moec_zarr.fit.sampling import Field
 from moec_zarr.model.network import GATE_UNITS, Architecture, Network, coordinates
 
 __all__ = ["fit_network", "forward"]
-
-Weights = dict[str, torch.Tensor]
 
 _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time

@@ -102,7 +102,7 @@ def maximum_levels(length: int) -> int:
 @lru_cache(maxsize=16)
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """The functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
-    return _wavelets(basis, length) if basis.levels else _waves(basis, length)
+    return _wavelet_functions(basis, length) if basis.levels else _waves(basis, length)
 
 
 def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[BasisFunctions]:
@@ -181,7 +181,7 @@ def _band_sizes(levels: int, length: int) -> list[int]:
     return sizes
 
 
-def _wavelets(basis: AxisBasis, length: int) -> BasisFunctions:
+def _wavelet_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     sizes = _band_sizes(basis.levels, length)
     start = np.cumsum([0, *sizes])
     bands = np.repeat(np.arange(len(sizes)), sizes)
@@ -196,12 +196,12 @@ def _wavelets(basis: AxisBasis, length: int) -> BasisFunctions:
     averages = []
     for band in range(basis.levels if basis.joint else 0):
         coarser = _unscaled(_band_sizes(basis.levels - band, length))[:, : start[band + 1]]
-        averages.append(_normalised(coarser))
-    synthesis = _normalised(_unscaled(sizes))
+        averages.append(_unit_norm(coarser))
+    synthesis = _unit_norm(_unscaled(sizes))
     return BasisFunctions(basis, synthesis, bands, np.stack([*before, parents]), tuple(averages))
 
 
-def _normalised(functions: Doubles) -> Floats:
+def _unit_norm(functions: Doubles) -> Floats:
     return np.asarray(functions / np.linalg.norm(functions, axis=0), np.float32)
 
 

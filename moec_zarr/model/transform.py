@@ -31,7 +31,7 @@ __all__ = [
     "synthesise",
 ]
 
-_POINTS = 1 << 22  # numbers held at a time for single points
+_POINT_ROOM = 1 << 22  # numbers held at a time for single points
 
 
 def corner(shape: Sequence[int]) -> tuple[slice, ...]:
@@ -190,7 +190,7 @@ def _on_grid(part: Floats, rows: list[Floats]) -> Floats:
 
 def _at_points(part: Floats, rows: list[Floats]) -> Floats:
     total = np.empty(len(rows[0]), np.float32)
-    room = max(1, _POINTS // math.prod(part.shape[1:]))  # each point first needs the other axes whole
+    room = max(1, _POINT_ROOM // math.prod(part.shape[1:]))  # each point first needs the other axes whole
     for first in range(0, len(total), room):
         points = slice(first, first + room)
         sums = np.tensordot(rows[0][points], part, axes=1)

@@ -148,10 +148,10 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
     arrays = {"": root} if isinstance(root, zarr.Array) else dict(root.arrays())
-    found = {name: array for name, array in sorted(arrays.items()) if codec_of(array) is not None}
-    if not found:
+    compressed = {name: array for name, array in sorted(arrays.items()) if codec_of(array) is not None}
+    if not compressed:
         raise MoECError(f"{store} holds no array that was compressed with moec_zarr")
-    return found
+    return compressed
 
 
 def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], StreamInfo]]:

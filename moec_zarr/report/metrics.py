@@ -121,13 +121,13 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
 
 def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
     if a.shape != b.shape or len({array.dims for array in (a, b) if hasattr(array, "dims")}) > 1:
-        raise MoECError(f"got {_describe(a)} and {_describe(b)}; compare arrays of one shape")
+        raise MoECError(f"got {_shape_text(a)} and {_shape_text(b)}; compare arrays of one shape")
     for array in (a, b):
         if array.dtype.kind not in "iuf":
             raise UnsupportedArrayError(
                 f"got an array of dtype {array.dtype}, expected integers or floats; convert it with astype"
             )
-    blocks = list(_blocks(a.shape, _chunks(b) or _chunks(a)))
+    blocks = list(_blocks(a.shape, _stored_chunks(b) or _stored_chunks(a)))
     low, high, n_valid = _extent(a, blocks, missing)
     span = 2 * half_range(high, low)
     # The last two axes longer than 1 span a slice; where there are none, so is the SSIM.
@@ -166,11 +166,11 @@ def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
     )
 
 
-def _describe(array: Any) -> str:
+def _shape_text(array: Any) -> str:
     return f"shape {array.shape}" + (f" of {array.dims}" if hasattr(array, "dims") else "")
 
 
-def _chunks(array: Any) -> tuple[int, ...] | None:
+def _stored_chunks(array: Any) -> tuple[int, ...] | None:
     """Shape of the stored chunks, where there are any: of zarr, dask, and xarray over either."""
     chunks = getattr(array, "chunks", None) or getattr(array, "encoding", {}).get("chunks")
     if not chunks or len(chunks) != len(array.shape):
