@@ -44,12 +44,12 @@ def test_decoding_needs_no_torch():
 import sys
 sys.modules.update(dict.fromkeys(["torch", "scipy", "rich"]))  # an import of them now fails
 import numpy as np
-from tests.conformance.freeze_streams import FEATURES, names
+from tests.conformance.freeze_streams import FEATURES, paths
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
 for feature in FEATURES:
-    path, values = names(feature)
+    path, values = paths(feature)
     expected = np.load(values)["expected"].astype("f8")
     np.testing.assert_allclose(decode(path.read_bytes()).astype("f8"), expected, rtol=1e-4, atol=1)
 assert decode(encode(np.ones(9), Settings(ratio=1))).sum() == 9  # constant arrays need no fit

@@ -8,12 +8,14 @@ import xarray as xr
 from moec_zarr.demo.run import demo, main
 from moec_zarr.demo.simulate import simulate
 
+SHAPE = (2, 2, 16, 16)
+
 
 def test_demo_stores_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo(tmp_path / "new" / "out", shape=(4, 4, 32, 32), ratio=20)
+    demo(tmp_path / "new" / "out", shape=SHAPE, ratio=5)
     table = capsys.readouterr().out
     stored = xr.open_zarr(tmp_path / "new" / "out" / "simulation.zarr", consolidated=False)
-    original = simulate((4, 4, 32, 32))
+    original = simulate(SHAPE)
     assert set(stored.data_vars) == set(original.data_vars)
     assert set(stored.coords) == set(original.coords)
     for name, variable in original.data_vars.items():

@@ -3,14 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import zarr
-from tests.support.fields import smooth
 
 import moec_zarr
 from moec_zarr import CorruptStreamError, MoECCodec, MoECError
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
+from tests.conformance.freeze_streams import paths
+from tests.support.fields import rough, steps
+from tests.support.fits import fast
 
 SHAPE = (6, 16, 24)
-DATA = np.round(smooth(SHAPE) / 20).astype("f4")
+DATA = steps(SHAPE)
 CODEC = MoECCodec(ratio=2, effort="fast")
 
 LAYOUTS = {
@@ -63,3 +65,34 @@ def test_what_holds_no_stream_is_refused(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", name="x", shape=(3,), dtype="f4")
     with pytest.raises(MoECError, match="no array that was compressed"):
         compressed_arrays(tmp_path / "a.zarr")
+
+
+def test_kinds_and_sections_of_a_stream():
+    """Each way of storing values has its name, and its section; without it there is none."""
+    field = rough((4, 12, 16))
+    streams = {
+        "transform": (field, MoECCodec(**fast(field, 250))),
+        "model": (field, MoECCodec(**fast(field, 250, experts=2))),
+        "lossless": (DATA, CODEC),
+        "constant": (np.full(SHAPE, 3, "i2"), CODEC),
+    }
+    for kind, (array, codec) in streams.items():
+        info = moec_zarr.inspect(codec.encode(array))
+        assert info.kind == kind
+        assert info.sections.keys() - {"header"} == ({kind} - {"constant"})
+        assert sum(info.sections.values()) == info.stream_bytes
+        assert (info.shape, info.dtype, info.nbytes) == (array.shape, array.dtype, array.nbytes)
+        assert info.ratio == array.nbytes / info.stream_bytes
+        assert (info.psnr == np.inf) == (kind in ("lossless", "constant"))
+        assert (info.coefficients > 0) == (kind == "transform")
+        assert (info.experts, len(info.load)) == ((2, 2) if kind == "model" else (0, 0))
+        assert (info.weights > 0) == (kind == "model")
+
+
+def test_what_a_network_adds_to_a_transform():
+    """The frozen stream with both has the section of either."""
+    info = moec_zarr.inspect(paths("transform_and_experts")[0].read_bytes())
+    assert info.kind == "both"
+    assert {"model", "transform"} <= info.sections.keys()
+    assert info.coefficients > 0
+    assert sum(info.load) == pytest.approx(1)

@@ -1,0 +1,108 @@
+"""``moec-zarr convert``: progress, results, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moec_zarr.conversion import worker
+from tests.cli.conftest import QUICK
+
+xr = pytest.importorskip("xarray")
+pytest.importorskip("typer")
+
+from moec_zarr.cli import commands  # noqa: E402
+
+
+def test_convert_shows_progress_in_a_log_and_a_table(run, source, tmp_path, scheduler):
+    code, out, err = run("convert", source, tmp_path / "d.zarr", *QUICK, "--scheduler", scheduler)
+    assert code == 0
+    assert "0/6 chunks" in err
+    assert "6/6 chunks, 18.4 kB in" in err.splitlines()[-1]
+    assert out.split("\n")[0].split() == [
+        "variable",
+        "done",
+        "read",
+        "stored",
+        "ratio",
+        "PSNR",
+        "dB",
+        "max",
+        "error",
+    ]
+    assert sorted(line.split()[:2] for line in out.splitlines()[1:]) == [["a", "3/3"], ["b", "3/3"]]
+
+
+def test_progress_on_a_terminal(source, tmp_path, scheduler, monkeypatch, run):
+    from rich.console import Console
+
+    with (tmp_path / "screen").open("w") as screen:
+        monkeypatch.setattr(commands, "_err", Console(file=screen, force_terminal=True, width=120))
+        assert run("convert", source, tmp_path / "d.zarr", *QUICK, "--scheduler", scheduler)[0] == 0
+    assert "6/6" in (tmp_path / "screen").read_text()
+
+
+def test_quiet_and_json(run, source, tmp_path, scheduler):
+    arguments = ("convert", source, tmp_path / "d.zarr", *QUICK, "--scheduler", scheduler, "--var", "a")
+    assert run(*arguments, "-q") == (0, "", "")
+    code, out, _ = run(*arguments, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["resumed"] == 3
+    assert result["failures"] == []
+    assert result["variables"]["a"]["ratio"] > 2
+    assert result["variables"]["a"]["psnr"] is None  # exact
+
+
+def test_dry_run_does_nothing(run, source, tmp_path):
+    code, out, _ = run("convert", source, tmp_path / "d.zarr", *QUICK, "--dry-run")
+    assert code == 0
+    assert "6 tasks" in out
+    assert "lossless: flags" in out
+    code, out, _ = run("convert", source, tmp_path / "d.zarr", *QUICK, "--dry-run", "--json")
+    planned = json.loads(out)
+    assert planned["variables"]["a"]["chunks"] == [2, 16, 24]
+    assert planned["estimates"]["quality"]["reason"] == "flags"
+    assert not (tmp_path / "d.zarr").exists()
+
+
+def test_resume_and_overwrite(run, converted, source, scheduler):
+    other = ("convert", source, converted, *QUICK[:-1], "time=3", "--scheduler", scheduler, "-q")
+    code, _, err = run(*other)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a chunks was (2, 16, 24), got (3, 16, 24)" in err
+    assert run(*other, "--overwrite")[0] == 0
+    assert xr.open_zarr(converted).a.chunks[0] == (3, 3)
+
+
+def test_failed_chunks_set_the_exit_code(run, source, tmp_path, scheduler, monkeypatch):
+    read = worker._stored_values
+
+    def fails(task):
+        if task.index[0] == 1:
+            raise RuntimeError("a bad sector")
+        return read(task)
+
+    arguments = ("convert", source, tmp_path / "d.zarr", *QUICK, "--scheduler", scheduler)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_stored_values", fails)
+        code, _, err = run(*arguments, "-q")
+    assert code == 1
+    assert "error: chunk (1, 0, 0) of 'a', 3 attempts: a bad sector" in err
+    assert "error: 2 of 6 chunks failed" in err
+    assert run(*arguments, "-q") == (0, "", "")
+
+
+def test_the_installed_command_with_a_cluster_of_its_own(source, tmp_path):
+    command = Path(sys.executable).parent / "moec-zarr"
+    if not command.exists():
+        pytest.skip("the package is not installed with its command")
+    arguments = [command, "convert", source, tmp_path / "d.zarr", *QUICK, "--var", "a", "--workers", "1"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "3/3 chunks" in done.stderr
+    assert "a " in done.stdout
+    assert "Warning" not in done.stderr
