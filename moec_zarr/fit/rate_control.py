@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,11 @@ from moec_zarr.fit.basis_search import (
     neighbouring_bases,
 )
 from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rdoq import RATE, Search, State
+from moec_zarr.fit.rdoq import RATE, Search, State, squared_error
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 
-__all__ = ["Transform", "fit_transform", "has_transform", "squared_error"]
+__all__ = ["Transform", "fit_transform", "has_transform"]
 
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
 _WORTH_CODING = 1.02  # of the budget: what is estimated above it is not coded to be measured
@@ -97,12 +97,6 @@ def fit_transform(
         if best is None and turn + 1 >= rounds // 2:
             step *= 1 + 0.01 * (turn + 1 - rounds // 2)
     return best
-
-
-def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Sum over the valid voxels."""
-    where: Any = True if valid is None else valid
-    return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
 
 class _Trial(NamedTuple):

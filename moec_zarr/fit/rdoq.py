@@ -35,11 +35,17 @@ from moec_zarr.model.basis import BasisFunctions, functions_of
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.transform import analyse, corner
 
-__all__ = ["RATE", "Result", "Search", "State"]
+__all__ = ["RATE", "Result", "Search", "State", "squared_error"]
 
 RATE = math.log(2) / 6
 _TABLE_MAGNITUDE = 255  # beyond which a table of bits is continued as it ends
 _PASSES = 3  # over the integers in a round
+
+
+def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
+    """Sum over the valid voxels."""
+    where: Any = True if valid is None else valid
+    return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
 
 class State(NamedTuple):
