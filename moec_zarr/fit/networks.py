@@ -50,13 +50,7 @@ def corrected(
     aim, stalled, last = target, 0, False
     for turn in range(preset.alternations):
         last = last or turn + 1 == preset.alternations
-        transform = fit_transform(
-            aim,
-            None if turn else valid,
-            task.budget - correction,
-            warm_start,
-            basis_trials=preset.basis_trials,
-        )
+        transform = fit_transform(aim, None if turn else valid, task.budget - correction, warm_start)
         if transform is None:
             break
         warm_start = transform.coefficients

@@ -15,14 +15,14 @@ from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.candidates import Candidate, Task, better
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scaled
-from moec_zarr.fit.rate_control import fit_transform, has_transform
+from moec_zarr.fit.rate_control import fit_transform, fit_transform_to_error, has_transform
 from moec_zarr.fit.runtime import torch_threads
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.settings import Settings
 
-__all__ = ["fit", "transform_alone"]
+__all__ = ["fit", "fit_to_error", "transform_alone"]
 
 
 def fit(
@@ -78,7 +78,7 @@ def fit(
         )
     best = None
     if target is not None and settings.experts is None:  # else a network is asked for
-        transform = fit_transform(target, valid, budget, basis_trials=preset.basis_trials)
+        transform = fit_transform(target, valid, budget)
         if transform is not None:
             values = CoefficientField(transform.coefficients).whole()
             best = Candidate(None, transform, task.error(values, target)).logged()
@@ -95,6 +95,34 @@ def fit(
     if best is None:
         raise DoesNotFit(f"no transform fits into {budget} bytes")
     return best
+
+
+def fit_to_error(
+    array: Array,
+    valid: Bools | None,
+    normalisation: Normalisation,
+    settings: Settings,
+    error: float,
+) -> Candidate:
+    """The smallest transform alone that keeps a mean square error, of normalised values.
+
+    Parameters
+    ----------
+    array, valid, normalisation, settings
+        As for :func:`fit`, where :func:`transform_alone` holds.
+    error : float
+        Mean square error that is not exceeded.
+
+    Raises
+    ------
+    DoesNotFit
+        If no transform keeps it.
+    """
+    task = Task(array, valid, normalisation, PRESETS[settings.effort], settings, array.nbytes)
+    result = fit_transform_to_error(task.target(), valid, error)
+    if result is None:
+        raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
+    return Candidate(None, *result).logged()
 
 
 def transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:

@@ -99,7 +99,7 @@ def maximum_levels(length: int) -> int:
     return (length - 1).bit_length()
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """The functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_functions(basis, length) if basis.levels else _waves(basis, length)
@@ -110,7 +110,7 @@ def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[Bas
     return [basis_functions(basis, n) for basis, n in zip(bases, shape, strict=True)]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Inverse of the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
@@ -124,7 +124,7 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     return np.asarray(inverse, np.float32)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """One matrix for each decomposition level, the finest first.
 
