@@ -34,6 +34,7 @@ __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
+_RUNS, _RUN = 16, 1 << 11  # number and length of the runs of values that are deflated as a sample
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
@@ -125,11 +126,11 @@ def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
 def _lossless(chunk: Prepared, limit: int | None) -> bytes | None:
     """The lossless stream; None where a ratio is asked for that it cannot meet."""
     array = chunk.array
-    if limit is not None:
+    if limit is not None and array.size > _RUNS * _RUN:
         # A sample that deflates far less than needed spares deflating the whole chunk.
-        sample = array[tuple(slice(min(n, 32)) for n in array.shape)]
-        allowed = 4 * limit * sample.size / array.size + 64
-        if array.size > sample.size and len(write_lossless(sample)) > allowed:
+        starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
+        sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
+        if len(write_lossless(sample)) > 4 * limit * sample.size / array.size + 64:
             return None
     stream = write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(array)})
     return stream if limit is None or len(stream) <= limit else None

@@ -7,7 +7,7 @@ import numpy as np
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.fit.basis_search import Bases, exceeded
 from moec_zarr.model.basis import functions_of
-from moec_zarr.model.transform import analyse, layer_parts, layers, synthesise
+from moec_zarr.model.transform import analyse, product, synthesise
 
 __all__ = ["inpainted", "smoothly_filled"]
 
@@ -49,7 +49,7 @@ def inpainted(array: Floats, valid: Bools, bases: Bases, count: int, steps: int)
     In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
     Trans. Image Process. 15(3), 2006.
     """
-    spanned, everywhere = layers(functions_of(bases, array.shape)), [slice(None)] * array.ndim
+    functions, everywhere = functions_of(bases, array.shape), [slice(None)] * array.ndim
     for step in range(steps):
         coefficients = analyse(array, bases)
         threshold = exceeded(coefficients, max(1, count * (step + 1) // steps))
@@ -58,5 +58,5 @@ def inpainted(array: Floats, valid: Bools, bases: Bases, count: int, steps: int)
         if not kept[0].size:
             return array
         core = sparse[tuple(slice(int(index.max()) + 1) for index in kept)]
-        array = np.where(valid, array, synthesise(layer_parts(core, spanned), everywhere))
+        array = np.where(valid, array, synthesise(product(core, functions), everywhere))
     return array

@@ -30,6 +30,7 @@ __all__ = [
     "functions_of",
     "laplacian",
     "maximum_levels",
+    "merge_matrices",
     "split_matrices",
 ]
 
@@ -137,6 +138,20 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
         inverse = np.concatenate(_split(np.eye(len(fine))))
         matrices.append(np.asarray(norm[:, None] * inverse / fine, np.float32))
         fine = norm[: -(-len(fine) // 2)]
+    return tuple(matrices)
+
+
+@lru_cache(maxsize=64)
+def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
+    """The inverses of :func:`split_matrices`."""
+    matrices, fine = [], np.ones(length)
+    for level in range(basis.levels):
+        n = len(fine)
+        norm = np.linalg.norm(_unscaled(_band_sizes(level + 1, length))[:, :n], axis=0)
+        unit = np.eye(n)
+        merge = _merge(unit[: -(-n // 2)], unit[-(-n // 2) :])
+        matrices.append(np.asarray(fine[:, None] * merge / norm, np.float32))
+        fine = norm[: -(-n // 2)]
     return tuple(matrices)
 
 
