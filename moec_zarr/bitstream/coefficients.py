@@ -23,6 +23,7 @@ from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
 from moec_zarr.bitstream.contexts import (
     CLASSES,
+    EXACT_LOGARITHMS,
     LARGEST_SYMBOL,
     MAX_COEFFICIENT,
     MAX_NEIGHBOUR,
@@ -159,7 +160,14 @@ def _compiled(
     from moec_zarr.bitstream import wavefront_kernel as kernel
 
     words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-    arguments = *activity.arrays(), *_sums(symbols), symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR
+    arguments = (
+        *activity.arrays(),
+        *_sums(symbols),
+        EXACT_LOGARITHMS,
+        symbols,
+        np.array(excesses, np.int64),
+        MAX_NEIGHBOUR,
+    )
     decode: Any = kernel.decode_wavefronts
     count, ranks, values = decode(words, *arguments)
     if count == kernel.CORRUPT:

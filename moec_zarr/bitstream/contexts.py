@@ -22,6 +22,7 @@ from moec_zarr.bitstream.range_coder import PRECISION
 
 __all__ = [
     "CLASSES",
+    "EXACT_LOGARITHMS",
     "FLOOR_CLASSES",
     "LARGEST_SYMBOL",
     "MAX_COEFFICIENT",
@@ -30,6 +31,7 @@ __all__ = [
     "class_roots",
     "classes",
     "exponential",
+    "log_index",
     "logarithms",
     "magnitude_frequencies",
     "significance",
@@ -45,7 +47,8 @@ MAX_NEIGHBOUR = 2**15 - 1  # as which all larger context neighbours count
 FLOOR_CLASSES = 13, 18  # whose ratios are the smallest for magnitudes of 2 and more, and of 3 and more
 _ROOT_BITS = 30
 _SMALLEST_CHANCE = 1 << 8  # of not being zero, out of 2**24
-_LOGARITHMS = 1 << 18  # activities whose logarithms differ
+EXACT_LOGARITHMS = 1 << 18  # activities that are looked up; of larger ones the last eight bits do not matter
+_LARGEST_ACTIVITY = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,18 @@ def exponential(code: Integers) -> Integers:
 
 @lru_cache(maxsize=1)
 def logarithms() -> NDArray[np.int32]:
-    """About ``8 log2(v)`` of activities v: the inverse of :func:`exponential`, shape (2**18,).
-
-    Larger activities count as the last one.
-    """
-    value = np.arange(_LOGARITHMS, dtype=np.int64)
+    """About ``8 log2(v)`` of activities v, the inverse of :func:`exponential`, at their `log_index`."""
+    large = np.arange(_LARGEST_ACTIVITY >> 8, dtype=np.int64) << 8
+    value = np.maximum(np.concatenate([np.arange(EXACT_LOGARITHMS, dtype=np.int64), large]), 1)
     octave = np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1
-    octave[0] = 0
     return (8 * octave + ((value << 3) >> octave) - 8).astype(np.int32)
+
+
+def log_index(activity: NDArray[Any]) -> NDArray[Any]:
+    """Where :func:`logarithms` holds those of activities."""
+    if activity.max(initial=0) < EXACT_LOGARITHMS:
+        return activity
+    return np.where(activity < EXACT_LOGARITHMS, activity, EXACT_LOGARITHMS + (activity >> 8))
 
 
 def zero_context_activity(context: Context, octaves: int) -> Integers:
@@ -100,7 +107,7 @@ def zero_context_activity(context: Context, octaves: int) -> Integers:
 
 def classes(context: Context, activity: Integers, octaves: NDArray[Any]) -> Integers:
     """Classes of coefficients with these activities in these octaves."""
-    logarithm = logarithms().take(activity, mode="clip").astype(np.int64)
+    logarithm = logarithms().take(log_index(activity), mode="clip").astype(np.int64)
     fine = (context.power * logarithm + context.offset + context.slope * np.asarray(octaves, np.int64)) >> 7
     return np.asarray(np.minimum(np.maximum(fine, 0), CLASSES - 1))
 

@@ -29,7 +29,7 @@ def decode_wavefronts(
     words: Array, order: Array, ends: Array, octaves: Array, activity: Array, base: Array, logarithms: Array,
     parents: Array, parent_weight: int, strides: Array, slots: Array, reach: Array, depth: Array,
     weights: Array, rank: Array,
-    zeros: Array, sums: Array, symbols: int, excesses: Array, largest_neighbour: int,
+    zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int,
 ) -> tuple[int, Array, Array]:  # fmt: skip
     """How many coefficients are not zero, where in the order they stand, and their integers.
 
@@ -54,7 +54,7 @@ def decode_wavefronts(
             value = activity[last]
             if parent_weight:
                 value += parent_weight * min(magnitudes[parents[last]], largest_neighbour)
-            fine = (logarithms[min(value, logarithms.size - 1)] + base[octaves[last]]) >> 7
+            fine = (logarithms[value if value < exact else exact + (value >> 8)] + base[octaves[last]]) >> 7
             number = min(max(fine, 0), 63)
             scale = span >> bits
             if point >= scale << bits:

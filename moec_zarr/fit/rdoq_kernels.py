@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.contexts import MAX_NEIGHBOUR
+from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_NEIGHBOUR
 
 __all__ = ["activities", "band_balance", "large", "links", "neighbour_magnitudes", "quantise", "row_bits"]
 
@@ -170,7 +170,10 @@ def activities(
 
 @njit(cache=True)
 def _class(activity: int, base: int, power: int, logarithms: Array) -> int:
-    fine = (power * logarithms[min(activity, logarithms.size - 1)] + base) >> 7
+    fine = (
+        power * logarithms[activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)]
+        + base
+    ) >> 7
     return int(min(max(fine, 0), 63))
 
 
