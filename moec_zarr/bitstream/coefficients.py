@@ -160,16 +160,11 @@ def _compiled(
     from moec_zarr.bitstream import wavefront_kernel as kernel
 
     words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-    arguments = (
-        *activity.arrays(),
-        *_sums(symbols),
-        EXACT_LOGARITHMS,
-        symbols,
-        np.array(excesses, np.int64),
-        MAX_NEIGHBOUR,
-    )
     decode: Any = kernel.decode_wavefronts
-    count, ranks, values = decode(words, *arguments)
+    count, ranks, values = decode(
+        words, *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
+        symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR,
+    )  # fmt: skip
     if count == kernel.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
     if count == kernel.EXCESS:

@@ -90,14 +90,14 @@ def logarithms() -> NDArray[np.int32]:
     large = np.arange(_LARGEST_ACTIVITY >> 8, dtype=np.int64) << 8
     value = np.maximum(np.concatenate([np.arange(EXACT_LOGARITHMS, dtype=np.int64), large]), 1)
     octave = np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1
-    return (8 * octave + ((value << 3) >> octave) - 8).astype(np.int32)
+    return np.asarray(8 * octave + ((value << 3) >> octave) - 8, np.int32)
 
 
 def log_index(activity: NDArray[Any]) -> NDArray[Any]:
     """Where :func:`logarithms` holds those of activities."""
     if activity.max(initial=0) < EXACT_LOGARITHMS:
         return activity
-    return np.where(activity < EXACT_LOGARITHMS, activity, EXACT_LOGARITHMS + (activity >> 8))
+    return np.asarray(np.where(activity < EXACT_LOGARITHMS, activity, EXACT_LOGARITHMS + (activity >> 8)))
 
 
 def zero_context_activity(context: Context, octaves: int) -> Integers:

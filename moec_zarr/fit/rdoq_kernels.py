@@ -170,10 +170,8 @@ def activities(
 
 @njit(cache=True)
 def _class(activity: int, base: int, power: int, logarithms: Array) -> int:
-    fine = (
-        power * logarithms[activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)]
-        + base
-    ) >> 7
+    at = activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)
+    fine = (power * logarithms[at] + base) >> 7
     return int(min(max(fine, 0), 63))
 
 
