@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _POINT_ROOM = 1 << 22  # numbers held at a time for single points
+_LARGEST_GRID = 1 << 24  # voxels that are evaluated for the points among them
 
 
 def corner(shape: Sequence[int]) -> tuple[slice, ...]:
@@ -173,24 +174,50 @@ def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: b
     float32 array
         Of the grid's shape, or of shape (points,).
     """
-    rows = [matrix[index] for matrix, index in zip(field.matrices, indices, strict=True)]
     if pointwise:
-        return _at_points(field.coefficients, rows)
+        return _at_points(field, [np.asarray(index) for index in indices])
+    rows = [matrix[index] for matrix, index in zip(field.matrices, indices, strict=True)]
     values = field.coefficients
-    for axis, row in enumerate(rows):
-        values = along(values, row, axis)
+    # The axis that leaves the fewest numbers comes first.
+    for axis in sorted(range(len(rows)), key=lambda axis: len(rows[axis]) / rows[axis].shape[1]):
+        values = along(values, rows[axis], axis)
     return values
 
 
-def _at_points(coefficients: Floats, rows: list[Floats]) -> Floats:
-    total = np.empty(len(rows[0]), np.float32)
+def _at_points(field: Product, points: list[Integers]) -> Floats:
+    """Values at single points: one by one, or from the grid of their indices where that is less work."""
+    count = len(points[0])
+    unique = [np.unique(index, return_inverse=True) for index in points]
+    sides = [len(values) for values, _ in unique]
+    alone = count * field.coefficients.size
+    if count > 1 and _grid_work(field, sides) < alone:
+        if math.prod(sides) <= _LARGEST_GRID:
+            grid = synthesise(field, [values for values, _ in unique])
+            return np.asarray(grid[tuple(place for _, place in unique)])
+        # Points that are near each other along the longest side share a smaller grid.
+        order = np.argsort(points[int(np.argmax(sides))], kind="stable")
+        total = np.empty(count, np.float32)
+        for half in np.array_split(order, 2):
+            total[half] = _at_points(field, [index[half] for index in points])
+        return total
+    rows = [matrix[index] for matrix, index in zip(field.matrices, points, strict=True)]
+    total = np.empty(count, np.float32)
     room = max(
-        1, _POINT_ROOM // math.prod(coefficients.shape[1:])
-    )  # a point first needs the other axes whole
-    for first in range(0, len(total), room):
-        points = slice(first, first + room)
-        sums = np.tensordot(rows[0][points], coefficients, axes=1)
+        1, _POINT_ROOM // math.prod(field.coefficients.shape[1:])
+    )  # a point needs all other axes first
+    for first in range(0, count, room):
+        some = slice(first, first + room)
+        sums = np.tensordot(rows[0][some], field.coefficients, axes=1)
         for row in rows[1:]:
-            sums = np.einsum("pi...,pi->p...", sums, row[points])
-        total[points] = sums
+            sums = np.einsum("pi...,pi->p...", sums, row[some])
+        total[some] = sums
     return total
+
+
+def _grid_work(field: Product, sides: Sequence[int]) -> float:
+    """Multiplications that a grid takes, axis after axis."""
+    shape, work = list(field.coefficients.shape), 0.0
+    for axis in sorted(range(len(sides)), key=lambda axis: sides[axis] / shape[axis]):
+        work += float(math.prod(shape)) * sides[axis]
+        shape[axis] = sides[axis]
+    return work
