@@ -36,21 +36,24 @@ from benchmarks.records import (
 )
 from benchmarks.variants import VARIANTS, Network, Variant, Weights, features, forward, sized
 from moec_zarr.bitstream.range_coder import encode_groups
-from moec_zarr.bitstream.values import find_special, write_special
-from moec_zarr.fit import initialise as init
-from moec_zarr.fit.initialise import Field
+from moec_zarr.bitstream.values import write_masked_values
+from moec_zarr.codec.prepare import find_masked_values
+from moec_zarr.fit import initialise
 from moec_zarr.fit.optimiser import Optimiser
-from moec_zarr.fit.presets import RECIPES
-from moec_zarr.fit.quantise import StepAllocator, freeze_gate, quantise, round_through
+from moec_zarr.fit.payloads import DoesNotFit, best_distribution
+from moec_zarr.fit.presets import PRESETS
+from moec_zarr.fit.quantise import Gate, StepAllocator, freeze_gate, quantise, round_through
+from moec_zarr.fit.sampling import Field
 from moec_zarr.model import network
-from moec_zarr.model.network import Model
+from moec_zarr.model.evaluate import tiled
+from moec_zarr.model.normalisation import Normalisation
 
 RATIOS = (100.0, 300.0, 1000.0)
-RECIPE = RECIPES["balanced"]
+PRESET = PRESETS["balanced"]
 HEADER = 40  # bytes, of a stream around its model
 MARGIN = 0.997  # of the budget while training goes on
 STARTS = {"either": 8}  # of these features; of all others four
-PROBES = 16  # batches that losses and sensitivities are taken from
+MEASURED = 16  # batches that losses and sensitivities are measured on
 TILE = 1 << 16  # points evaluated at a time
 
 
@@ -61,16 +64,16 @@ class Plan:
     The rate is Muon's; Adam alone does better with half of it, and gets that.
     """
 
-    steps: int = RECIPE.steps
-    batch: int = RECIPE.batch
+    steps: int = PRESET.steps
+    batch: int = PRESET.batch
     seed: int = 0
-    trial: float = RECIPE.trial
-    rate: float = RECIPE.rate
-    warm_up: int = RECIPE.warm_up
-    gate_rate: float = RECIPE.gate_rate
-    balance: float = RECIPE.balance
-    quantised: float = RECIPE.quantised
-    allocations: int = RECIPE.allocations
+    trial: float = PRESET.trial
+    rate: float = PRESET.rate
+    warm_up: int = PRESET.warm_up
+    gate_rate: float = PRESET.gate_rate
+    balance: float = PRESET.balance
+    quantised: float = PRESET.quantised
+    allocations: int = PRESET.allocations
 
 
 # ------------------------------------------------------------------------------------ start
@@ -83,13 +86,13 @@ class Start:
         self._sizes, self._generator = sizes, torch.Generator().manual_seed(seed)
         sample = field.draw(1 << 14, self._generator)
         self._mean = float(field.targets(sample).mean())
-        self._frequencies = init.axis_frequencies(field, self._generator)
+        self._frequencies = initialise.axis_frequencies(field, self._generator)
         if sizes.variant.features in ("data", "either"):
-            self._spectrum = init.power_spectrum(field, self._frequencies)
+            self._spectrum = initialise.power_spectrum(field, self._frequencies)
         self._gate: tuple[NDArray[Any], NDArray[Any]] | None = None
         self._points = u_of(field, sample)
         if sizes.variant.routing in ("gate", "features") and sizes.variant.gate_start:
-            self._gate = init.gate(field, self._frequencies, sizes.leaves, self._generator)
+            self._gate = initialise.gate(field, self._frequencies, sizes.leaves, self._generator)
 
     def __call__(self, number: int) -> tuple[Weights, Weights]:
         """Weights to train, and those that stay as they are; `number` counts the starts."""
@@ -130,7 +133,7 @@ class Start:
         spectral, scale = ((0.5, 0.35), (0.5, 0.35), (0.25, 0.6), (0.25, 1.0))[number]
         waves = normal * self._frequencies * scale
         drawn = torch.randperm(len(waves), generator=generator)[: round(spectral * len(waves))].numpy()
-        waves[drawn] = init.draw_waves(self._spectrum, len(drawn), generator)
+        waves[drawn] = initialise.draw_waves(self._spectrum, len(drawn), generator)
         if sizes.variant.routing == "blocks":  # in a block of half the length, half as fast
             waves = waves / 2.0 ** np.bincount(sizes.halvings, minlength=sizes.axes)
         return np.asarray(waves)
@@ -171,8 +174,14 @@ class Fit:
         self._generator = torch.Generator().manual_seed(plan.seed + 1)
         self._start = Start(sizes, field, plan.seed)
 
-    def run(self, budget: int) -> Model:
-        """The quantised network, of at most `budget` bytes."""
+    def run(self, budget: int) -> network.Network:
+        """The quantised network, of at most `budget` bytes.
+
+        Raises
+        ------
+        DoesNotFit
+            If no quantisation fits into them.
+        """
         plan, sizes = self._plan, self.sizes
         weights, fixed = self._best_start()
         optimiser = self._optimiser(weights)
@@ -182,7 +191,7 @@ class Fit:
         gate = freeze_gate(weights)
         fixed |= {name: torch.from_numpy(values.astype(np.float32)) for name, values in gate.items()}
         free = {name: weight for name, weight in weights.items() if name not in gate}
-        allocate = StepAllocator(sizes, gate, section_size, int(budget * MARGIN), {})  # type: ignore[arg-type]
+        allocate = Allocator(sizes, gate, int(budget * MARGIN))
         codes = allocate(free, self._sensitivity(free, fixed))
         span = plan.steps - turn
         every = max(1, math.ceil(0.75 * span / plan.allocations))
@@ -191,20 +200,20 @@ class Fit:
             if done and done % every == 0 and done < 0.75 * span:
                 codes = allocate(free, self._sensitivity(free, fixed))
             self._step(round_through(free, codes) | fixed, optimiser, step, plan.steps)
-        last = StepAllocator(sizes, gate, section_size, budget, {})  # type: ignore[arg-type]
+        last = Allocator(sizes, gate, budget)
         if not last.fits(free, codes):
             codes = last(free, self._sensitivity(free, fixed))
         self._fixed = {name: tensor for name, tensor in fixed.items() if name not in gate}
         return quantise(sizes, free, codes, gate)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def decode(self, model: Model) -> NDArray[np.float32]:
+    def decode(self, model: network.Network) -> NDArray[np.float32]:
         """The model's values on the whole field, in units of the target."""
         shape = self._field.array.shape
         weights = {name: torch.from_numpy(values) for name, values in model.weights().items()} | self._fixed
         out = np.empty(shape, np.float32)
-        for tile in network.tiles(shape, TILE):
-            grids = np.meshgrid(*(np.arange(s.start, s.stop) for s in tile), indexing="ij")
+        for tile, rows in tiled([np.arange(n) for n in shape], pointwise=False, voxels=TILE):
+            grids = np.meshgrid(*rows, indexing="ij")
             u = u_of(self._field, tuple(grid.ravel() for grid in grids))
             out[tile] = self._values(weights, u)[0].numpy().reshape(grids[0].shape)
         return out
@@ -255,7 +264,7 @@ class Fit:
     @torch.no_grad()
     def _loss(self, weights: Weights) -> float:
         losses = []
-        for _ in range(PROBES):
+        for _ in range(MEASURED):
             u, target = self._batch()
             losses.append(float(functional.mse_loss(self._values(weights, u)[0], target)))
         return statistics.fmean(losses)
@@ -263,19 +272,42 @@ class Fit:
     def _sensitivity(self, free: Weights, fixed: Weights) -> dict[str, float]:
         """Mean square derivative of a value by a weight, by Hutchinson's estimator as in the package."""
         total = dict.fromkeys(free, 0.0)
-        for _ in range(PROBES):
+        for _ in range(MEASURED):
             u, _target = self._batch()
             values, _balance = self._values(free | fixed, u)
             signs = 2.0 * torch.randint(2, (len(u),), generator=self._generator) - 1
             gradients = torch.autograd.grad((values * signs).sum(), list(free.values()))
             for name, gradient in zip(free, gradients, strict=True):
-                total[name] += float(gradient.square().mean()) / len(u) / PROBES
+                total[name] += float(gradient.square().mean()) / len(u) / MEASURED
         return total
 
 
-def section_size(model: Model) -> int:
-    """Bytes of a network: integers coded as the package codes them, step codes, four sizes."""
-    return len(encode_groups(list(model.integers.values()))) + len(model.codes) + 4
+class Allocator(StepAllocator):
+    """The package's search for steps, with the section of a variant in the place of its own network's."""
+
+    def __init__(self, sizes: Network, gate: Gate, budget: int) -> None:
+        super().__init__(sizes, gate, budget, 0)  # type: ignore[arg-type]
+        self._sizes, self._frozen, self._bytes = sizes, gate, budget
+
+    def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
+        """Whether the quantised weights stay within the budget."""
+        try:
+            model = quantise(self._sizes, weights, codes, self._frozen)  # type: ignore[arg-type]
+            return section_size(model) <= self._bytes
+        except DoesNotFit:
+            return False
+
+
+def section_size(model: network.Network) -> int:
+    """Bytes of a network: integers coded as the package codes them, step codes, four sizes.
+
+    Raises
+    ------
+    DoesNotFit
+        If an integer is too large to be coded.
+    """
+    groups = list(model.integers.values())
+    return len(encode_groups(groups, [best_distribution(group) for group in groups])) + len(model.codes) + 4
 
 
 # ---------------------------------------------------------------------------------- measure
@@ -288,18 +320,18 @@ def measure(variant: Variant, array: Array, ratio: float, plan: Plan) -> tuple[L
     """
     inner = array.squeeze()
     valid = np.isfinite(inner)
-    special = find_special(inner, None)
-    around = HEADER + (len(write_special(special, inner.dtype)) if special else 0)
+    masked = find_masked_values(inner, None)
+    around = HEADER + (len(write_masked_values(masked, inner.dtype)) if masked else 0)
     budget = int(array.nbytes / ratio) - around
     values = inner[valid].astype(np.float64)
     low, high = values.min(), values.max()
-    middle, scale = (low + high) / 2, values.std() or 1.0
+    centre, scale = (low + high) / 2, values.std() or 1.0
     sizes = sized(variant, inner.shape, budget)
     begun = time.perf_counter()
-    fit = Fit(sizes, Field(inner, None if valid.all() else valid, middle, scale), plan)
+    fit = Fit(sizes, Field(inner, None if valid.all() else valid, Normalisation(centre, scale)), plan)
     model = fit.run(budget)
     encoded = time.perf_counter()
-    decoded = np.clip(middle + scale * fit.decode(model).astype(np.float64), low, high)
+    decoded = np.clip(centre + scale * fit.decode(model).astype(np.float64), low, high)
     done = time.perf_counter()
     decoded = (np.rint(decoded) if inner.dtype.kind in "iu" else decoded).astype(inner.dtype)
     line = {
@@ -340,7 +372,7 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
                     try:
                         found, decoded = measure(VARIANTS[name], array, ratio, plan)
                         line |= {"status": "ok", **found, **quality(array, decoded)}
-                    except OverflowError as error:
+                    except DoesNotFit as error:
                         line |= {"status": "unreachable", "reason": str(error)}
                     line |= {"versions": used, "threads": torch.get_num_threads(), "machine": here}
                     records.add(line)

@@ -66,7 +66,7 @@ class Run:
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
         self.peak: dict[int, int] = {}
         self._over = Event()
-        self._watch = Thread(target=self._look, daemon=True)
+        self._watch = Thread(target=self._record_peaks, daemon=True)
         self._watch.start()
 
     def workers(self) -> list[psutil.Process]:
@@ -77,7 +77,7 @@ class Run:
             return []
         return [child for child in children if self.peak.get(child.pid, 0) > 150e6]
 
-    def _look(self) -> None:
+    def _record_peaks(self) -> None:
         while not self._over.wait(0.2):
             try:
                 for child in psutil.Process(self.process.pid).children(recursive=True):

@@ -38,7 +38,8 @@ from benchmarks.records import (
     quality,
     versions,
 )
-from moec_zarr.codec.encode import decode, encode
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
 from moec_zarr.errors import BudgetError
 from moec_zarr.settings import EFFORTS, Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -102,25 +103,30 @@ def versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
+def codec_sources() -> list[Path]:
+    """All modules that a stream depends on: the encoder's, and whatever they import."""
+    folder = Path(moec_zarr.__file__).parent
+    pending, reached = ["codec.encode"], set()
+    while pending:
+        path = folder / f"{pending.pop().replace('.', '/')}.py"
+        if path in reached or not path.exists():
+            continue
+        reached.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("moec_zarr"):
+                module = str(node.module).removeprefix("moec_zarr").removeprefix(".")
+                pending += [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
+    return sorted(reached)
+
+
 def codec_version(*more: Path) -> str:
     """The package's version and a digest of all sources that a stream depends on, and of `more`.
 
     Between two releases the number stays and the streams change; other modules than the codec's
     change without a need to measure again.
     """
-    folder = Path(moec_zarr.__file__).parent
-    pending, reached = ["codec", "fit"], set()
-    while pending:
-        path = folder / f"{pending.pop()}.py"
-        if path in reached or not path.exists():
-            continue
-        reached.add(path)
-        text = path.read_text()
-        pending += re.findall(r"from moec_zarr\.(\w+) import", text)
-        for names in re.findall(r"from moec_zarr import (.*)", text):
-            pending += re.findall(r"\w+", names)
     digest = hashlib.sha256()
-    for path in [*sorted(reached), *more]:
+    for path in [*codec_sources(), *more]:
         digest.update(path.read_bytes())
     return f"{moec_zarr.__version__}+{digest.hexdigest()[:8]}"
 

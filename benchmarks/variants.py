@@ -37,7 +37,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from moec_zarr.fit import initialise as init
+from moec_zarr.fit import initialise
+from moec_zarr.fit.payloads import DoesNotFit
 
 Weights = dict[str, torch.Tensor]
 
@@ -51,7 +52,7 @@ class Variant:
     title: str
     routing: Literal["gate", "features", "one", "blocks", "octree"] = "gate"
     features: Literal["data", "isotropic", "either", "fourier"] = "data"
-    least: int = 4  # experts: below, there is nothing to gate
+    minimum_experts: int = 4  # below, there is nothing to gate
     own_encoders: bool = False
     own_decoders: bool = False
     gate_start: bool = True
@@ -62,7 +63,7 @@ class Variant:
 
 VARIANTS = {
     "moec": Variant(title="MoEC"),
-    "encoder": Variant(title="MoEC, experts as the encoder has them", features="either", least=1),
+    "encoder": Variant(title="MoEC, experts as the encoder has them", features="either", minimum_experts=1),
     "siren": Variant(title="SIREN", routing="one", features="isotropic"),
     "one": Variant(title="SIREN, data-driven frequencies", routing="one"),
     "blocks": Variant(title="block partition (SCI)", routing="blocks", own_encoders=True, own_decoders=True),
@@ -149,11 +150,11 @@ def sized(variant: Variant, shape: tuple[int, ...], budget: int) -> Network:
 
     Raises
     ------
-    OverflowError
+    DoesNotFit
         If none does.
     """
     axes = len(shape)
-    experts = max(variant.least, init.architecture_for(axes, budget, None).experts)
+    experts = max(variant.minimum_experts, initialise.architecture_for(axes, budget, None).experts)
     if experts == 1:
         variant = replace(variant, routing="one")
     leaves, layers = experts, 2
@@ -171,7 +172,7 @@ def sized(variant: Variant, shape: tuple[int, ...], budget: int) -> Network:
             break
         best = sizes
     if best is None:
-        raise OverflowError(f"{leaves} leaves do not fit into {budget} bytes")
+        raise DoesNotFit(f"{leaves} leaves do not fit into {budget} bytes")
     return best
 
 

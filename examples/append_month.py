@@ -14,22 +14,23 @@ import moec_zarr
 from moec_zarr import MoECCodec
 from moec_zarr.demo.simulate import simulate
 
-DAY = 8  # steps of a day, here
+DAY = 4  # steps of a day, here
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    both = simulate((3 * DAY, 2, 16, 16))[["temperature"]]
+    both = simulate((3 * DAY, 1, 16, 16))[["temperature"]]
     january, february = both.isel(time=slice(2 * DAY)), both.isel(time=slice(2 * DAY, None))
     store = folder / "archive.zarr"
-    moec_zarr.convert(january, store, MoECCodec(ratio=10, effort="fast"), chunks={"time": DAY}, workers=2)
-
-    # xarray takes the codec from the store; an encoding of the new data would be refused. Each of its dask
-    # chunks is one task, and must hold whole chunks of the store, which xarray checks.
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster),
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
     ):
+        codec = MoECCodec(ratio=10, effort="fast")
+        moec_zarr.convert(january, store, codec, chunks={"time": DAY}, client=client)
+
+        # xarray takes the codec from the store; an encoding of the new data would be refused. Each of its
+        # dask chunks is one task, and must hold whole chunks of the store, which xarray checks.
         february.drop_encoding().chunk(time=DAY).to_zarr(store, append_dim="time")
 
     # The figures in the attributes are those of the conversion; those of the new part are here.

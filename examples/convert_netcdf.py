@@ -2,7 +2,7 @@
 
 The files here are days of a small simulation. The command line does the same:
 
-    moec-zarr convert 'FOLDER/*.nc' FOLDER/archive.zarr --ratio 10 --effort fast --chunks time=8
+    moec-zarr convert 'FOLDER/*.nc' FOLDER/archive.zarr --ratio 10 --effort fast --chunks time=4
 """
 
 import sys
@@ -17,16 +17,16 @@ from moec_zarr.demo.simulate import simulate
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    both = simulate((16, 2, 16, 16))[["temperature"]]
+    both = simulate((8, 1, 16, 16))[["temperature"]]
     for day in range(2):
-        both.isel(time=slice(8 * day, 8 * day + 8)).to_netcdf(folder / f"day-{day}.nc")
+        both.isel(time=slice(4 * day, 4 * day + 4)).to_netcdf(folder / f"day-{day}.nc")
 
     # Killed half-way, the same call goes on where it stopped.
     archive = moec_zarr.convert(
         f"{folder}/*.nc",
         folder / "archive.zarr",
         MoECCodec(ratio=10, effort="fast"),
-        chunks={"time": 8},
+        chunks={"time": 4},
         workers=2,
         progress=lambda done: print(f"{len(done.records)}/{done.plan.tasks} chunks"),
     )
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
 
     # Reading needs no more than zarr and this package installed.
     with xr.open_dataset(folder / "day-1.nc") as day:
-        print(moec_zarr.compare(day.temperature, archive.temperature[8:16]))
+        print(moec_zarr.compare(day.temperature, archive.temperature[4:8]))
 
 
 # The workers of the cluster import this file, and must not convert too.

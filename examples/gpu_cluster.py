@@ -8,7 +8,7 @@ On each machine, one worker process for each card:
     moec-zarr convert SRC DST --ratio 1000 --scheduler tcp://HOST:8786 --device cuda
 
 On one machine ``pip install dask-cuda`` and ``--device cuda`` are enough. Here, where there is no card,
-workers on the CPU stand in.
+a worker on the CPU stands in.
 """
 
 import sys
@@ -25,13 +25,13 @@ from moec_zarr.demo.simulate import simulate
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source.zarr"
-    simulate((16, 2, 16, 16))[["temperature"]].to_zarr(source, mode="w", consolidated=False)
+    simulate((8, 1, 16, 16))[["temperature"]].to_zarr(source, mode="w", consolidated=False)
 
     cards = torch.cuda.device_count()
     moec_zarr.config.set(device="cuda" if cards else "cpu")
     with (
         LocalCluster(
-            n_workers=cards or 2, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=":0"
+            n_workers=cards or 1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
             source,
             folder / "archive.zarr",
             MoECCodec(ratio=10, effort="fast"),
-            chunks={"time": 8},
+            chunks={"time": 4},
             client=client,
             resources={"GPU": 1},
         )

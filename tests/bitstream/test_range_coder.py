@@ -1,21 +1,26 @@
-import math
+"""Exact coding of integers, against the reference decoder and the entropy of known distributions."""
 
 import numpy as np
 import pytest
-from tests.conformance import reference_decoder
-from tests.support.decoders import both
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
 from moec_zarr.bitstream.range_coder import (
+    CLASSES,
+    TAILS,
+    WIDTHS,
+    ClassDecoder,
+    class_frequencies,
     decode_groups,
+    encode_classes,
     encode_groups,
     frequencies,
-    read_varint,
-    write_varint,
 )
 from moec_zarr.errors import CorruptStreamError
+from tests.conformance import reference_decoder
+from tests.support.decoders import decode_with_both
+from tests.support.strategies import FEW
 
 GROUPS = st.lists(
     st.one_of(
@@ -25,85 +30,59 @@ GROUPS = st.lists(
     ),
     max_size=5,
 )
-SMALL = settings(max_examples=60, deadline=None)
+CODES = st.lists(st.integers(0, TAILS * WIDTHS - 1), min_size=5, max_size=5)
 
 
-@given(st.integers(0, 2**63 - 1), st.binary(max_size=3))
-def test_varints_come_back(value, behind):
-    data = write_varint(value)
-    assert len(data) == max(1, math.ceil(value.bit_length() / 7))
-    assert read_varint(b"x" + data + behind, 1) == (value, 1 + len(data))
-    assert reference_decoder.Bytes(data).varint() == value
-    for length in range(len(data)):
-        with pytest.raises(CorruptStreamError):
-            read_varint(data[:length], 0)
+def scale_of_class(number):
+    return (4 + number % 4) * 2.0 ** (number // 4 - 7)
 
 
-# ------------------------------------------------------------------------------- integers
+# ----------------------------------------------------------- groups with distributions of their own
 
 
-@SMALL
-@given(GROUPS)
-@example([[0, 2**15 - 1, -5], [], [1 - 2**15]])
-def test_integers_come_back(groups):
-    arrays = [np.array(group, np.int64) for group in groups]
-    data = encode_groups(arrays)
+@FEW
+@given(GROUPS, CODES)
+@example([[0, 2**15 - 1, -5], [], [1 - 2**15]], [0, 100, 255, 0, 0])
+def test_groups_round_trip(groups, codes):
+    data = encode_groups([np.array(group, np.int64) for group in groups], codes[: len(groups)])
     sizes = [len(group) for group in groups]
     assert [group.tolist() for group in decode_groups(data, sizes)] == groups
-    assert reference_decoder.read_integers(reference_decoder.Bytes(data), sizes) == groups
-
-
-def test_integers_too_large_are_not_coded():
-    with pytest.raises(OverflowError, match="32768"):
-        encode_groups([np.array([1, -(2**15)])])
+    assert reference_decoder.read_integers(reference_decoder.Reader(data), sizes) == groups
 
 
 @pytest.mark.parametrize("largest", [1, 2, 7, 300, 2**15 - 1])
-def test_frequencies_are_those_of_the_page(largest):
-    tails = [0, 31, 32 * 3 + 9, 32 * 7, 255]
-    half = frequencies(largest, np.array(tails))
+def test_frequencies_match_the_reference(largest):
+    codes = [0, 31, 32 * 3 + 9, 32 * 7, 255]
+    half = frequencies(largest, np.array(codes))
     assert (half > 0).all()
     assert (half[:, 0] + 2 * half[:, 1:].sum(axis=1) == 2**24).all()
     assert (np.diff(half, axis=1) <= 0).all()
-    for row, code in zip(half, tails, strict=True):
-        table = reference_decoder.starts(largest, code)
-        assert (table[0], table[-1]) == (0, 2**24)
-        np.testing.assert_array_equal(np.diff(table)[largest:], row)
-        np.testing.assert_array_equal(np.diff(table)[: largest + 1], row[::-1])
+    for row, code in zip(half, codes, strict=True):
+        cumulative = reference_decoder.cumulative_frequencies(largest, code)
+        assert (cumulative[0], cumulative[-1]) == (0, 2**24)
+        np.testing.assert_array_equal(np.diff(cumulative)[largest:], row)
+        np.testing.assert_array_equal(np.diff(cumulative)[: largest + 1], row[::-1])
 
 
 @pytest.mark.parametrize("code", [4, 40, 32 * 3, 32 * 5 + 20, 255])
 @pytest.mark.parametrize("largest", [40, 2000])
 def test_frequencies_follow_their_density(largest, code):
-    """The density that the docstring gives, in floating point."""
+    """The density of the docstring, in floating point."""
     m, s2 = 2 ** (code // 32), (8 - code % 4) / 8 * 2.0 ** -(code % 32 // 4)
     k = np.arange(largest + 1) / (largest + 1)
     density = (1 + k**2 / (2 * m * s2)) ** -m
     density /= density[0] + 2 * density[1:].sum()
-    found = frequencies(largest, code) / 2**24
-    # Twenty bits of p and what is rounded away of every frequency, all of which 0 gets.
-    np.testing.assert_allclose(found[1:], density[1:], rtol=0.01, atol=1e-5 * density[0] + 2**-23)
-    assert density[0] * 0.99 <= found[0] <= density[0] * 1.01 + 2 * (largest + 1) / 2**24
+    probability = frequencies(largest, code) / 2**24
+    # p has twenty bits, and 0 gets what is rounded away of all frequencies.
+    np.testing.assert_allclose(probability[1:], density[1:], rtol=0.01, atol=1e-5 * density[0] + 2**-23)
+    assert density[0] * 0.99 <= probability[0] <= density[0] * 1.01 + 2 * (largest + 1) / 2**24
 
 
-@pytest.mark.parametrize("deviation", [0.4, 3, 60, 3000])
-@pytest.mark.parametrize("kind", ["normal", "laplace", "logistic"])
-def test_bytes_are_close_to_the_entropy(kind, deviation):
-    rng = np.random.default_rng(7)
-    draw = getattr(rng, kind)(size=5000)
-    values = np.clip(np.rint(draw / draw.std() * deviation), -32767, 32767).astype(np.int64)
-    # What a coder that knows the distribution pays: its probability of each bin of width one.
-    width = draw.std() / deviation
-    law = {"normal": stats.norm, "laplace": stats.laplace, "logistic": stats.logistic}[kind]
-    ideal = -np.log2(law.cdf((values + 0.5) * width) - law.cdf((values - 0.5) * width)).sum() / 8
-    assert len(encode_groups([values])) <= 1.02 * ideal + 8
-
-
-def test_every_prefix_of_integers_is_corrupt_or_other_integers():
-    """Zeros are read beyond the end, so a prefix may decode: the checksum is what tells."""
+def test_prefix_of_groups_is_corrupt_or_other_integers():
+    """Zeros are read beyond the end, so a prefix may decode: the checksum of the stream detects it."""
     groups = [np.arange(-9, 9), np.zeros(5, int), np.array([300, -2, 7] * 20)]
     sizes = [len(group) for group in groups]
-    data = encode_groups(groups)
+    data = encode_groups(groups, [192, 0, 64])
     outcomes = set()
     for length in range(len(data)):
         try:
@@ -118,17 +97,75 @@ def test_every_prefix_of_integers_is_corrupt_or_other_integers():
     assert outcomes == {"corrupt", "other"}
 
 
-@SMALL
+@FEW
 @given(st.binary(max_size=60))
-def test_any_bytes_decode_to_integers_or_are_corrupt(data):
+def test_any_bytes_are_groups_or_corrupt(data):
     sizes = [3, 40, 0]
-    if found := both(
-        lambda: decode_groups(data, sizes), lambda: reference_decoder.read_integers(reference_decoder.Bytes(data), sizes)
-    ):
-        decoded, other = found
-        assert [group.tolist() for group in decoded] == other
+    results = decode_with_both(
+        lambda: decode_groups(data, sizes),
+        lambda: reference_decoder.read_integers(reference_decoder.Reader(data), sizes),
+    )
+    if results:
+        decoded, expected = results
+        assert [group.tolist() for group in decoded] == expected
 
 
-def test_words_that_no_encoder_writes_are_corrupt():
+def test_invalid_words_are_corrupt():
     with pytest.raises(CorruptStreamError, match="words"):
         decode_groups(b"\5\x46" + b"\xff" * 16, [20])
+
+
+# --------------------------------------------------------------- integers of known classes
+
+
+@pytest.mark.parametrize("largest", [1, 2, 7, 255])
+def test_class_frequencies_match_the_reference(largest):
+    found = class_frequencies(largest)
+    assert found.shape == (CLASSES, largest + 1)
+    assert (found > 0).all()
+    assert (found[:, 0] + 2 * found[:, 1:].sum(axis=1) == 2**24).all()
+    for number in range(CLASSES):
+        cumulative = reference_decoder.cumulative_class_frequencies(largest, number)
+        np.testing.assert_array_equal(np.diff(cumulative)[largest:], found[number])
+        np.testing.assert_array_equal(np.diff(cumulative)[: largest + 1], found[number, ::-1])
+
+
+@pytest.mark.parametrize("largest", [1, 2, 7, 255])
+def test_class_frequencies_follow_laplace(largest):
+    for number, frequency in enumerate(class_frequencies(largest)):
+        law = stats.laplace(scale=scale_of_class(number))
+        m = np.arange(largest + 1)
+        mass = law.sf(m - 0.5) - law.sf(m + 0.5)
+        mass[largest] = law.sf(largest - 0.5)  # with the tail
+        # One of 2**24 for every symbol, and what is rounded away, which 0 gets.
+        np.testing.assert_allclose(frequency / 2**24, mass, rtol=0, atol=(2 * largest + 2) / 2**24)
+        np.testing.assert_allclose(frequency[1:] / 2**24, mass[1:], rtol=4e-5, atol=2.0**-23)
+
+
+CODED = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(-300, 300)), min_size=1, max_size=80)
+
+
+@FEW
+@given(CODED, st.integers(1, 255), st.integers(1, 80))
+def test_classes_round_trip(coded, largest, first):
+    classes, values = np.array(coded).T
+    values = np.clip(values, -largest, largest)
+    data = encode_classes(values, classes, largest)
+    decoder = ClassDecoder(data, largest)
+    parts = [decoder.decode(part) for part in np.split(classes, [min(first, len(classes) - 1)]) if len(part)]
+    np.testing.assert_array_equal(np.concatenate(parts), values)
+    reference = reference_decoder.RangeDecoder(data)
+    for number, value in zip(classes.tolist(), values.tolist(), strict=True):
+        cumulative = reference_decoder.cumulative_class_frequencies(largest, number)
+        assert reference.symbol(cumulative) - largest == value
+
+
+@pytest.mark.parametrize("number", [0, 13, 30, 45, 63])
+def test_size_of_classes_is_close_to_the_entropy(number):
+    scale = scale_of_class(number)
+    values = np.rint(np.random.default_rng(0).laplace(scale=scale, size=10_000))
+    values = np.clip(values, -255, 255).astype(np.int64)
+    law = stats.laplace(scale=scale)
+    mass = np.where(np.abs(values) < 255, law.cdf(values + 0.5) - law.cdf(values - 0.5), law.sf(254.5))
+    data = encode_classes(values, np.full(values.size, number), 255)
+    assert len(data) <= 1.01 * -np.log2(mass).sum() / 8 + 8

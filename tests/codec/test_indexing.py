@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from moec_zarr.codec.encode import decode, encode
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
 from moec_zarr.codec.indexing import select
 from moec_zarr.settings import Settings
 

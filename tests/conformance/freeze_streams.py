@@ -1,8 +1,8 @@
 """Write the frozen streams anew: ``python -m tests.conformance.freeze_streams``, an explicit act.
 
-Each feature of the format has one stream in ``tests/streams``, beside what it decodes to. That is
-taken from the original data where the stream is exact, and from the decoder of
-``tests/reference_decoder.py`` where a network or latents are in it, never from the code under test.
+Each feature of the format has one stream in ``tests/conformance/streams``, beside what it decodes to.
+That is taken from the original data where the stream is exact, and from the reference decoder where a
+network or a transform is in it, never from the code under test.
 
 With ``experts`` and the effort "fast" the encoder makes a network alone; without, it measures what
 is best, which may differ where rounding does.
@@ -23,20 +23,13 @@ from numpy.typing import NDArray
 from moec_zarr.bitstream.container import VERSION
 from moec_zarr.codec.encode import encode
 from moec_zarr.demo.simulate import simulate
-from moec_zarr.fit.presets import RECIPES
-from moec_zarr.model.basis import Kind
+from moec_zarr.fit.presets import PRESETS
+from moec_zarr.model.basis import AxisBasis
 from moec_zarr.settings import Settings
-
-try:
-    from tests import stranger
-    from tests.fields import smooth
-except ImportError:  # as a test imports this module: from within the folder
-    import stranger  # type: ignore[no-redef]
-    from fields import smooth  # type: ignore[no-redef]
+from tests.conformance import reference_decoder
+from tests.support.fields import smooth
 
 FOLDER = Path(__file__).parent / "streams"
-
-
 SHAPE = (8, 9, 10)
 
 
@@ -44,7 +37,7 @@ def _rough(shape: tuple[int, ...], dtype: str = "f4") -> NDArray[Any]:
     return (smooth(shape) + np.random.default_rng(0).normal(0, 3, shape)).astype(dtype)
 
 
-def _with_specials(data: NDArray[Any]) -> NDArray[Any]:
+def _with_masked_values(data: NDArray[Any]) -> NDArray[Any]:
     data[2:5, 3:7, 4:8] = np.nan
     data[6:, 7:, 8] = np.inf
     data[0, 0, :3] = -np.inf
@@ -73,26 +66,21 @@ def _simulated(name: str) -> NDArray[Any]:
     return np.ascontiguousarray(simulate((4, 1, 24, 20), seed=1)[name].values[:, 0])
 
 
-def settings(array: NDArray[Any], stream_bytes: int = 230, **others: Any) -> dict[str, Any]:
-    """Settings for a stream of about so many bytes."""
-    return {"ratio": array.nbytes / stream_bytes, "effort": "fast"} | others
-
-
-# What each stream is to show: the data, and what the settings say beside their ratio.
+# What each stream is to show: the data, and what its settings say; 230 bytes where they say nothing.
 FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "one_expert": (smooth(SHAPE), {"experts": 1}),
     "experts": (smooth(SHAPE), {"experts": 3, "stream_bytes": 260}),
-    "latents": (_simulated("temperature"), {"stream_bytes": 500}),
-    "latents_nested": (_simulated("vorticity"), {"stream_bytes": 500}),
-    "latents_bent": (_simulated("temperature"), {"stream_bytes": 500}),
-    "latents_and_experts": (_simulated("tracer"), {"stream_bytes": 600, "experts": 2}),
-    "latents_rank_1": (_rough((700,)), {}),
-    "latents_rank_5": (_rough((4, 5, 1, 6, 5), "f8"), {}),
-    "latents_mask": (_with_specials(_rough(SHAPE)), {"stream_bytes": 300}),
-    "mask": (_with_specials(smooth(SHAPE)), {"stream_bytes": 300, "experts": 1}),
+    "transform": (_simulated("temperature"), {"stream_bytes": 500}),
+    "transform_joint": (_simulated("vorticity"), {"stream_bytes": 500}),
+    "transform_graph": (_simulated("temperature"), {"stream_bytes": 500}),
+    "transform_and_experts": (_simulated("tracer"), {"stream_bytes": 600, "experts": 2}),
+    "transform_rank_1": (_rough((700,)), {}),
+    "transform_rank_5": (_rough((4, 5, 1, 6, 5), "f8"), {}),
+    "transform_mask": (_with_masked_values(_rough(SHAPE)), {"stream_bytes": 300}),
+    "mask": (_with_masked_values(smooth(SHAPE)), {"stream_bytes": 300, "experts": 1}),
     "mask_packed": (_thin(), {"missing": 255}),
     "missing": (_with_missing(), {"missing": -999}),
-    "box": (_padded(), {}),
+    "bounding_box": (_padded(), {}),
     "lossless": (np.repeat(np.arange(4, dtype="i4"), 500).reshape(4, 20, 25), {}),
     "constant": (np.full((3, 4), 2.5), {"stream_bytes": 96}),
     "big_endian_f_order": (np.asfortranarray(smooth(SHAPE, ">f4")), {"experts": 1}),
@@ -102,41 +90,50 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "rank_5": (smooth((4, 5, 1, 6, 5), "f8"), {"experts": 1}),
 }
 
-
 # Bases of those that show them, where the encoder has others to choose from.
-KINDS = {
-    "latents": (Kind(), Kind(1), Kind(2)),
-    "latents_nested": (Kind(), Kind(1, nested=True), Kind(2, nested=True)),
-    "latents_bent": (Kind(weights=(9, 4, 7)), Kind(), Kind()),
+BASES = {
+    "transform": (AxisBasis(), AxisBasis(1), AxisBasis(2)),
+    "transform_joint": (AxisBasis(), AxisBasis(1, joint=True), AxisBasis(2, joint=True)),
+    "transform_graph": (AxisBasis(edge_weights=(9, 4, 7)), AxisBasis(), AxisBasis()),
 }
 
 
-def names(feature: str) -> tuple[Path, Path]:
-    """A feature's stream, and what it decodes to."""
+def paths(feature: str) -> tuple[Path, Path]:
+    """Of a feature's stream, and of what it decodes to."""
     stem = f"v{VERSION}_{feature}"
     return FOLDER / f"{stem}.moec", FOLDER / f"{stem}.npz"
 
 
+def make_stream(feature: str) -> bytes:
+    """A new stream that shows a feature."""
+    data, others = FEATURES[feature]
+    others = {"effort": "fast"} | others
+    ratio = data.nbytes / others.pop("stream_bytes", 230)
+    # Three tenths of the bytes for a network that corrects the transform, where one is asked for.
+    alternations = int(feature == "transform_and_experts")
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(PRESETS, fast=replace(PRESETS["fast"], alternations=alternations)))
+        stack.enter_context(patch("moec_zarr.fit.select._CORRECTION_SHARE", 0.3))
+        stack.enter_context(patch("moec_zarr.fit.select._CORRECTION_BYTES", 150))
+        if feature in BASES:
+            candidates = patch("moec_zarr.fit.rate_control.candidate_bases", return_value=[BASES[feature]])
+            stack.enter_context(candidates)
+        return encode(data, Settings(ratio=ratio, **others))
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for feature, (data, others) in FEATURES.items():
-        # Three tenths of the bytes for a network that corrects latents, where one is asked for.
-        rounds = int(feature == "latents_and_experts")
-        with ExitStack() as stack:
-            stack.enter_context(patch.dict(RECIPES, fast=replace(RECIPES["fast"], rounds=rounds)))
-            stack.enter_context(patch("moec_zarr.fit.select._CORRECTING", 0.3))
-            stack.enter_context(patch("moec_zarr.fit.select._LEAST_CORRECTION", 150))
-            if feature in KINDS:
-                stack.enter_context(patch("moec_zarr.fit.rdoq.promising", return_value=[KINDS[feature]]))
-            stream = encode(data, Settings(**settings(data, **others)))
+    for feature, (data, _) in FEATURES.items():
+        stream = make_stream(feature)
         decoded = reference_decoder.decode(stream)
-        expected = decoded.array if decoded.network or decoded.latents else data
+        expected = decoded.array if decoded.network or decoded.coefficients else data
         if not np.array_equal(decoded.array, expected, equal_nan=data.dtype.kind == "f"):
-            sys.exit(f"{feature}: the stranger's decoder does not return the data; its stream is not written")
-        path, beside = names(feature)
-        path.write_bytes(stream)
-        np.savez_compressed(beside, expected=expected)
-        print(f"{path.name}: {len(stream)} bytes; {beside.name}: {beside.stat().st_size} bytes")
+            sys.exit(f"{feature}: the reference decoder does not return the data; nothing is written")
+        stream_path, expected_path = paths(feature)
+        stream_path.write_bytes(stream)
+        np.savez_compressed(expected_path, expected=expected)
+        size = expected_path.stat().st_size
+        print(f"{stream_path.name}: {len(stream)} bytes; {expected_path.name}: {size} bytes")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def check(condition: bool, what: str) -> None:
         raise CorruptError(what)
 
 
-class Bytes:
-    """A cursor over bytes."""
+class Reader:
+    """Reads bytes from the start to the end."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -61,10 +61,10 @@ class Bytes:
         return np.frombuffer(self.take(dtype.itemsize), dtype.newbyteorder("<"))[0]
 
 
-# ---------------------------------------------------------------------------- range coder
+# --------------------------------------------------------------------------- range decoder
 
 
-class Coder:
+class RangeDecoder:
     """The range decoder, in Python's integers."""
 
     def __init__(self, data: bytes) -> None:
@@ -72,14 +72,14 @@ class Coder:
         self.range = 2**64 - 1
         self.point = next(self.words, 0) * 2**32 + next(self.words, 0)
 
-    def symbol(self, starts: list[int]) -> int:
-        """Number of the next symbol; `starts` are the sums of frequencies before each, then 2**24."""
+    def symbol(self, cumulative: list[int]) -> int:
+        """Number of the next symbol; `cumulative` are the sums of frequencies before each, then 2**24."""
         scale = self.range >> 24
         q = self.point // scale
         check(q < 2**24, "words")
-        found = bisect_right(starts, q) - 1
-        self.point -= scale * starts[found]
-        self.range = scale * (starts[found + 1] - starts[found])
+        found = bisect_right(cumulative, q) - 1
+        self.point -= scale * cumulative[found]
+        self.range = scale * (cumulative[found + 1] - cumulative[found])
         if self.range < 2**32:
             self.range *= 2**32
             self.point = self.point * 2**32 + next(self.words, 0)
@@ -87,7 +87,7 @@ class Coder:
         return found
 
 
-def starts(largest: int, distribution: int) -> list[int]:
+def cumulative_frequencies(largest: int, distribution: int) -> list[int]:
     """Sums of frequencies before each of the symbols -largest, ..., largest, then 2**24."""
     t, j = divmod(distribution, 32)
     a = (8 - j % 4) * 2 ** (29 - j // 4) * 2 ** (t + 1)
@@ -103,17 +103,17 @@ def starts(largest: int, distribution: int) -> list[int]:
     return [0, *itertools.accumulate(f[:0:-1] + f)]
 
 
-def read_integers(source: Bytes, sizes: list[int]) -> list[list[int]]:
+def read_integers(source: Reader, sizes: list[int]) -> list[list[int]]:
     heads = []
     for _ in sizes:
         largest = source.varint()
         check(largest <= 32767, "largest")
         heads.append((largest, source.number(1) if largest else 0))
-    coder = Coder(source.take(source.left))
+    decoder = RangeDecoder(source.take(source.left))
     tensors = []
     for size, (largest, distribution) in zip(sizes, heads, strict=True):
-        table = starts(largest, distribution)
-        tensors.append([coder.symbol(table) - largest for _ in range(size)] if largest else [0] * size)
+        table = cumulative_frequencies(largest, distribution)
+        tensors.append([decoder.symbol(table) - largest for _ in range(size)] if largest else [0] * size)
     return tensors
 
 
@@ -131,7 +131,7 @@ def inflate(data: bytes, size: int) -> bytes:
 
 
 def read_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    source = Bytes(data)
+    source = Reader(data)
     head = source.number(1)
     check(head % 128 < 2 ** len(shape), "mask")
     core = tuple(1 if head >> axis & 1 else n for axis, n in enumerate(shape))
@@ -146,43 +146,43 @@ def read_mask(data: bytes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         raw = inflate(source.take(source.left), -(-size // 8))
         bits = [raw[i // 8] >> (7 - i % 8) & 1 for i in range(size)]
     else:
-        bits = read_fronts(Coder(source.take(source.left)), planes, rows, columns)
+        bits = read_wavefronts(RangeDecoder(source.take(source.left)), planes, rows, columns)
     return np.broadcast_to(np.array(bits, bool).reshape(core), shape)
 
 
-def read_fronts(coder: Coder, planes: int, rows: int, columns: int) -> list[int]:
+def read_wavefronts(decoder: RangeDecoder, planes: int, rows: int, columns: int) -> list[int]:
     grid = itertools.product(range(planes), range(rows), range(columns))
     order = sorted(grid, key=lambda v: (v[2] + 2 * v[1] + 4 * v[0], 2 * v[1] + 4 * v[0], v[0]))
     bits: dict[tuple[int, ...], int] = {}
     counts: dict[tuple[int, ...], list[int]] = {}
-    for _, front in itertools.groupby(order, key=lambda v: v[2] + 2 * v[1] + 4 * v[0]):
+    for _, wavefront in itertools.groupby(order, key=lambda v: v[2] + 2 * v[1] + 4 * v[0]):
         seen = []
-        for voxel in front:
+        for voxel in wavefront:
             context = tuple(bits.get(tuple(map(sum, zip(voxel, o, strict=True))), 0) for o in OFFSETS)
             zeros, ones = counts.get(context, (0, 0))
             c = min(max((2 * ones + 1) * 65536 // (2 * (zeros + ones) + 2), 1), 65535)
             s = 1 + ((65536 - c) * (2**24 - 2) >> 16)
-            bits[voxel] = coder.symbol([0, s, 2**24])
+            bits[voxel] = decoder.symbol([0, s, 2**24])
             seen.append((context, bits[voxel]))
         for context, bit in seen:
             counts.setdefault(context, [0, 0])[bit] += 1
     return [bits[voxel] for voxel in sorted(bits)]
 
 
-# ---------------------------------------------------------------------------------- model
+# -------------------------------------------------------------------------------- network
 
 
 @dataclass
 class Network:
     axes: int
-    channels: int
+    feature_count: int
     encoder: int
     experts: int
     width: int
     layers: int
     integers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
-    looks: list[int] = field(default_factory=list)
+    stencils: list[int] = field(default_factory=list)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         d, e, m, w = self.axes, self.encoder, self.experts, self.width
@@ -191,7 +191,7 @@ class Network:
             shapes |= {"gate weight": (d, m), "gate bias": (m,)}
         shapes |= {f"encoder weight {axis}": (e,) for axis in range(d)} | {"encoder bias": (e,)}
         for layer in range(self.layers):
-            shapes[f"weight {layer}"] = (m, w, w if layer else e + self.channels)
+            shapes[f"weight {layer}"] = (m, w, w if layer else e + self.feature_count)
             shapes[f"bias {layer}"] = (m, w)
         return shapes | {"decoder weight": (w,), "decoder bias": (1,)}
 
@@ -205,27 +205,27 @@ class Network:
         units = np.rint(4096 * u).astype(np.int64)
         return np.argmax(units @ self.integers["gate weight"] + 4096 * self.integers["gate bias"], axis=1)
 
-    def values(self, u: NDArray[np.float64], channels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Value of each point, in double precision; `channels` has shape (points, channels)."""
+    def values(self, u: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Value of each point, in double precision; `features` has shape (points, feature_count)."""
         experts = self.expert(u)
         y = np.empty(len(u))
         phase = self.weight("encoder bias") + sum(
             u[:, axis, None] * self.weight(f"encoder weight {axis}") for axis in range(self.axes)
         )
         for k in range(self.experts):
-            h = np.concatenate([np.sin(phase), channels], axis=1)[experts == k]
+            h = np.concatenate([np.sin(phase), features], axis=1)[experts == k]
             for layer in range(self.layers):
                 h = np.sin(h @ self.weight(f"weight {layer}")[k].T + self.weight(f"bias {layer}")[k])
             y[experts == k] = h @ self.weight("decoder weight") + self.weight("decoder bias")
         return y
 
 
-def read_model(data: bytes, axes: int, with_latents: bool) -> Network:
-    source = Bytes(data)
-    looks = list(source.take(axes)) if with_latents else []
-    check(all(look % 16 > 0 for look in looks), "look")
-    channels = 1 + 4 * axes if with_latents else 0
-    network = Network(axes, channels, *(source.varint() for _ in range(4)), looks=looks)
+def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
+    source = Reader(data)
+    stencils = list(source.take(axes)) if reads_transform else []
+    check(all(stencil % 16 > 0 for stencil in stencils), "stencil")
+    feature_count = 1 + 4 * axes if reads_transform else 0
+    network = Network(axes, feature_count, *(source.varint() for _ in range(4)), stencils=stencils)
     sizes = network.encoder, network.experts, network.width
     check(all(1 <= n <= 4096 for n in sizes) and 1 <= network.layers <= 16, "sizes")
     shapes = network.shapes()
@@ -237,93 +237,101 @@ def read_model(data: bytes, axes: int, with_latents: bool) -> Network:
     integers = read_integers(source, [math.prod(shape) for shape in shapes.values()])
     for (name, shape), values in zip(shapes.items(), integers, strict=True):
         network.integers[name] = np.array(values, np.int64).reshape(shape)
-    for name, most in ("gate weight", 127), ("gate bias", 511):
-        check(np.abs(network.integers.get(name, np.zeros(1))).max() <= most, "gate")
+    for name, limit in ("gate weight", 127), ("gate bias", 511):
+        check(np.abs(network.integers.get(name, np.zeros(1))).max() <= limit, "gate")
     return network
 
 
-# -------------------------------------------------------------------------------- latents
+# ------------------------------------------------------------------------------ transform
 
 
 @dataclass
-class Axis:
-    """A basis: function i at voxel x in ``functions[x, i]``."""
+class Basis:
+    """The functions of an axis: function i at voxel x in ``functions[x, i]``."""
 
     functions: NDArray[np.float64]
     bands: list[int]
-    taps: list[list[int | None]]
-    halvings: int = 0
-    nested: bool = False
+    neighbours: list[list[int | None]]
+    levels: int = 0
+    joint: bool = False
 
-    def averages(self, halvings: int) -> NDArray[np.float64]:
-        """Those that so many halvings leave, at the voxels."""
-        return wavelets(len(self.functions), halvings).functions if halvings else np.eye(len(self.functions))
+    def averages(self, levels: int) -> NDArray[np.float64]:
+        """The averages that so many levels leave, at the voxels."""
+        return wavelets(len(self.functions), levels).functions if levels else np.eye(len(self.functions))
 
 
-def cosines(n: int, weights: list[int] | None = None) -> Axis:
+def cosines(n: int) -> Basis:
     k, x = np.arange(n), np.arange(n)[:, None]
-    functions = np.sqrt(np.where(k == 0, 1, 2) / n) * np.cos(np.pi * k * (x + 0.5) / n)
-    if weights is not None:
-        matrix = np.zeros((n, n))
-        for i, weight in enumerate(weights):
-            matrix[i : i + 2, i : i + 2] += math.sqrt(2) ** weight * np.array([[1, -1], [-1, 1]])
-        functions = np.linalg.eigh(matrix)[1]
-        for wave in functions.T:
-            wave *= next(np.sign(v) for v in wave if abs(v) >= abs(wave).max() / 2)
+    return with_bands_of_cosines(np.sqrt(np.where(k == 0, 1, 2) / n) * np.cos(np.pi * k * (x + 0.5) / n))
+
+
+def graph_fourier(weights: Sequence[int]) -> Basis:
+    laplacian = np.zeros((len(weights) + 1,) * 2)
+    for i, weight in enumerate(weights):
+        laplacian[i : i + 2, i : i + 2] += math.sqrt(2) ** weight * np.array([[1, -1], [-1, 1]])
+    modes = np.linalg.eigh(laplacian)[1]
+    for mode in modes.T:
+        mode *= next(np.sign(v) for v in mode if abs(v) >= abs(mode).max() / 2)
+    return with_bands_of_cosines(modes)
+
+
+def with_bands_of_cosines(functions: NDArray[np.float64]) -> Basis:
+    n = len(functions)
     bands = [max(b for b in range(12) if 2**b <= i + 1) for i in range(n)]
-    taps = [[i - back if i >= back else None for back in (1, 2, 3)] for i in range(n)]
-    return Axis(functions, bands, taps)
+    neighbours = [[i - back if i >= back else None for back in (1, 2, 3)] for i in range(n)]
+    return Basis(functions, bands, neighbours)
 
 
-UNDO = (0.443506852043971, 0.882911075530934, -0.052980118572961, -1.586134342059924)
+LIFTING_FACTORS = (0.443506852043971, 0.882911075530934, -0.052980118572961, -1.586134342059924)
 
 
-def unhalve(averages: NDArray[np.float64], details: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The voxels, along the first axis, that were halved."""
+def merge(averages: NDArray[np.float64], details: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What was split into averages and details along the first axis."""
     n = len(averages) + len(details)
     x = np.empty((n, *averages.shape[1:]))
     x[::2], x[1::2] = averages, details
-    for turn, factor in enumerate(UNDO):
+    for turn, factor in enumerate(LIFTING_FACTORS):
         for i in range(turn % 2, n, 2):
             x[i] = x[i] - factor * (x[abs(i - 1)] + x[i + 1 if i + 1 < n else n - 2])
     return x
 
 
-def wavelets(n: int, halvings: int, nested: bool = False) -> Axis:
+@functools.cache
+def wavelets(n: int, levels: int, joint: bool = False) -> Basis:
     lengths = [n]
-    for _ in range(halvings):
+    for _ in range(levels):
         lengths.insert(0, -(-lengths[0] // 2))
     values = np.eye(n)
     x, at = values[: lengths[0]], lengths[0]
     sizes = [at]
     for length in lengths[1:]:
         sizes.append(length - len(x))
-        x, at = unhalve(x, values[at : at + sizes[-1]]), at + sizes[-1]
-    bands, taps = [], []
+        x, at = merge(x, values[at : at + sizes[-1]]), at + sizes[-1]
+    bands, neighbours = [], []
     first = before = 0
     for band, size in enumerate(sizes):
         for p in range(size):
-            above = None if band == 0 else before + (p if band == 1 else min(p // 2, sizes[band - 1] - 1))
-            taps.append([first + p - back if p >= back else None for back in (1, 2)] + [above])
+            parent = None if band == 0 else before + (p if band == 1 else min(p // 2, sizes[band - 1] - 1))
+            neighbours.append([first + p - back if p >= back else None for back in (1, 2)] + [parent])
             bands.append(band)
         first, before = first + size, first
-    return Axis(x / np.sqrt((x**2).sum(axis=0)), bands, taps, halvings, nested)
+    return Basis(x / np.sqrt((x**2).sum(axis=0)), bands, neighbours, levels, joint)
 
 
-def read_axis(source: Bytes, n: int) -> Axis:
+def read_basis(source: Reader, n: int) -> Basis:
     head = source.number(1)
-    halvings, nested, bent = head % 16, bool(head & 16), bool(head & 32)
-    check(head < 64 and halvings <= math.ceil(math.log2(n)), "basis")
-    if halvings:
-        check(not bent, "basis")
-        return wavelets(n, halvings, nested)
-    check(not nested, "basis")
-    if not bent:
+    levels, joint, graph = head % 16, bool(head & 16), bool(head & 32)
+    check(head < 64 and levels <= math.ceil(math.log2(n)), "basis")
+    if levels:
+        check(not graph, "basis")
+        return wavelets(n, levels, joint)
+    check(not joint, "basis")
+    if not graph:
         return cosines(n)
     check(3 <= n <= 64, "basis")
     weights = [part for byte in source.take(n // 2) for part in (byte % 16, byte // 16)]
     check(not any(weights[n - 1 :]), "weights")
-    return cosines(n, weights[: n - 1])
+    return graph_fourier(weights[: n - 1])
 
 
 def exponential(k: int) -> int:
@@ -335,14 +343,15 @@ def logarithm(v: int) -> int:
     return 8 * o + 8 * v // 2**o - 8
 
 
-def root(number: int) -> int:
-    """The one constant of a class."""
+def class_constant(number: int) -> int:
+    """The constant r that the frequencies of a class follow from."""
     return int(2**30 * math.exp(-1 / (2 * (4 + number % 4) * 2.0 ** (number // 4 - 7))))
 
 
-def class_starts(largest: int, number: int) -> list[int]:
-    """As :func:`starts`, of a class of latents."""
-    r = root(number)
+@functools.cache
+def cumulative_class_frequencies(largest: int, number: int) -> list[int]:
+    """As :func:`cumulative_frequencies`, for a class of coefficients."""
+    r = class_constant(number)
     p, a = [2**30 - r], r // 2
     for _ in range(1, largest):
         b = a * (r * r >> 30) >> 30
@@ -355,106 +364,102 @@ def class_starts(largest: int, number: int) -> list[int]:
 
 
 @dataclass
-class Grid:
-    """Latents: their integers have the shape of the box without its axes of length 1."""
+class Coefficients:
+    """The integers have the shape of the bounding box without its axes of length 1."""
 
-    axes: list[Axis]
+    bases: list[Basis]
     step: float
     present: NDArray[np.bool_]
-    parameters: tuple[int, ...]
+    context: tuple[int, ...]
     integers: NDArray[np.int64]
 
-    @property
-    def nested(self) -> list[int]:
-        return [number for number, axis in enumerate(self.axes) if axis.nested]
+    def __post_init__(self) -> None:
+        self.joint_axes = [axis for axis, basis in enumerate(self.bases) if basis.joint]
 
-    def depth(self, at: Sequence[int]) -> int:
-        """Of a coefficient: how many halvings come before the finest one that it has part in."""
-        return min(
-            (
-                self.axes[number].halvings - self.axes[number].bands[at[number]]
-                for number in self.nested
-                if self.axes[number].bands[at[number]]
-            ),
-            default=max((self.axes[number].halvings for number in self.nested), default=0),
-        )
+    def depth(self, index: Sequence[int]) -> int:
+        """How many levels come before the finest one that a coefficient takes part in."""
+        joint = [(self.bases[axis].levels, self.bases[axis].bands[index[axis]]) for axis in self.joint_axes]
+        details = [levels - band for levels, band in joint if band]
+        return min(details) if details else max((levels for levels, _ in joint), default=0)
 
-    def detailed(self, number: int, at: Sequence[int]) -> bool:
-        """Whether a coefficient has on a nested axis the detail of its own number."""
-        axis = self.axes[number]
-        return axis.bands[at[number]] == axis.halvings - self.depth(at) > 0
+    def has_detail(self, axis: int, index: Sequence[int]) -> bool:
+        """Whether a coefficient has on a joint axis the detail of its own number."""
+        basis = self.bases[axis]
+        return basis.bands[index[axis]] == basis.levels - self.depth(index) > 0
 
-    def function(self, number: int, at: Sequence[int]) -> NDArray[np.float64]:
-        axis = self.axes[number]
-        if not axis.nested or self.detailed(number, at):
-            return axis.functions[:, at[number]]
-        averages = axis.averages(min(self.depth(at) + 1, axis.halvings))
-        return averages[:, at[number]]
+    def function(self, axis: int, index: Sequence[int]) -> NDArray[np.float64]:
+        basis = self.bases[axis]
+        if not basis.joint or self.has_detail(axis, index):
+            return basis.functions[:, index[axis]]
+        averages = basis.averages(min(self.depth(index) + 1, basis.levels))
+        return averages[:, index[axis]]
 
-    def taps(self, number: int, at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
-        """The taps of a coefficient on an axis."""
-        axis, i = self.axes[number], at[number]
+    def context_neighbours(self, axis: int, index: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+        """Indices of the context neighbours of a coefficient on an axis."""
+        basis, i = self.bases[axis], index[axis]
 
         def moved(place: int | None) -> tuple[int, ...] | None:
-            return None if place is None else (*at[:number], place, *at[number + 1 :])
+            return None if place is None else (*index[:axis], place, *index[axis + 1 :])
 
-        if not axis.nested:
-            return [moved(tap) for tap in axis.taps[i]]
-        first = axis.bands.index(axis.bands[i]) if self.detailed(number, at) else 0
+        if not basis.joint:
+            return [moved(neighbour) for neighbour in basis.neighbours[i]]
+        first = basis.bands.index(basis.bands[i]) if self.has_detail(axis, index) else 0
         near = [moved(i - back) if i - back >= first else None for back in (1, 2)]
-        if number != self.nested[0] or all(self.axes[other].bands[at[other]] == 0 for other in self.nested):
+        if axis != self.joint_axes[0] or not any(self.bases[a].bands[index[a]] for a in self.joint_axes):
             return [*near, None]
-        above = list(at)
-        for other in self.nested:
-            if self.detailed(other, at):
-                (*_, tap) = self.axes[other].taps[at[other]]
-                assert tap is not None
-                above[other] = tap
-            elif self.depth(at) + 1 < self.axes[other].halvings:
-                above[other] //= 2
-        return [*near, tuple(above)]
+        parent = list(index)
+        for other in self.joint_axes:
+            if self.has_detail(other, index):
+                (*_, place) = self.bases[other].neighbours[index[other]]
+                assert place is not None
+                parent[other] = place
+            elif self.depth(index) + 1 < self.bases[other].levels:
+                parent[other] //= 2
+        return [*near, tuple(parent)]
 
-    def scale(self, number: int, at: Sequence[int]) -> int:
-        axis = self.axes[number]
-        if not axis.nested or self.detailed(number, at):
-            return axis.bands[at[number]]
-        return max(axis.halvings - self.depth(at) - 1, 0)
-
-    def summed(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.nested:
-            total = np.zeros(coefficients.shape)
-            for at in zip(*np.nonzero(coefficients), strict=True):
-                functions = [self.function(number, at) for number in range(len(self.axes))]
-                total += coefficients[at] * functools.reduce(np.multiply.outer, functions)
-            return total.ravel()
-        for number, axis in enumerate(self.axes):
-            coefficients = np.moveaxis(np.tensordot(axis.functions, coefficients, (1, number)), 0, number)
-        return coefficients.ravel()
+    def octave(self, index: Sequence[int]) -> int:
+        """The sum over all axes."""
+        total = 0
+        for axis, basis in enumerate(self.bases):
+            if not basis.joint or self.has_detail(axis, index):
+                total += basis.bands[index[axis]]
+            else:
+                total += max(basis.levels - self.depth(index) - 1, 0)
+        return total
 
     def values(self) -> NDArray[np.float64]:
-        """What the latents add up to at each voxel, in C order."""
-        return self.summed(self.integers * self.step)
+        """What the coefficients add up to at each voxel, in C order."""
+        coefficients = self.integers * self.step
+        if self.joint_axes:
+            total = np.zeros(coefficients.shape)
+            for index in zip(*np.nonzero(coefficients), strict=True):
+                functions = [self.function(axis, index) for axis in range(len(self.bases))]
+                total += coefficients[index] * functools.reduce(np.multiply.outer, functions)
+            return total.ravel()
+        for axis, basis in enumerate(self.bases):
+            coefficients = np.moveaxis(np.tensordot(basis.functions, coefficients, (1, axis)), 0, axis)
+        return coefficients.ravel()
 
-    def channels(self, looks: Sequence[int]) -> NDArray[np.float64]:
+    def features(self, stencils: Sequence[int]) -> NDArray[np.float64]:
         """What a network reads at each voxel, in C order."""
         others = self.integers * self.step
         others[(0,) * others.ndim] = 0
         z = self.values().reshape(others.shape)
         norm = math.sqrt((others**2).sum() / z.size) or 1
-        channels = [z / norm]
-        for axis, look in enumerate(looks):
-            gain, s = divmod(look, 16)
+        features = [z / norm]
+        for axis, stencil in enumerate(stencils):
+            gain, s = divmod(stencil, 16)
             for distance, amplified in ((s, gain), (-s, gain), (3 * s, gain - 1), (-3 * s, gain - 1)):
                 there = [min(max(i + distance, 0), z.shape[axis] - 1) for i in range(z.shape[axis])]
-                channels.append(2.0**amplified * (z.take(there, axis) - z) / norm)
-        return np.stack([channel.ravel() for channel in channels], axis=1)
+                features.append(2.0**amplified * (z.take(there, axis) - z) / norm)
+        return np.stack([feature.ravel() for feature in features], axis=1)
 
 
-def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
-    source, size = Bytes(data), len(data)
+def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
+    source, size = Reader(data), len(data)
     check(len(shape) > 0 and max(shape) <= 2048, "shape")
-    axes = [read_axis(source, n) for n in shape]
-    check(sum(axis.nested for axis in axes) != 1, "nested")
+    bases = [read_basis(source, n) for n in shape]
+    check(sum(basis.joint for basis in bases) != 1, "joint")
     step = float(np.frombuffer(source.take(4), "<f4")[0])
     check(2.0**-64 <= step <= 2.0**64, "step")
     weights = list(source.take(3 * len(shape)))
@@ -462,43 +467,41 @@ def read_latents(data: bytes, shape: tuple[int, ...]) -> Grid:
     power = source.number(1)
     offset, slope = (int(v) for v in np.frombuffer(source.take(4), "<i2"))
     mask = source.take(source.varint())
-    present = read_mask(mask, tuple(axis.bands[-1] + 1 for axis in axes))
+    present = read_mask(mask, tuple(basis.bands[-1] + 1 for basis in bases))
     largest = source.varint()
     check(bool(present.any()) and 1 <= largest <= 63, "largest")
     count = source.varint() if largest == 63 else 0
     check(count <= source.left, "excesses")
     excesses = iter([source.varint() for _ in range(count)])
-    coder = Coder(source.take(source.left))
-    spanned = 1
-    for number, axis in enumerate(axes):
-        top = max(np.nonzero(present)[number])
-        spanned *= sum(band <= top for band in axis.bands)
-    check(spanned <= 2**14 * size, "too many coefficients")
+    decoder = RangeDecoder(source.take(source.left))
+    extent = 1
+    for axis, basis in enumerate(bases):
+        highest = max(np.nonzero(present)[axis])
+        extent *= sum(band <= highest for band in basis.bands)
+    check(extent <= 2**14 * size, "too many coefficients")
 
-    whole = np.zeros(shape, np.int64)
-    grid = Grid(axes, step, present, (*weights, floor, rise, power, offset, slope), whole)
-    held = present[np.ix_(*(axis.bands for axis in axes))]
+    array = np.zeros(shape, np.int64)
+    coefficients = Coefficients(bases, step, present, (*weights, floor, rise, power, offset, slope), array)
+    held = present[np.ix_(*(basis.bands for basis in bases))]
     order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), at))
-    integers: dict[tuple[int, ...], int] = {}
-    tables: dict[int, list[int]] = {}
-    for at in order:
-        g = sum(grid.scale(number, at) for number in range(len(axes)))
+    integers: dict[tuple[int, ...] | None, int] = {}
+    for index in order:
+        g = coefficients.octave(index)
         v = exponential(min(max(floor + rise * g, 0), 127))
-        for number in range(len(axes)):
-            for tap, weight in zip(grid.taps(number, at), weights[3 * number :], strict=False):
-                v += weight * abs(integers.get(tap, 0)) if tap is not None else 0
-        chosen = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
-        if chosen not in tables:
-            tables[chosen] = class_starts(largest, chosen)
-        value = coder.symbol(tables[chosen]) - largest
+        for axis in range(len(bases)):
+            neighbours = coefficients.context_neighbours(axis, index)
+            for neighbour, weight in zip(neighbours, weights[3 * axis : 3 * axis + 3], strict=True):
+                v += weight * abs(integers.get(neighbour, 0))
+        number = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
+        value = decoder.symbol(cumulative_class_frequencies(largest, number)) - largest
         if abs(value) == 63:
             excess = next(excesses, 32768)
             check(excess <= 32767, "excess")
             value += excess if value > 0 else -excess
-        integers[at] = value
+        integers[index] = value
     check(next(excesses, None) is None, "excesses")
-    whole[tuple(zip(*integers, strict=True))] = list(integers.values())
-    return grid
+    array[tuple(zip(*integers, strict=True))] = list(integers.values())
+    return coefficients
 
 
 # --------------------------------------------------------------------------------- stream
@@ -509,24 +512,24 @@ class Decoded:
     """All that a stream says."""
 
     dtype: np.dtype[Any]
-    fortran: bool
+    is_fortran: bool
     shape: tuple[int, ...]
     low: Any
     high: Any
     psnr: float
-    error: float
-    box: tuple[int, ...]
+    max_error: float
+    bounding_box: tuple[int, ...]
     sections: dict[int, bytes]
-    masks: list[tuple[Any, NDArray[np.bool_]]]
+    masked_values: list[tuple[Any, NDArray[np.bool_]]]
     network: Network | None
-    latents: Grid | None
+    coefficients: Coefficients | None
     array: NDArray[Any]
 
 
 def decode(data: bytes) -> Decoded:
     check(data[:3] == b"MoE" and data[3:4] == b"\0", "magic or version")
     check(zlib.crc32(data[8:]) == int.from_bytes(data[4:8], "little"), "checksum")
-    source = Bytes(data[8:])
+    source = Reader(data[8:])
     head = source.number(1)
     check(head % 16 <= 10 and head < 64, "dtype")
     dtype = np.dtype((">" if head >> 4 & 1 else "<") + DTYPES[head % 16])
@@ -537,7 +540,7 @@ def decode(data: bytes) -> Decoded:
     low, high = source.value(dtype), source.value(dtype)
     check(bool(np.isfinite(low) and np.isfinite(high) and low <= high), "range")
     centi = source.number(2)
-    error = float(np.array(source.number(2) << 16, np.uint32).view(np.float32))
+    max_error = float(np.array(source.number(2) << 16, np.uint32).view(np.float32))
 
     sections: dict[int, bytes] = {}
     while source.left:
@@ -548,17 +551,17 @@ def decode(data: bytes) -> Decoded:
 
     box, fill = shape, low
     if 1 in sections:
-        part = Bytes(sections[1])
+        part = Reader(sections[1])
         box = tuple(part.varint() for _ in shape)
         check(all(1 <= inner <= n for inner, n in zip(box, shape, strict=True)), "box")
         fill = part.value(dtype)
         check(not part.left, "box")
-    masks = []
-    part = Bytes(sections.get(2, b""))
+    masked_values = []
+    part = Reader(sections.get(2, b""))
     while part.left:
         value = part.value(dtype)
-        masks.append((value, read_mask(part.take(part.varint()), box)))
-    network = latents = None
+        masked_values.append((value, read_mask(part.take(part.varint()), box)))
+    network = coefficients = None
     native = dtype.newbyteorder("=")
     inner = np.full(box, low, native)
     if 3 in sections:
@@ -568,29 +571,29 @@ def decode(data: bytes) -> Decoded:
         inner = np.frombuffer(b"".join(values), dtype.newbyteorder("<")).astype(native).reshape(box)
     long = tuple(n for n in box if n > 1)
     if 4 in sections:
-        network = read_model(sections[4], len(long), 6 in sections)
+        network = read_network(sections[4], len(long), 6 in sections)
     if 6 in sections:
-        latents = read_latents(sections[6], long)
-    if network or latents:
-        y = latents.values() if latents else np.zeros(math.prod(box))
+        coefficients = read_coefficients(sections[6], long)
+    if network or coefficients:
+        y = coefficients.values() if coefficients else np.zeros(math.prod(box))
         if network:
-            read = latents.channels(network.looks) if latents else np.empty((len(y), 0))
+            read = coefficients.features(network.stencils) if coefficients else np.empty((len(y), 0))
             y = y + network.values(points(box), read)
         inner = restore(y, low, high, native).reshape(box)
-    for value, mask in masks:
+    for value, mask in masked_values:
         inner[mask] = value
 
     array = np.full(shape, fill, dtype, order="F" if head >> 5 & 1 else "C")
     array[tuple(slice(n) for n in box)] = inner
     psnr = math.inf if centi == 65535 else centi / 100
     return Decoded(
-        dtype, bool(head >> 5 & 1), shape, low, high, psnr, error, box, sections, masks,
-        network, latents, array,
+        dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, sections, masked_values,
+        network, coefficients, array,
     )  # fmt: skip
 
 
 def points(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Coordinates of all voxels of a box, in C order."""
+    """Coordinates of all voxels of a bounding box, in C order."""
     axes = [2 * np.arange(n) / (n - 1) - 1 for n in shape if n > 1]
     return np.stack([u.ravel() for u in np.meshgrid(*axes, indexing="ij")], axis=1)
 

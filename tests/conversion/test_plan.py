@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from moec_zarr import BudgetError, MoECCodec, MoECError, UnsupportedArrayError
 from moec_zarr.adapters.chunking import LEAST_BYTES
+from moec_zarr.adapters.xarray_encoding import encoding
 from moec_zarr.conversion.plan import plan
+from tests.support.variables import RATIO, REASONS, dataset_of_kinds
 
 xr = pytest.importorskip("xarray")
 
@@ -107,19 +109,25 @@ def ds():
     )
 
 
-def test_what_is_no_field_stays_lossless_and_says_why(ds):
-    planned = plan(ds, MoECCodec(ratio=100))
-    assert [each.name for each in planned.compressed] == ["temperature", "packed"]
-    reasons = {each.name: each.reason for each in planned.variables if each.reason}
-    assert reasons == {
-        "quality": "flags",
-        "observed": "time",
-        "when": "time",
-        "land": "no number",
-        "area": "small",
-        "time": "coordinate",
-        "height": "coordinate",
-    }
+def test_the_plan_follows_the_rule_of_the_encoding():
+    """Of each kind of variable, the plan has the same answer and the same reason as `encoding`."""
+    kinds, codec = dataset_of_kinds(), MoECCodec(ratio=RATIO)
+    planned = plan(kinds, codec)
+    assert {each.name: each.reason for each in planned.variables} == REASONS
+    assert [each.name for each in planned.compressed] == list(encoding(kinds, codec))
+    for each in planned.variables:
+        assert (each.codec == codec) == (each.reason == "")
+        assert each.codec in (None, codec)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_the_codec_of_each_variable_is_planned(ds, zarr_format):
+    ds["packed"].encoding.pop("scale_factor", None)
+    ds["temperature"].encoding["_FillValue"] = np.float32(-99)
+    codecs = {"temperature": MoECCodec(ratio=50, seed=2), "packed": MoECCodec(psnr=40)}
+    planned = plan(ds, codecs, zarr_format=zarr_format)
+    found = {each.name: each.codec for each in planned.compressed}
+    assert found == {"temperature": MoECCodec(ratio=50, seed=2, missing=-99), "packed": MoECCodec(psnr=40)}
 
 
 def test_names_replace_the_choice(ds):
@@ -127,13 +135,13 @@ def test_names_replace_the_choice(ds):
     assert [each.name for each in planned.compressed] == ["quality"]
     assert {each.reason for each in planned.variables} == {"", "not named", "coordinate"}
     by_name = plan(ds, {"temperature": MoECCodec(psnr=50)})
-    assert [each.settings.psnr for each in by_name.compressed] == [50]
+    assert [each.codec.psnr for each in by_name.compressed] == [50]
 
 
 def test_large_lossless_variables_have_tasks(ds):
     ds["large"] = (("time", "y", "x"), np.broadcast_to(np.int32(0), (40, 600, 600)), {"flag_masks": [1]})
     large = next(each for each in plan(ds, MoECCodec(ratio=100)).variables if each.name == "large")
-    assert large.settings is None
+    assert large.codec is None
     assert large.tasks > 1
 
 

@@ -4,10 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from tests.support.fields import smooth
 
 from moec_zarr import MoECError
 from moec_zarr.conversion.source import fingerprint, open_source
+from tests.support.fields import smooth
 
 xr = pytest.importorskip("xarray")
 

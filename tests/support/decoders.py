@@ -1,20 +1,104 @@
-"""The package's decoder and the independent one on the same bytes."""
+"""The package's decoder and the reference decoder on the same bytes."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from moec_zarr.bitstream.coefficients import read_coefficients
+from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.errors import CorruptStreamError
 from tests.conformance import reference_decoder
 
-from moec_zarr.errors import CorruptStreamError
+USUAL_ERROR = 1e-5  # of half the range: of small networks and transforms
 
 
-def both(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[Any, Any] | None:
-    """What either finds; None where both refuse. One alone must not."""
+def decode_with_both(package: Callable[[], Any], reference: Callable[[], Any]) -> tuple[Any, Any] | None:
+    """What both decoders return; None where both refuse. It is an error if only one of them does."""
     try:
-        found = ours()
+        result = package()
     except CorruptStreamError:
         with pytest.raises(reference_decoder.CorruptError):
-            theirs()
+            reference()
         return None
-    return found, theirs()
+    return result, reference()
+
+
+def assert_same_coefficients(data: bytes, shape: tuple[int, ...]) -> None:
+    """Both decoders read the same coefficients from a section, or both refuse it."""
+    results = decode_with_both(
+        lambda: read_coefficients(data, shape), lambda: reference_decoder.read_coefficients(data, shape)
+    )
+    if results:
+        integers, expected = (coefficients.integers for coefficients in results)
+        np.testing.assert_array_equal(integers, expected[tuple(slice(n) for n in integers.shape)])
+        assert np.count_nonzero(integers) == np.count_nonzero(expected)
+
+
+def assert_agrees(stream: bytes, decoded: NDArray[Any], expected: NDArray[Any]) -> None:
+    """`decoded` is `expected` up to the rounding of a network's and a transform's values."""
+    assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
+    reference = reference_decoder.decode(stream)
+    half = float(reference.high) / 2 - float(reference.low) / 2
+    if reference.network is None and reference.coefficients is None:
+        np.testing.assert_array_equal(decoded, expected)
+        return
+    whole = 0 if decoded.dtype.kind == "f" else 1  # a value near a half may round to either side
+    finite = np.isfinite(expected.astype("f8"))
+    np.testing.assert_array_equal(decoded[~finite], expected[~finite])
+    error = np.abs(decoded[finite].astype("f8") - expected[finite].astype("f8"))
+    spacing = np.spacing(np.abs(expected[finite])).astype("f8") if expected.dtype.kind == "f" else 0
+    assert (error <= USUAL_ERROR * half + whole + spacing).all()
+    for value, mask in reference.masked_values:
+        inner = tuple(slice(n) for n in reference.bounding_box)
+        np.testing.assert_array_equal(decoded[inner][mask], np.full(mask.sum(), value))
+
+
+def assert_same_parts(stream: bytes) -> None:
+    """All that a stream holds is the same, and integers exactly so, to both decoders."""
+    parts, reference = open_stream(stream), reference_decoder.decode(stream)
+    header = parts.header
+    assert (header.dtype, header.order == "F") == (reference.dtype, reference.is_fortran)
+    assert (header.shape, parts.shape) == (reference.shape, reference.bounding_box)
+    assert (header.low, header.high) == (reference.low, reference.high)
+    assert (header.psnr, header.max_error) == (reference.psnr, reference.max_error)
+    for masked, (value, mask) in zip(parts.masked_values, reference.masked_values, strict=True):
+        np.testing.assert_array_equal(masked.value, value)
+        np.testing.assert_array_equal(masked.mask, mask)
+    assert (parts.network is None) == (reference.network is None)
+    if parts.network is not None:
+        _assert_same_network(parts.network, reference.network)
+    assert (parts.coefficients is None) == (reference.coefficients is None)
+    if parts.coefficients is not None:
+        _assert_same_transform(parts.coefficients, reference.coefficients)
+
+
+def _assert_same_network(network: Any, reference: Any) -> None:
+    weights = network.weights()
+    for (name, integers), title in zip(network.integers.items(), reference.integers, strict=True):
+        np.testing.assert_array_equal(integers, reference.integers[title], err_msg=f"{name}, {title}")
+        if not name.startswith("gate"):
+            np.testing.assert_array_equal(weights[name], reference.weight(title))
+    stencils = [stencil.distance + 16 * stencil.gain for stencil in network.stencils]
+    assert stencils == reference.stencils
+
+
+def _assert_same_transform(coefficients: Any, reference: Any) -> None:
+    assert coefficients.step == reference.step
+    integers = coefficients.integers
+    np.testing.assert_array_equal(integers, reference.integers[tuple(slice(n) for n in integers.shape)])
+    assert np.count_nonzero(integers) == np.count_nonzero(reference.integers)
+    for functions, basis in zip(coefficients.functions, reference.bases, strict=True):
+        assert (functions.basis.levels, functions.basis.joint) == (basis.levels, basis.joint)
+        np.testing.assert_allclose(functions.synthesis, basis.functions, atol=1e-6)
+
+
+def as_numbers(context: Any) -> tuple[int, ...]:
+    """A context as the reference decoder holds it."""
+    weights, *others = astuple(context)
+    return (*weights, *others)

@@ -1,0 +1,17 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from moec_zarr.codec.encode import encode
+from moec_zarr.settings import Settings
+from tests.support.fields import smooth
+from tests.support.fits import fast
+
+SHAPE = (8, 9, 10)
+
+
+@pytest.fixture(scope="package")
+def stored() -> tuple[NDArray[np.float32], bytes]:
+    """A field, and its stream of 230 bytes with two experts."""
+    array = smooth(SHAPE)
+    return array, encode(array, Settings(**fast(array, experts=2)))

@@ -1,0 +1,105 @@
+"""Damaged and hostile streams: only errors of this package, and little memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from moec_zarr import MoECError, UnsupportedVersionError
+from moec_zarr.arrays import Bools
+from moec_zarr.bitstream import coefficients
+from moec_zarr.bitstream.coding_order import Wavefronts, wavefronts
+from moec_zarr.codec.decode import decode
+from moec_zarr.model.basis import BasisFunctions
+from tests.conformance import reference_decoder
+from tests.conformance.freeze_streams import FEATURES, names
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_order_is_found_once() -> Iterator[None]:
+    """Keep the coding orders of coefficients, which most damage leaves as they are and take longest."""
+    known: dict[object, Wavefronts] = {}
+
+    def remembered(functions: Sequence[BasisFunctions], present: Bools) -> Wavefronts:
+        axes = [(f.bands.tobytes(), f.neighbours.tobytes(), f.basis.levels, f.basis.joint) for f in functions]
+        key = (*axes, present.tobytes())
+        if key not in known:
+            if len(known) > 20:
+                known.clear()
+            known[key] = wavefronts(functions, present)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coefficients, "wavefronts", remembered)
+        yield
+
+
+def outcome(data: bytes, shape: tuple[int, ...]) -> str:
+    """What decoding some bytes leads to: the name of an error of this package, or "array"."""
+    try:
+        decoded = decode(data, shape=shape)
+    except MoECError as error:
+        return type(error).__name__
+    assert decoded.shape == shape
+    return "array"
+
+
+def repaired(stream: bytes) -> bytes:
+    """A stream whose checksum matches again."""
+    return stream[:4] + zlib.crc32(stream[8:]).to_bytes(4, "little") + stream[8:]
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_truncation(feature: str) -> None:
+    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    for length in range(len(stream)):
+        assert outcome(stream[:length], shape) == "CorruptStreamError"
+        if length >= 8:  # with a checksum that matches, what remains may decode
+            assert outcome(repaired(stream[:length]), shape) in ("CorruptStreamError", "array")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_damage(feature: str) -> None:
+    """Every byte in turn, as damage and as an attacker who repairs the checksum would have it."""
+    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    outcomes = set()
+    for at in range(len(stream)):
+        damaged = bytearray(stream)
+        damaged[at] ^= 0xFF if at % 2 else 1 << at % 8
+        version = UnsupportedVersionError.__name__
+        assert outcome(bytes(damaged), shape) == (version if at == 3 else "CorruptStreamError")
+        outcomes.add(outcome(repaired(bytes(damaged)), shape))
+    assert outcomes <= {"CorruptStreamError", "UnsupportedVersionError", "array"}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_damage_takes_little_memory(feature: str) -> None:
+    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    tracemalloc.start()
+    try:
+        for at in range(8, len(stream), 5):
+            damaged = bytearray(stream)
+            damaged[at] ^= 0xFF
+            outcome(repaired(bytes(damaged)), shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
+
+
+def test_a_small_stream_does_not_make_a_large_network() -> None:
+    """A payload that claims a network far beyond its bytes is refused before it is made."""
+    stream = names("one_expert")[0].read_bytes()
+    header = stream[: -len(reference_decoder.decode(stream).sections[4]) - 3]
+    claims = b"".join(bytes([0x80, 0x20]) for _ in range(3)) + b"\x10" + bytes(100)
+    section = bytes([4, len(claims)]) + claims
+    tracemalloc.start()
+    try:
+        with pytest.raises(MoECError, match="weights"):
+            decode(repaired(header + section))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

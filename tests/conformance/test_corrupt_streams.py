@@ -1,0 +1,178 @@
+"""Streams with a valid checksum, each damaged in one way that the format page calls corrupt."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from moec_zarr.bitstream.container import write_header
+from moec_zarr.bitstream.masks import encode_mask
+from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.codec.decode import decode
+from moec_zarr.errors import CorruptStreamError
+from tests.conformance import reference_decoder
+from tests.support.decoders import assert_agrees, assert_same_parts
+from tests.support.streams import (
+    ALL_BANDS,
+    coefficients_section,
+    header,
+    transform_body,
+    with_checksum,
+)
+
+PLAIN = write_header(header("u1", (2, 3), low=np.uint8(0), high=np.uint8(9)))
+PACKED = zlib.compress(bytes(6))
+
+
+def bad_headers():
+    yield "dtype 11", b"\x0b" + PLAIN[1:]
+    yield "reserved bit of dtype", bytes([PLAIN[0] | 0x40]) + PLAIN[1:]
+    yield "rank 6", PLAIN[:1] + b"\x06" + PLAIN[2:]
+    yield "too many elements", write_header(header("u1", (2**16, 2**16)))
+    yield "too many elements beside an empty axis", write_header(header("u1", (0, 2**32)))
+    yield "low above high", write_header(header("u1", (2, 3), low=np.uint8(9), high=np.uint8(0)))
+    yield "infinite range", write_header(header("f4", (2, 3), high=np.float32(np.inf)))
+    yield "range of NaN", write_header(header("f4", (2, 3), high=np.float32(np.nan)))
+    yield "endless varint", PLAIN[:2] + b"\xff" * 20
+    yield from ((f"{n} bytes", PLAIN[:n]) for n in range(len(PLAIN)))
+
+
+def bad_sections():
+    yield "number 0", PLAIN + b"\0\0"
+    yield "number 5", PLAIN + b"\5\0"
+    yield "number 7", PLAIN + b"\7\0"
+    yield "twice", PLAIN + b"\1\3\2\3\7" * 2
+    yield "out of order", PLAIN + b"\2\0" + b"\1\3\2\3\7"
+    yield "beyond the end", PLAIN + b"\2\5\0"
+    yield "network and lossless", PLAIN + bytes([3, len(PACKED)]) + PACKED + b"\4\0"
+    whole = coefficients_section()
+    both = write_header(header("u1", (2, 3))) + bytes([3, len(PACKED)]) + PACKED
+    yield "transform and lossless", both + bytes([6, len(whole)]) + whole
+    yield "two transforms", transform_body(whole) + bytes([6, len(whole)]) + whole
+    yield "transform before a network", transform_body(whole) + b"\4\0"
+
+
+def bad_bounding_boxes():
+    yield "empty", PLAIN + b"\1\3\0\3\7"
+    yield "beyond the array", PLAIN + b"\1\3\2\4\7"
+    yield "without fill", PLAIN + b"\1\2\2\3"
+    yield "bytes left over", PLAIN + b"\1\4\2\3\7\7"
+
+
+def bad_masks():
+    yield "constant along an axis too many", PLAIN + b"\2\4\7\2\4\0"
+    yield "reserved bits", PLAIN + b"\2\4\7\2\x20\0"
+    yield "packed without need", PLAIN + b"\2\3\7\1\x80"
+    yield "empty", PLAIN + b"\2\2\7\0"
+
+
+def bad_lossless():
+    yield "not zlib", PLAIN + b"\3\3abc"
+    for name, values in {
+        "too few values": zlib.compress(bytes(5)),
+        "too many values": zlib.compress(bytes(7)),
+        "truncated": PACKED[:-1],
+        "bytes left over": PACKED + b"\0",
+    }.items():
+        yield name, PLAIN + bytes([3, len(values)]) + values
+
+
+def bad_networks():
+    transform = transform_body(coefficients_section())[len(PLAIN) :]
+    yield "empty", PLAIN + b"\4\0"
+    yield "no width", PLAIN + b"\4\x06\4\1\0\1\0\0"
+    yield "no axis", write_header(header("f4", (1, 1))) + b"\4\x05\4\1\4\1\0"
+    stencils = bytes([1, 0x20, 4, 1, 4, 1]) + bytes(9)  # the second has distance 0
+    yield "stencil of distance 0", PLAIN + b"\4\x0f" + stencils + transform
+    yield "too few stencils", PLAIN + b"\4\1\1" + transform
+    yield "more weights than bytes allow", PLAIN + b"\4\x08\x80\x20\x80\x20\x80\x20\x10\0"
+
+
+def bad_bases():
+    for name, bases in (
+        ("reserved bits", b"\0\x40"),
+        ("too many levels", b"\2\0"),
+        ("one joint axis", b"\x11\0"),
+        ("joint cosines", b"\x10\x10"),
+        ("graph with levels", b"\x21\x80\x80"),
+        ("axis too short for a graph", b"\x20\x08\0"),
+        ("padding of a graph", b"\0\x20"),
+    ):
+        yield name, transform_body(coefficients_section(bases=bases))
+    yield "too many edge weights", transform_body(coefficients_section(b"\x20\x88\x18\0"), (4, 2))
+    yield "axis too long for a graph", transform_body(coefficients_section(b"\x20" + bytes(33)), (65, 2))
+
+
+def bad_transforms():
+    whole = coefficients_section()
+    yield from ((f"{n} bytes", transform_body(whole[:n])) for n in range(len(whole)))
+    for step in np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5:
+        yield f"step of {step}", transform_body(coefficients_section(step=step))
+    yield "no axis", transform_body(coefficients_section(bases=b"", axes=0), (1, 1))
+    yield "axis too long", transform_body(coefficients_section(mask=b"\3"), (2, 2049))
+    nothing = encode_mask(np.zeros((1, 2), bool))
+    for name, changes in {
+        "no band": {"mask": nothing},
+        "bands of reserved bits": {"mask": b"\x04" + ALL_BANDS[1:]},
+        "bands packed without need": {"mask": b"\x83" + zlib.compress(b"\x80")},
+        "no mask of bands": {"mask": b""},
+        "largest of 0": {"coded": b"\0"},
+        "largest of 256": {"coded": b"\x80\2"},
+        "no excesses": {"coded": b"\x3f\0"},
+        "too few excesses": {"coded": b"\x3f\2\5"},
+        "excess too large": {"coded": b"\x3f\1\x80\x80\2"},
+        "endless excesses": {"coded": b"\x3f" + b"\xff" * 8 + b"\x7f" + b"\5" * 9},
+        "invalid words": {"coded": b"\1" + b"\xff" * 16},
+    }.items():
+        yield name, transform_body(coefficients_section(**changes))
+    beyond = coefficients_section(mask=b"")[:-2] + b"\x7f" + ALL_BANDS
+    yield "mask of bands beyond the end", transform_body(beyond)
+
+
+CORRUPT = [
+    pytest.param(body, id=f"{part}: {name}")
+    for part, bodies in {
+        "header": bad_headers(),
+        "section": bad_sections(),
+        "bounding box": bad_bounding_boxes(),
+        "mask": bad_masks(),
+        "lossless": bad_lossless(),
+        "network": bad_networks(),
+        "basis": bad_bases(),
+        "transform": bad_transforms(),
+    }.items()
+    for name, body in bodies
+]
+
+
+@pytest.mark.parametrize("body", CORRUPT)
+def test_corrupt(body):
+    with pytest.raises(CorruptStreamError):
+        decode(with_checksum(body))
+    with pytest.raises(reference_decoder.CorruptError):
+        reference_decoder.decode(with_checksum(body))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        coefficients_section(),
+        coefficients_section(coded=b"\1\x12\x34\x56"),
+        coefficients_section(b"\0\x20\x58"),
+        coefficients_section(b"\x11\x11"),
+    ],
+    ids=["zeros", "other words", "graph", "joint"],
+)
+def test_sound_transforms_decode(payload):
+    """Those that the corrupt ones differ from in one thing."""
+    stream = with_checksum(transform_body(payload, dtype="f4"))
+    assert_same_parts(stream)
+    assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
+
+
+def test_sound_excesses_decode():
+    stream = with_checksum(transform_body(coefficients_section(coded=b"\x3f\6" + b"\x80\2" * 6)))
+    assert np.abs(open_stream(stream).coefficients.integers).max() == 319
+    assert_same_parts(stream)

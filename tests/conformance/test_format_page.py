@@ -1,0 +1,52 @@
+"""Examples, constants and tolerance as docs/format.md states them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+from moec_zarr.bitstream.masks import encode_mask
+from tests.conformance import reference_decoder
+from tests.support.decoders import USUAL_ERROR
+
+TOLERANCE = 1e-4  # of half the range
+PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+
+
+def test_example_of_a_mask():
+    (example,) = re.findall(r"The stream's bytes of this mask are `([0-9A-F ]+)`", PAGE)
+    mask = np.array([[0, 1, 1], [0, 1, 1]], bool)
+    assert encode_mask(mask) == bytes.fromhex(example)
+    np.testing.assert_array_equal(reference_decoder.read_mask(bytes.fromhex(example), (2, 3)), mask)
+    decoder = reference_decoder.RangeDecoder(bytes.fromhex(example)[1:])
+    rows = re.findall(r"^\| \d \| (\d{10}) \| \d, \d \| (\d+) \| (\d+) \| (\d) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 3
+    for _, c, s, bit in rows:
+        assert int(s) == 1 + ((65536 - int(c)) * (2**24 - 2) >> 16)
+        assert decoder.symbol([0, int(s), 2**24]) == int(bit)
+
+
+def test_constants_of_the_classes():
+    """In more digits than either decoder has."""
+    unit = 2**30
+    rows = re.findall(r"^\| (\d+)\.\.(\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert [(int(first), int(last)) for first, last, *_ in rows] == [(n, n + 3) for n in range(0, 64, 4)]
+    for number, r in enumerate(int(r) for row in rows for r in row[2:]):
+        scale = Decimal(4 + number % 4) * Decimal(2) ** (number // 4 - 7)
+        exact = unit * (-1 / (2 * scale)).exp()
+        assert r == int(exact) == reference_decoder.class_constant(number)
+        assert abs(exact - round(exact)) > 1e-5  # so that double precision suffices
+
+
+def test_lifting_factors():
+    (factors,) = re.findall(r"^\| factor \| (.+) \|$", PAGE, re.MULTILINE)
+    assert tuple(float(factor) for factor in factors.split(" | ")) == reference_decoder.LIFTING_FACTORS
+
+
+def test_tolerance():
+    """Tests demand a tenth of it."""
+    assert f"**{TOLERANCE * 1e4:g} in 10,000 of half the range**" in PAGE
+    assert USUAL_ERROR <= TOLERANCE / 10

@@ -1,0 +1,89 @@
+"""Streams written once must decode for ever, to the package as to the reference decoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.settings import Settings
+from tests.conformance import reference_decoder
+from tests.conformance.freeze_streams import BASES, FEATURES, paths
+from tests.support.decoders import assert_agrees, assert_same_parts
+from tests.support.fields import psnr, smooth
+
+
+@pytest.fixture(scope="module")
+def decoded():
+    """All frozen streams, decoded by the reference decoder."""
+    return {feature: reference_decoder.decode(paths(feature)[0].read_bytes()) for feature in FEATURES}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_frozen_stream(feature):
+    stream_path, expected_path = paths(feature)
+    stream, expected = stream_path.read_bytes(), np.load(expected_path)["expected"]
+    assert_same_parts(stream)
+    array = decode(stream)
+    assert_agrees(stream, array, expected)
+    assert_agrees(stream, reference_decoder.decode(stream).array, expected)
+    data = FEATURES[feature][0]
+    assert array.dtype == data.dtype
+    assert array.flags.f_contiguous == data.flags.f_contiguous
+    np.testing.assert_array_equal(np.isnan(array), np.isnan(data))
+
+
+def test_every_frozen_file_belongs_to_a_feature():
+    folder = paths("constant")[0].parent
+    expected = {path.name for feature in FEATURES for path in paths(feature)}
+    assert {path.name for path in folder.iterdir()} == expected
+
+
+def test_networks_of_the_frozen_streams(decoded):
+    experts = {"one_expert": 1, "experts": 3, "mask": 1, "big_endian_f_order": 1, "uint64": 1}
+    for feature, number in (experts | {"rank_1": 1, "rank_5": 1}).items():
+        assert decoded[feature].network.experts == number
+        assert decoded[feature].coefficients is None
+    assert set(decoded["transform_and_experts"].sections) == {4, 6}
+    assert decoded["transform_and_experts"].network.experts == 2
+
+
+def test_transforms_of_the_frozen_streams(decoded):
+    for feature in "transform", "transform_mask", "transform_rank_1", "transform_rank_5":
+        assert decoded[feature].coefficients is not None
+        assert decoded[feature].network is None
+    for feature, expected in BASES.items():
+        bases = decoded[feature].coefficients.bases
+        assert [(b.levels, b.joint) for b in bases] == [(b.levels, b.joint) for b in expected]
+        stored = open_stream(paths(feature)[0].read_bytes()).coefficients.bases
+        assert stored == expected
+    assert any(basis.edge_weights for basis in BASES["transform_graph"])
+    largest = [np.abs(each.coefficients.integers).max() for each in decoded.values() if each.coefficients]
+    assert max(largest) > 63  # with an excess
+
+
+def test_other_features_of_the_frozen_streams(decoded):
+    for feature in "mask", "transform_mask":
+        assert [str(value) for value, _ in decoded[feature].masked_values] == ["nan", "inf", "-inf"]
+    assert decoded["mask_packed"].sections[2][2] & 0x80
+    assert [value for value, _ in decoded["missing"].masked_values] == [-999]
+    assert decoded["bounding_box"].bounding_box == (8, 9, 10) != decoded["bounding_box"].shape
+    assert 3 in decoded["lossless"].sections
+    assert decoded["constant"].sections == {}
+    assert decoded["big_endian_f_order"].is_fortran
+    assert decoded["big_endian_f_order"].dtype.str == ">f4"
+    assert decoded["int16"].dtype == "i2"
+    assert decoded["uint64"].dtype == "u8"
+    assert (len(decoded["rank_1"].shape), len(decoded["rank_5"].shape)) == (1, 5)
+
+
+def test_new_stream():
+    data = smooth((9, 11, 13), ">i4", scale=5000)
+    data[:3, 4:8] = 2**31 - 1
+    stream = encode(data, Settings(ratio=20, effort="fast", missing=2**31 - 1, experts=2))
+    assert_same_parts(stream)
+    reference = reference_decoder.decode(stream).array
+    assert_agrees(stream, decode(stream), reference)
+    assert psnr(np.where(data == 2**31 - 1, np.nan, data), reference) > 20

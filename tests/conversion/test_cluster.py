@@ -1,0 +1,43 @@
+"""The cluster that a conversion runs on, and what its workers offer."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import moec_zarr
+from moec_zarr import MoECError
+from tests.conversion.conversions import quick
+from tests.support.clusters import cluster_here
+
+distributed = pytest.importorskip("distributed")
+
+
+def test_resources_that_no_worker_offers_are_refused_at_once(source, tmp_path, client):
+    start = time.monotonic()
+    with pytest.raises(MoECError, match=r"no worker offers \{'GPU': 1\}; they offer no resources"):
+        quick(source, tmp_path / "d.zarr", client, resources={"GPU": 1})
+    with (
+        moec_zarr.config.set(device="cuda"),
+        pytest.raises(MoECError, match="cannot do the work: torch finds no GPU"),
+    ):
+        quick(source, tmp_path / "d.zarr", client)
+    assert time.monotonic() - start < 20
+
+
+def test_resources_that_workers_offer_are_taken(source, tmp_path, monkeypatch):
+    with (
+        cluster_here(1, resources={"GPU": 1}) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        quick(source, tmp_path / "d.zarr", client.scheduler.address, resources={"GPU": 1})
+    monkeypatch.setattr("moec_zarr.conversion.cluster._ANSWER", 1)
+    with pytest.raises(MoECError, match="no scheduler can be reached"):
+        quick(source, tmp_path / "e.zarr", "tcp://nowhere.invalid:8786")
+
+
+@pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": 2, "client": "tcp://localhost:1"}])
+def test_a_count_of_workers_is_for_a_cluster_made_here(source, tmp_path, arguments):
+    with pytest.raises(MoECError, match="workers="):
+        quick(source, tmp_path / "d.zarr", **{"client": None} | arguments)

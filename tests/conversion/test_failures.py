@@ -1,0 +1,55 @@
+"""Chunks that fail: tried again where that may help, reported, and done by the next run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from moec_zarr import BudgetError, ConversionError
+from moec_zarr.conversion import worker
+from tests.conversion.conversions import fail_to_read, quick, records
+
+xr = pytest.importorskip("xarray")
+
+
+def test_a_failed_chunk_is_tried_again(source, tmp_path, client, monkeypatch):
+    fail_to_read(monkeypatch, [OSError("lost"), RuntimeError("odd")])
+    quick(source, tmp_path / "d.zarr", client)
+    record = json.loads((tmp_path / "d.zarr/a/.moec_zarr/1.0.0.json").read_text())
+    assert record["attempt"] == 3
+
+
+def test_after_three_attempts_it_is_reported_and_the_others_go_on(source, tmp_path, client, monkeypatch):
+    dst = tmp_path / "d.zarr"
+    with monkeypatch.context() as patch:
+        left = fail_to_read(patch, [OSError("lost")] * 5)
+        with pytest.raises(
+            ConversionError, match=r"1 of 3 chunks failed.*\(1, 0, 0\) of 'a': lost"
+        ) as caught:
+            quick(source, dst, client)
+        assert len(left) == 2
+    (failure,) = caught.value.progress.failures
+    assert (failure.index, failure.attempts) == ((1, 0, 0), 3)
+    assert len(records(dst)) == 2
+    assert "history" in xr.open_zarr(dst).attrs
+    quick(source, dst, client)
+    assert len(records(dst)) == 3
+
+
+def test_what_another_attempt_cannot_change_is_not_tried_again(source, tmp_path, client, monkeypatch):
+    left = fail_to_read(monkeypatch, [BudgetError("too small")] * 3)
+    with pytest.raises(ConversionError, match="too small") as caught:
+        quick(source, tmp_path / "d.zarr", client)
+    assert caught.value.progress.failures[0].attempts == 1
+    assert len(left) == 2
+
+
+def test_a_chunk_that_reads_back_wrong_is_detected(source, tmp_path, client, monkeypatch):
+    check = worker._check
+    monkeypatch.setattr(
+        worker, "_check", lambda task, values: check(task, np.where(values > 0, values, np.nan))
+    )
+    with pytest.raises(ConversionError, match="reads back with NaN"):
+        quick(source, tmp_path / "d.zarr", client)

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 20, 8), (1, 8, 40)])
+def test_matrices_take_orthogonal_steps(shape):
+    """Of any shape, the step is 1.5 times the rate times a matrix whose singular values are near one."""
+    weight = torch.zeros(shape, requires_grad=True)
+    weight.grad = torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype("f4"))
+    gradient = weight.grad.numpy().copy()
+    Optimiser({"w": weight}, {}).step(0.5)
+    step = -weight.detach().numpy() / (0.5 * 1.5)
+    values = np.linalg.svd(step, compute_uv=False)
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    left, _, right = np.linalg.svd(gradient, full_matrices=False)
+    assert (step * (left @ right)).sum() / values.sum() > 0.98  # the same singular vectors
+
+
+def test_vectors_take_the_steps_of_adam():
+    """The first step of Adam is the rate times the sign of the gradient."""
+    weight = torch.zeros(5, requires_grad=True)
+    weight.grad = torch.tensor([3.0, -0.001, 20.0, -7.0, 0.1])
+    Optimiser({"w": weight}, {"w": 0.1}).step(0.5)
+    np.testing.assert_allclose(weight.detach(), [-0.05, 0.05, -0.05, 0.05, -0.05], rtol=1e-3)
+
+
+def test_vectors_follow_torch_adam():
+    rng = np.random.default_rng(0)
+    gradients = torch.from_numpy(rng.normal(size=(20, 6)).astype("f4"))
+    ours, theirs = (torch.ones(6, requires_grad=True) for _ in range(2))
+    optimiser = Optimiser({"w": ours}, {})
+    reference = torch.optim.Adam([theirs], lr=0.03, betas=(0.9, 0.99))
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        optimiser.step(0.03)
+        reference.step()
+    np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=1e-5)
+    assert ours.grad is None

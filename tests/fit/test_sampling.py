@@ -1,0 +1,77 @@
+"""Samples of a chunk as a fit sees it."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from moec_zarr.fit.sampling import Field, activity_points  # noqa: E402
+from moec_zarr.model.basis import AxisBasis  # noqa: E402
+from moec_zarr.model.coefficients import CoefficientField, Coefficients  # noqa: E402
+from moec_zarr.model.features import Stencil, features_at  # noqa: E402
+from moec_zarr.model.normalisation import Normalisation  # noqa: E402
+
+UNCHANGED = Normalisation(0.0, 1.0)
+
+
+def seeded():
+    return torch.Generator().manual_seed(0)
+
+
+def test_features_are_those_of_a_decoder():
+    rng = np.random.default_rng(0)
+    shape, stencils = (6, 9, 2), (Stencil(2, 1), Stencil(3, 0), Stencil(1, 4))
+    integers = rng.integers(-3, 4, shape).astype(np.int32)
+    transform = CoefficientField(
+        Coefficients(shape, (AxisBasis(), AxisBasis(2), AxisBasis()), 0.25, integers)
+    )
+    index = tuple(rng.integers(0, n, 300) for n in shape)
+    base = transform.whole()
+    field = Field(np.zeros(shape), None, UNCHANGED, base=base, stencils=stencils, norm=transform.norm)
+    expected = features_at(transform, stencils, index, transform.values(index, True), True)
+    np.testing.assert_allclose(field.features(index), expected, atol=1e-5)
+    assert Field(np.zeros(shape), None, UNCHANGED).features(index) is None
+
+
+def test_targets_are_what_the_transform_leaves():
+    rng = np.random.default_rng(0)
+    array, base = rng.integers(-100, 900, (5, 6)).astype("i2"), rng.normal(size=(5, 6)).astype("f4")
+    normalisation = Normalisation(centre=400.0, scale=500.0, shift=3)
+    expected = ((array - 400.0) / 500.0 - base) * 2**3
+    field = Field(array, None, normalisation, base=base)
+    np.testing.assert_allclose(field.targets(...), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_valid_voxels_are_drawn():
+    valid = np.zeros((7, 8), bool)
+    valid[2:4, 3] = True
+    index = Field(np.zeros((7, 8)), valid, UNCHANGED).draw(1000, seeded())
+    assert [len(i) for i in index] == [1000, 1000]
+    assert valid[index].all()
+    counts = np.bincount(index[0])[2:4]
+    assert 400 < counts.min() <= counts.max() < 600
+
+
+def test_differences_are_nan_next_to_invalid_voxels():
+    array = np.arange(20.0).reshape(4, 5) ** 2
+    valid = np.ones((4, 5), bool)
+    valid[1, 2] = False
+    index = tuple(i.ravel() for i in np.indices((4, 5)))
+    down, right = (d.reshape(4, 5) for d in Field(array, valid, UNCHANGED).differences(index))
+    expected = np.diff(array, axis=0)
+    expected = np.concatenate([expected, expected[-1:]])  # at the end, to the voxel before
+    expected[0, 2] = np.nan
+    np.testing.assert_allclose(down, expected)
+    expected = np.diff(array, axis=1)
+    expected = np.concatenate([expected, expected[:, -1:]], axis=1)
+    expected[1, 1] = np.nan
+    np.testing.assert_allclose(right, expected)
+
+
+def test_activity_points_are_denser_where_the_field_changes():
+    array = np.zeros((40, 40))
+    array[:, 20:] = np.random.default_rng(0).normal(size=(40, 20))
+    points = activity_points(Field(array, None, UNCHANGED), 2000, seeded())
+    assert points.shape == (2000, 2)
+    assert np.abs(points).max() <= 1
+    assert (points[:, 1] > 0).mean() > 0.7

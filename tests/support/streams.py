@@ -1,0 +1,49 @@
+"""Streams put together byte by byte, sound or damaged."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from moec_zarr.bitstream.container import Header, write_header
+from moec_zarr.bitstream.masks import encode_mask
+from moec_zarr.bitstream.primitives import write_varint
+
+
+def header(
+    dtype: DTypeLike = "f8", shape: tuple[int, ...] = (128, 128, 128, 128, 16), **others: Any
+) -> Header:
+    """A header, by default of a constant array of ones."""
+    one = np.dtype(dtype).newbyteorder("=").type(1)
+    fields = {"dtype": np.dtype(dtype), "order": "C", "shape": shape, "low": one, "high": one, "psnr": 40.0}
+    return Header(**fields | {"max_error": 0.1} | others)
+
+
+def with_checksum(body: bytes, version: int = 0) -> bytes:
+    """The stream of a body, so that only what is in the body can be wrong."""
+    return b"MoE" + bytes([version]) + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+# Bands of a (2, 3) grid: one of wavelets on two voxels, two of cosines on three.
+ALL_BANDS = encode_mask(np.ones((1, 2), bool))
+
+
+def coefficients_section(
+    bases: bytes = b"\1\0",
+    step: float = 0.5,
+    mask: bytes = ALL_BANDS,
+    coded: bytes = b"\1",
+    axes: int = 2,
+) -> bytes:
+    """The payload of a transform section, by default a sound one of shape (2, 3)."""
+    head = bases + np.float32(step).tobytes() + bytes([9] * 3 * axes)
+    return head + bytes([0, 1, 64, 0, 4, 0, 0]) + write_varint(len(mask)) + mask + coded
+
+
+def transform_body(payload: bytes, shape: tuple[int, ...] = (2, 3), dtype: DTypeLike = "u1") -> bytes:
+    """The body of a stream with a transform alone."""
+    low = np.zeros((), dtype)[()]
+    return write_header(header(dtype, shape, low=low)) + bytes([6]) + write_varint(len(payload)) + payload
