@@ -180,9 +180,8 @@ def context_tables(functions: Sequence[BasisFunctions], extent: Sequence[int]) -
             slots += [(axis, axis * AXIS_NEIGHBOURS + number)] * len(table)
             reach.append(table)
     parent_weight = joint[0] * AXIS_NEIGHBOURS + AXIS_NEIGHBOURS - 1 if joint else -1
-    return ContextTables(
-        tuple(extent), np.array(slots, np.int32), np.concatenate(reach), depth, parent_weight
-    )
+    places = np.array(slots, np.int32).reshape(-1, 2)
+    return ContextTables(tuple(extent), places, np.concatenate(reach), depth, parent_weight)
 
 
 def _reach(neighbour: Integers) -> NDArray[np.int32]:

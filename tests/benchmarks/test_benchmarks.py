@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.support.fields import psnr, smooth
 from matplotlib.image import imread
 
 from benchmarks import ablation, rd
@@ -25,6 +24,7 @@ from benchmarks.records import Records, codec_version, latest, quality
 from benchmarks.variants import VARIANTS, Network, forward, sized
 from moec_zarr.fit.train import forward as package_forward
 from moec_zarr.model.network import Architecture
+from tests.support.fields import psnr, smooth
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (12, 24, 20)

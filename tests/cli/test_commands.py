@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.fields import smooth
 
 from moec_zarr.conversion import worker as tasks
+from tests.support.fields import smooth
 
 xr = pytest.importorskip("xarray")
 distributed = pytest.importorskip("distributed")

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import zarr
-from tests.support.fields import smooth
 
 import moec_zarr
 from moec_zarr import CorruptStreamError, MoECCodec, MoECError
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
+from tests.support.fields import smooth
 
 SHAPE = (6, 16, 24)
 DATA = np.round(smooth(SHAPE) / 20).astype("f4")
