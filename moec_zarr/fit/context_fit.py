@@ -28,6 +28,8 @@ _EIGHTH = math.log(2) / 8  # of an octave, in which logarithms of the activity a
 _HALF_FIRST, _HALF_LATER = 1.6, 2 / 3
 _LEAST_CHANCE = 2.0**-16
 _DAMPING, _LEAST_DAMPING = 0.01, 1e-7
+_LARGEST_CHANGE = 2.0  # of a parameter in a step
+_REJECTIONS = 6  # steps that take no bits away, at most
 _GAIN = 2e-4  # of the bits: less is not worth another step
 
 Parameters: TypeAlias = Doubles
@@ -68,7 +70,7 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
         Weights of the neighbours, floor, rise, power, offset, slope.
     sample : Sample
     octaves : int
-        How many beside are.
+        How many there are.
     """
     maximum = np.full(len(start), _MOST_LOGARITHM)
     maximum[_RISE] /= max(octaves, 1)  # the ground of each octave is bounded
@@ -76,19 +78,21 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     smallest[_POWER] = 0
     best, damping = np.clip(start, smallest, maximum), _DAMPING
     bits, gradient, information = _bits(best, *sample)
-    for _ in range(steps):
+    rejected = 0
+    while steps and rejected < _REJECTIONS:
         scale = np.diag(information)
         damped = information + np.diag(damping * scale + _LEAST_DAMPING)
-        new = np.clip(best - np.linalg.solve(damped, gradient), smallest, maximum)
+        change = np.clip(np.linalg.solve(damped, gradient), -_LARGEST_CHANGE, _LARGEST_CHANGE)
+        new = np.clip(best - change, smallest, maximum)
         result = _bits(new, *sample)
-        if result[0] < bits:
-            gain, best = bits - result[0], new
-            bits, gradient, information = result
-            damping *= 0.2
-            if gain < _GAIN * bits:
-                break
-        else:
-            damping *= 8
+        if result[0] >= bits:
+            damping, rejected = 8 * damping, rejected + 1
+            continue
+        gain, best = bits - result[0], new
+        bits, gradient, information = result
+        damping, steps = 0.2 * damping, steps - 1
+        if gain < _GAIN * bits:
+            break
     return best
 
 

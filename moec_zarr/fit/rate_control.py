@@ -45,6 +45,9 @@ _CLOSE = 0.988  # of the budget: near enough to be coded
 _AIM = 0.994  # of the budget
 _ACCEPTABLE = 0.984  # of the budget
 _ROUNDS = 8  # at most
+_SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
+_SMALL_ROUNDS = 20  # at most, in a small budget
+_WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
 _FIRST_FITS = 6, 4  # steps of the optimiser of the context, before bases are compared
 _FITS = 4, 4  # the same, once they are chosen
 _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
@@ -243,8 +246,10 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
     power = max(0.7, math.log(2) * 8 * budget / search.flat.size)
     finest = _finest(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
+    small = budget < _SMALL_BUDGET
     fits: Quantised | None = None
-    for turn in range(_ROUNDS):
+    smallest_error = math.inf
+    for turn in range(_SMALL_ROUNDS if small else _ROUNDS):
         if not 0.5 < step / last.step < 2:  # what did not pay at a far step may pay at this one
             state = replace(state, unpaid=None)
         state, quantised = quantised_at(search, state, step, _FITS)
@@ -259,14 +264,16 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
         last = quantised
         if size <= budget and (fits is None or quantised.bits > fits.bits):
             fits = quantised
-        if _CLOSE * budget < size <= budget:
+        if _CLOSE * budget < size <= budget or (small and size < _WORTH_CODING * budget):
             transform = _coded(search, quantised)
             if transform is not None:
                 exact = len(transform.payload)
                 head, size = head + exact - size, float(exact)
-                if exact <= budget and (best is None or exact > len(best.payload)):
-                    best = transform
-                if best is not None and (size > _ACCEPTABLE * budget or turn + 1 >= _ROUNDS // 2):
+                if exact <= budget and quantised.error < smallest_error:
+                    best, smallest_error = transform, quantised.error
+                if best is not None and (
+                    _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _ROUNDS // 2)
+                ):
                     return best
         step = max(quantised.step * _coarser(size, budget, power), finest)
         if step == quantised.step:

@@ -56,6 +56,7 @@ _LARGE = 0.65  # of a step: what is larger says whether a band pays for itself
 _ROUNDING = 0.4
 _MANY = 1 << 16  # candidates from which on rows are used again
 _REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows
+_FEW_ROWS = 1 << 12
 _SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
 
 
@@ -201,26 +202,25 @@ def quantised_at(
     if not rows.places.size:
         return replace(state, rows=None), None
     scaled = rows.sizes / np.float32(step)
-    places, first, links, weights = rows.places, rows.first, rows.links, rows.weights
+    links = rows.first, rows.links, rows.weights
     count = len(rows.zero_context_counts)
     magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
-    parameters = state.parameters
-    if parameters is None:
-        parameters = first_parameters(tuple(not basis.levels for basis in search.bases))
+    start = first_parameters(tuple(not basis.levels for basis in search.bases))
+    parameters = start if state.parameters is None else state.parameters
     logs, table = logarithms(), _bit_table()
-    for number in range(len(steps)):
+    for iterations in steps:
         sample = _sample(magnitudes, rows, len(search.shape))
-        fitted = fit_context(parameters, sample, count, steps[number])
-        parameters = written_rise(fitted, float(sample.octaves @ sample.share))
-        context = rounded(parameters)
+        octave = float(sample.octaves @ sample.share)
+        starts = [parameters]
+        if len(sample.share) < _FEW_ROWS and state.parameters is not None:
+            starts.append(start)  # a fit to few rows may go astray, and the next ones with it
+        fits = [written_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
+        coded = [_coded(rows, magnitudes, rounded(each)) for each in fits]
+        best = min(range(len(fits)), key=lambda number: coded[number].total)
+        parameters, (context, base, activity, _, _) = fits[best], coded[best]
         own = np.array(context.neighbour_weights, np.int32)
-        base = (context.offset + context.slope * rows.octaves).astype(np.int32)
-        ground = np.minimum(zero_context_activity(context, count), 2**30)[rows.octaves].astype(np.int32)
-        activity = kernels.activities(magnitudes, first, links, weights, own, ground)
-        kernels.quantise(
-            scaled, magnitudes, activity, base, first, links, weights, own, context.power, logs, table, RATE
-        )
-    bits = kernels.row_bits(magnitudes, activity, base, context.power, logs, table)
+        kernels.quantise(scaled, magnitudes, activity, base, *links, own, context.power, logs, table, RATE)
+    _, _, _, bits, total = _coded(rows, magnitudes, context)
     zero_context_bits = _zero_context_bits(context, count)
     balance = kernels.band_balance(scaled, magnitudes, bits, rows.bands, RATE, rows.present.size)
     others = search.band_sizes - np.bincount(rows.bands, minlength=rows.present.size)
@@ -230,8 +230,28 @@ def quantised_at(
     if not magnitudes.any():
         return following, None
     error = float((magnitudes * (magnitudes - 2 * scaled.astype(np.float64))).sum()) * step**2
-    total = float(bits.sum(dtype=np.float64) + rows.zero_context_counts @ zero_context_bits)
-    return following, Quantised(step, context, places, magnitudes, total, error)
+    return following, Quantised(step, context, rows.places, magnitudes, total, error)
+
+
+class _Coded(NamedTuple):
+    """Rows as a context codes them: what the kernels need of it, the bits of each row, and of all."""
+
+    context: Context
+    base: NDArray[np.int32]
+    activity: NDArray[np.int32]
+    bits: Floats
+    total: float
+
+
+def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Coded:
+    count = len(rows.zero_context_counts)
+    own = np.array(context.neighbour_weights, np.int32)
+    base = (context.offset + context.slope * rows.octaves).astype(np.int32)
+    ground = np.minimum(zero_context_activity(context, count), 2**30)[rows.octaves].astype(np.int32)
+    activity = kernels.activities(magnitudes, rows.first, rows.links, rows.weights, own, ground)
+    bits = kernels.row_bits(magnitudes, activity, base, context.power, logarithms(), _bit_table())
+    others = rows.zero_context_counts @ _zero_context_bits(context, count)
+    return _Coded(context, base, activity, bits, float(bits.sum(dtype=np.float64) + others))
 
 
 def _rows(search: Search, state: State, step: float) -> _Rows:
