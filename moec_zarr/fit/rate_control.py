@@ -56,7 +56,8 @@ _ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
 _AIM_ERROR = 0.985  # of an error asked for
 _CLOSE_ERROR = 0.96  # of it: near enough
 _MEASURED = 0.8, 1.25  # between these ratios to it, the voxels' error is measured
-_INPAINTING_STEPS = 6
+_INPAINTING_STEPS = 6, 24  # of large arrays and of small ones
+_SMALL_ARRAY = 1 << 17
 
 
 class Transform(NamedTuple):
@@ -113,6 +114,8 @@ def fit_transform_to_error(
     error : float
         Mean over the valid voxels, of values that are clipped to -1..1 as a decoder does.
     """
+    if valid is not None:
+        target = np.where(valid, target, np.float32(0))
     whole = target if valid is None else smoothly_filled(target, valid)
     coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
     start = _start(target, valid, kept_within(coefficients, error * whole.size), None)
@@ -157,7 +160,7 @@ def _start(
         return None
     search = best.search
     if valid is not None:
-        whole = inpainted(whole, valid, search.bases, count, _INPAINTING_STEPS)
+        whole = inpainted(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
         search = search_for(analyse(whole, search.bases), search.bases)
     return search, best.state, best.quantised
 
@@ -200,7 +203,7 @@ def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
     search = search_for(coefficients, bases)
     state, quantised = quantised_at(search, State(), step, _FIRST_FITS)
     energy = float(np.square(coefficients).sum(dtype=np.float64))
-    loss = math.inf if quantised is None else energy + quantised.error + RATE * step**2 * quantised.bits
+    loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
     # Rows take most of the memory, and can be made again.
     return _Trial(search, replace(state, rows=None), quantised, loss)
 
@@ -220,8 +223,13 @@ def _voxel_loss(trial: _Trial, whole: Floats, valid: Bools | None) -> float:
     if valid is None and not any(basis.levels for basis in trial.search.bases):
         return trial.loss
     values = CoefficientField(coefficients_of(trial.search, trial.quantised)).whole()
-    rate = RATE * trial.quantised.step**2 * trial.quantised.bits
-    return squared_error(values, whole, valid) + rate
+    return squared_error(values, whole, valid) + _weighted_bits(trial.quantised, trial.search.bases)
+
+
+def _weighted_bits(quantised: Quantised, bases: Bases) -> float:
+    """Bits of the integers and of the edge weights of their bases, in units of the squared error."""
+    side = sum(4 * len(basis.edge_weights) for basis in bases)
+    return RATE * quantised.step**2 * (quantised.bits + side)
 
 
 def _mean_error(coefficients: Coefficients, target: Floats, valid: Bools | None) -> float:

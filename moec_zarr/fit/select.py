@@ -82,7 +82,8 @@ def fit(
         if transform is not None:
             values = CoefficientField(transform.coefficients).whole()
             best = Candidate(None, transform, task.error(values, target)).logged()
-    if not transform_alone(array.shape, settings):
+    # Few bytes, or values that hardly differ, may have a network where they have no transform.
+    if not transform_alone(array.shape, settings) or (best is None and settings.model == "auto"):
         from moec_zarr.fit import networks
 
         with torch_threads():

@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
-from collections.abc import Iterator, Sequence
 
 import pytest
 
 from moec_zarr import MoECError, UnsupportedVersionError
-from moec_zarr.arrays import Bools
-from moec_zarr.bitstream import coefficients
-from moec_zarr.bitstream.coding_order import Wavefronts, wavefronts
 from moec_zarr.codec.decode import decode
-from moec_zarr.model.basis import BasisFunctions
 from tests.conformance import reference_decoder
-from tests.conformance.freeze_streams import FEATURES, names
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _each_order_is_found_once() -> Iterator[None]:
-    """Keep the coding orders of coefficients, which most damage leaves as they are and take longest."""
-    known: dict[object, Wavefronts] = {}
-
-    def remembered(functions: Sequence[BasisFunctions], present: Bools) -> Wavefronts:
-        axes = [(f.bands.tobytes(), f.neighbours.tobytes(), f.basis.levels, f.basis.joint) for f in functions]
-        key = (*axes, present.tobytes())
-        if key not in known:
-            if len(known) > 20:
-                known.clear()
-            known[key] = wavefronts(functions, present)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coefficients, "wavefronts", remembered)
-        yield
+from tests.conformance.freeze_streams import FEATURES, paths
 
 
 def outcome(data: bytes, shape: tuple[int, ...]) -> str:
@@ -54,7 +30,7 @@ def repaired(stream: bytes) -> bytes:
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_truncation(feature: str) -> None:
-    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    stream, shape = paths(feature)[0].read_bytes(), FEATURES[feature][0].shape
     for length in range(len(stream)):
         assert outcome(stream[:length], shape) == "CorruptStreamError"
         if length >= 8:  # with a checksum that matches, what remains may decode
@@ -64,7 +40,7 @@ def test_truncation(feature: str) -> None:
 @pytest.mark.parametrize("feature", FEATURES)
 def test_damage(feature: str) -> None:
     """Every byte in turn, as damage and as an attacker who repairs the checksum would have it."""
-    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    stream, shape = paths(feature)[0].read_bytes(), FEATURES[feature][0].shape
     outcomes = set()
     for at in range(len(stream)):
         damaged = bytearray(stream)
@@ -77,7 +53,7 @@ def test_damage(feature: str) -> None:
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_damage_takes_little_memory(feature: str) -> None:
-    stream, shape = names(feature)[0].read_bytes(), FEATURES[feature][0].shape
+    stream, shape = paths(feature)[0].read_bytes(), FEATURES[feature][0].shape
     tracemalloc.start()
     try:
         for at in range(8, len(stream), 5):
@@ -92,7 +68,7 @@ def test_damage_takes_little_memory(feature: str) -> None:
 
 def test_a_small_stream_does_not_make_a_large_network() -> None:
     """A payload that claims a network far beyond its bytes is refused before it is made."""
-    stream = names("one_expert")[0].read_bytes()
+    stream = paths("one_expert")[0].read_bytes()
     header = stream[: -len(reference_decoder.decode(stream).sections[4]) - 3]
     claims = b"".join(bytes([0x80, 0x20]) for _ in range(3)) + b"\x10" + bytes(100)
     section = bytes([4, len(claims)]) + claims
