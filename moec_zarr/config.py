@@ -11,6 +11,8 @@ key          default     meaning
 ``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
 ``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
 ``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
+``cache``    64 MiB      bytes of parsed streams that are kept for further reads; 0 keeps none
+``compiled`` ``True``    whether numba, where it is installed, decodes: faster once it is compiled and cached
 ``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
 ============ =========== ==================================================================
 """
@@ -23,5 +25,15 @@ __all__ = ["config"]
 
 config = Config(
     "moec_zarr",
-    defaults=[{"device": "cpu", "decoder": "numpy", "threads": 1, "batch": None, "progress": "auto"}],
+    defaults=[
+        {
+            "device": "cpu",
+            "decoder": "numpy",
+            "threads": 1,
+            "batch": None,
+            "cache": 1 << 26,
+            "compiled": True,
+            "progress": "auto",
+        }
+    ],
 )

@@ -11,10 +11,12 @@ from typing import Any, Literal, Self
 
 from moec_zarr.errors import MoECError
 
-__all__ = ["EFFORTS", "Effort", "Settings"]
+__all__ = ["EFFORTS", "MODELS", "Effort", "Model", "Settings"]
 
 Effort = Literal["fast", "balanced", "best"]
 EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
+Model = Literal["auto", "transform", "network"]
+MODELS: tuple[Model, ...] = ("auto", "transform", "network")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -35,9 +37,13 @@ class Settings:
         A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
         infinities are without being named.
     effort : {"fast", "balanced", "best"}
-        How long a fit may take.
+        How long a fit may take. "fast" fits a transform alone, wherever an array can have one.
+    model : {"auto", "transform", "network"}
+        What stands for a chunk: by default whichever has the smallest error, a transform, a network,
+        or a transform that a network corrects. "network" is the mixture of experts alone.
     experts : int, optional
-        Number of experts; by default the encoder derives it from the byte budget.
+        Number of experts of a network, which is then fitted at any effort; by default the encoder
+        derives it from the byte budget.
     seed : int
         Seed of everything random in a fit.
 
@@ -51,6 +57,7 @@ class Settings:
     psnr: float | None = None
     missing: float | None = None
     effort: Effort = "balanced"
+    model: Model = "auto"
     experts: int | None = None
     seed: int = 0
 
@@ -69,6 +76,12 @@ class Settings:
             raise MoECError("seed must be a whole number, got None; leave it out for the default 0")
         if self.effort not in EFFORTS:
             raise MoECError(f"effort must be one of {', '.join(EFFORTS)}, got {self.effort!r}")
+        if self.model not in MODELS:
+            raise MoECError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        if self.model == "transform" and self.experts is not None:
+            raise MoECError(
+                f"experts={self.experts} asks for a network, model='transform' for none; leave one out"
+            )
 
     def _set(self, name: str, value: float | int | None) -> None:
         object.__setattr__(self, name, value)

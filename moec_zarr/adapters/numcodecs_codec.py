@@ -46,9 +46,14 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
         infinities are without being named.
     effort : {"fast", "balanced", "best"}
-        How long a fit may take.
+        How long a fit may take. "fast" fits a transform alone, wherever an array can have one, and
+        needs no torch.
+    model : {"auto", "transform", "network"}
+        What stands for a chunk: by default whichever has the smallest error, a transform, a network,
+        or a transform that a network corrects. "network" is the mixture of experts alone.
     experts : int, optional
-        Number of experts; by default derived from the bytes that a chunk may have.
+        Number of experts of a network, which is then fitted at any effort; by default derived from
+        the bytes that a chunk may have.
     seed : int
         Seed of everything random in a fit.
 

@@ -1,10 +1,11 @@
-"""The order in which coefficients are coded, and the probability model of each.
+"""The order in which coefficients are coded, and whose context each of them is.
 
-Most coefficients are zero. Those that are not lie near one another, and below a coefficient that is
-not zero on the scale above: the distribution of a coefficient follows from the magnitudes of those
-before it on each axis, its context neighbours. All of that is integer arithmetic, so it decodes alike
-on every machine. Coefficients on a wavefront, whose indices have the same sum, depend on earlier
-wavefronts alone: each wavefront is one array.
+Coefficients on a wavefront, whose indices have the same sum, depend on earlier wavefronts alone: each
+wavefront is one array. Context neighbours stand before a coefficient on each axis. Seen from the other
+end, each coefficient that is not zero adds to the activity of those whose neighbour it is; most are
+zero, so this direction takes a fraction of the work. Where a coefficient adds to follows from its
+index on one axis alone and, on joint axes, from its depth: small tables of each axis hold it all, but
+for the parents of a joint basis.
 """
 
 from __future__ import annotations
@@ -12,87 +13,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
-from moec_zarr.bitstream.range_coder import CLASSES
 from moec_zarr.model.basis import AXIS_NEIGHBOURS, BasisFunctions
 from moec_zarr.model.transform import joint_axes, joint_levels
 
 __all__ = [
-    "Context",
-    "Wavefronts",
+    "ABSENT",
+    "ContextTables",
     "band_counts",
+    "band_octaves",
     "bands_at",
+    "coefficient_octaves",
+    "context_tables",
     "extent_of",
+    "parents",
     "present_bands",
     "wavefronts",
 ]
 
-
-@dataclass(frozen=True)
-class Context:
-    """The probability model: how the class of a coefficient follows from its context neighbours.
-
-    The class is the number of a Laplace distribution, see
-    :func:`moec_zarr.bitstream.range_coder.class_frequencies`. The activity of a coefficient of octave
-    g, the sum of its bands, is ``exponential(floor + rise * g)`` plus the weighted magnitudes of its
-    context neighbours. Its class is ``power`` times the logarithm of the activity, plus ``offset +
-    slope * g``, in units of 1/128.
-
-    Attributes
-    ----------
-    neighbour_weights : tuple of int
-        0..255 each, ``AXIS_NEIGHBOURS`` for each axis.
-    floor, rise : int
-        -128..127.
-    power : int
-        0..255.
-    offset, slope : int
-        -32768..32767.
-    """
-
-    neighbour_weights: tuple[int, ...]
-    floor: int
-    rise: int
-    power: int
-    offset: int
-    slope: int
-
-    def classes(self, magnitudes: Integers, octaves: Integers) -> Integers:
-        """Classes of coefficients.
-
-        Parameters
-        ----------
-        magnitudes : int64 array, shape (n, axes * AXIS_NEIGHBOURS)
-            Of the context neighbours of each.
-        octaves : int64 array, shape (n,)
-        """
-        return self.classes_at(self.activity(magnitudes, octaves), octaves)
-
-    def activity(self, magnitudes: Integers, octaves: Integers) -> Integers:
-        """Activity from the magnitudes of the context neighbours."""
-        floor = exponential(np.clip(self.floor + self.rise * octaves, 0, 127))
-        return np.asarray(floor + magnitudes @ np.array(self.neighbour_weights, np.int64))
-
-    def classes_at(self, activity: Integers, octaves: Integers) -> Integers:
-        """Classes from the activity."""
-        fine = self.power * _logarithm(activity) + self.offset + self.slope * octaves
-        return np.asarray(np.clip(fine >> 7, 0, CLASSES - 1), np.int64)
+ABSENT = 255  # in place of the octave of a coefficient that is not coded
 
 
-def exponential(code: Integers) -> Integers:
-    """About ``2**(code / 8)``, eight steps to the octave, in whole numbers."""
-    return ((8 + code % 8) << (code // 8)) >> 3
-
-
-def _logarithm(value: Integers) -> Integers:
-    """About ``8 log2(value)`` of whole numbers above zero: the inverse of :func:`exponential`."""
-    octave = np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1
-    return 8 * octave + ((value << 3) >> octave) - 8
+# --------------------------------------------------------------------------------- bands
 
 
 def band_counts(functions: Sequence[BasisFunctions]) -> tuple[int, ...]:
@@ -105,7 +51,7 @@ def bands_at(functions: Sequence[BasisFunctions], index: Sequence[Integers]) -> 
     return tuple(each.bands[i] for each, i in zip(functions, index, strict=True))
 
 
-def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.int32]) -> Bools:
+def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.signedinteger]) -> Bools:
     """Which tensor products of bands hold a coefficient that is not zero."""
     present = np.zeros(band_counts(functions), bool)
     present[bands_at(functions, np.nonzero(integers))] = True
@@ -119,130 +65,175 @@ def extent_of(functions: Sequence[BasisFunctions], present: Bools) -> tuple[int,
     return tuple(each.prefix(int(band)) for each, band in zip(functions, highest, strict=True))
 
 
+def band_octaves(functions: Sequence[BasisFunctions]) -> Integers:
+    """The octave of each band of the coefficients, with the number of bands along each axis as shape."""
+    bases = [each.basis for each in functions]
+    count = joint_levels(bases)
+    grids = list(np.ix_(*[np.arange(n) for n in band_counts(functions)]))
+    depth = np.array(count)
+    for axis in joint_axes(bases):
+        depth = np.minimum(depth, np.where(grids[axis] > 0, bases[axis].levels - grids[axis], count))
+    for axis in joint_axes(bases):
+        detail = (grids[axis] > 0) & (bases[axis].levels - grids[axis] == depth)
+        grids[axis] = np.where(detail, grids[axis], np.maximum(bases[axis].levels - depth - 1, 0))
+    total: Integers = sum(grids, np.zeros((1,) * len(grids), np.int64))
+    return total
+
+
+def coefficient_octaves(functions: Sequence[BasisFunctions], present: Bools) -> NDArray[np.uint8]:
+    """The octave of each coefficient up to the highest bands present; ``ABSENT`` where it is not coded."""
+    extent = extent_of(functions, present)
+    octaves = np.where(present, band_octaves(functions), ABSENT).astype(np.uint8)
+    for axis in np.argsort(extent):  # the longest one last
+        octaves = octaves.take(functions[axis].bands[: extent[axis]], axis=axis)
+    return np.ascontiguousarray(octaves)
+
+
+def wavefronts(octaves: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]]:
+    """Flat positions of the coefficients that are coded, by wavefront, and where each wavefront ends.
+
+    On a wavefront the last index falls; where it is the same, coefficients stand in C order of the others.
+
+    Parameters
+    ----------
+    octaves : uint8 array
+        Those of :func:`coefficient_octaves`.
+    """
+    length = octaves.shape[-1]
+    rows = np.flatnonzero((octaves.reshape(-1, length) != ABSENT).any(axis=1))
+    start = np.zeros(octaves.shape[:-1], np.int64)
+    for axis, n in enumerate(octaves.shape[:-1]):
+        start += np.arange(n).reshape(-1, *[1] * (octaves.ndim - 2 - axis))
+    start = start.reshape(-1)[rows]
+    by_start = np.argsort(start, kind="stable")
+    start, base = start[by_start], rows[by_start] * length
+    base -= start  # the position of index t - start on the row is base + t
+    flat = octaves.reshape(-1)
+    bounds = np.searchsorted(start, np.arange(int(start[-1]) + length) + 1)
+    order, ends = np.empty(int(np.count_nonzero(flat != ABSENT)), np.int32), []
+    count = 0
+    for t, last in enumerate(bounds.tolist()):
+        first = int(bounds[t - length]) if t >= length else 0
+        wavefront = base[first:last] + t
+        coded = wavefront[flat.take(wavefront) != ABSENT]
+        if coded.size:
+            order[count : count + coded.size] = coded
+            count += coded.size
+            ends.append(count)
+    return order, ends
+
+
+# ------------------------------------------------------------------------------ neighbours
+
+
 @dataclass(frozen=True)
-class Wavefronts:
-    """The coefficients of some bands in the order of coding.
+class ContextTables:
+    """Whose context neighbour a coefficient is.
 
     Attributes
     ----------
     extent : tuple of int
-        Functions on each axis that they reach.
-    where : integer array, shape (n,)
-        Flat position of each in an array of `extent`.
-    neighbours : integer array, shape (n, axes * AXIS_NEIGHBOURS)
-        Flat positions of their context neighbours; ``prod(extent)`` where there is none.
-    bands : integer array, shape (n,)
-        Number of the band of each, in C order of all bands.
-    band_octaves : int64 array
-        Octave of each band.
-    starts : int64 array
-        First of each wavefront, and n.
+        Coefficients along each axis of the grid that positions refer to, in C order.
+    slots : int32 array, shape (n, 2)
+        The axis of each place that a coefficient may add to, and the number of the weight that it is
+        added with.
+    reach : int32 array, shape (n, depths, longest axis)
+        How many functions further along its axis this place is, by the coefficient's depth and its
+        index on the axis; 0 where there is none.
+    depth : int32 array, shape (axes, longest axis)
+        A coefficient's depth is the smallest of these over its indices.
+    parent_weight : int
+        The number of the parent's weight in a joint basis; -1 in others.
     """
 
     extent: tuple[int, ...]
-    where: NDArray[Any]
-    neighbours: NDArray[Any]
-    bands: NDArray[Any]
-    band_octaves: Integers
-    starts: Integers
+    slots: NDArray[np.int32]
+    reach: NDArray[np.int32]
+    depth: NDArray[np.int32]
+    parent_weight: int
 
-    def octaves(self, some: slice | Integers = slice(None)) -> Integers:
-        """Octaves of some of the coefficients."""
-        return np.asarray(self.band_octaves[self.bands[some]])
-
-
-def wavefronts(functions: Sequence[BasisFunctions], present: Bools) -> Wavefronts:
-    """The coefficients of the bands that are present, by wavefront, in C order on each."""
-    extent = extent_of(functions, present)
-    size = math.prod(extent)
-    whole = np.int32 if size < 2**31 else np.int64
-    held = present[np.ix_(*[each.bands[:n] for each, n in zip(functions, extent, strict=True)])]
-    wavefront = np.asarray(sum(np.ix_(*[np.arange(n, dtype=np.uint16) for n in extent])))[held]
-    order = np.argsort(wavefront, kind="stable")  # a radix sort
-    where = np.flatnonzero(held)[order].astype(whole)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(wavefront))])
-    rank = np.empty(size, whole)
-    rank[where] = np.arange(len(where), dtype=whole)
-    neighbours = np.empty((len(where), present.ndim * AXIS_NEIGHBOURS), whole)
-    bands = np.empty(len(where), np.int32)
-    band_octaves = np.zeros(present.size, np.int64)
-    for number in np.flatnonzero(present):
-        block = _block(functions, [int(b) for b in np.unravel_index(number, present.shape)], extent, whole)
-        at = rank[block.where]
-        neighbours[at], bands[at], band_octaves[number] = block.neighbours, number, block.octave
-    return Wavefronts(extent, where, neighbours, bands, band_octaves, starts)
+    @property
+    def strides(self) -> Integers:
+        """Distance of neighbours along each axis, in positions."""
+        return np.array([math.prod(self.extent[axis + 1 :]) for axis in range(len(self.extent))], np.int64)
 
 
-class _Block(NamedTuple):
-    """The coefficients of one band on each axis."""
-
-    where: NDArray[Any]
-    neighbours: NDArray[Any]
-    octave: int
-
-
-def _block(
-    functions: Sequence[BasisFunctions], bands: Sequence[int], extent: tuple[int, ...], whole: Any
-) -> _Block:
-    """Those of these bands; positions have the integer type `whole`."""
-    axes, nowhere = range(len(extent)), math.prod(extent)
-    strides = [math.prod(extent[axis + 1 :]) for axis in axes]
-    spans = [
-        np.arange(each.prefix(band - 1) if band else 0, each.prefix(band))
-        for each, band in zip(functions, bands, strict=True)
-    ]
-
-    def positions(places: Sequence[Integers]) -> NDArray[Any]:
-        """Flat positions of the functions at these places on each axis."""
-        parts = [part * stride for part, stride in zip(places, strides, strict=True)]
-        return np.asarray(sum(np.ix_(*[part.astype(whole) for part in parts])))
-
-    own = positions(spans)
-    neighbours = np.full((*own.shape, len(axes) * AXIS_NEIGHBOURS), nowhere, whole)
-    octaves = list(bands)
-    joint = _joint_spans(functions, bands, spans)
-    for axis, (each, span) in enumerate(zip(functions, spans, strict=True)):
-        before = list(each.neighbours[:, span])
-        if axis in joint:
-            octaves[axis] = joint[axis].octave
-            before = [np.where(span - back >= joint[axis].first, span - back, -1) for back in (1, 2)]
-        for number, places in enumerate(before):
-            there = (*[slice(None)] * axis, places >= 0)
-            own_neighbours = neighbours[..., axis * AXIS_NEIGHBOURS + number]
-            own_neighbours[there] = positions([*spans[:axis], places, *spans[axis + 1 :]])[there]
-    if any(bands[axis] for axis in joint):
-        parents = [joint[axis].parents if axis in joint else spans[axis] for axis in axes]
-        neighbours[..., min(joint) * AXIS_NEIGHBOURS + AXIS_NEIGHBOURS - 1] = positions(parents)
-    return _Block(own.ravel(), neighbours.reshape(-1, neighbours.shape[-1]), sum(octaves))
-
-
-class _JointSpan(NamedTuple):
-    """Of a block on a joint axis: the first function of its kind, its octave, the parents' places."""
-
-    first: int
-    octave: int
-    parents: Integers
-
-
-def _joint_spans(
-    functions: Sequence[BasisFunctions], bands: Sequence[int], spans: Sequence[Integers]
-) -> dict[int, _JointSpan]:
-    """By joint axis, what a block holds there.
-
-    A block belongs to the decomposition level of its finest axis. On this axis it has details; on those
-    that would be coarser, the averages that all coarser functions span.
-    """
+def context_tables(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> ContextTables:
+    """The tables of a grid of the first `extent` functions of each axis."""
     bases = [each.basis for each in functions]
-    axes, count = joint_axes(bases), joint_levels(bases)
-    depths = {axis: bases[axis].levels - bands[axis] if bands[axis] else count for axis in axes}
-    depth = min(depths.values(), default=count)
-    result = {}
-    for axis in axes:
-        span, levels = spans[axis], bases[axis].levels
-        if bands[axis] and depths[axis] == depth:
-            parents = functions[axis].neighbours[AXIS_NEIGHBOURS - 1, span]
-            result[axis] = _JointSpan(int(span[0]), bands[axis], parents)
+    count, joint = joint_levels(bases), joint_axes(bases)
+    longest = max(extent)
+    slots, reach = [], []
+    depth = np.full((len(extent), longest), count, np.int32)
+    for axis, (each, n) in enumerate(zip(functions, extent, strict=True)):
+        if each.basis.joint:
+            bands = each.bands[:n]
+            depth[axis, :n] = np.where(bands > 0, each.basis.levels - bands, count)
+            by_neighbour = {back - 1: _joint_reach(each, n, count, back)[None] for back in (1, 2)}
         else:
-            parents = span // 2 if depth + 1 < levels else span
-            result[axis] = _JointSpan(0, max(levels - depth - 1, 0), parents)
+            by_neighbour = {
+                number: _reach(each.neighbours[number, :n])[:, None] for number in range(AXIS_NEIGHBOURS)
+            }
+        for number, places in by_neighbour.items():
+            table = np.zeros((len(places), count + 1, longest), np.int32)
+            table[..., :n] = places
+            slots += [(axis, axis * AXIS_NEIGHBOURS + number)] * len(table)
+            reach.append(table)
+    parent_weight = joint[0] * AXIS_NEIGHBOURS + AXIS_NEIGHBOURS - 1 if joint else -1
+    places = np.array(slots, np.int32).reshape(-1, 2)
+    return ContextTables(tuple(extent), places, np.concatenate(reach), depth, parent_weight)
+
+
+def _reach(neighbour: Integers) -> NDArray[np.int32]:
+    """How far the functions lie that have each function as this neighbour, shape (places, functions)."""
+    later = np.flatnonzero(neighbour >= 0)
+    source = neighbour[later]  # rising
+    place = np.arange(len(later)) - np.searchsorted(source, source)
+    table = np.zeros((int(place.max(initial=-1)) + 1, len(neighbour)), np.int32)
+    table[place, source] = later - source
+    return table
+
+
+def _joint_reach(functions: BasisFunctions, length: int, count: int, back: int) -> NDArray[np.int32]:
+    """The same on a joint axis for the function `back` places on, shape (depths, functions).
+
+    Details go on to the end of their band, averages as far as all that is coarser than their depth.
+    """
+    table = np.zeros((count + 1, length), np.int32)
+    index = np.arange(length)
+    for depth in range(count + 1):
+        band = functions.basis.levels - depth
+        inner = functions.prefix(max(band - 1, 0)) if depth < count else functions.prefix(0)
+        outer = functions.prefix(max(band, 0)) if depth < count else inner
+        end = np.where(index < inner, inner, outer)
+        table[depth] = np.where(index + back < np.minimum(end, length), back, 0)
+    return table
+
+
+def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArray[np.int32]:
+    """The flat position of the parent of each coefficient of a joint basis; -1 where there is none."""
+    strides = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
+    result = np.full(tuple(extent), -1, np.int32)
+    for depth in range(joint_levels([each.basis for each in functions])):
+        parts = []
+        for each, n, stride in zip(functions, extent, strides, strict=True):
+            part = np.arange(n)
+            if each.basis.joint:
+                band = each.basis.levels - depth
+                part = part[: each.prefix(max(band, 0))]
+                average = part // 2 if depth + 1 < each.basis.levels else part
+                detail = (each.bands[: len(part)] == band) & (band > 0)
+                part = np.where(detail, each.neighbours[AXIS_NEIGHBOURS - 1, : len(part)], average)
+            parts.append(stride * part)
+        result[tuple(slice(len(part)) for part in parts)] = _outer_sum(parts)
+    coarsest = tuple(slice(each.prefix(0)) if each.basis.joint else slice(None) for each in functions)
+    result[coarsest] = -1
     return result
+
+
+def _outer_sum(parts: Sequence[Integers]) -> NDArray[np.int32]:
+    """Sums of one number of each part."""
+    total = np.zeros((1,) * len(parts), np.int32)
+    for each in np.ix_(*[part.astype(np.int32) for part in parts]):
+        total = total + each
+    return total

@@ -1,24 +1,40 @@
-"""The section of transform coefficients: bases, step, context, bands present, integers by wavefront."""
+"""The section of transform coefficients: bases, step, context, bands present, integers by wavefront.
+
+Of each wavefront come first the flags of what is not zero, then the magnitudes of those that are not;
+the signs of all stand at the end. The activity, from which a coefficient's class follows, is kept for
+the whole grid: whatever is not zero adds to it where its `context_tables` say.
+"""
 
 from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
+from importlib.util import find_spec
 from itertools import pairwise, zip_longest
+from typing import Any
 
+import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.bitstream.coding_order import (
+from moec_zarr.arrays import Doubles, Integers
+from moec_zarr.bitstream.activity import Activity
+from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
+from moec_zarr.bitstream.contexts import (
+    CLASSES,
+    EXACT_LOGARITHMS,
+    LARGEST_SYMBOL,
+    MAX_COEFFICIENT,
+    MAX_NEIGHBOUR,
     Context,
-    band_counts,
-    extent_of,
-    present_bands,
-    wavefronts,
+    magnitude_frequencies,
+    significance,
 )
 from moec_zarr.bitstream.masks import read_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, ClassDecoder, encode_classes
+from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder
+from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
@@ -35,8 +51,6 @@ __all__ = ["COEFFICIENTS_PER_BYTE", "STEPS", "read_coefficients", "write_coeffic
 
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 14  # of the extent that is coded, at most
-_LARGEST_SYMBOL = 63  # magnitude of a coefficient that the range coder tells apart
-_LOOKUPS_AT_A_TIME = 1 << 18  # coefficients whose context neighbours are looked up together
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -46,28 +60,46 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     Parameters
     ----------
     coefficients : Coefficients
-        Integers of at most ``MAX_MAGNITUDE``, not all zero. A decoder takes no more than
+        Integers of at most ``MAX_COEFFICIENT``, not all zero. A decoder takes no more than
         ``COEFFICIENTS_PER_BYTE`` of them in the extent of the bands that are present.
     context : Context
         The probability model that they are coded with.
     """
-    functions, integers = coefficients.functions, coefficients.integers
-    present = present_bands(functions, integers)
-    order = wavefronts(functions, present)
-    values = np.append(_extended(integers, order.extent).ravel(), np.int32(0))
-    magnitudes = np.abs(values)
-    own = values[order.where].astype(np.int64)
-    largest = min(int(magnitudes.max()), _LARGEST_SYMBOL)
-    head = b"".join(map(_write_basis, coefficients.bases))
-    head += struct.pack("<f", coefficients.step) + bytes(context.neighbour_weights)
+    functions = coefficients.functions
+    present = present_bands(functions, coefficients.integers)
+    octaves = coefficient_octaves(functions, present)
+    integers = _extended(coefficients.integers, octaves.shape)
+    symbols = min(int(np.abs(integers).max()), LARGEST_SYMBOL)
+    activity = Activity(functions, octaves, context)
+    values = integers.reshape(-1).take(activity.order)
+    activity.add(ranks := np.flatnonzero(values), np.abs(values[ranks]))
+    encoder = constriction.stream.queue.RangeEncoder()
+    binary, family = _bernoulli(), _categorical()
+    chances, table = significance(), _magnitude_weights(symbols)
+    for first, last in pairwise([0, *activity.ends]):
+        chosen, own = activity.classes(slice(first, last)), values[first:last]
+        encoder.encode((own != 0).astype(np.int32), binary, chances.take(chosen, mode="clip"))
+        if symbols > 1 and (some := np.flatnonzero(own)).size:
+            known = np.minimum(np.abs(own[some]), symbols) - 1
+            encoder.encode(known.astype(np.int32), family, table.take(chosen[some], axis=0, mode="clip"))
+    coded = values[ranks]
+    encoder.encode((coded < 0).astype(np.int32), binary, np.full(coded.size, 0.5))
+    head = b"".join(map(_write_basis, coefficients.bases)) + struct.pack("<f", coefficients.step)
+    head += bytes(context.neighbour_weights)
     head += struct.pack("<bbBhh", context.floor, context.rise, context.power, context.offset, context.slope)
-    head += write_mask(present) + write_varint(largest)
-    if largest == _LARGEST_SYMBOL:
-        beyond = np.abs(own[np.abs(own) >= largest]) - largest
-        head += write_varint(len(beyond)) + b"".join(write_varint(int(excess)) for excess in beyond)
-    parts = [slice(i, i + _LOOKUPS_AT_A_TIME) for i in range(0, len(own), _LOOKUPS_AT_A_TIME)]
-    classes = [context.classes(magnitudes[order.neighbours[part]], order.octaves(part)) for part in parts]
-    return head + encode_classes(np.clip(own, -largest, largest), np.concatenate(classes), largest)
+    head += write_mask(present) + write_varint(symbols)
+    if symbols == LARGEST_SYMBOL:
+        excesses = np.abs(coded[np.abs(coded) >= symbols]) - symbols
+        head += write_varint(len(excesses)) + b"".join(write_varint(int(excess)) for excess in excesses)
+    return head + payload(encoder)
+
+
+def _extended(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
+    """`integers` as an array of `extent`, which holds all that are not zero."""
+    out = np.zeros(extent, np.int32)
+    common = corner(tuple(map(min, integers.shape, extent)))
+    out[common] = integers[common]
+    return out
 
 
 def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
@@ -76,7 +108,7 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     Raises
     ------
     CorruptStreamError
-        If a value is reserved, the bytes cannot hold so many coefficients, or they end early.
+        If no encoder writes such a section; before anything of the declared shape is allocated.
     """
     axes = len(shape)
     if not axes or max(shape) > LONGEST_AXIS:
@@ -97,44 +129,116 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     context = Context(tuple(data[offset + 4 : fixed]), *struct.unpack_from("<bbBhh", data, fixed))
     functions = functions_of(bases, shape)
     present, offset = read_mask(data, fixed + 7, band_counts(functions))
-    largest, offset = read_varint(data, offset)
-    if not present.any() or not 1 <= largest <= _LARGEST_SYMBOL:
+    symbols, offset = read_varint(data, offset)
+    if not present.any() or not 1 <= symbols <= LARGEST_SYMBOL:
         raise CorruptStreamError("no coefficient, or too large a one; the stream is damaged")
     extent = extent_of(functions, present)
     if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
         raise CorruptStreamError(f"{extent} coefficients in {len(data)} bytes; the stream is damaged")
-    beyond: list[int] = []
-    if largest == _LARGEST_SYMBOL:
+    excesses: list[int] = []
+    if symbols == LARGEST_SYMBOL:
         count, offset = read_varint(data, offset)
-        for _ in range(min(count, len(data))):
+        if count > len(data):
+            raise CorruptStreamError(f"{count} excesses in {len(data)} bytes; the stream is damaged")
+        for _ in range(count):
             excess, offset = read_varint(data, offset)
-            beyond.append(excess)
-    beyond.reverse()
-    order = wavefronts(functions, present)
-    values = np.zeros(math.prod(extent) + 1, np.int64)
-    decoder = ClassDecoder(data[offset:], largest)
-    for first, last in pairwise(order.starts):
-        if first == last:
+            if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
+                raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
+            excesses.append(excess)
+    octaves = coefficient_octaves(functions, present)
+    decoded = _compiled if _is_compiled() else _decoded
+    places, values = decoded(data[offset:], Activity(functions, octaves, context), symbols, excesses)
+    integers = np.zeros(octaves.size, np.int32)
+    integers[places] = values
+    return Coefficients(shape, tuple(bases), step, integers.reshape(extent))
+
+
+def _compiled(
+    data: bytes, activity: Activity, symbols: int, excesses: list[int]
+) -> tuple[NDArray[np.int32], Integers]:
+    """The same as `_decoded`, compiled."""
+    from moec_zarr.bitstream import wavefront_kernel as kernel
+
+    words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
+    decode: Any = kernel.decode_wavefronts
+    count, ranks, values = decode(
+        words, *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
+        symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR,
+    )  # fmt: skip
+    if count == kernel.CORRUPT:
+        raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
+    if count == kernel.EXCESS:
+        raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
+    return activity.order[ranks[:count]], values[ranks[:count]]
+
+
+def _is_compiled() -> bool:
+    """Whether wavefronts are decoded by compiled code: ``config compiled``, where numba is installed."""
+    return bool(config.get("compiled")) and _has_numba()
+
+
+@lru_cache(maxsize=1)
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+@lru_cache(maxsize=64)
+def _sums(symbols: int) -> tuple[Integers, Integers]:
+    """For each class the frequency of zero, and of all magnitudes up to each one."""
+    chance = np.rint(significance() * 2**PRECISION).astype(np.int64)
+    zeros = 1 + (((2**PRECISION - chance) * (2**PRECISION - 2)) >> PRECISION)
+    sums = np.cumsum(magnitude_frequencies(symbols), axis=1)
+    return zeros, np.concatenate([np.zeros((CLASSES, 1), np.int64), sums], axis=1)
+
+
+def _decoded(
+    data: bytes, activity: Activity, symbols: int, excesses: list[int]
+) -> tuple[NDArray[np.int32], Integers]:
+    """Positions and integers of the coefficients that are not zero."""
+    decoder = range_decoder(data)
+    binary, family = _bernoulli(), _categorical()
+    chances, table = significance(), _magnitude_weights(symbols)
+    nothing = np.zeros(0, np.int64)
+    where, sizes, used = [nothing], [nothing], 0
+    for first, last in pairwise([0, *activity.ends]):
+        chosen = activity.classes(slice(first, last))
+        some = decode_with(decoder, binary, chances.take(chosen, mode="clip")).nonzero()[0]
+        if not some.size:
             continue
-        wavefront = slice(first, last)
-        classes = context.classes(np.abs(values[order.neighbours[wavefront]]), order.octaves(wavefront))
-        own = decoder.decode(classes).astype(np.int64)
-        for i in np.flatnonzero(np.abs(own) == largest) if largest == _LARGEST_SYMBOL else ():
-            if not beyond or beyond[-1] > MAX_MAGNITUDE:
+        magnitudes = np.ones(some.size, np.int64)
+        if symbols > 1:
+            magnitudes += decode_with(decoder, family, table.take(chosen[some], axis=0, mode="clip"))
+        if symbols == LARGEST_SYMBOL and (large := np.flatnonzero(magnitudes == symbols)).size:
+            beyond = excesses[used : used + large.size]
+            used += large.size
+            if len(beyond) < large.size:
                 raise CorruptStreamError("large coefficients lack their excess; the stream is damaged")
-            own[i] += np.sign(own[i]) * beyond.pop()
-        values[order.where[wavefront]] = own
-    if beyond:
-        raise CorruptStreamError(f"{len(beyond)} excesses that belong to nothing; the stream is damaged")
-    return Coefficients(shape, tuple(bases), step, values[:-1].astype(np.int32).reshape(extent))
+            magnitudes[large] += beyond
+        some += first
+        activity.add(some, magnitudes)
+        where.append(some)
+        sizes.append(magnitudes)
+    if used != len(excesses):
+        raise CorruptStreamError(f"{len(excesses) - used} excesses that belong to nothing; it is damaged")
+    positions, values = activity.order[np.concatenate(where)], np.concatenate(sizes)
+    if values.size:
+        negative = decode_with(decoder, binary, np.full(values.size, 0.5))
+        values = np.where(negative, -values, values)
+    return positions, values
 
 
-def _extended(integers: NDArray[np.int32], extent: tuple[int, ...]) -> NDArray[np.int32]:
-    """`integers` as an array of `extent`, which holds all that are not zero."""
-    out = np.zeros(extent, np.int32)
-    common = corner(tuple(map(min, integers.shape, extent)))
-    out[common] = integers[common]
-    return out
+@lru_cache(maxsize=64)
+def _magnitude_weights(largest: int) -> Doubles:
+    """What constriction is given for the frequencies of magnitudes: it adds one to each."""
+    return (magnitude_frequencies(largest) - 1).astype(np.float64)
+
+
+def _bernoulli() -> Any:
+    return constriction.stream.model.Bernoulli(perfect=False)
+
+
+def _categorical() -> Any:
+    return constriction.stream.model.Categorical(perfect=False)
 
 
 def _write_basis(basis: AxisBasis) -> bytes:

@@ -8,8 +8,6 @@ probabilities; Bamler, arXiv 2201.01741); ``docs/format.md`` describes it for ot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 import constriction
@@ -21,16 +19,12 @@ from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = [
-    "CLASSES",
     "MAX_MAGNITUDE",
     "PRECISION",
     "TAILS",
     "WIDTHS",
-    "ClassDecoder",
-    "class_frequencies",
     "decode_groups",
     "decode_with",
-    "encode_classes",
     "encode_groups",
     "frequencies",
     "payload",
@@ -149,71 +143,6 @@ def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
         else:
             out.append(np.zeros(size, np.int32))
     return out
-
-
-# ----------------------------------------------------------- integers of known distribution
-
-CLASSES = 64  # distributions that a symbol's neighbours choose among
-_LAPLACE_BITS = 30
-_SYMBOLS_AT_A_TIME = 4096  # symbols whose distributions are laid out together
-
-
-@lru_cache(maxsize=64)
-def class_frequencies(largest: int) -> Integers:
-    """Integer frequencies, out of 2**24, of ``0, 1, ..., largest`` and their negatives, by class.
-
-    Class k is the Laplace distribution of scale ``s = (4 + k % 4) * 2**(k // 4 - 7)`` in bins of
-    unit width, its tail folded into `largest`. It follows from one number a class,
-    ``exp(-1 / (2 s))`` in units of 2**-30, rounded down.
-
-    Returns
-    -------
-    array of int64, shape (CLASSES, largest + 1)
-        Frequency of each magnitude m; of +m and of -m alike where m > 0.
-    """
-    unit = 1 << _LAPLACE_BITS
-    k = np.arange(CLASSES)
-    roots = [Decimal(-1) / (2 * Decimal(int(4 + i % 4)) * Decimal(2) ** int(i // 4 - 7)) for i in k]
-    root = np.array([int(unit * r.exp()) for r in roots], np.int64)
-    ratio = (root * root) >> _LAPLACE_BITS
-    p = np.empty((CLASSES, largest + 1), np.int64)
-    p[:, 0] = unit - root
-    above = root // 2  # of the magnitudes not yet given a share, on one side
-    for m in range(1, largest + 1):
-        rest = (above * ratio) >> _LAPLACE_BITS
-        p[:, m] = above - rest if m < largest else above
-        above = rest
-    f = _as_frequencies(p, unit)
-    f.setflags(write=False)
-    return f
-
-
-def encode_classes(values: Integers, classes: Integers, largest: int) -> bytes:
-    """Integers of magnitude at most `largest` >= 1, each coded with the distribution of its class."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    table = _for_constriction(class_frequencies(largest))
-    family = constriction.stream.model.Categorical(perfect=False)
-    for part in range(0, len(values), _SYMBOLS_AT_A_TIME):
-        chosen = slice(part, part + _SYMBOLS_AT_A_TIME)
-        encoder.encode((values[chosen] + largest).astype(np.int32), family, table[classes[chosen]])
-    return payload(encoder)
-
-
-class ClassDecoder:
-    """Decodes what :func:`encode_classes` encoded, in parts whose classes may depend on earlier ones."""
-
-    def __init__(self, data: bytes, largest: int) -> None:
-        self._decoder, self._largest = range_decoder(data), largest
-        self._table = _for_constriction(class_frequencies(largest))
-        self._family = constriction.stream.model.Categorical(perfect=False)
-
-    def decode(self, classes: Integers) -> NDArray[np.int32]:
-        """The next integers, one for each of `classes`."""
-        parts = [
-            decode_with(self._decoder, self._family, self._table[classes[part : part + _SYMBOLS_AT_A_TIME]])
-            for part in range(0, len(classes), _SYMBOLS_AT_A_TIME)
-        ]
-        return np.concatenate(parts).astype(np.int32) - self._largest
 
 
 def payload(encoder: Any) -> bytes:

@@ -37,7 +37,7 @@ from moec_zarr.errors import MoECError
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
 from moec_zarr.report.metrics import compare as compare_datasets
 from moec_zarr.report.plot import plot_comparison
-from moec_zarr.settings import Effort
+from moec_zarr.settings import Effort, Model
 
 __all__ = ["main"]
 
@@ -91,7 +91,8 @@ def convert(
     ] = None,
     zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
     effort: Annotated[Effort, typer.Option(help="How long a fit may take.")] = "balanced",
-    experts: Annotated[int | None, typer.Option(help="Experts of each model; chosen unless given.")] = None,
+    model: Annotated[Model, typer.Option(help="What stands for a chunk; auto is the best of all.")] = "auto",
+    experts: Annotated[int | None, typer.Option(help="Experts of a network; chosen unless given.")] = None,
     missing: Annotated[float | None, typer.Option(help="A sentinel to keep exactly, as NaN is.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random in a fit.")] = 0,
     workers: Annotated[
@@ -121,7 +122,9 @@ def convert(
     _say(verbose)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
-    codec = MoECCodec(ratio=ratio, psnr=psnr, effort=effort, experts=experts, missing=missing, seed=seed)
+    codec = MoECCodec(
+        ratio=ratio, psnr=psnr, effort=effort, model=model, experts=experts, missing=missing, seed=seed
+    )
     if device is not None:
         config.set(device=device)
     with open_source(src) as ds:

@@ -10,8 +10,8 @@ import numpy as np
 
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import Header
-from moec_zarr.bitstream.stream import Stream, open_stream
 from moec_zarr.codec.indexing import Selection, select
+from moec_zarr.codec.opened import Opened, opened
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import CoefficientField
@@ -55,8 +55,8 @@ def decode(
     CorruptStreamError, UnsupportedVersionError
         If the stream cannot be read, or holds another shape or dtype than the caller expects.
     """
-    stream = open_stream(bytes(data), shape)
-    header = stream.header
+    source = opened(bytes(data), shape)
+    stream, header = source.stream, source.stream.header
     if dtype is not None and header.dtype.str[1:] != dtype.str[1:]:
         raise CorruptStreamError(
             f"the stream holds dtype {header.dtype}, expected {dtype}; it is another array's"
@@ -66,7 +66,7 @@ def decode(
     out = np.empty(wanted.grid, header.dtype, order=order)
     box = stream.bounding_box
     if box is None:
-        _fill(out, stream, wanted)
+        _fill(out, source, wanted)
     else:
         out[...] = box.fill
         inside = [index < n for index, n in zip(wanted.indices, box.shape, strict=True)]
@@ -74,21 +74,21 @@ def decode(
             inside = [np.logical_and.reduce(inside)] * len(inside)
         kept = replace(wanted, indices=[i[keep] for i, keep in zip(wanted.indices, inside, strict=True)])
         part = np.empty(kept.grid, header.dtype)
-        _fill(part, stream, kept)
+        _fill(part, source, kept)
         out[inside[0] if wanted.pointwise else np.ix_(*inside)] = part
     return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
 
 
-def _fill(out: Array, stream: Stream, wanted: Selection) -> None:
+def _fill(out: Array, source: Opened, wanted: Selection) -> None:
     """Write the bounding box's values at `wanted` into `out`."""
+    stream = source.stream
     where = tuple(wanted.indices) if wanted.pointwise else np.ix_(*wanted.indices)
     if stream.values is not None:
         out[...] = stream.values[where]
     elif stream.network is None and stream.coefficients is None:
         out[...] = stream.header.low
     elif out.size:
-        field = None if stream.coefficients is None else CoefficientField(stream.coefficients)
-        for tile, values in decoded_tiles(stream.header, stream.network, field, stream.shape, wanted):
+        for tile, values in decoded_tiles(stream.header, stream.network, source.field, stream.shape, wanted):
             out[tile] = values
     for masked in stream.masked_values:
         out[masked.mask[where]] = masked.value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from moec_zarr.arrays import Array
+from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import FRAME, Section, write_stream
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.bitstream.values import write_lossless
@@ -25,11 +27,16 @@ from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.quality import Quality, measure, merge
 from moec_zarr.settings import Settings
 
+if TYPE_CHECKING:
+    from moec_zarr.fit.candidates import Candidate
+
 __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
+_RUNS, _RUN = 16, 1 << 11  # number and length of the runs of values that are deflated as a sample
 _PSNR_FITS = 8  # at most, on the way to a PSNR
+_PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
 
 
@@ -119,11 +126,11 @@ def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
 def _lossless(chunk: Prepared, limit: int | None) -> bytes | None:
     """The lossless stream; None where a ratio is asked for that it cannot meet."""
     array = chunk.array
-    if limit is not None:
+    if limit is not None and array.size > _RUNS * _RUN:
         # A sample that deflates far less than needed spares deflating the whole chunk.
-        sample = array[tuple(slice(min(n, 32)) for n in array.shape)]
-        allowed = 4 * limit * sample.size / array.size + 64
-        if array.size > sample.size and len(write_lossless(sample)) > allowed:
+        starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
+        sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
+        if len(write_lossless(sample)) > 4 * limit * sample.size / array.size + 64:
             return None
     stream = write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(array)})
     return stream if limit is None or len(stream) <= limit else None
@@ -131,22 +138,50 @@ def _lossless(chunk: Prepared, limit: int | None) -> bytes | None:
 
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
     """A stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
-    try:
+    with _importing(), fit_slot(), progress("MoEC fit") as report:
         from moec_zarr.fit.select import fit
+
+        grid = _grid(chunk)
+        return _finished(chunk, fit(*grid, settings, room, share=share, progress=report))
+
+
+def _fit_to_psnr(chunk: Prepared, settings: Settings, target: float) -> _Encoded:
+    """The smallest stream of a transform alone that reaches a PSNR."""
+    with _importing(), fit_slot():
+        from moec_zarr.fit.select import fit_to_error
+
+        # Half the range is 1 in normalised values, its peak 2.
+        error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
+        return _finished(chunk, fit_to_error(*_grid(chunk), settings, error))
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Says which extra is missing where a package is."""
+    try:
+        yield
     except ModuleNotFoundError as absent:
+        extra = "networks" if absent.name == "torch" else "encode"
+        remedy = ', or ask for effort="fast", which needs none' if absent.name == "torch" else ""
         raise ImportError(
-            f"writing needs {absent.name}, which is not installed (reading does not). "
-            "Install what fits need: pip install 'moec_zarr[encode]'"
+            f"this fit needs {absent.name}, which is not installed (reading does not). "
+            f"Install it: pip install 'moec-zarr[{extra}]'{remedy}"
         ) from absent
-    header, axes = chunk.header, short_axes(chunk.array.shape)
-    array, valid = chunk.array.squeeze(axes), None if chunk.valid is None else chunk.valid.squeeze(axes)
-    normalisation = Normalisation.of_range(header.low, header.high)
-    with fit_slot(), progress("MoEC fit") as report:
-        best = fit(array, valid, normalisation, settings, room, share=share, progress=report)
+
+
+def _grid(chunk: Prepared) -> tuple[Array, Bools | None, Normalisation]:
+    """The chunk's array, its valid voxels and their normalisation, on the axes longer than one."""
+    axes, valid = short_axes(chunk.array.shape), chunk.valid
+    normalisation = Normalisation.of_range(chunk.header.low, chunk.header.high)
+    return chunk.array.squeeze(axes), None if valid is None else valid.squeeze(axes), normalisation
+
+
+def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
+    """The stream of a candidate, with the quality of what is decoded of it."""
     field = None if best.transform is None else CoefficientField(best.transform.coefficients)
     quality = _quality(chunk, best.network, field)
-    _log.info("fitted %s %s: %.2f dB", array.shape, array.dtype, quality.psnr)
-    header = replace(header, psnr=quality.psnr, max_error=quality.relative_max_error)
+    _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, quality.psnr)
+    header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
     return _Encoded(write_stream(header, chunk.sections | best.sections()), quality.psnr)
 
 
@@ -168,6 +203,8 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
     """
     target = settings.psnr
     assert target is not None
+    if _is_transform_alone(chunk, settings):
+        return _transform_psnr(chunk, settings, exact, target)
     best = exact
     smallest = _smallest_network(chunk.array, settings.experts)
     room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
@@ -202,3 +239,29 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
             len(exact), target, reached,
         )  # fmt: skip
     return best
+
+
+def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
+    with _importing():
+        from moec_zarr.fit.select import transform_alone
+    return transform_alone(chunk.array.squeeze(short_axes(chunk.array.shape)).shape, settings)
+
+
+def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: float) -> bytes:
+    """The smallest stream of a transform that reaches the PSNR, or the exact one where that is smaller.
+
+    Rounding to an integer dtype adds an error that a transform does not see: then it aims higher.
+    """
+    aim, reached = target, -math.inf
+    for _ in range(_PSNR_FITS):
+        try:
+            stream, reached = _fit_to_psnr(chunk, settings, aim)
+        except DoesNotFit:
+            break
+        if len(stream) >= len(exact):
+            break
+        if reached >= target:
+            return stream
+        aim += max(1.5 * (target - reached), 0.02)
+    _log.info("%.2f dB takes the %d bytes of a lossless stream (best %.2f)", target, len(exact), reached)
+    return exact

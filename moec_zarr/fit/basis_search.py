@@ -1,102 +1,116 @@
-"""In which bases an array is sparse, judged by the error that its largest coefficients leave."""
+"""In which bases an array is sparse: a cheap measure picks a few, quantisation decides among them.
+
+The measure is ``sum of min(c^2, t^2)`` over the coefficients c: what is lost where each that is kept costs
+as much as an error of t. A line of less energy than t^2 loses all of it in every orthonormal basis, and so
+is left out; the few lines that are left stand for the whole array.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise, zip_longest
+from itertools import combinations, pairwise
 from typing import TypeAlias
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
-from moec_zarr.arrays import Bools, Doubles, Floats
+from moec_zarr.arrays import Doubles, Floats
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
     LONGEST_GRAPH_AXIS,
     AxisBasis,
     analysis_matrix,
-    functions_of,
     laplacian,
     maximum_levels,
 )
-from moec_zarr.model.transform import along, analyse, joint_axes, layer_parts, layers, synthesise
+from moec_zarr.model.transform import along, analyse
 
 __all__ = [
     "Bases",
-    "axis_options",
     "candidate_bases",
+    "deeper",
     "edge_weights_for",
-    "extended_coefficients",
-    "inpaint",
-    "magnitude_exceeded",
-    "neighbouring_bases",
+    "exceeded",
+    "kept_within",
+    "measure",
+    "wavelets_of",
 ]
 
 Bases: TypeAlias = tuple[AxisBasis, ...]
-_Options: TypeAlias = list[list[AxisBasis]]
 
-# Positions on an axis at which the decomposition may end; the search begins with the last.
-_COARSEST = (4, 16, 32, 8)
-_INPAINTING_STEPS = 12
+_COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end; the first one is tried first
+_KEPT_ERROR = 0.2  # of the threshold's square, left by each coefficient that is kept
+_SAMPLE = 1 << 18  # coefficients at maximum that two bases of an axis are compared on
 
 
-def candidate_bases(array: Floats, count: int, options: _Options) -> list[Bases]:
-    """Bases of the axes in which `count` coefficients leave little, the best first.
+def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
+    """Bases of the axes that may be the best ones, the maximum promising first; and the threshold t.
 
-    One with no joint axes; one with joint axes, where there can be any; cosines alone and wavelets
-    alone, which may take fewer bits a coefficient.
+    One with the best basis of each axis, one with some axes joint where that may be better, cosines
+    alone and wavelets alone, which may take fewer bits a coefficient.
+
+    Parameters
+    ----------
+    array : float32 array
+    count : int
+        Coefficients that are kept.
     """
-    separate = _best_separate(array, count, options)
-    ranked = [separate]
-    if groups := _joint_groups(array.shape):
-        joint = [_best_joint(array, count, separate[1], axes) for axes in groups]
-        ranked.append(min(joint, key=lambda each: each[0]))
-    ranked.sort(key=lambda each: each[0])
-    cosines = [[basis for basis in bases if not basis.levels] for bases in options]
-    uniform = _best_separate(array, count, cosines)[1], _all_wavelets(array.shape)
-    return list(dict.fromkeys([*(bases for _, bases in ranked), *uniform]))
+    options = [_axis_options(array, axis) for axis in range(array.ndim)]
+    wavelets = tuple(wavelets_of(n) for n in array.shape)
+    found = analyse(array, wavelets)
+    threshold = exceeded(found, count)
+    separate = _best_separate(array, options, wavelets, threshold)
+    joint = [(_joint_gain(array, separate, axes, threshold), axes) for axes in _groups(array.shape)]
+    found_bases = [separate]
+    if joint:
+        gain, axes = max(joint)
+        found_bases.insert(0 if gain > 0 else 1, _joined(array.shape, separate, axes))
+    cosines = tuple(next(basis for basis in reversed(each) if not basis.levels) for each in options)
+    return list(dict.fromkeys([*found_bases, wavelets, cosines])), threshold
 
 
-def neighbouring_bases(bases: Bases, shape: tuple[int, ...], options: _Options) -> list[Bases]:
-    """Bases that differ on one axis, or by one level on all joint axes."""
-    result = [
-        tuple(
-            _with_levels(basis, n, more) if basis.joint else basis
-            for basis, n in zip(bases, shape, strict=True)
-        )
-        for more in (1, -1)
-    ]
-    others = [
-        [*options[axis], _with_levels(basis, n, 1), _with_levels(basis, n, -1)]
-        for axis, (basis, n) in enumerate(zip(bases, shape, strict=True))
-    ]
-    for choice in zip_longest(*others):  # what comes first on each axis, then what comes next
-        for axis, basis in enumerate(choice):
-            if basis is not None:
-                result.append((*bases[:axis], basis, *bases[axis + 1 :]))
-    return [each for each in dict.fromkeys(result) if each != bases and len(joint_axes(each)) != 1]
+def exceeded(found: Floats, count: int) -> float:
+    """The magnitude that so many coefficients exceed, about: of large arrays it is found in a sample."""
+    flat = np.abs(found.reshape(-1)[:: 1 + found.size // (4 * _SAMPLE)])
+    kept = min(max(1, round(count * flat.size / found.size)), flat.size - 1)
+    return float(np.partition(flat, flat.size - kept)[flat.size - kept])
 
 
-def _with_levels(basis: AxisBasis, length: int, more: int) -> AxisBasis:
-    """Wavelets of so many more levels; the same where that cannot be."""
-    fits = basis.levels and 1 <= basis.levels + more <= maximum_levels(length)
-    return replace(basis, levels=basis.levels + more) if fits else basis
+def kept_within(found: Floats, error: float) -> int:
+    """About how many coefficients are kept for a squared error: that of all others, and a little of each."""
+    every = 1 + found.size // (4 * _SAMPLE)
+    squares = np.sort(np.square(found.reshape(-1)[::every]))
+    dropped = np.cumsum(squares, dtype=np.float64)
+    left = np.arange(squares.size - 1, -1, -1)
+    lost = every * (dropped + _KEPT_ERROR * left * squares)
+    return min(max(1, every * (squares.size - int(np.searchsorted(lost, error)))), found.size - 1)
 
 
-def axis_options(array: Floats) -> _Options:
-    """The bases that each axis may have, cosines first."""
-    return [_axis_options(array, axis) for axis in range(array.ndim)]
+def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
+    """Wavelets that halve an axis until no more than so many positions are left."""
+    return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
+
+
+def deeper(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
+    """The same with joint axes halved once more, as far as they can be; None where none is joint."""
+    found = tuple(
+        replace(basis, levels=min(basis.levels + 1, maximum_levels(n))) if basis.joint else basis
+        for basis, n in zip(bases, shape, strict=True)
+    )
+    return None if found == bases else found
 
 
 def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
+    """The bases that an axis may have, cosines first."""
     length = array.shape[axis]
-    result = [AxisBasis()]
+    found = [AxisBasis()]
     if 2 < length <= LONGEST_GRAPH_AXIS:
         moved = np.moveaxis(array, axis, 0)
         differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
         if weights := edge_weights_for(np.array(differences)):
-            result.append(AxisBasis(edge_weights=weights))
-    return list(dict.fromkeys([*result, *(_wavelet_basis(length, coarsest) for coarsest in _COARSEST)]))
+            found.append(AxisBasis(edge_weights=weights))
+    return list(dict.fromkeys([*found, *(wavelets_of(length, coarsest) for coarsest in _COARSEST)]))
 
 
 def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
@@ -120,89 +134,68 @@ def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
     return weights if clear and len(set(weights)) > 1 else ()
 
 
-def _wavelet_basis(length: int, coarsest: int) -> AxisBasis:
-    """Wavelets of as many levels as leave no more than so many averages."""
-    return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
-
-
-def _all_wavelets(shape: tuple[int, ...]) -> Bases:
-    return tuple(_wavelet_basis(n, 8) for n in shape)
-
-
-def _best_separate(array: Floats, count: int, options: _Options) -> tuple[float, Bases]:
-    """The best basis of each axis, one after the other: the error left, and the bases."""
-    bases = [each[-1] for each in options]
-    smallest = np.inf
+def _best_separate(
+    array: Floats, options: Sequence[Sequence[AxisBasis]], start: Bases, threshold: float
+) -> Bases:
+    """The best basis of each axis, one axis after the other."""
+    bases = list(start)
     for axis, each in enumerate(options):
         rest = array
         for other, basis in enumerate(bases):
             if other != axis:
                 rest = along(rest, analysis_matrix(basis, array.shape[other]), other)
-        trials = [
-            (_error_left(along(rest, analysis_matrix(basis, array.shape[axis]), axis), count), place)
+        lines = _lines(rest, axis, threshold)
+        tried = [
+            (measure(analysis_matrix(basis, array.shape[axis]) @ lines, threshold), place)
             for place, basis in enumerate(each)
         ]
-        smallest, best = min(trials)
-        bases[axis] = each[best]
-    return float(smallest), tuple(bases)
+        bases[axis] = each[min(tried)[1]]
+    return tuple(bases)
 
 
-def _joint_groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Axes that may be joint: of the three longest, those of more than 16 voxels."""
+def _lines(array: Floats, axis: int, threshold: float) -> Floats:
+    """Some of the lines along an axis that a basis matters for, in columns."""
+    n = array.shape[axis]
+    flat = array.reshape(math.prod(array.shape[:axis]), n, -1)
+    place = np.flatnonzero(np.einsum("ijk,ijk->ik", flat, flat) > threshold**2)
+    row, column = np.divmod(place[:: 1 + place.size * n // _SAMPLE], flat.shape[2])
+    return np.ascontiguousarray(flat[row, :, column].T)
+
+
+def measure(found: Floats, threshold: float) -> float:
+    """What is lost of an array with such coefficients where each that is kept costs the threshold."""
+    squares = np.square(found)
+    return float(np.minimum(squares, np.float32(threshold**2), out=squares).sum(dtype=np.float64))
+
+
+def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Axes that may be halved together: of the three longest, those of more than 16 voxels."""
     longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:3]
-    axes = sorted(axis for axis in longest if shape[axis] > 16)
-    return [group for size in range(2, len(axes) + 1) for group in combinations(axes, size)]
+    long = sorted(axis for axis in longest if shape[axis] > 16)
+    return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
 
 
-def _best_joint(array: Floats, count: int, separate: Bases, axes: tuple[int, ...]) -> tuple[float, Bases]:
-    """Of some joint axes, the others as they are best separately: the error left, and the bases."""
-    trials: list[tuple[float, int, Bases]] = []
-    for coarsest in (8, 4, 16):
-        bases = tuple(
-            replace(_wavelet_basis(n, coarsest), joint=True) if axis in axes else basis
-            for axis, (n, basis) in enumerate(zip(array.shape, separate, strict=True))
-        )
-        if all(bases[axis].levels for axis in axes):
-            trials.append((_error_left(analyse(array, bases), count), len(trials), bases))
-    smallest, _, bases = min(trials)
-    return smallest, bases
+def _joined(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
+    """The same with some axes halved together."""
+    return tuple(
+        replace(wavelets_of(n), levels=max(1, wavelets_of(n).levels), joint=True) if axis in axes else basis
+        for axis, (n, basis) in enumerate(zip(shape, separate, strict=True))
+    )
 
 
-def _error_left(coefficients: Floats, count: int) -> float:
-    """The squared error that the `count` largest coefficients leave."""
-    squares = np.square(coefficients).ravel()
-    dropped = squares.size - count
-    return float(np.partition(squares, dropped)[:dropped].sum(dtype=np.float64))
-
-
-def magnitude_exceeded(magnitudes: Floats, count: int) -> float:
-    """The magnitude that `count` coefficients exceed."""
-    flat = magnitudes.ravel()
-    return float(np.partition(flat, flat.size - count)[flat.size - count])
-
-
-def inpaint(array: Floats, valid: Bools, count: int) -> Floats:
-    """The array with values that are sparse in wavelets at its invalid voxels."""
-    index = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    array = array[tuple(index)]
-    return _inpainted(array, valid, _all_wavelets(array.shape), count)
-
-
-def extended_coefficients(array: Floats, valid: Bools, bases: Bases, count: int) -> Floats:
-    """Coefficients of the array with values that are sparse in these bases at its invalid voxels."""
-    return analyse(_inpainted(array, valid, bases, count), bases)
-
-
-def _inpainted(array: Floats, valid: Bools, bases: Bases, count: int) -> Floats:
-    """In turn the small coefficients are dropped and the valid voxels restored.
-
-    Guleryuz, IEEE Trans. Image Process. 15(3), 2006.
-    """
-    spanned, everywhere = layers(functions_of(bases, array.shape)), [slice(None)] * array.ndim
-    for step in range(_INPAINTING_STEPS):
-        coefficients = analyse(array, bases)
-        share = (step + 1) / _INPAINTING_STEPS
-        threshold = magnitude_exceeded(np.abs(coefficients), max(1, int(count * share)))
-        sparse = np.where(np.abs(coefficients) > threshold, coefficients, np.float32(0))
-        array = np.where(valid, array, synthesise(layer_parts(sparse, spanned), everywhere))
-    return array
+def _joint_gain(array: Floats, separate: Bases, axes: tuple[int, ...], threshold: float) -> float:
+    """What less is lost with some axes halved together, on some of their planes that it matters for."""
+    for axis, basis in enumerate(separate):
+        if axis not in axes:
+            array = along(array, analysis_matrix(basis, array.shape[axis]), axis)
+    others = [axis for axis in range(array.ndim) if axis not in axes]
+    planes = array.transpose(*others, *axes).reshape(-1, *[array.shape[axis] for axis in axes])
+    flat = planes.reshape(len(planes), -1)
+    matter = np.flatnonzero(np.einsum("ij,ij->i", flat, flat) > threshold**2)
+    every = max(1, min(matter.size // 4, matter.size * flat.shape[1] // _SAMPLE))
+    joined = _joined(array.shape, separate, axes)
+    gain = 0.0
+    for plane in planes[matter[::every]]:
+        now = measure(analyse(plane, tuple(separate[axis] for axis in axes)), threshold)
+        gain += now - measure(analyse(plane, tuple(joined[axis] for axis in axes)), threshold)
+    return gain * every

@@ -1,175 +1,200 @@
 """The context that coefficients are coded with, fitted to their magnitudes.
 
 In real numbers the scale of a coefficient's Laplace distribution is ``exp(offset + slope g + power
-log(exp(floor + rise g) + sum of exp(weight) |q|))``, g its octave and q its context neighbours.
+log(exp(floor + rise g) + sum of exp(weight) |q|))``, g its octave and q the integers of its neighbours.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.optimize import minimize
+from numba import njit
 
-from moec_zarr.arrays import Doubles, Floats, Integers
-from moec_zarr.bitstream.coding_order import Context
+from moec_zarr.arrays import Doubles, Floats
+from moec_zarr.bitstream.contexts import Context
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
-__all__ = ["fit_context", "initial_parameters"]
+__all__ = ["Sample", "first_parameters", "fit_context", "rounded"]
 
-_SAMPLE_SIZE = 1 << 17  # coefficients at most that the context is fitted to, beside zero contexts
-_LARGEST_LOG_FLOOR = 15
+_MOST_FLOOR = 15  # its logarithm
 _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
-_LARGEST_PARAMETER = 20.0  # logarithms of weights, floor and offset: beyond what is written
+_MOST_LOGARITHM = 20.0  # of weights, floor and offset: beyond what is written
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
-_ITERATIONS = 12  # of L-BFGS, in each fit
 _FLOOR, _RISE, _POWER = -5, -4, -3  # among the parameters
-_LOG_EIGHTH = math.log(2) / 8  # an eighth of an octave, the unit of the activity's logarithm
+_EIGHTH = math.log(2) / 8  # of an octave, in which logarithms of the activity are written
+# Half the inverse scale beyond which the ratios of magnitudes stay as they are: classes 13 and 18.
+_HALF_FIRST, _HALF_LATER = 1.6, 2 / 3
+_LEAST_CHANCE = 2.0**-16
+_DAMPING, _LEAST_DAMPING = 0.01, 1e-7
+_LARGEST_CHANGE = 2.0  # of a parameter in a step
+_REJECTIONS = 6  # steps that take no bits away, at most
+_GAIN = 2e-4  # of the bits: less is not worth another step
+
+Parameters: TypeAlias = Doubles
 
 
-def initial_parameters(axes: int) -> Doubles:
-    """Parameters from which the first fit starts."""
-    return np.array([*[-1.0] * (axes * AXIS_NEIGHBOURS), -2.0, 0.0, 0.9, 0.0, 0.0])
+class Sample(NamedTuple):
+    """Coefficients that a context is fitted to.
 
-
-def fit_context(
-    parameters: Doubles,
-    magnitudes: Integers,
-    neighbours: Integers,
-    octaves: Integers,
-    zero_context_counts: Integers,
-) -> tuple[Doubles, Context]:
-    """The context with which magnitudes take the fewest bits, by L-BFGS.
-
-    Parameters
+    Attributes
     ----------
-    parameters : float64 array, shape (axes * AXIS_NEIGHBOURS + 5,)
-        From which the fit starts: those of an earlier one, or :func:`initial_parameters`.
-    magnitudes, octaves : int64 array, shape (n,)
-        Of coefficients.
-    neighbours : int64 array, shape (n, axes * AXIS_NEIGHBOURS)
-        Magnitudes of their context neighbours.
-    zero_context_counts : int64 array
-        Beside these, how many zeros with zero context neighbours each octave has.
-
-    Returns
-    -------
-    parameters : float64 array
-        To start the next fit from.
-    context : Context
-    """
-    # Zeros with zero context neighbours differ in their octave alone.
-    active = np.flatnonzero((magnitudes > 0) | neighbours.any(axis=1))
-    counts = zero_context_counts + np.bincount(octaves, minlength=len(zero_context_counts))
-    counts -= np.bincount(octaves[active], minlength=len(counts))
-    kept = active[:: 1 + len(active) // _SAMPLE_SIZE]
-    weight = len(active) / max(len(kept), 1)
-    parts = (
-        np.append(magnitudes[kept], np.zeros_like(counts)),
-        np.append(neighbours[kept], np.zeros((len(counts), neighbours.shape[1]), np.int64), axis=0),
-        np.append(octaves[kept], np.arange(len(counts))),
-        np.append(np.full(len(kept), weight), counts) / (weight * len(kept) + counts.sum()),
-    )
-    source = tuple(part.astype(np.float32) for part in parts)
-    bounds = _bounds(len(parameters), len(counts))
-    fitted = _minimised(parameters, source, bounds)
-    # The rise is written in coarse units, and all octaves hang on it: the rest is fitted to what is written.
-    written = round(fitted[_RISE] / _LOG_EIGHTH) * _LOG_EIGHTH
-    fitted[_FLOOR] += (fitted[_RISE] - written) * float(source[2] @ source[3])
-    bounds[_RISE] = written
-    fitted = _minimised(fitted, source, bounds)
-    return fitted, _rounded(_named(fitted))
-
-
-def _minimised(start: Doubles, source: tuple[Floats, ...], bounds: Doubles) -> Doubles:
-    limits = {"maxiter": _ITERATIONS}
-    result = minimize(_mean_bits, start, source, "L-BFGS-B", jac=True, bounds=bounds, options=limits)
-    return np.asarray(result.x)
-
-
-class _Parameters(NamedTuple):
-    """Of a context, in real numbers."""
-
-    weights: Doubles
-    floor: float
-    rise: float
-    power: float
-    offset: float
-    slope: float
-
-
-def _named(p: Doubles) -> _Parameters:
-    return _Parameters(p[:-5], *p[-5:].tolist())
-
-
-def _bounds(count: int, octaves: int) -> Doubles:
-    """Bounds of the parameters, shape (count, 2)."""
-    upper = np.full(count, _LARGEST_PARAMETER)
-    upper[_RISE] /= octaves  # the floor of each octave is bounded
-    lower = -upper
-    lower[_POWER] = 0
-    return np.stack([lower, upper], axis=1)
-
-
-def _mean_bits(p: Doubles, q: Floats, t: Floats, g: Floats, share: Floats) -> tuple[float, Doubles]:
-    """Mean bits of magnitudes q under Laplace distributions in bins of unit width, and its gradient.
-
-    Parameters
-    ----------
-    p : float64 array
-        The parameters.
-    q, g : float32 array, shape (n,)
-        Magnitudes and octaves.
-    t : float32 array, shape (n, axes * AXIS_NEIGHBOURS)
-        Magnitudes of the context neighbours.
+    magnitudes, octaves : float32 array, shape (n,)
+    beside : float32 array, shape (n, axes * AXIS_NEIGHBOURS)
+        Magnitudes of the neighbours.
     share : float32 array, shape (n,)
-        Weight of each, in sum 1.
+        How many coefficients each stands for, in sum 1.
     """
-    c = _named(p)
-    weights = np.exp(c.weights).astype(np.float32)
-    ground = np.exp(c.floor + c.rise * g)
-    activity = ground + t @ weights
-    logarithm = np.log(activity)
-    fine = c.offset + c.slope * g + c.power * logarithm
-    half = 0.5 / np.exp(np.clip(fine, *_LOG_SCALES))
-    significant = q > 0
-    exponent = np.where(significant, 2 * half, half)
-    inverse = 1 / np.expm1(exponent)
-    nats = np.where(significant, (2 * q - 1) * half + math.log(2), 0) + np.log1p(inverse)
-    slope = np.where(significant, 2 * q - 1 - 2 * inverse, -inverse)
-    inside = (fine > _LOG_SCALES[0]) & (fine < _LOG_SCALES[1])
-    by_fine = np.where(inside, -half * slope, 0) * share / math.log(2)
-    by_activity = by_fine * np.float32(c.power) / activity
-    gradient = [
-        *((by_activity @ t) * weights),
-        by_activity @ ground + 2 * _RIDGE * c.floor,
-        by_activity @ (ground * g) + 2 * _RIDGE * c.rise,
-        by_fine @ logarithm,
-        by_fine.sum(),
-        by_fine @ g,
-    ]
-    bits = float(nats @ share) / math.log(2) + _RIDGE * (c.floor**2 + c.rise**2)
-    return bits, np.array(gradient, np.float64)
+
+    magnitudes: Floats
+    octaves: Floats
+    beside: Floats
+    share: Floats
 
 
-def _rounded(p: _Parameters) -> Context:
-    """The parameters in the units of :class:`Context`."""
+def first_parameters(cosines: tuple[bool, ...]) -> Parameters:
+    """Where a fit starts: the mean over contexts that were fitted to many fields."""
+    weights = [w for each in cosines for w in ((0.0, -1.0, -1.0) if each else (0.2, -2.0, -0.6))]
+    return np.array([*weights, 0.0, -0.2, 1.0, -2.0, 0.0])
+
+
+def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> Parameters:
+    """The parameters with which a sample takes the fewest bits, after so many steps of Fisher's scoring.
+
+    Each step is damped (Levenberg and Marquardt) until it takes bits away.
+
+    Parameters
+    ----------
+    start : float64 array
+        Weights of the neighbours, floor, rise, power, offset, slope.
+    sample : Sample
+    octaves : int
+        How many there are.
+    """
+    maximum = np.full(len(start), _MOST_LOGARITHM)
+    maximum[_RISE] /= max(octaves, 1)  # the ground of each octave is bounded
+    smallest = -maximum
+    smallest[_POWER] = 0
+    best, damping = np.clip(start, smallest, maximum), _DAMPING
+    bits, gradient, information = _bits(best, *sample)
+    rejected = 0
+    while steps and rejected < _REJECTIONS:
+        scale = np.diag(information)
+        damped = information + np.diag(damping * scale + _LEAST_DAMPING)
+        change = np.clip(np.linalg.solve(damped, gradient), -_LARGEST_CHANGE, _LARGEST_CHANGE)
+        new = np.clip(best - change, smallest, maximum)
+        result = _bits(new, *sample)
+        if result[0] >= bits:
+            damping, rejected = 8 * damping, rejected + 1
+            continue
+        gain, best = bits - result[0], new
+        bits, gradient, information = result
+        damping, steps = 0.2 * damping, steps - 1
+        if gain < _GAIN * bits:
+            break
+    return best
+
+
+@njit(cache=True, fastmath=True)
+def _bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
+    """Mean bits of magnitudes, their gradient, and the information of the parameters."""
+    neighbours, size = t.shape[1], p.size
+    weights = np.exp(p[:neighbours])
+    floor, rise, power, offset, slope = p[-5], p[-4], p[-3], p[-2], p[-1]
+    gradient = np.zeros(size)
+    information = np.zeros((size, size))
+    by = np.empty(size)  # the derivatives of the logarithm of the scale
+    total = 0.0
+    for i in range(q.size):
+        ground = math.exp(floor + rise * g[i])
+        activity = ground
+        for neighbour in range(neighbours):
+            activity += weights[neighbour] * t[i, neighbour]
+        logarithm = math.log(activity)
+        fine = offset + slope * g[i] + power * logarithm
+        inside = _LOG_SCALES[0] < fine < _LOG_SCALES[1]
+        half = 0.5 * math.exp(-min(max(fine, _LOG_SCALES[0]), _LOG_SCALES[1]))
+        chance = math.exp(-half)
+        odds = chance / (1 - chance)
+        if q[i] == 0:
+            nats = -math.log(1 - chance)
+            by_half = -odds
+        else:
+            nats = half if chance > _LEAST_CHANCE else -math.log(_LEAST_CHANCE)
+            by_half = 1.0 if chance > _LEAST_CHANCE else 0.0
+            first, later = min(half, _HALF_FIRST), min(half, _HALF_LATER)
+            if q[i] == 1:
+                ratio = math.exp(-2 * first)
+                nats -= math.log(1 - ratio)
+                if half < _HALF_FIRST:
+                    by_half -= 2 * ratio / (1 - ratio)
+            else:
+                ratio = math.exp(-2 * later)
+                nats += 2 * first + 2 * later * (q[i] - 2) - math.log(1 - ratio)
+                if half < _HALF_FIRST:
+                    by_half += 2
+                if half < _HALF_LATER:
+                    by_half += 2 * (q[i] - 2) - 2 * ratio / (1 - ratio)
+        total += nats * share[i]
+        if not inside:
+            continue
+        by_fine = -half * by_half * share[i]
+        known = half * half * odds * share[i]
+        if half < _HALF_LATER:
+            ratio = math.exp(-2 * half)
+            known += half * half * chance * 4 * ratio / ((1 - ratio) * (1 - ratio)) * share[i]
+        relative = power / activity
+        for neighbour in range(neighbours):
+            by[neighbour] = relative * weights[neighbour] * t[i, neighbour]
+        by[neighbours] = relative * ground
+        by[neighbours + 1] = relative * ground * g[i]
+        by[neighbours + 2] = logarithm
+        by[neighbours + 3] = 1.0
+        by[neighbours + 4] = g[i]
+        for row in range(size):
+            gradient[row] += by_fine * by[row]
+            own = known * by[row]
+            if own != 0:
+                for column in range(row + 1):
+                    information[row, column] += own * by[column]
+    for row in range(size):
+        for column in range(row):
+            information[column, row] = information[row, column]
+    gradient[neighbours] += 2 * _RIDGE * floor
+    gradient[neighbours + 1] += 2 * _RIDGE * rise
+    information[neighbours, neighbours] += 2 * _RIDGE
+    information[neighbours + 1, neighbours + 1] += 2 * _RIDGE
+    return total + _RIDGE * (floor * floor + rise * rise), gradient, information
+
+
+def written_rise(p: Parameters, octave: float) -> Parameters:
+    """The same with a rise as it is written, in coarse units, and a floor that makes up for it."""
+    result = p.copy()
+    result[_RISE] = round(p[_RISE] / _EIGHTH) * _EIGHTH
+    result[_FLOOR] += (p[_RISE] - result[_RISE]) * octave
+    return result
+
+
+def rounded(p: Parameters) -> Context:
+    """The parameters in the units of `Context`."""
     octave = math.log(2)
+    weights, (floor, rise, power, offset, slope) = p[:-5], p[-5:].tolist()
     # Whole numbers of activity in one of the real ones: as many as weights and floor have room for.
-    unit = min(255 / np.exp(p.weights.max()), 2.0**_LARGEST_LOG_FLOOR / np.exp(p.floor))
+    unit = min(255 / np.exp(weights.max()), 2.0**_MOST_FLOOR / np.exp(floor))
 
     def whole(value: Any, low: int, high: int) -> int:
         return int(min(max(round(float(value)), low), high))
 
     # Both exponential and logarithm run in eighths of an octave, classes in quarters from 2**-5 on.
-    floor = (p.floor + np.log(unit)) / _LOG_EIGHTH
-    offset = 128 * (4 * (p.offset - p.power * np.log(unit)) / octave + 20.5)
     return Context(
-        neighbour_weights=tuple(whole(w, 0, 255) for w in unit * np.exp(p.weights)),
-        floor=whole(floor, -128, 127),
-        rise=whole(p.rise / _LOG_EIGHTH, -128, 127),
-        power=whole(64 * p.power, 0, 255),
-        offset=whole(offset, -(2**15), 2**15 - 1),
-        slope=whole(128 * 4 * p.slope / octave, -(2**15), 2**15 - 1),
+        neighbour_weights=tuple(whole(w, 0, 255) for w in unit * np.exp(weights)),
+        floor=whole((floor + np.log(unit)) / _EIGHTH, -128, 127),
+        rise=whole(rise / _EIGHTH, -128, 127),
+        power=whole(64 * power, 0, 255),
+        offset=whole(128 * (4 * (offset - power * np.log(unit)) / octave + 20.5), -(2**15), 2**15 - 1),
+        slope=whole(128 * 4 * slope / octave, -(2**15), 2**15 - 1),
     )
+
+
+assert AXIS_NEIGHBOURS == 3  # of the first weights

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.bitstream.coding_order import Context, extent_of, present_bands
+from moec_zarr.bitstream.coding_order import extent_of, present_bands
 from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, write_coefficients
+from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
 from moec_zarr.bitstream.network import write_network
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, TAILS, WIDTHS, frequencies
 from moec_zarr.model.coefficients import Coefficients
@@ -33,8 +34,8 @@ def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
         If an integer is too large, or a decoder would refuse so many coefficients in so few bytes.
     """
     largest = int(np.abs(coefficients.integers).max(initial=0))
-    if largest > MAX_MAGNITUDE:
-        raise DoesNotFit(f"coefficient of {largest} steps, at most {MAX_MAGNITUDE} can be coded")
+    if largest > MAX_COEFFICIENT:
+        raise DoesNotFit(f"coefficient of {largest} steps, at most {MAX_COEFFICIENT} can be coded")
     data = write_coefficients(coefficients, context)
     functions = coefficients.functions
     extent = extent_of(functions, present_bands(functions, coefficients.integers))

@@ -55,8 +55,6 @@ class Preset:
         Share of the steps, the last ones, that train quantised weights with a frozen gate.
     allocations : int
         How often, in the first three quarters of those, the quantisation steps are set anew.
-    basis_trials : int
-        Neighbouring bases compared beside the candidates.
     alternations : int
         How often the transform and a network that corrects it are fitted in turn.
     correction_steps : int
@@ -79,7 +77,6 @@ class Preset:
     balance: float = 0.01
     quantised: float = 0.3
     allocations: int = 8
-    basis_trials: int = 5
     alternations: int = 6
     correction_steps: int = 1000
     final_steps: int = 3000
@@ -91,7 +88,6 @@ PRESETS = {
         starts=(Start(0.5, 0.35), Start(0.25, 1.0), Start(omega=20.0)),
         trial=0.05,
         allocations=3,
-        basis_trials=0,
         alternations=2,
         correction_steps=800,
         final_steps=800,
@@ -105,7 +101,6 @@ PRESETS = {
         ),
         shorter=(0.16,),
         trial=0.015,
-        basis_trials=60,
         alternations=16,
         correction_steps=2500,
         final_steps=20_000,

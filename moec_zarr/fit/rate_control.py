@@ -1,38 +1,63 @@
-"""Array to a transform within a byte budget: the bases that do best, and the step that fills the budget."""
+"""The transform of a chunk within a byte budget: bases, step, context, integers."""
 
 from __future__ import annotations
 
+import logging
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
-from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
+from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.fit.basis_search import (
     Bases,
-    axis_options,
     candidate_bases,
-    inpaint,
-    magnitude_exceeded,
-    neighbouring_bases,
+    deeper,
+    kept_within,
+    measure,
+    wavelets_of,
 )
+from moec_zarr.fit.inpainting import inpainted, smoothly_filled
 from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rdoq import RATE, Search, State
+from moec_zarr.fit.rdoq import (
+    RATE,
+    Quantised,
+    Search,
+    State,
+    coefficients_of,
+    quantised_at,
+    search_for,
+)
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
+from moec_zarr.model.transform import analyse
 
-__all__ = ["Transform", "fit_transform", "has_transform", "squared_error"]
+__all__ = ["Transform", "fit_transform", "fit_transform_to_error", "has_transform", "squared_error"]
 
+_log = logging.getLogger(__name__)
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
-_WORTH_CODING = 1.02  # of the budget: what is estimated above it is not coded to be measured
-_SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts
-_CLOSE = 0.993  # of the budget: near enough
-_ACCEPTABLE = 0.98  # of it, after as many rounds as are meant
-_COMPARISON_STEPS = 2  # of the search, before bases are compared
-_ROUNDS = 10  # in which the step nears the budget
-_WARM_ROUNDS = 3  # the same, where it starts near it
+_DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
+_HEAD = 60  # bytes before the coefficients, about
+_CLOSE = 0.988  # of the budget: near enough to be coded
+_AIM = 0.994  # of the budget
+_ACCEPTABLE = 0.984  # of the budget
+_ROUNDS = 8  # at most
+_SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
+_SMALL_ROUNDS = 20  # at most, in a small budget
+_WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
+_FIRST_FITS = 6, 4  # steps of the optimiser of the context, before bases are compared
+_FITS = 4, 4  # the same, once they are chosen
+_UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
+_CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
+_ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
+_AIM_ERROR = 0.985  # of an error asked for
+_CLOSE_ERROR = 0.96  # of it: near enough
+_MEASURED = 0.8, 1.25  # between these ratios to it, the voxels' error is measured
+_INPAINTING_STEPS = 6, 24  # of large arrays and of small ones
+_SMALL_ARRAY = 1 << 17
 
 
 class Transform(NamedTuple):
@@ -42,61 +67,174 @@ class Transform(NamedTuple):
     payload: bytes
 
 
+class _Trial(NamedTuple):
+    """Integers at a step in some bases, and what they lose: squared error and weighted bits."""
+
+    search: Search
+    state: State
+    quantised: Quantised | None
+    loss: float
+
+
 def has_transform(shape: tuple[int, ...]) -> bool:
     """Whether a grid can have a transform."""
     return all(n <= LONGEST_AXIS for n in shape)
 
 
 def fit_transform(
-    target: Floats,
-    valid: Bools | None,
-    budget: int,
-    warm_start: Coefficients | None = None,
-    basis_trials: int = 0,
+    target: Floats, valid: Bools | None, budget: int, warm_start: Coefficients | None = None
 ) -> Transform | None:
-    """Coefficients of a grid within a byte budget; None where it pays for none.
+    """The transform of a grid within a byte budget; None where it pays for none.
 
     Parameters
     ----------
     target : float32 array
-        What they shall add up to; no axis of one voxel. Values at invalid voxels do not matter.
+        No axis of one voxel, none longer than ``LONGEST_AXIS``. Values at invalid voxels do not matter.
     valid : bool array of the same shape, or None
         Which voxels count; all where None.
     budget : int
         Bytes that the section may take; kept.
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
-    basis_trials : int
-        Neighbouring bases compared beside the candidates.
     """
-    count = min(max(1, int(_COEFFICIENTS_PER_BYTE * budget)), target.size - 1)
+    count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, _DENSEST * target.size)))
+    start = _start(target, valid, count, warm_start)
+    return None if start is None else _within_budget(*start, budget)
+
+
+def fit_transform_to_error(
+    target: Floats, valid: Bools | None, error: float
+) -> tuple[Transform, float] | None:
+    """The smallest transform found within a mean square error, and its error; None where none reaches it.
+
+    Parameters
+    ----------
+    target, valid
+        As for :func:`fit_transform`.
+    error : float
+        Mean over the valid voxels, of values that are clipped to -1..1 as a decoder does.
+    """
+    if valid is not None:
+        target = np.where(valid, target, np.float32(0))
+    whole = target if valid is None else smoothly_filled(target, valid)
+    coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
+    start = _start(target, valid, kept_within(coefficients, error * whole.size), None)
+    if start is None:
+        return None
+    search, state, first = start
+    step = first.step
+    energy = float(np.square(search.flat).sum(dtype=np.float64))
+    # The error of coefficients is about that of the voxels; how nearly is measured.
+    ratio, slope, last = 1.0, _ERROR_SLOPE, (0.0, 0.0)
+    for _ in range(2 * _ROUNDS):
+        state, quantised = quantised_at(search, state, step, _FITS)
+        if quantised is None:
+            step *= 0.7
+            continue
+        own = (energy + quantised.error) / search.flat.size
+        if last[0] and quantised.step != last[0] and own != last[1]:
+            slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
+        last = quantised.step, own
+        if _MEASURED[0] < ratio * own / error < _MEASURED[1]:
+            found = coefficients_of(search, quantised)
+            measured = _mean_error(found, target, valid)
+            if _CLOSE_ERROR * error < measured <= error:
+                return Transform(found, coefficients_payload(found, quantised.context)), measured
+            ratio = measured / own
+        step = quantised.step * min(max((_AIM_ERROR * error / (ratio * own)) ** (1 / slope), 0.1), 10.0)
+        if step < _finest(search):
+            return None
+    return None
+
+
+def _start(
+    target: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None
+) -> tuple[Search, State, Quantised] | None:
+    """The best bases, or those of a warm start, and integers in them."""
+    whole = target if valid is None else smoothly_filled(target, valid)
     if warm_start is None:
-        rounds, (search, state, step) = _ROUNDS, _best_bases(target, valid, count, basis_trials)
+        best = _best_bases(whole, valid, count)
     else:
-        search = Search.of(target, valid, count, warm_start.bases)
-        rounds, state, step = _WARM_ROUNDS, search.start(), warm_start.step
-    best: Transform | None = None
-    smallest_error, used, correction = math.inf, 0.0, 0.0
-    for turn in range(2 * rounds if step >= STEPS[0] else 0):
-        state, result = search.step(state, step)
-        size, payload = result.size + correction, None
-        if result.coefficients is not None and (size < _WORTH_CODING * budget or budget < _SMALL_BUDGET):
-            assert result.context is not None
-            try:
-                payload = coefficients_payload(result.coefficients, result.context)
-                correction, size = correction + len(payload) - size, len(payload)
-            except DoesNotFit:
-                size = 3.0 * budget
-        if payload is not None and size <= budget and result.error < smallest_error:
-            assert result.coefficients is not None
-            best, smallest_error, used = Transform(result.coefficients, payload), result.error, size
-        if _CLOSE * budget < size <= budget or (turn + 1 >= rounds and used > _ACCEPTABLE * budget):
-            break
-        # Bytes go with about the inverse step, and fall a little with each pass at the same one.
-        step *= min(max((size + 1) / (0.998 * budget), 0.3), 3.0) ** 0.7
-        if best is None and turn + 1 >= rounds // 2:
-            step *= 1 + 0.01 * (turn + 1 - rounds // 2)
-    return best
+        best = _trial(analyse(whole, warm_start.bases), warm_start.bases, warm_start.step)
+    if best is None or best.quantised is None:
+        return None
+    search = best.search
+    if valid is not None:
+        whole = inpainted(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
+        search = search_for(analyse(whole, search.bases), search.bases)
+    return search, best.state, best.quantised
+
+
+def _finest(search: Search) -> float:
+    """The step with which the largest coefficient can just be coded."""
+    return max(STEPS[0], 1.0001 * float(np.abs(search.flat).max()) / MAX_COEFFICIENT)
+
+
+# --------------------------------------------------------------------------------- bases
+
+
+def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None:
+    """The bases that do best, all at the same step.
+
+    Error and bytes count as they do for one coefficient.
+    """
+    candidates, threshold = candidate_bases(whole, count)
+    step, smallest = 0.0, math.inf
+    trials: list[_Trial] = []
+    for bases in candidates:
+        coefficients = analyse(whole, bases)
+        lost = measure(coefficients, threshold)
+        if lost > _UNLIKELY * smallest:
+            continue
+        smallest = min(smallest, lost)
+        # No finer than the largest coefficient can be coded, with room for a few finer steps.
+        step = step or max(1.3 * threshold, float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT))
+        if step < STEPS[0]:
+            return None
+        trials.append(_trial(coefficients, bases, step))
+    best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
+    if best is None or not (more := deeper(best.search.bases, whole.shape)):
+        return best
+    return _cheapest([best, _trial(analyse(whole, more), more, step)], whole, valid)
+
+
+def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
+    """Coefficients quantised at a step."""
+    search = search_for(coefficients, bases)
+    state, quantised = quantised_at(search, State(), step, _FIRST_FITS)
+    energy = float(np.square(coefficients).sum(dtype=np.float64))
+    loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
+    # Rows take most of the memory, and can be made again.
+    return _Trial(search, replace(state, rows=None), quantised, loss)
+
+
+def _cheapest(trials: list[_Trial], whole: Floats, valid: Bools | None) -> _Trial | None:
+    """The one of smallest loss; those that come near it are compared by the error of their voxels."""
+    smallest = min((each.loss for each in trials), default=math.inf)
+    close = [each for each in trials if each.loss <= smallest + _CLOSE_LOSS * abs(smallest)]
+    if len(close) < 2:
+        return close[0] if close else None
+    return min(close, key=lambda each: _voxel_loss(each, whole, valid))
+
+
+def _voxel_loss(trial: _Trial, whole: Floats, valid: Bools | None) -> float:
+    """The loss with the error of the voxels: wavelets are not quite orthonormal."""
+    assert trial.quantised is not None
+    if valid is None and not any(basis.levels for basis in trial.search.bases):
+        return trial.loss
+    values = CoefficientField(coefficients_of(trial.search, trial.quantised)).whole()
+    return squared_error(values, whole, valid) + _weighted_bits(trial.quantised, trial.search.bases)
+
+
+def _weighted_bits(quantised: Quantised, bases: Bases) -> float:
+    """Bits of the integers and of the edge weights of their bases, in units of the squared error."""
+    side = sum(4 * len(basis.edge_weights) for basis in bases)
+    return RATE * quantised.step**2 * (quantised.bits + side)
+
+
+def _mean_error(coefficients: Coefficients, target: Floats, valid: Bools | None) -> float:
+    values = np.clip(CoefficientField(coefficients).whole(), -1, 1)
+    return squared_error(values, target, valid) / (target.size if valid is None else int(valid.sum()))
 
 
 def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
@@ -105,54 +243,63 @@ def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
     return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
 
-class _Trial(NamedTuple):
-    search: Search
-    state: State
-    step: float
-    cost: float  # squared error and weighted bits at this step
+# -------------------------------------------------------------------------------- budget
 
 
-def _best_bases(
-    target: Floats, valid: Bools | None, count: int, basis_trials: int
-) -> tuple[Search, State, float]:
-    """The search in the bases that do best, all at the same step; its state; and that step.
-
-    Error and bytes count as they do for one coefficient.
-    """
-    whole = target if valid is None else inpaint(target, valid, count)
-    options = axis_options(whole)
-    first = candidate_bases(whole, count, options)
-    best, known = _trial(whole, valid, count, first[0], 0.0), set(first)
-    for bases in first[1:]:
-        best = _cheaper(best, _trial(whole, valid, count, bases, best.step))
-    for _ in range(basis_trials):
-        around = neighbouring_bases(best.search.bases, whole.shape, options)
-        fresh = next((bases for bases in around if bases not in known), None)
-        if fresh is None:
+def _within_budget(search: Search, state: State, first: Quantised, budget: int) -> Transform | None:
+    """The finest step that fits, in a few rounds."""
+    best: Transform | None = None
+    head, last = float(_HEAD), first
+    # Of few bits most say where the coefficients are that are not zero; of many, how large all are.
+    power = max(0.7, math.log(2) * 8 * budget / search.flat.size)
+    finest = _finest(search)
+    step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
+    small = budget < _SMALL_BUDGET
+    fits: Quantised | None = None
+    smallest_error = math.inf
+    for turn in range(_SMALL_ROUNDS if small else _ROUNDS):
+        if not 0.5 < step / last.step < 2:  # what did not pay at a far step may pay at this one
+            state = replace(state, unpaid=None)
+        state, quantised = quantised_at(search, state, step, _FITS)
+        if quantised is None:
+            step *= 0.7
+            continue
+        size = quantised.bits / 8 + head
+        _log.debug("step %.4g: about %.0f bytes of %d", quantised.step, size, budget)
+        if turn and quantised.step != last.step and quantised.bits != last.bits:
+            slope = -math.log(quantised.step / last.step) / math.log(quantised.bits / last.bits)
+            power = min(max(slope, 0.4), 5.0)
+        last = quantised
+        if size <= budget and (fits is None or quantised.bits > fits.bits):
+            fits = quantised
+        if _CLOSE * budget < size <= budget or (small and size < _WORTH_CODING * budget):
+            transform = _coded(search, quantised)
+            if transform is not None:
+                exact = len(transform.payload)
+                head, size = head + exact - size, float(exact)
+                if exact <= budget and quantised.error < smallest_error:
+                    best, smallest_error = transform, quantised.error
+                if best is not None and (
+                    _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _ROUNDS // 2)
+                ):
+                    return best
+        step = max(quantised.step * _coarser(size, budget, power), finest)
+        if step == quantised.step:
             break
-        known.add(fresh)
-        best = _cheaper(best, _trial(whole, valid, count, fresh, best.step))
-    return best.search, best.state, best.step
+    if best is None and fits is not None:
+        transform = _coded(search, fits)
+        best = transform if transform is not None and len(transform.payload) <= budget else None
+    return best
 
 
-def _cheaper(one: _Trial, other: _Trial) -> _Trial:
-    return one if one.cost <= other.cost else other
+def _coded(search: Search, quantised: Quantised) -> Transform | None:
+    coefficients = coefficients_of(search, quantised)
+    try:
+        return Transform(coefficients, coefficients_payload(coefficients, quantised.context))
+    except DoesNotFit:
+        return None
 
 
-def _trial(target: Floats, valid: Bools | None, count: int, bases: Bases, step: float) -> _Trial:
-    """A search in these bases, at a step; at one that suits the count where it is zero."""
-    search = Search.of(target, valid, count, bases)
-    state, cost = search.start(), 0.0
-    if not step:
-        magnitudes = np.abs(search.coefficients)
-        # No finer than the largest coefficient can be coded, with room for a few finer steps.
-        finest = float(magnitudes.max()) / (0.9 * MAX_MAGNITUDE)
-        step = max(1.3 * magnitude_exceeded(magnitudes, count), finest)
-    if step >= STEPS[0]:
-        for _ in range(_COMPARISON_STEPS):
-            state, result = search.step(state, step)
-        found = result.coefficients
-        values = np.zeros_like(target) if found is None else CoefficientField(found).whole()
-        cost = squared_error(values, target, valid) + RATE * step**2 * 8 * result.size
-    # The order of coding takes most of the memory, and can be made again.
-    return _Trial(search, state._replace(order=None), step, cost)
+def _coarser(size: float, budget: int, power: float) -> float:
+    """By how much a step is to be larger."""
+    return float(min(max((size / (_AIM * budget)) ** power, 0.2), 5.0))

@@ -3,260 +3,329 @@
 A coefficient c in steps is coded as the integer q that minimises ``(c - q)^2 + RATE * bits(q)``
 (rate-distortion optimised quantisation; Sullivan and Wiegand, IEEE Signal Process. Mag. 15(6),
 1998). With ``RATE = ln 2 / 6`` both terms fall alike when a step of a fine quantiser is made finer,
-so the step, which is brought to the byte budget, steers both.
+so that the step, which is brought to the byte budget, steers both.
 """
 
 from __future__ import annotations
 
 import math
-from functools import reduce
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Doubles, Floats, Integers
 from moec_zarr.bitstream.coding_order import (
-    Context,
-    Wavefronts,
+    ContextTables,
     band_counts,
-    bands_at,
-    extent_of,
-    present_bands,
-    wavefronts,
+    band_octaves,
+    context_tables,
+    parents,
 )
-from moec_zarr.bitstream.range_coder import PRECISION, class_frequencies
-from moec_zarr.fit.basis_search import (
-    Bases,
-    extended_coefficients,
+from moec_zarr.bitstream.contexts import (
+    LARGEST_SYMBOL,
+    Context,
+    classes,
+    logarithms,
+    magnitude_frequencies,
+    significance,
+    zero_context_activity,
 )
-from moec_zarr.fit.context_fit import fit_context, initial_parameters
-from moec_zarr.model.basis import BasisFunctions, functions_of
+from moec_zarr.bitstream.range_coder import PRECISION
+from moec_zarr.fit import rdoq_kernels as kernels
+from moec_zarr.fit.basis_search import Bases
+from moec_zarr.fit.context_fit import (
+    Parameters,
+    Sample,
+    first_parameters,
+    fit_context,
+    rounded,
+    written_rise,
+)
+from moec_zarr.model.basis import AXIS_NEIGHBOURS, functions_of
 from moec_zarr.model.coefficients import Coefficients
-from moec_zarr.model.transform import analyse, corner
+from moec_zarr.model.transform import joint_axes
 
-__all__ = ["RATE", "Result", "Search", "State"]
+__all__ = ["RATE", "Quantised", "Search", "State", "coefficients_of", "quantised_at", "search_for"]
 
 RATE = math.log(2) / 6
-_TABLE_MAGNITUDE = 255  # beyond which a table of bits is continued as it ends
-_PASSES = 3  # over the integers in a round
+_DEAD_ZONE = 0.55  # of a step: what is no larger is zero
+_LARGE = 0.65  # of a step: what is larger says whether a band pays for itself
+_ROUNDING = 0.4
+_MANY = 1 << 16  # candidates from which on rows are used again
+_REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows
+_FEW_ROWS = 1 << 12
+_SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
 
 
-class State(NamedTuple):
-    """What a search hands from one step to the next.
-
-    Attributes
-    ----------
-    worthwhile : bool array or None
-        Bands that paid for themselves; all may where None.
-    order : (bool array, Wavefronts) or None
-        Bands of the last step, and their order of coding.
-    magnitudes : int32 array
-        Of the last step.
-    parameters : float64 array
-        Of the last context.
-    """
-
-    worthwhile: Bools | None
-    order: tuple[Bools, Wavefronts] | None
-    magnitudes: NDArray[np.int32]
-    parameters: Doubles
-
-
-class Result(NamedTuple):
-    """Integers for a step size.
+@dataclass(frozen=True)
+class Search:
+    """Coefficients of a grid, and the tables of their bases.
 
     Attributes
     ----------
-    coefficients : Coefficients or None
-        None where all integers are zero.
-    context : Context or None
-        With what they are coded.
-    size : float
-        Bytes that they take, about.
-    error : float
-        Squared error, less what all steps have.
-    """
-
-    coefficients: Coefficients | None
-    context: Context | None
-    size: float
-    error: float
-
-
-_NOTHING = Result(None, None, 0.0, math.inf)
-
-
-class Search(NamedTuple):
-    """Coefficients of an array in some bases, to be quantised.
-
-    Attributes
-    ----------
+    shape : tuple of int
     bases : tuple of AxisBasis
-    functions : list of BasisFunctions
-    coefficients : float32 array
+    flat : float32 array
+        The coefficients in C order.
+    tables : ContextTables
+    parents : int32 array
+        Of each coefficient of a joint basis the position of its parent; empty in others.
+    bands : int32 array, shape (axes, longest axis)
+        Band of each function of an axis.
+    band_strides, band_sizes, band_octaves : int64 array
+        In the flat order of all bands: what a band of an axis adds to its number, how many coefficients
+        it has, and their octave.
+    rows_at : int32 array
+        Room for the kernels, one number for each coefficient.
     """
 
+    shape: tuple[int, ...]
     bases: Bases
-    functions: list[BasisFunctions]
-    coefficients: Floats
+    flat: Floats
+    tables: ContextTables
+    parents: NDArray[np.int32]
+    bands: NDArray[np.int32]
+    band_strides: Integers
+    band_sizes: Integers
+    band_octaves: Integers
+    rows_at: NDArray[np.int32]
 
-    @classmethod
-    def of(cls, target: Floats, valid: Bools | None, count: int, bases: Bases) -> Search:
-        """The coefficients of a target of which `count` may be other than zero."""
-        functions = functions_of(bases, target.shape)
-        if valid is None:
-            return cls(bases, functions, analyse(target, bases))
-        return cls(bases, functions, extended_coefficients(target, valid, bases, count))
 
-    def start(self) -> State:
-        """The state before the first step."""
-        shape = self.coefficients.shape
-        return State(None, None, np.zeros(shape, np.int32), initial_parameters(len(shape)))
-
-    def step(self, state: State, step: float) -> tuple[State, Result]:
-        """Integers for a step size, starting from those of the step before; `state` is not changed."""
-        present = _paying_bands(self.functions, self.coefficients, step)
-        if state.worthwhile is not None:
-            present &= state.worthwhile
-        if not present.any():
-            return state, _NOTHING
-        if state.order is not None and np.array_equal(state.order[0], present):
-            order = state.order[1]
-        else:
-            order = wavefronts(self.functions, present)
-        own = self.coefficients[corner(order.extent)].ravel()[order.where]
-        rows = _rows(order, np.abs(own) > 0.5 * step)
-        where, own = order.where[rows.at], own[rows.at]
-        zero_context_counts = np.bincount(order.band_octaves, rows.others).astype(np.int64)
-        scaled = np.asarray(np.abs(own) / np.float32(step), np.float32)
-        magnitudes = state.magnitudes[corner(order.extent)].ravel()[where].astype(np.int64)
-        if not magnitudes.any():
-            magnitudes = np.floor(scaled + 0.35).astype(np.int64)
-        parameters = state.parameters
-        for _ in range(_PASSES):
-            neighbours = _at_neighbours(magnitudes, order, rows)
-            parameters, context = fit_context(
-                parameters, magnitudes, neighbours, rows.octaves, zero_context_counts
-            )
-            magnitudes = _cheapest(scaled, magnitudes, neighbours, context, order, rows)
-        neighbours = _at_neighbours(magnitudes, order, rows)
-        parameters, context = fit_context(
-            parameters, magnitudes, neighbours, rows.octaves, zero_context_counts
-        )
-        bits = _bits(context.classes(neighbours, rows.octaves), magnitudes)
-        nothing = np.zeros((len(zero_context_counts), neighbours.shape[1]), np.int64)
-        zero_context_bits = _BIT_TABLE[context.classes(nothing, np.arange(len(nothing))), 0]
-        change = np.square(scaled - magnitudes) - np.square(scaled)
-        balance = np.bincount(order.bands[rows.at], change + RATE * bits, present.size)
-        balance += rows.others * RATE * zero_context_bits[order.band_octaves]
-        worthwhile = present & (balance.reshape(present.shape) < 0)
-        if not magnitudes.any():
-            return State(worthwhile, (present, order), state.magnitudes, parameters), _NOTHING
-        integers = np.zeros(math.prod(order.extent), np.int32)
-        integers[where] = magnitudes * np.sign(own).astype(np.int64)
-        integers = integers.reshape(order.extent)
-        kept = np.zeros(self.coefficients.shape, np.int32)
-        kept[corner(order.extent)] = np.abs(integers)
-        integers = integers[corner(extent_of(self.functions, present_bands(self.functions, integers)))]
-        size = (bits.sum(dtype=np.float64) + zero_context_counts @ zero_context_bits) / 8
-        error = step**2 * float(change.sum(dtype=np.float64))
-        coefficients = Coefficients(self.coefficients.shape, self.bases, float(np.float32(step)), integers)
-        return (
-            State(worthwhile, (present, order), kept, parameters),
-            Result(coefficients, context, float(size), error),
-        )
+def search_for(coefficients: Floats, bases: Bases) -> Search:
+    """What the search for integers of some coefficients needs, whatever the step."""
+    shape = coefficients.shape
+    functions, joint = functions_of(bases, shape), bool(joint_axes(bases))
+    counts = band_counts(functions)
+    bands = np.zeros((len(shape), max(shape)), np.int32)
+    for axis, each in enumerate(functions):
+        bands[axis, : shape[axis]] = each.bands
+    return Search(
+        shape=shape,
+        bases=bases,
+        flat=np.ascontiguousarray(coefficients).reshape(-1),
+        tables=context_tables(functions, shape),
+        parents=parents(functions, shape).reshape(-1) if joint else np.zeros(0, np.int32),
+        bands=bands,
+        band_strides=np.array([math.prod(counts[axis + 1 :]) for axis in range(len(counts))], np.int64),
+        band_sizes=reduce(np.multiply.outer, [np.bincount(each.bands) for each in functions]).reshape(-1),
+        band_octaves=np.broadcast_to(band_octaves(functions), counts).reshape(-1).astype(np.int64),
+        rows_at=np.full(coefficients.size, -1, np.int32),
+    )
 
 
 class _Rows(NamedTuple):
-    """Coefficients that may be other than zero, and those with such a one as a context neighbour."""
+    """Candidates and rows, as `rdoq_kernels` has them, of a step.
 
-    at: Integers  # which ones of the order
-    neighbours: Integers
-    octaves: Integers
-    others: Integers  # how many more each band has
-
-
-def _rows(order: Wavefronts, significant: Bools) -> _Rows:
-    whole = _spread(order, slice(None), significant)
-    near = significant.copy()
-    for neighbour in order.neighbours.T:
-        near |= whole[neighbour]
-    at = np.flatnonzero(near)
-    count = order.band_octaves.size
-    others = np.bincount(order.bands, minlength=count) - np.bincount(order.bands[at], minlength=count)
-    return _Rows(at, order.neighbours[at], order.octaves(at), others)
-
-
-def _paying_bands(functions: list[BasisFunctions], coefficients: Floats, step: float) -> Bools:
-    """Bands whose large coefficients are worth more than it costs to say where they stand."""
-    shape = band_counts(functions)
-    large = np.nonzero(np.abs(coefficients) > 0.65 * step)
-    bands = np.ravel_multi_index(bands_at(functions, large), shape)
-    size = math.prod(shape)
-    count = np.bincount(bands, minlength=size)
-    worth = np.bincount(bands, np.minimum(np.square(coefficients[large] / step), 1e6), size)
-    room = reduce(np.multiply.outer, [np.bincount(each.bands) for each in functions]).ravel()
-    cost = count * (0.5 * np.log2(room / np.maximum(count, 1)) + 2.0)
-    return np.asarray((count > 0) & (worth > RATE * cost)).reshape(shape)
-
-
-def _at_neighbours(magnitudes: Integers, order: Wavefronts, rows: _Rows) -> Integers:
-    return np.asarray(_spread(order, rows.at, magnitudes.astype(np.int32))[rows.neighbours])
-
-
-def _spread(order: Wavefronts, at: Integers | slice, values: NDArray[Any]) -> NDArray[Any]:
-    """Values of some of the coefficients where neighbours find them; zero elsewhere, and where none is."""
-    whole = np.zeros(math.prod(order.extent) + 1, values.dtype)
-    whole[order.where[at]] = values
-    return whole
-
-
-def _cheapest(
-    scaled: Floats,
-    magnitudes: Integers,
-    neighbours: Integers,
-    context: Context,
-    order: Wavefronts,
-    rows: _Rows,
-) -> Integers:
-    """The integer next to each coefficient, the one below it, or zero: what costs least.
-
-    The bits of a choice are its own and those of the coefficients whose context it is part of, while
-    all others are as in `magnitudes`, of which `neighbours` are the context.
+    Attributes
+    ----------
+    places, sizes
+        Positions and magnitudes of the candidates, the latter not yet in steps.
+    present
+        Bands that are coded.
+    zero_context_counts
+        How many zeros with zero contexts each octave has beside the rows.
     """
-    nearest = np.rint(scaled).astype(np.int64)
-    significant = np.flatnonzero(nearest)
-    choices = np.stack([np.zeros_like(significant), nearest[significant] - 1, nearest[significant]])
-    activity = context.activity(neighbours, rows.octaves)
-    classes = context.classes_at(activity[significant], rows.octaves[significant])
-    bits = _bits(classes, choices).astype(np.float64)
-    number = _spread(order, rows.at[significant], 1 + np.arange(len(significant))) - 1
-    for weight, neighbour, held in zip(
-        context.neighbour_weights, rows.neighbours.T, neighbours.T, strict=True
-    ):
-        of = number[neighbour]
-        at = np.flatnonzero(of >= 0)
-        of, others, octaves, own = of[at], activity[at] - weight * held[at], rows.octaves[at], magnitudes[at]
-        for choice, total in zip(choices, bits, strict=True):
-            classes = context.classes_at(others + weight * choice[of], octaves)
-            total += np.bincount(of, _bits(classes, own), len(significant))
-    best = (np.square(scaled[significant] - choices) + RATE * bits).argmin(axis=0)
-    result = np.zeros_like(nearest)
-    result[significant] = choices[best, np.arange(len(significant))]
-    return result
+
+    step: float
+    places: NDArray[np.int32]
+    sizes: Floats
+    first: Integers
+    links: NDArray[np.int32]
+    weights: NDArray[np.uint8]
+    bands: NDArray[np.int32]
+    octaves: Integers
+    present: Bools
+    zero_context_counts: Integers
 
 
-# Bits of a magnitude and its sign, shape (CLASSES, _TABLE_MAGNITUDE + 1); without the tail folded in.
-_BIT_TABLE: Floats = (
-    PRECISION - np.log2(class_frequencies(_TABLE_MAGNITUDE + 1)[:, :-1].astype(np.float64))
-).astype(np.float32)
-_SLOPE = _BIT_TABLE[:, -1] - _BIT_TABLE[:, -2]
+@dataclass(frozen=True)
+class State:
+    """What a search hands on from one step to the next.
+
+    Attributes
+    ----------
+    parameters : float64 array, or None
+        Of the context, before the first step none.
+    unpaid : bool array, or None
+        Bands that did not pay for themselves.
+    rows : optional
+        Of the step before; where they are many, a step next to it uses them again.
+    """
+
+    parameters: Parameters | None = None
+    unpaid: Bools | None = None
+    rows: _Rows | None = None
 
 
-def _bits(classes: Integers, magnitudes: Integers) -> Floats:
-    """Bits of magnitudes in these classes."""
-    bits: Floats = _BIT_TABLE[classes, np.minimum(magnitudes, _TABLE_MAGNITUDE)]
-    if magnitudes.max(initial=0) > _TABLE_MAGNITUDE:  # rare
-        bits = bits + _SLOPE[classes] * np.maximum(magnitudes - _TABLE_MAGNITUDE, 0)
-    return bits
+@dataclass(frozen=True)
+class Quantised:
+    """Integers of a step.
+
+    Attributes
+    ----------
+    step : float
+    context : Context
+    places : int32 array
+        Flat positions of candidates.
+    magnitudes : int32 array
+        Theirs.
+    bits : float
+        About how many they take.
+    error : float
+        Squared error of the coefficients, less that of none at all.
+    """
+
+    step: float
+    context: Context
+    places: NDArray[np.int32]
+    magnitudes: NDArray[np.int32]
+    bits: float
+    error: float
+
+
+def quantised_at(
+    search: Search, state: State, step: float, steps: tuple[int, ...]
+) -> tuple[State, Quantised | None]:
+    """The integers of a step, and what the next step starts from.
+
+    Parameters
+    ----------
+    steps : tuple of int
+        Of the optimiser in each fit of the context; the integers are set anew after each.
+    """
+    rows = state.rows
+    if rows is None or len(rows.places) < _MANY or not _REUSED[0] < step / rows.step < _REUSED[1]:
+        rows = _rows(search, state, step)
+    if not rows.places.size:
+        return replace(state, rows=None), None
+    scaled = rows.sizes / np.float32(step)
+    links = rows.first, rows.links, rows.weights
+    count = len(rows.zero_context_counts)
+    magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
+    start = first_parameters(tuple(not basis.levels for basis in search.bases))
+    parameters = start if state.parameters is None else state.parameters
+    logs, table = logarithms(), _bit_table()
+    for iterations in steps:
+        sample = _sample(magnitudes, rows, len(search.shape))
+        octave = float(sample.octaves @ sample.share)
+        starts = [parameters]
+        if len(sample.share) < _FEW_ROWS and state.parameters is not None:
+            starts.append(start)  # a fit to few rows may go astray, and the next ones with it
+        fits = [written_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
+        coded = [_coded(rows, magnitudes, rounded(each)) for each in fits]
+        best = min(range(len(fits)), key=lambda number: coded[number].total)
+        parameters, (context, base, activity, _, _) = fits[best], coded[best]
+        own = np.array(context.neighbour_weights, np.int32)
+        kernels.quantise(scaled, magnitudes, activity, base, *links, own, context.power, logs, table, RATE)
+    _, _, _, bits, total = _coded(rows, magnitudes, context)
+    zero_context_bits = _zero_context_bits(context, count)
+    balance = kernels.band_balance(scaled, magnitudes, bits, rows.bands, RATE, rows.present.size)
+    others = search.band_sizes - np.bincount(rows.bands, minlength=rows.present.size)
+    balance += RATE * others * zero_context_bits[search.band_octaves]
+    unpaid = rows.present & (balance >= 0) if len(steps) > 1 else np.zeros_like(rows.present)
+    following = State(parameters, unpaid if state.unpaid is None else unpaid | state.unpaid, rows)
+    if not magnitudes.any():
+        return following, None
+    error = float((magnitudes * (magnitudes - 2 * scaled.astype(np.float64))).sum()) * step**2
+    return following, Quantised(step, context, rows.places, magnitudes, total, error)
+
+
+class _Coded(NamedTuple):
+    """Rows as a context codes them: what the kernels need of it, the bits of each row, and of all."""
+
+    context: Context
+    base: NDArray[np.int32]
+    activity: NDArray[np.int32]
+    bits: Floats
+    total: float
+
+
+def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Coded:
+    count = len(rows.zero_context_counts)
+    own = np.array(context.neighbour_weights, np.int32)
+    base = (context.offset + context.slope * rows.octaves).astype(np.int32)
+    ground = np.minimum(zero_context_activity(context, count), 2**30)[rows.octaves].astype(np.int32)
+    activity = kernels.activities(magnitudes, rows.first, rows.links, rows.weights, own, ground)
+    bits = kernels.row_bits(magnitudes, activity, base, context.power, logarithms(), _bit_table())
+    others = rows.zero_context_counts @ _zero_context_bits(context, count)
+    return _Coded(context, base, activity, bits, float(bits.sum(dtype=np.float64) + others))
+
+
+def _rows(search: Search, state: State, step: float) -> _Rows:
+    """The candidates of a step, and the rows that they tell of."""
+    places = kernels.large(search.flat, _DEAD_ZONE * step)
+    tables = search.tables
+    bands = kernels.bands_of(places, tables.strides, search.bands, search.band_strides)
+    sizes = np.abs(search.flat[places])
+    present = _paying(search, bands, np.asarray(sizes / np.float32(step), np.float32))
+    if state.unpaid is not None:
+        present &= ~state.unpaid
+    kept = present[bands]
+    places, sizes = places[kept], sizes[kept]
+    first, links, weights, row_bands = kernels.links(
+        places, present, tables.strides, search.bands, search.band_strides, tables.slots, tables.reach,
+        tables.depth, tables.parent_weight, search.parents, search.rows_at,
+    )  # fmt: skip
+    octaves = search.band_octaves[row_bands]
+    count = int(search.band_octaves.max()) + 1
+    coded = np.bincount(search.band_octaves, search.band_sizes * present, count).astype(np.int64)
+    zero_context_counts = coded - np.bincount(octaves, minlength=count)
+    return _Rows(step, places, sizes, first, links, weights, row_bands, octaves, present, zero_context_counts)
+
+
+def coefficients_of(search: Search, quantised: Quantised) -> Coefficients:
+    """The integers with their signs, in their bases, up to the last one that is not zero on each axis."""
+    chosen = np.flatnonzero(quantised.magnitudes)
+    places, magnitudes = quantised.places[chosen], quantised.magnitudes[chosen]
+    index = np.unravel_index(places, search.shape)
+    integers = np.zeros([int(each.max()) + 1 for each in index], np.int32)
+    integers[index] = np.where(search.flat[places] < 0, -magnitudes, magnitudes)
+    return Coefficients(search.shape, search.bases, float(np.float32(quantised.step)), integers)
+
+
+def _sample(magnitudes: NDArray[np.int32], rows: _Rows, axes: int) -> Sample:
+    """What a context is fitted to: rows whose context is not zero, and all other zeros by octave."""
+    counts, octaves = rows.zero_context_counts, rows.octaves
+    chosen, repeats, beside = kernels.neighbour_magnitudes(
+        magnitudes, rows.first, rows.links, rows.weights, _SAMPLE_SIZE, AXIS_NEIGHBOURS * axes, len(octaves)
+    )
+    inner = chosen < len(magnitudes)
+    q = np.zeros(len(chosen) + len(counts), np.float32)
+    q[: len(chosen)][inner] = magnitudes[chosen[inner]]
+    g = np.append(octaves[chosen], np.arange(len(counts))).astype(np.float32)
+    # Rows whose context is zero by now count with the others of their octave.
+    others = counts + np.bincount(octaves, minlength=len(counts))
+    others = others - np.bincount(octaves[chosen], repeats, len(counts))
+    share = np.append(repeats, np.maximum(others, 0)).astype(np.float64)
+    t = np.concatenate([beside, np.zeros((len(counts), beside.shape[1]), np.float32)])
+    return Sample(q, g, t, (share / share.sum()).astype(np.float32))
+
+
+def _paying(search: Search, bands: NDArray[np.int32], scaled: Floats) -> Bools:
+    """Bands whose large coefficients are worth more than it costs to say where they stand."""
+    size = search.band_sizes.size
+    large = scaled > _LARGE
+    count = np.bincount(bands[large], minlength=size)
+    worth = np.bincount(bands[large], np.minimum(np.square(scaled[large]), 1e6), size)
+    cost = count * (0.5 * np.log2(search.band_sizes / np.maximum(count, 1)) + 2.0)
+    return np.asarray((count > 0) & (worth > RATE * cost))
+
+
+def _zero_context_bits(context: Context, octaves: int) -> Doubles:
+    """Bits of a zero with a zero context on each octave."""
+    chosen = classes(context, zero_context_activity(context, octaves), np.arange(octaves))
+    return np.asarray(_bit_table()[chosen, 0], np.float64)
+
+
+@lru_cache(maxsize=1)
+def _bit_table() -> Floats:
+    """Bits of a magnitude that is a symbol, its sign included, shape (CLASSES, LARGEST_SYMBOL + 1)."""
+    chance = significance()
+    ones = magnitude_frequencies(LARGEST_SYMBOL) / 2.0**PRECISION
+    bits = np.concatenate(
+        [-np.log2(1 - chance)[:, None], 1 - np.log2(chance)[:, None] - np.log2(ones)], axis=1
+    )
+    return bits.astype(np.float32)

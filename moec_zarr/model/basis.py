@@ -30,6 +30,7 @@ __all__ = [
     "functions_of",
     "laplacian",
     "maximum_levels",
+    "merge_matrices",
     "split_matrices",
 ]
 
@@ -99,7 +100,7 @@ def maximum_levels(length: int) -> int:
     return (length - 1).bit_length()
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """The functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_functions(basis, length) if basis.levels else _waves(basis, length)
@@ -110,7 +111,7 @@ def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[Bas
     return [basis_functions(basis, n) for basis, n in zip(bases, shape, strict=True)]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Inverse of the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
@@ -124,7 +125,7 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     return np.asarray(inverse, np.float32)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """One matrix for each decomposition level, the finest first.
 
@@ -137,6 +138,20 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
         inverse = np.concatenate(_split(np.eye(len(fine))))
         matrices.append(np.asarray(norm[:, None] * inverse / fine, np.float32))
         fine = norm[: -(-len(fine) // 2)]
+    return tuple(matrices)
+
+
+@lru_cache(maxsize=64)
+def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
+    """The inverses of :func:`split_matrices`."""
+    matrices, fine = [], np.ones(length)
+    for level in range(basis.levels):
+        n = len(fine)
+        norm = np.linalg.norm(_unscaled(_band_sizes(level + 1, length))[:, :n], axis=0)
+        unit = np.eye(n)
+        merge = _merge(unit[: -(-n // 2)], unit[-(-n // 2) :])
+        matrices.append(np.asarray(fine[:, None] * merge / norm, np.float32))
+        fine = norm[: -(-n // 2)]
     return tuple(matrices)
 
 

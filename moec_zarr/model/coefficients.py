@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Floats, Integers
 from moec_zarr.model.basis import AxisBasis, BasisFunctions, functions_of
-from moec_zarr.model.transform import LayerPart, layer_parts, layers, synthesise
+from moec_zarr.model.transform import Product, product, synthesise
 
 __all__ = ["CoefficientField", "Coefficients"]
 
@@ -65,8 +65,8 @@ class CoefficientField:
         return self.coefficients.integers.astype(np.float32) * np.float32(self.coefficients.step)
 
     @cached_property
-    def _parts(self) -> list[LayerPart]:
-        return layer_parts(self._core, layers(self.coefficients.functions))
+    def _product(self) -> Product:
+        return product(self._core, self.coefficients.functions)
 
     @cached_property
     def norm(self) -> float:
@@ -82,7 +82,7 @@ class CoefficientField:
         indices : sequence of int64 arrays or slices
             Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
         """
-        return synthesise(self._parts, indices, pointwise)
+        return synthesise(self._product, indices, pointwise)
 
     def whole(self) -> Floats:
         """The values on the whole grid."""

@@ -10,28 +10,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from moec_zarr.arrays import Floats, Integers
-from moec_zarr.model.basis import AxisBasis, BasisFunctions, analysis_matrix, split_matrices
+from moec_zarr.model.basis import (
+    AxisBasis,
+    BasisFunctions,
+    analysis_matrix,
+    merge_matrices,
+    split_matrices,
+)
 
 __all__ = [
-    "Layer",
-    "LayerPart",
+    "Product",
     "along",
     "analyse",
     "corner",
     "joint_axes",
     "joint_levels",
-    "layer_parts",
-    "layers",
+    "product",
     "synthesise",
 ]
 
 _POINT_ROOM = 1 << 22  # numbers held at a time for single points
+_LARGEST_GRID = 1 << 24  # voxels that are evaluated for the points among them
 
 
 def corner(shape: Sequence[int]) -> tuple[slice, ...]:
@@ -47,46 +51,6 @@ def joint_axes(bases: Sequence[AxisBasis]) -> list[int]:
 def joint_levels(bases: Sequence[AxisBasis]) -> int:
     """Decomposition levels of the joint axes; some of them may have fewer."""
     return max((basis.levels for basis in bases if basis.joint), default=0)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Coefficients that belong to one product of functions.
-
-    Attributes
-    ----------
-    matrices : tuple of float32 arrays
-        For each axis the functions, shape (voxels, functions).
-    inner : tuple of int, or None
-        The corner whose coefficients belong to coarser layers.
-    """
-
-    matrices: tuple[Floats, ...]
-    inner: tuple[int, ...] | None
-
-    @property
-    def outer(self) -> tuple[int, ...]:
-        """The corner that the layer and all coarser ones fill."""
-        return tuple(matrix.shape[1] for matrix in self.matrices)
-
-
-def layers(functions: Sequence[BasisFunctions]) -> list[Layer]:
-    """From coarse to fine; a single one where no axes are joint."""
-    count = max(joint_levels([each.basis for each in functions]), 1)
-    result: list[Layer] = []
-    for depth in reversed(range(count)):
-        matrices = []
-        for each in functions:
-            band = each.basis.levels - depth
-            if not each.basis.joint:
-                matrices.append(each.synthesis)
-            elif band < 1:
-                matrices.append(each.averages[0])
-            else:
-                span = slice(each.prefix(band - 1), each.prefix(band))
-                matrices.append(np.concatenate([each.averages[band - 1], each.synthesis[:, span]], axis=1))
-        result.append(Layer(tuple(matrices), result[-1].outer if result else None))
-    return result
 
 
 def analyse(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
@@ -118,13 +82,13 @@ def along(array: Floats, matrix: Floats, axis: int) -> Floats:
     return np.asarray(np.matmul(matrix, flat).reshape(*before, len(matrix), *after))
 
 
-class LayerPart(NamedTuple):
-    """The coefficients of an array that belong to one layer.
+class Product(NamedTuple):
+    """A field as one product: coefficients, and the functions of each axis that they belong to.
 
     Attributes
     ----------
     coefficients : float32 array
-        Zero where they belong to coarser layers.
+        The first ones on each axis; all others are zero.
     matrices : tuple of float32 arrays
         For each axis the functions of the coefficients, shape (voxels, functions).
     """
@@ -133,38 +97,75 @@ class LayerPart(NamedTuple):
     matrices: tuple[Floats, ...]
 
 
-def layer_parts(core: Floats, spanned: Sequence[Layer]) -> list[LayerPart]:
-    """What each layer holds, of those that hold any: the coarsest one always.
+def product(core: Floats, functions: Sequence[BasisFunctions]) -> Product:
+    """The product that coefficients stand for.
+
+    On joint axes, coarser levels are merged into the averages of the finest level that holds any details:
+    few numbers, for they are sampled as coarsely as the averages are.
 
     Parameters
     ----------
     core : float32 array
         The first coefficients on each axis; all others are zero.
-    spanned : sequence of Layer
-        The layers that they belong to.
+    functions : sequence of BasisFunctions
+        Of each axis.
     """
-    result = []
-    for layer in spanned:
-        part = core[corner(layer.outer)]
-        if layer.inner is not None:
-            part = part.copy()
-            part[corner(layer.inner)] = 0
-            if not part.any():
-                continue
-        cut = zip(layer.matrices, part.shape, strict=True)
-        result.append(LayerPart(part, tuple(matrix[:, :n] for matrix, n in cut)))
-    return result
+    bases = [each.basis for each in functions]
+    boxes = _level_boxes(functions)
+    finest = 0
+    while finest + 1 < len(boxes) - 1 and _within(core, boxes[finest + 1]):
+        finest += 1
+    core = core[corner(boxes[finest])]
+    for level in reversed(range(finest + 1, len(boxes) - 1)):
+        own = core[corner(boxes[level])]
+        for axis in joint_axes(bases):
+            if level < bases[axis].levels:
+                matrix = merge_matrices(bases[axis], len(functions[axis].bands))[level]
+                own = along(own, matrix[:, : own.shape[axis]], axis)
+        merged = np.zeros(tuple(map(max, core.shape, own.shape)), np.float32)
+        merged[corner(core.shape)] = core
+        merged[corner(own.shape)] = own
+        core = merged
+    matrices = [_functions_at(each, finest) for each in functions]
+    return Product(core, tuple(matrix[:, :n] for matrix, n in zip(matrices, core.shape, strict=True)))
 
 
-def synthesise(
-    parts: Sequence[LayerPart], indices: Sequence[Integers | slice], pointwise: bool = False
-) -> Floats:
+def _level_boxes(functions: Sequence[BasisFunctions]) -> list[tuple[int, ...]]:
+    """The corner that each joint level decomposes, the finest first; then that of the last averages."""
+    bases = [each.basis for each in functions]
+    boxes = [tuple(len(each.bands) for each in functions)]
+    for level in range(joint_levels(bases)):
+        split = (
+            n if level >= basis.levels or not basis.joint else -(-n // 2)
+            for n, basis in zip(boxes[-1], bases, strict=True)
+        )
+        boxes.append(tuple(split))
+    return boxes
+
+
+def _within(core: Floats, box: tuple[int, ...]) -> bool:
+    """Whether all coefficients that are not zero lie in a corner."""
+    beyond = (core[(slice(None),) * axis + (slice(n, None),)] for axis, n in enumerate(box))
+    return not any(each.any() for each in beyond)
+
+
+def _functions_at(functions: BasisFunctions, level: int) -> Floats:
+    """The functions of an axis down to a joint level, with the averages that span all coarser ones."""
+    if not functions.basis.joint:
+        return functions.synthesis
+    band = functions.basis.levels - level
+    if band < 1:
+        return functions.averages[0]
+    span = slice(functions.prefix(band - 1), functions.prefix(band))
+    return np.concatenate([functions.averages[band - 1], functions.synthesis[:, span]], axis=1)
+
+
+def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: bool = False) -> Floats:
     """The values that coefficients add up to.
 
     Parameters
     ----------
-    parts : sequence of LayerPart
-        The coefficients of each layer.
+    field : Product
     indices : sequence of int64 arrays or slices
         Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
 
@@ -173,28 +174,50 @@ def synthesise(
     float32 array
         Of the grid's shape, or of shape (points,).
     """
-    total: Floats | None = None
-    for part, matrices in parts:
-        rows = [matrix[index] for matrix, index in zip(matrices, indices, strict=True)]
-        own = _at_points(part, rows) if pointwise else _on_grid(part, rows)
-        total = own if total is None else total + own
-    assert total is not None  # the coarsest layer is there
-    return total
+    if pointwise:
+        return _at_points(field, [np.asarray(index) for index in indices])
+    rows = [matrix[index] for matrix, index in zip(field.matrices, indices, strict=True)]
+    values = field.coefficients
+    # The axis that leaves the fewest numbers comes first.
+    for axis in sorted(range(len(rows)), key=lambda axis: len(rows[axis]) / rows[axis].shape[1]):
+        values = along(values, rows[axis], axis)
+    return values
 
 
-def _on_grid(part: Floats, rows: list[Floats]) -> Floats:
-    for axis, row in enumerate(rows):
-        part = along(part, row, axis)
-    return part
-
-
-def _at_points(part: Floats, rows: list[Floats]) -> Floats:
-    total = np.empty(len(rows[0]), np.float32)
-    room = max(1, _POINT_ROOM // math.prod(part.shape[1:]))  # each point first needs the other axes whole
-    for first in range(0, len(total), room):
-        points = slice(first, first + room)
-        sums = np.tensordot(rows[0][points], part, axes=1)
+def _at_points(field: Product, points: list[Integers]) -> Floats:
+    """Values at single points: one by one, or from the grid of their indices where that is less work."""
+    count = len(points[0])
+    unique = [np.unique(index, return_inverse=True) for index in points]
+    sides = [len(values) for values, _ in unique]
+    alone = count * field.coefficients.size
+    if count > 1 and _grid_work(field, sides) < alone:
+        if math.prod(sides) <= _LARGEST_GRID:
+            grid = synthesise(field, [values for values, _ in unique])
+            return np.asarray(grid[tuple(place for _, place in unique)])
+        # Points that are near each other along the longest side share a smaller grid.
+        order = np.argsort(points[int(np.argmax(sides))], kind="stable")
+        total = np.empty(count, np.float32)
+        for half in np.array_split(order, 2):
+            total[half] = _at_points(field, [index[half] for index in points])
+        return total
+    rows = [matrix[index] for matrix, index in zip(field.matrices, points, strict=True)]
+    total = np.empty(count, np.float32)
+    room = max(
+        1, _POINT_ROOM // math.prod(field.coefficients.shape[1:])
+    )  # a point needs all other axes first
+    for first in range(0, count, room):
+        some = slice(first, first + room)
+        sums = np.tensordot(rows[0][some], field.coefficients, axes=1)
         for row in rows[1:]:
-            sums = np.einsum("pi...,pi->p...", sums, row[points])
-        total[points] = sums
+            sums = np.einsum("pi...,pi->p...", sums, row[some])
+        total[some] = sums
     return total
+
+
+def _grid_work(field: Product, sides: Sequence[int]) -> float:
+    """Multiplications that a grid takes, axis after axis."""
+    shape, work = list(field.coefficients.shape), 0.0
+    for axis in sorted(range(len(sides)), key=lambda axis: sides[axis] / shape[axis]):
+        work += float(math.prod(shape)) * sides[axis]
+        shape[axis] = sides[axis]
+    return work

@@ -1,17 +1,19 @@
 """Order, octaves and context neighbours of coefficients, against the reference decoder."""
 
-import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from moec_zarr.bitstream.coding_order import (
+    ABSENT,
     band_counts,
     bands_at,
-    exponential,
+    coefficient_octaves,
+    context_tables,
     extent_of,
+    parents,
     present_bands,
     wavefronts,
 )
@@ -23,7 +25,6 @@ from tests.support.strategies import (
     grid_shapes,
     random_bases,
     random_coefficients,
-    random_context,
     seeds,
 )
 
@@ -50,36 +51,49 @@ def test_wavefronts_match_the_reference(shape, seed):
     functions, reference = functions_of(bases, shape), reference_coefficients(bases, shape)
     present = rng.random(band_counts(functions)) < 0.5
     present.flat[rng.integers(present.size)] = True
-    order = wavefronts(functions, present)
+    octaves = coefficient_octaves(functions, present)
+    order, ends = wavefronts(octaves)
     held = present[np.ix_(*(each.bands for each in reference.bases))]
-    expected = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), at))
-    indices = list(zip(*(i.tolist() for i in np.unravel_index(order.where, order.extent)), strict=True))
+    expected = sorted(
+        (tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), -at[-1], at)
+    )
+    indices = list(zip(*(i.tolist() for i in np.unravel_index(order, octaves.shape)), strict=True))
     assert indices == expected
-    sums = [sum(index) for index in indices]
-    assert order.starts[0] == 0
-    assert order.starts[-1] == len(indices)
-    for t, (first, last) in enumerate(zip(order.starts[:-1], order.starts[1:], strict=True)):
-        assert set(sums[first:last]) <= {t}
+    assert ends[-1] == len(indices)
+    for first, last in pairwise([0, *ends]):
+        assert len({sum(index) for index in indices[first:last]}) == 1
     for place in rng.permutation(len(indices))[:40]:
-        index = indices[place]
-        assert order.octaves()[place] == reference.octave(index)
-        for axis in range(len(shape)):
-            neighbours = [
-                -1 if at is None else int(np.ravel_multi_index(at, order.extent))
-                for at in reference.context_neighbours(axis, index)
-            ]
-            own = order.neighbours[place, axis * AXIS_NEIGHBOURS : (axis + 1) * AXIS_NEIGHBOURS]
-            assert np.where(own == math.prod(order.extent), -1, own).tolist() == neighbours
+        assert octaves[indices[place]] == reference.octave(indices[place])
+    assert (octaves == ABSENT).sum() == octaves.size - len(indices)
 
 
 @FEW
 @given(grid_shapes, seeds)
-def test_context_neighbours_are_on_earlier_wavefronts(shape, seed):
+def test_context_tables_match_the_reference(shape, seed):
+    """Each coefficient adds to those whose context neighbour it is, and to no other."""
     rng = np.random.default_rng(seed)
-    functions = functions_of(random_bases(shape, rng), shape)
-    order = wavefronts(functions, np.ones(band_counts(functions), bool))
-    sums = np.append(sum(np.unravel_index(np.arange(math.prod(shape)), shape)), -1)
-    assert (sums[order.neighbours] < sums[order.where][:, None]).all()
+    bases = random_bases(shape, rng)
+    functions, reference = functions_of(bases, shape), reference_coefficients(bases, shape)
+    tables, strides = context_tables(functions, shape), context_tables(functions, shape).strides
+    links = {}
+    for place, index in enumerate(np.ndindex(*shape)):
+        depth = min(int(tables.depth[axis, i]) for axis, i in enumerate(index))
+        for slot, (axis, weight) in enumerate(tables.slots.tolist()):
+            if step := int(tables.reach[slot, depth, index[axis]]):
+                links[place + step * int(strides[axis]), weight] = place
+    if tables.parent_weight >= 0:
+        for place, parent in enumerate(parents(functions, shape).reshape(-1).tolist()):
+            if parent >= 0:
+                links[place, tables.parent_weight] = parent
+    expected = {}
+    for place, index in enumerate(np.ndindex(*shape)):
+        for axis in range(len(shape)):
+            for number, at in enumerate(reference.context_neighbours(axis, index)):
+                if at is not None:
+                    neighbour = int(np.ravel_multi_index(at, shape))
+                    expected[place, axis * AXIS_NEIGHBOURS + number] = neighbour
+                    assert sum(at) < sum(index)
+    assert links == expected
 
 
 @FEW
@@ -100,34 +114,11 @@ def test_present_bands_and_extent(shape, seed):
 
 
 @pytest.mark.parametrize("basis", [COSINES, AxisBasis(2), AxisBasis(3, joint=True)])
-def test_wavefronts_of_a_single_fine_band_may_be_empty(basis):
+def test_wavefronts_of_a_single_fine_band(basis):
+    """Those before it hold nothing, and are not there."""
     functions = functions_of((basis, basis), (40, 20))
     present = np.zeros(band_counts(functions), bool)
     present[-1, -1] = True
-    order = wavefronts(functions, present)
-    assert order.starts[0] == order.starts[1] == 0
-    assert len(order.where) == np.prod([(each.bands == each.bands[-1]).sum() for each in functions])
-
-
-@FEW
-@given(st.integers(1, 5), seeds)
-def test_classes_match_the_formula_of_the_page(axes, seed):
-    rng = np.random.default_rng(seed)
-    context = random_context(axes, rng)
-    magnitudes = rng.integers(0, 2 ** rng.integers(1, 16), (50, axes * AXIS_NEIGHBOURS))
-    magnitudes[rng.random(magnitudes.shape) < 0.5] = 0
-    octaves = rng.integers(0, 30, 50)
-    classes = context.classes(magnitudes, octaves)
-    for own, g, number in zip(magnitudes.tolist(), octaves.tolist(), classes.tolist(), strict=True):
-        v = reference_decoder.exponential(min(max(context.floor + context.rise * g, 0), 127))
-        v += sum(weight * q for weight, q in zip(context.neighbour_weights, own, strict=True))
-        fine = context.power * reference_decoder.logarithm(v) + context.offset + context.slope * g
-        assert number == min(max(fine // 128, 0), 63)
-
-
-def test_exponential_is_within_an_eighth_octave():
-    code = np.arange(128)
-    value = exponential(code)
-    assert [reference_decoder.exponential(k) for k in code.tolist()] == value.tolist()
-    assert (np.abs(np.log2(value[24:]) - code[24:] / 8) < 1 / 8).all()
-    assert (np.diff(value) >= 0).all()
+    order, ends = wavefronts(coefficient_octaves(functions, present))
+    assert ends[0] > 0
+    assert len(order) == np.prod([(each.bands == each.bands[-1]).sum() for each in functions])

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream.coding_order import Context, present_bands
+from moec_zarr.bitstream.coding_order import present_bands
 from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, read_coefficients, write_coefficients
+from moec_zarr.bitstream.contexts import Context
+from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import Coefficients
@@ -44,7 +46,18 @@ def assert_round_trip(coefficients, context):
     assert np.abs(reference.integers).sum() == np.abs(coefficients.integers).sum()
 
 
-@pytest.mark.parametrize("largest", [1, 9, 63, 64, 2**15 - 1])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("shape", GRIDS)
+def test_compiled_and_plain_decoders_agree(shape, compiled):
+    """Both read the integers that were written, large ones among them."""
+    rng = np.random.default_rng(3)
+    coefficients = random_coefficients(shape, random_bases(shape, rng), rng, 2**20)
+    data = write_coefficients(coefficients, random_context(len(shape), rng))
+    with config.set(compiled=compiled):
+        np.testing.assert_array_equal(read_coefficients(data, shape).integers, coefficients.integers)
+
+
+@pytest.mark.parametrize("largest", [1, 9, 63, 64, 2**15, 2**23 - 1])
 @pytest.mark.parametrize("shape", GRIDS)
 def test_round_trip(shape, largest):
     rng = np.random.default_rng(largest)

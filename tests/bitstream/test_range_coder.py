@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy import stats
 
 from moec_zarr.bitstream.range_coder import (
-    CLASSES,
     TAILS,
     WIDTHS,
-    ClassDecoder,
-    class_frequencies,
     decode_groups,
-    encode_classes,
     encode_groups,
     frequencies,
 )
@@ -31,10 +26,6 @@ GROUPS = st.lists(
     max_size=5,
 )
 CODES = st.lists(st.integers(0, TAILS * WIDTHS - 1), min_size=5, max_size=5)
-
-
-def scale_of_class(number):
-    return (4 + number % 4) * 2.0 ** (number // 4 - 7)
 
 
 # ----------------------------------------------------------- groups with distributions of their own
@@ -113,59 +104,3 @@ def test_any_bytes_are_groups_or_corrupt(data):
 def test_invalid_words_are_corrupt():
     with pytest.raises(CorruptStreamError, match="words"):
         decode_groups(b"\5\x46" + b"\xff" * 16, [20])
-
-
-# --------------------------------------------------------------- integers of known classes
-
-
-@pytest.mark.parametrize("largest", [1, 2, 7, 255])
-def test_class_frequencies_match_the_reference(largest):
-    found = class_frequencies(largest)
-    assert found.shape == (CLASSES, largest + 1)
-    assert (found > 0).all()
-    assert (found[:, 0] + 2 * found[:, 1:].sum(axis=1) == 2**24).all()
-    for number in range(CLASSES):
-        cumulative = reference_decoder.cumulative_class_frequencies(largest, number)
-        np.testing.assert_array_equal(np.diff(cumulative)[largest:], found[number])
-        np.testing.assert_array_equal(np.diff(cumulative)[: largest + 1], found[number, ::-1])
-
-
-@pytest.mark.parametrize("largest", [1, 2, 7, 255])
-def test_class_frequencies_follow_laplace(largest):
-    for number, frequency in enumerate(class_frequencies(largest)):
-        law = stats.laplace(scale=scale_of_class(number))
-        m = np.arange(largest + 1)
-        mass = law.sf(m - 0.5) - law.sf(m + 0.5)
-        mass[largest] = law.sf(largest - 0.5)  # with the tail
-        # One of 2**24 for every symbol, and what is rounded away, which 0 gets.
-        np.testing.assert_allclose(frequency / 2**24, mass, rtol=0, atol=(2 * largest + 2) / 2**24)
-        np.testing.assert_allclose(frequency[1:] / 2**24, mass[1:], rtol=4e-5, atol=2.0**-23)
-
-
-CODED = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(-300, 300)), min_size=1, max_size=80)
-
-
-@FEW
-@given(CODED, st.integers(1, 255), st.integers(1, 80))
-def test_classes_round_trip(coded, largest, first):
-    classes, values = np.array(coded).T
-    values = np.clip(values, -largest, largest)
-    data = encode_classes(values, classes, largest)
-    decoder = ClassDecoder(data, largest)
-    parts = [decoder.decode(part) for part in np.split(classes, [min(first, len(classes) - 1)]) if len(part)]
-    np.testing.assert_array_equal(np.concatenate(parts), values)
-    reference = reference_decoder.RangeDecoder(data)
-    for number, value in zip(classes.tolist(), values.tolist(), strict=True):
-        cumulative = reference_decoder.cumulative_class_frequencies(largest, number)
-        assert reference.symbol(cumulative) - largest == value
-
-
-@pytest.mark.parametrize("number", [0, 13, 30, 45, 63])
-def test_size_of_classes_is_close_to_the_entropy(number):
-    scale = scale_of_class(number)
-    values = np.rint(np.random.default_rng(0).laplace(scale=scale, size=10_000))
-    values = np.clip(values, -255, 255).astype(np.int64)
-    law = stats.laplace(scale=scale)
-    mass = np.where(np.abs(values) < 255, law.cdf(values + 0.5) - law.cdf(values - 0.5), law.sf(254.5))
-    data = encode_classes(values, np.full(values.size, number), 255)
-    assert len(data) <= 1.01 * -np.log2(mass).sum() / 8 + 8

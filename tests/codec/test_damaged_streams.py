@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
-from collections.abc import Iterator, Sequence
 
 import pytest
 
 from moec_zarr import MoECError, UnsupportedVersionError
-from moec_zarr.arrays import Bools
-from moec_zarr.bitstream import coefficients
-from moec_zarr.bitstream.coding_order import Wavefronts, wavefronts
 from moec_zarr.codec.decode import decode
-from moec_zarr.model.basis import BasisFunctions
 from tests.conformance import reference_decoder
 from tests.conformance.freeze_streams import FEATURES, paths
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _each_order_is_found_once() -> Iterator[None]:
-    """Keep the coding orders of coefficients, which most damage leaves as they are and take longest."""
-    known: dict[object, Wavefronts] = {}
-
-    def remembered(functions: Sequence[BasisFunctions], present: Bools) -> Wavefronts:
-        axes = [(f.bands.tobytes(), f.neighbours.tobytes(), f.basis.levels, f.basis.joint) for f in functions]
-        key = (*axes, present.tobytes())
-        if key not in known:
-            if len(known) > 20:
-                known.clear()
-            known[key] = wavefronts(functions, present)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coefficients, "wavefronts", remembered)
-        yield
 
 
 def outcome(data: bytes, shape: tuple[int, ...]) -> str:

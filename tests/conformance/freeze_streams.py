@@ -113,11 +113,14 @@ def make_stream(feature: str) -> bytes:
     alternations = int(feature == "transform_and_experts")
     with ExitStack() as stack:
         stack.enter_context(patch.dict(PRESETS, fast=replace(PRESETS["fast"], alternations=alternations)))
-        stack.enter_context(patch("moec_zarr.fit.select._CORRECTION_SHARE", 0.3))
-        stack.enter_context(patch("moec_zarr.fit.select._CORRECTION_BYTES", 150))
+        stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_SHARE", 0.3))
+        stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_BYTES", 150))
         if feature in BASES:
-            candidates = patch("moec_zarr.fit.rate_control.candidate_bases", return_value=[BASES[feature]])
+            candidates = patch(
+                "moec_zarr.fit.rate_control.candidate_bases", return_value=([BASES[feature]], 0.02)
+            )
             stack.enter_context(candidates)
+            stack.enter_context(patch("moec_zarr.fit.rate_control.deeper", return_value=None))
         return encode(data, Settings(ratio=ratio, **others))
 
 

@@ -349,18 +349,23 @@ def class_constant(number: int) -> int:
 
 
 @functools.cache
-def cumulative_class_frequencies(largest: int, number: int) -> list[int]:
-    """As :func:`cumulative_frequencies`, for a class of coefficients."""
-    r = class_constant(number)
-    p, a = [2**30 - r], r // 2
-    for _ in range(1, largest):
-        b = a * (r * r >> 30) >> 30
-        p.append(a - b)
-        a = b
-    p.append(a)
-    f = [1 + each * (2**24 - 2 * largest - 1) // 2**30 for each in p]
-    f[0] += 2**24 - (f[0] + 2 * sum(f[1:]))
-    return [0, *itertools.accumulate(f[:0:-1] + f)]
+def cumulative_flag_frequencies(number: int) -> list[int]:
+    """Of 0 and 1, for a class of coefficients."""
+    c = max(class_constant(number) >> 6, 256)
+    return [0, 1 + ((2**24 - c) * (2**24 - 2) >> 24), 2**24]
+
+
+@functools.cache
+def cumulative_magnitude_frequencies(largest: int, number: int) -> list[int]:
+    """Of the magnitudes 1, ..., `largest`, for a class of coefficients."""
+    a, b = (class_constant(max(number, least)) ** 2 >> 30 for least in (13, 18))
+    rest, f = 2**30, []
+    for k in range(1, largest + 1):
+        above = 0 if k == largest else rest * (a if k == 1 else b) >> 30
+        f.append(1 + ((rest - above) * (2**24 - largest) >> 30))
+        rest = above
+    f[0] += 2**24 - sum(f)
+    return [0, *itertools.accumulate(f)]
 
 
 @dataclass
@@ -483,24 +488,31 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     array = np.zeros(shape, np.int64)
     coefficients = Coefficients(bases, step, present, (*weights, floor, rise, power, offset, slope), array)
     held = present[np.ix_(*(basis.bands for basis in bases))]
-    order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), at))
-    integers: dict[tuple[int, ...] | None, int] = {}
-    for index in order:
-        g = coefficients.octave(index)
-        v = exponential(min(max(floor + rise * g, 0), 127))
-        for axis in range(len(bases)):
-            neighbours = coefficients.context_neighbours(axis, index)
-            for neighbour, weight in zip(neighbours, weights[3 * axis : 3 * axis + 3], strict=True):
-                v += weight * abs(integers.get(neighbour, 0))
-        number = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
-        value = decoder.symbol(cumulative_class_frequencies(largest, number)) - largest
-        if abs(value) == 63:
-            excess = next(excesses, 32768)
-            check(excess <= 32767, "excess")
-            value += excess if value > 0 else -excess
-        integers[index] = value
+    order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), -at[-1], at))
+    magnitudes: dict[tuple[int, ...] | None, int] = {}
+    for _, wavefront in itertools.groupby(order, sum):
+        numbers = {}
+        for index in wavefront:
+            g = coefficients.octave(index)
+            v = exponential(min(max(floor + rise * g, 0), 127))
+            for axis in range(len(bases)):
+                neighbours = coefficients.context_neighbours(axis, index)
+                for neighbour, weight in zip(neighbours, weights[3 * axis : 3 * axis + 3], strict=True):
+                    v += weight * min(magnitudes.get(neighbour, 0), 32767)
+            numbers[index] = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
+        flags = {at: decoder.symbol(cumulative_flag_frequencies(k)) for at, k in numbers.items()}
+        for index in [at for at, flag in flags.items() if flag]:
+            magnitude = 1
+            if largest > 1:
+                magnitude += decoder.symbol(cumulative_magnitude_frequencies(largest, numbers[index]))
+            if magnitude == 63:
+                excess = next(excesses, 2**23)
+                check(excess <= 2**23 - 64, "excess")
+                magnitude += excess
+            magnitudes[index] = magnitude
+    for index, magnitude in magnitudes.items():
+        array[index] = -magnitude if decoder.symbol([0, 2**23, 2**24]) else magnitude
     check(next(excesses, None) is None, "excesses")
-    array[tuple(zip(*integers, strict=True))] = list(integers.values())
     return coefficients
 
 

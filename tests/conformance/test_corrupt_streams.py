@@ -18,6 +18,7 @@ from tests.support.streams import (
     ALL_BANDS,
     coefficients_section,
     header,
+    large_words,
     transform_body,
     with_checksum,
 )
@@ -120,9 +121,11 @@ def bad_transforms():
         "no mask of bands": {"mask": b""},
         "largest of 0": {"coded": b"\0"},
         "largest of 256": {"coded": b"\x80\2"},
-        "no excesses": {"coded": b"\x3f\0"},
-        "too few excesses": {"coded": b"\x3f\2\5"},
-        "excess too large": {"coded": b"\x3f\1\x80\x80\2"},
+        "no excesses": {"coded": b"\x3f\0" + large_words()},
+        "one excess too few": {"coded": b"\x3f\5" + b"\x80\2" * 5 + large_words()},
+        "one excess too many": {"coded": b"\x3f\7" + b"\x80\2" * 7 + large_words()},
+        "excesses beyond the end": {"coded": b"\x3f\2\5"},
+        "excess too large": {"coded": b"\x3f\6" + b"\xc1\xff\xff\3" * 6 + large_words()},
         "endless excesses": {"coded": b"\x3f" + b"\xff" * 8 + b"\x7f" + b"\5" * 9},
         "invalid words": {"coded": b"\1" + b"\xff" * 16},
     }.items():
@@ -173,6 +176,8 @@ def test_sound_transforms_decode(payload):
 
 
 def test_sound_excesses_decode():
-    stream = with_checksum(transform_body(coefficients_section(coded=b"\x3f\6" + b"\x80\2" * 6)))
+    stream = with_checksum(
+        transform_body(coefficients_section(coded=b"\x3f\6" + b"\x80\2" * 6 + large_words()))
+    )
     assert np.abs(open_stream(stream).coefficients.integers).max() == 319
     assert_same_parts(stream)

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy.fft import idctn
+from scipy.fft import dctn
 
 from moec_zarr.fit.basis_search import (
-    axis_options,
     candidate_bases,
+    deeper,
     edge_weights_for,
-    extended_coefficients,
-    inpaint,
-    magnitude_exceeded,
-    neighbouring_bases,
+    exceeded,
+    kept_within,
+    measure,
 )
+from moec_zarr.fit.inpainting import inpainted, smoothly_filled
 from moec_zarr.fit.rate_control import fit_transform
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
@@ -22,7 +22,7 @@ from moec_zarr.model.basis import (
 )
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.transform import joint_axes
-from tests.support.strategies import COSINES, random_bases
+from tests.support.strategies import COSINES
 
 
 def sparse_array(shape, bases, corner=0):
@@ -44,48 +44,37 @@ def sparse_array(shape, bases, corner=0):
 )
 def test_best_candidate_is_what_the_array_is_made_of(bases):
     array = sparse_array((24, 40, 48), bases)
-    assert candidate_bases(array, 200, axis_options(array))[0] == bases
-
-
-@pytest.mark.parametrize(
-    "bases",
-    [
-        (AxisBasis(3), AxisBasis(5, joint=True), AxisBasis(5, joint=True)),
-        (AxisBasis(3), AxisBasis(4), AxisBasis(4)),
-    ],
-    ids=["joint", "separate"],
-)
-def test_search_reaches_bases_beyond_the_candidates(bases):
-    """Of more levels than those of any candidate."""
-    array = sparse_array((10, 24, 24), bases, corner=3)  # fewer levels would spread the corner
-    assert bases not in candidate_bases(array, 227, axis_options(array))
-    transform = fit_transform(array, None, 500, basis_trials=40)
+    assert bases in candidate_bases(array, 200)[0]
+    transform = fit_transform(array, None, 600)
     assert transform is not None
     assert transform.coefficients.bases == bases
 
 
 def test_candidates_include_cosines_alone_and_wavelets_alone():
     array = np.random.default_rng(0).normal(size=(9, 20, 33)).astype("f4")
-    candidates = candidate_bases(array, 100, axis_options(array))
+    candidates, threshold = candidate_bases(array, 100)
+    assert threshold > 0
     assert len(set(candidates)) == len(candidates)
     assert any(all(basis.levels == 0 for basis in bases) for bases in candidates)
     assert any(all(basis.levels and not basis.joint for basis in bases) for bases in candidates)
     assert all(len(joint_axes(bases)) != 1 for bases in candidates)
 
 
-def test_neighbouring_bases_differ_in_one_thing():
-    rng = np.random.default_rng(0)
+def test_deeper_bases_have_one_joint_level_more():
     shape = (9, 20, 33)
-    options = axis_options(rng.normal(size=shape).astype("f4"))
-    for _ in range(30):
-        bases = random_bases(shape, rng)
-        for other in neighbouring_bases(bases, shape, options):
-            assert other != bases
-            assert len(joint_axes(other)) != 1
-            assert all(0 <= b.levels <= maximum_levels(n) for b, n in zip(other, shape, strict=True))
-            changed = [(a, b) for a, b in zip(bases, other, strict=True) if a != b]
-            together = all(a.joint and b.joint and abs(a.levels - b.levels) == 1 for a, b in changed)
-            assert len(changed) == 1 or together
+    bases = (AxisBasis(2), AxisBasis(3, joint=True), AxisBasis(maximum_levels(33), joint=True))
+    assert deeper(bases, shape) == (AxisBasis(2), AxisBasis(4, joint=True), bases[2])
+    assert deeper((AxisBasis(2), COSINES, COSINES), shape) is None
+
+
+def test_measure_counts_kept_coefficients_as_the_threshold():
+    assert measure(np.array([3.0, -0.5, 1.0, 0.0], "f4"), 2.0) == 4 + 0.25 + 1
+
+
+def test_coefficients_kept_within_an_error():
+    """All others, and about a fifth of a threshold's square for each that is kept."""
+    coefficients = np.concatenate([np.full(30, 10.0), np.full(970, 0.1)]).astype("f4")
+    assert 30 <= kept_within(coefficients, 970 * 0.01) < 45
 
 
 # -------------------------------------------------------------------------------- edge weights
@@ -122,30 +111,33 @@ def test_edge_weights_keep_eigenvalues_apart():
 
 def test_magnitude_exceeded_by_a_count():
     magnitudes = np.random.default_rng(0).permutation(60).reshape(3, 4, 5).astype("f4")
-    for count in (1, 7, 60):
-        threshold = magnitude_exceeded(magnitudes, count)
+    for count in (1, 7, 59):
+        threshold = exceeded(-magnitudes, count)
         assert threshold == 60 - count
         assert (magnitudes >= threshold).sum() == count
 
 
-def test_extension_keeps_valid_voxels_and_is_sparse():
+def test_inpainting_finds_what_is_sparse_and_keeps_valid_voxels():
     """Nine cosines come back, though a fifth of the voxels is unknown."""
     shape, bases = (24, 30), (COSINES, COSINES)
     integers = np.zeros(shape, np.int32)
     integers[:3, :3] = 9
     array = CoefficientField(Coefficients(shape, bases, 0.1, integers)).whole()
     valid = np.random.default_rng(0).random(shape) > 0.2
-    coefficients = extended_coefficients(np.where(valid, array, np.float32(0)), valid, bases, 12)
-    np.testing.assert_allclose(coefficients, 0.1 * integers, atol=0.01)
-    values = idctn(coefficients.astype("f8"), norm="ortho")
-    np.testing.assert_allclose(values[valid], array[valid], atol=1e-5)
+    start = smoothly_filled(np.where(valid, array, np.float32(0)), valid)
+    values = inpainted(start, valid, bases, 12, 12)
+    np.testing.assert_array_equal(values[valid], array[valid])
+    coefficients = dctn(values.astype("f8"), norm="ortho")
+    np.testing.assert_allclose(coefficients, 0.1 * integers, atol=0.03)
 
 
-def test_inpaint_keeps_valid_voxels():
+def test_smooth_filling_lies_between_valid_values():
     array = np.random.default_rng(0).normal(size=(20, 24)).astype("f4")
     valid = np.ones(array.shape, bool)
     valid[5:9, 7:15] = False
-    array[~valid] = 1e30
-    filled = inpaint(array, valid, 100)
-    np.testing.assert_array_equal(filled[valid], array[valid])
-    assert np.abs(filled).max() < 10
+    spoilt = np.where(valid, array, np.float32(1e30))
+    values = smoothly_filled(spoilt, valid)
+    np.testing.assert_array_equal(values[valid], array[valid])
+    assert values.min() >= array[valid].min()
+    assert values.max() <= array[valid].max()
+    assert not smoothly_filled(spoilt, np.zeros(array.shape, bool)).any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moec_zarr.bitstream.coding_order import Context
+from moec_zarr.bitstream.contexts import Context
 from moec_zarr.bitstream.network import read_network
 from moec_zarr.bitstream.range_coder import encode_groups
 from moec_zarr.fit.payloads import DoesNotFit, best_distribution, coefficients_payload, network_payload
@@ -51,8 +51,8 @@ def test_integers_too_large_do_not_fit():
 
 
 def test_coefficients_too_large_do_not_fit():
-    coefficients = Coefficients((9,), (COSINES,), 1.0, np.array([2**15], np.int32))
-    with pytest.raises(DoesNotFit, match="32768"):
+    coefficients = Coefficients((9,), (COSINES,), 1.0, np.array([2**23], np.int32))
+    with pytest.raises(DoesNotFit, match="8388608"):
         coefficients_payload(coefficients, Context((1, 1, 1), 0, 0, 9, 0, 0))
 
 

@@ -8,7 +8,12 @@ import pytest
 from scipy.fft import dctn, idctn
 
 from moec_zarr.bitstream.coefficients import read_coefficients
-from moec_zarr.fit.rate_control import fit_transform, has_transform, squared_error
+from moec_zarr.fit.rate_control import (
+    fit_transform,
+    fit_transform_to_error,
+    has_transform,
+    squared_error,
+)
 from moec_zarr.model.basis import LONGEST_AXIS, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
 from tests.support.fields import normalised, smooth
@@ -45,7 +50,9 @@ def test_budget_is_kept_and_used_well(field, budget):
     result = read_coefficients(transform.payload, field.shape)
     assert result.bases == transform.coefficients.bases
     assert result.step == transform.coefficients.step
-    np.testing.assert_array_equal(result.integers, transform.coefficients.integers)
+    own = tuple(slice(n) for n in transform.coefficients.integers.shape)  # a reader extends it to whole bands
+    np.testing.assert_array_equal(result.integers[own], transform.coefficients.integers)
+    assert np.count_nonzero(result.integers) == np.count_nonzero(transform.coefficients.integers)
 
 
 @pytest.mark.parametrize("shape", [(700,), (8, 9, 10), (48, 52, 44)])
@@ -119,3 +126,24 @@ def test_squared_error():
 def test_axis_too_long_has_no_transform():
     assert has_transform((3, LONGEST_AXIS))
     assert not has_transform((3, LONGEST_AXIS + 1))
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-4, 1e-6])
+def test_smallest_transform_within_an_error(field, error):
+    """Kept, used well, and about the bytes that the same error takes by budget."""
+    result = fit_transform_to_error(field.copy(), None, error)
+    assert result is not None
+    transform, reached = result
+    measured = mean_square(np.clip(values_of(transform), -1, 1) - field)
+    assert reached == pytest.approx(measured, rel=1e-3)
+    assert 0.9 * error < reached <= error
+    smaller = fit_transform(field.copy(), None, int(0.9 * len(transform.payload)))
+    assert smaller is not None
+    assert mean_square(values_of(smaller) - field) > error
+
+
+def test_error_counts_valid_voxels_alone(field):
+    valid = holes(field.shape, "block")
+    result = fit_transform_to_error(np.where(valid, field, np.float32(1e20)), valid, 1e-4)
+    assert result is not None
+    assert mean_square((np.clip(values_of(result[0]), -1, 1) - field)[valid]) <= 1e-4

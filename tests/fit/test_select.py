@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from moec_zarr.bitstream.stream import open_stream  # noqa: E402
 from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
+from moec_zarr.errors import UnsupportedArrayError  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 from moec_zarr.fit.rate_control import fit_transform  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField  # noqa: E402
@@ -24,9 +25,9 @@ def coordinates(shape):
 
 
 def preset(**changes):
-    """The preset "fast" with a single start, and other changes."""
-    fast = replace(PRESETS["fast"], starts=PRESETS["fast"].starts[:1], **changes)
-    return patch.dict(PRESETS, fast=fast)
+    """Both efforts with a single start, and other changes."""
+    short = replace(PRESETS["fast"], starts=PRESETS["fast"].starts[:1], **changes)
+    return patch.dict(PRESETS, fast=short, balanced=short)
 
 
 def test_correcting_network_pays_at_edges():
@@ -34,7 +35,7 @@ def test_correcting_network_pays_at_edges():
     u, v, w = coordinates((16, 32, 32))
     data = np.where(np.sin(7 * u + 3 * v) + np.sin(5 * v - 4 * w) > 0, 10.0, 0.0).astype("f4")
     with preset(steps=100, correction_steps=1000, final_steps=1000):
-        stream = encode(data, Settings(ratio=data.nbytes / 900, effort="fast"))
+        stream = encode(data, Settings(ratio=data.nbytes / 900, effort="balanced"))
     parts = open_stream(stream)
     assert parts.network is not None
     assert parts.network.stencils
@@ -47,7 +48,7 @@ def test_correcting_network_pays_at_edges():
 
 def test_transform_alone_suits_a_smooth_field(field):
     with preset(steps=100, alternations=0):
-        stream = encode(field, Settings(ratio=field.nbytes / 500, effort="fast"))
+        stream = encode(field, Settings(ratio=field.nbytes / 500, effort="balanced"))
     parts = open_stream(stream)
     assert parts.network is None
     assert parts.coefficients is not None
@@ -64,3 +65,26 @@ def test_no_expert_starves_where_activity_is_local():
     assert load.min() > 0.005
     assert load.max() < 0.7
     assert psnr(array, decode(stream)) > 20
+
+
+def test_fast_is_the_transform_alone(field):
+    with patch.dict("sys.modules", {"torch": None, "moec_zarr.fit.networks": None}):
+        stream = encode(field, Settings(ratio=field.nbytes / 500, effort="fast"))
+    parts = open_stream(stream)
+    assert parts.network is None
+    assert parts.coefficients is not None
+
+
+def test_model_says_what_stands_for_a_chunk(field):
+    with preset(steps=100, alternations=1, correction_steps=20, final_steps=20):
+        network = open_stream(encode(field, Settings(ratio=field.nbytes / 500, model="network")))
+        transform = open_stream(encode(field, Settings(ratio=field.nbytes / 500, model="transform")))
+    assert network.network is not None
+    assert network.coefficients is None
+    assert transform.network is None
+    assert transform.coefficients is not None
+
+
+def test_transform_of_an_axis_too_long_is_refused():
+    with pytest.raises(UnsupportedArrayError, match="2048"):
+        encode(np.arange(6000.0) ** 2, Settings(ratio=40, model="transform"))

@@ -1,7 +1,6 @@
 """Synthesis and analysis in products of bases, against SciPy's DCT and the reference decoder."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ from moec_zarr.model.transform import (
     analyse,
     joint_axes,
     joint_levels,
-    layer_parts,
-    layers,
+    product,
     synthesise,
 )
 from tests.conformance import reference_decoder
@@ -70,8 +68,8 @@ def test_analysis_inverts_synthesis(shape):
         bases = random_bases(shape, rng)
         coefficients = analyse(data, bases)
         assert coefficients.shape == shape
-        parts = layer_parts(coefficients, layers(functions_of(bases, shape)))
-        np.testing.assert_allclose(synthesise(parts, [slice(None)] * len(shape)), data, atol=1e-4)
+        field = product(coefficients, functions_of(bases, shape))
+        np.testing.assert_allclose(synthesise(field, [slice(None)] * len(shape)), data, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", GRIDS)
@@ -97,15 +95,28 @@ def test_joint_axes_and_levels():
     assert joint_levels((COSINES, AxisBasis(4))) == 0
 
 
-def test_layers_hold_each_coefficient_once():
-    """Of joint wavelets of unequal levels, and of axes that are not joint."""
+@pytest.mark.parametrize("corner", [1, 2, 5, 9])
+def test_product_of_coarse_coefficients_is_small(corner):
+    """Of joint wavelets of unequal levels; what is merged stands for the same field."""
     shape = (9, 20, 33)
     bases = (wavelets(9), AxisBasis(2, joint=True), AxisBasis(4, joint=True))
-    spanned = layers(functions_of(bases, shape))
-    assert len(spanned) == 4
-    assert spanned[0].inner is None
-    assert spanned[-1].outer == shape
-    for coarse, fine in pairwise(spanned):
-        assert fine.inner == coarse.outer
-    parts = layer_parts(np.ones(shape, np.float32), spanned)
-    assert sum(int(part.coefficients.sum()) for part in parts) == math.prod(shape)
+    functions = functions_of(bases, shape)
+    core = np.zeros(shape, np.float32)
+    core[:corner, :corner, :corner] = np.random.default_rng(corner).normal(size=(corner,) * 3)
+    field = product(core, functions)
+    values = synthesise(field, [slice(None)] * 3)
+    np.testing.assert_allclose(analyse(values, bases), core, atol=1e-5)
+    cut = product(core[:corner, :corner, :corner], functions)
+    np.testing.assert_allclose(synthesise(cut, [slice(None)] * 3), values, atol=1e-5)
+    assert cut.coefficients.size <= math.prod(shape) / (4 if corner <= 5 else 1)
+
+
+def test_many_points_match_the_grid():
+    """More than are worth evaluating one by one, at few distinct indices and at many."""
+    shape = (9, 20, 33)
+    rng = np.random.default_rng(0)
+    field = CoefficientField(random_coefficients(shape, random_bases(shape, rng), rng))
+    values = field.whole()
+    for count in (1, 3, 5000):
+        points = [rng.integers(0, n, count) for n in shape]
+        np.testing.assert_allclose(field.values(points, pointwise=True), values[tuple(points)], atol=1e-5)

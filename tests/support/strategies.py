@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream.coding_order import Context
+from moec_zarr.bitstream.contexts import Context
 from moec_zarr.fit.basis_search import edge_weights_for
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from moec_zarr.bitstream.coefficients import write_coefficients
 from moec_zarr.bitstream.container import Header, write_header
+from moec_zarr.bitstream.contexts import Context
 from moec_zarr.bitstream.masks import encode_mask
 from moec_zarr.bitstream.primitives import write_varint
+from moec_zarr.model.basis import AxisBasis
+from moec_zarr.model.coefficients import Coefficients
 
 
 def header(
@@ -41,6 +45,16 @@ def coefficients_section(
     """The payload of a transform section, by default a sound one of shape (2, 3)."""
     head = bases + np.float32(step).tobytes() + bytes([9] * 3 * axes)
     return head + bytes([0, 1, 64, 0, 4, 0, 0]) + write_varint(len(mask)) + mask + coded
+
+
+def large_words() -> bytes:
+    """Words of the range coder for six coefficients of 63 and more in a section of shape (2, 3)."""
+    context = Context((9,) * 6, floor=0, rise=1, power=64, offset=1024, slope=0)
+    integers = np.array([[319, -319, 319], [-319, 319, -319]], np.int32)
+    payload = write_coefficients(Coefficients((2, 3), (AxisBasis(1), AxisBasis()), 0.5, integers), context)
+    before = coefficients_section(coded=b"\x3f\6" + b"\x80\2" * 6)
+    assert payload.startswith(before)
+    return payload[len(before) :]
 
 
 def transform_body(payload: bytes, shape: tuple[int, ...] = (2, 3), dtype: DTypeLike = "u1") -> bytes:

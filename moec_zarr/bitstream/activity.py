@@ -1,0 +1,120 @@
+"""The activity of each coefficient, from which its class follows, as wavefronts are coded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.arrays import Integers
+from moec_zarr.bitstream.coding_order import ABSENT, context_tables, parents, wavefronts
+from moec_zarr.bitstream.contexts import MAX_NEIGHBOUR, Context, log_index, logarithms, zero_context_activity
+from moec_zarr.model.basis import BasisFunctions
+
+__all__ = ["Activity"]
+
+_ADDED_AT_A_TIME = 1 << 14  # coefficients that add to the activity together
+
+
+class Activity:
+    """The activity of each coefficient that is coded, from those of earlier wavefronts.
+
+    Attributes
+    ----------
+    order : int32 array
+        Flat positions of the coefficients; all else here is in this order, so that a wavefront is a slice.
+    ends : list of int
+        Of the wavefronts.
+    """
+
+    def __init__(
+        self, functions: Sequence[BasisFunctions], octaves: NDArray[np.uint8], context: Context
+    ) -> None:
+        extent = octaves.shape
+        self.order, self.ends = wavefronts(octaves)
+        size, count = octaves.size, len(self.order)
+        self._size = size
+        self._rank = np.full(size + 1, count, np.int32)  # the last one is nobody's
+        self._rank[self.order] = np.arange(count, dtype=np.int32)
+        self._octaves = octaves.reshape(-1).take(self.order)
+        floor = np.zeros(256, np.int32)
+        floor[:ABSENT] = zero_context_activity(context, ABSENT)
+        self._activity = np.append(floor.take(self._octaves), np.int32(0))
+        self._logarithms = logarithms() * np.int32(context.power)
+        # Far out of the range of classes the base does not matter: no sum overflows.
+        base = np.clip(context.offset + context.slope * np.arange(256), -(2**17), 2**17)
+        self._base = base.astype(np.int32)
+        tables = context_tables(functions, extent)
+        strides = tables.strides
+        self.tables = tables
+        self._weights = np.array(context.neighbour_weights, np.int32)[tables.slots[:, 1]]
+        self._strides = strides.tolist()
+        # By depth and index on each axis; beyond the grid where there is no such place.
+        moves = np.where(tables.reach > 0, tables.reach * strides[tables.slots[:, 0], None, None], size)
+        self._longest = moves.shape[2]
+        self._moves = []
+        for axis in range(len(extent)):
+            own = moves[tables.slots[:, 0] == axis].transpose(1, 2, 0)
+            self._moves.append(np.ascontiguousarray(own).reshape(own.shape[0] * own.shape[1], own.shape[2]))
+        self._depth = tables.depth if tables.parent_weight >= 0 else None
+        self._parent_weight = None
+        if tables.parent_weight >= 0:
+            self._parent_weight = np.int32(context.neighbour_weights[tables.parent_weight])
+        if self._parent_weight is not None:
+            own = parents(functions, extent).reshape(-1).take(self.order)
+            self._parents = self._rank[own]  # nobody's where it is -1
+            self._magnitudes = np.zeros(count + 1, np.int16)
+
+    def arrays(self) -> tuple[Any, ...]:
+        """What `decode_wavefronts` reads; the activity is changed by it."""
+        parts: tuple[Any, int] = (np.zeros(0, np.int32), 0)
+        if self._parent_weight is not None:
+            parts = self._parents, int(self._parent_weight)
+        tables = self.tables
+        return (
+            self.order, np.array(self.ends, np.int64), self._octaves, self._activity, self._base,
+            self._logarithms, *parts, tables.strides, tables.slots, tables.reach, tables.depth, self._weights,
+            self._rank,
+        )  # fmt: skip
+
+    def classes(self, wavefront: slice) -> NDArray[np.int32]:
+        """Classes of the coefficients of a wavefront; numbers out of range stand for the nearest class."""
+        activity = self._activity[wavefront]
+        if self._parent_weight is not None:
+            activity = activity + self._parent_weight * self._magnitudes.take(self._parents[wavefront])
+        fine = self._logarithms.take(log_index(activity), mode="clip")
+        fine += self._base.take(self._octaves[wavefront])
+        fine >>= 7
+        return fine
+
+    def add(self, ranks: Integers, magnitudes: Integers) -> None:
+        """Magnitudes above zero, where later coefficients find them."""
+        for part in range(0, len(ranks), _ADDED_AT_A_TIME):
+            some = slice(part, part + _ADDED_AT_A_TIME)
+            self._add(ranks[some], magnitudes[some])
+
+    def _add(self, ranks: Integers, magnitudes: Integers) -> None:
+        magnitudes = np.minimum(magnitudes, MAX_NEIGHBOUR).astype(np.int32)
+        rest = places = self.order.take(ranks)
+        indices = []
+        for stride in self._strides[:-1]:
+            index = rest // stride
+            rest = rest - index * stride
+            indices.append(index)
+        indices.append(rest)
+        if self._depth is not None:
+            self._magnitudes[ranks] = magnitudes
+            depth = self._depth[0].take(indices[0])
+            for table, index in zip(self._depth[1:], indices[1:], strict=True):
+                depth = np.minimum(depth, table.take(index))
+            depth = depth * self._longest
+            indices = [index + depth for index in indices]
+        moves = [table.take(index, axis=0) for table, index in zip(self._moves, indices, strict=True)]
+        targets = np.concatenate(moves, axis=1)
+        targets += places[:, None]
+        targets = self._rank.take(targets, mode="clip")
+        np.add.at(
+            self._activity, targets.reshape(-1), np.multiply.outer(magnitudes, self._weights).reshape(-1)
+        )

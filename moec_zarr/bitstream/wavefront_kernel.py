@@ -1,0 +1,116 @@
+"""The decoding of wavefronts, compiled: the same integers as those of `bitstream.coefficients`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["CORRUPT", "EXCESS", "decode_wavefronts"]
+
+Array = NDArray[Any]
+
+CORRUPT, EXCESS = -1, -2  # in place of a count: of invalid words, and of excesses that are missing
+
+
+@njit(cache=True)
+def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any, int]:
+    """The state of the range coder with another word where it needs one; beyond the last one stand zeros."""
+    if span < np.uint64(1 << 32):
+        word = np.uint64(words[used]) if used < words.size else np.uint64(0)
+        return span << np.uint64(32), (point << np.uint64(32)) | word, used + 1
+    return span, point, used
+
+
+@njit(cache=True)
+def decode_wavefronts(
+    words: Array, order: Array, ends: Array, octaves: Array, activity: Array, base: Array, logarithms: Array,
+    parents: Array, parent_weight: int, strides: Array, slots: Array, reach: Array, depth: Array,
+    weights: Array, rank: Array,
+    zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int,
+) -> tuple[int, Array, Array]:  # fmt: skip
+    """How many coefficients are not zero, where in the order they stand, and their integers.
+
+    The arrays are those of `Activity`; `zeros` has the frequency of zero in each class, `sums` those of all
+    magnitudes below each one. The activity is changed in place.
+    """
+    bits = np.uint64(24)
+    axes, count = strides.size, order.size
+    magnitudes = np.zeros(count + 1, np.int32)
+    ranks = np.empty(count, np.int32)
+    chosen = np.empty(count, np.uint8)
+    span = np.uint64(0xFFFFFFFFFFFFFFFF)
+    point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
+    if words.size > 1:
+        point |= np.uint64(words[1])
+    used, total, taken = 2, 0, 0
+    index = np.empty(axes, np.int64)
+    first = 0
+    for end in ends:
+        start = total
+        for last in range(first, end):
+            value = activity[last]
+            if parent_weight:
+                value += parent_weight * min(magnitudes[parents[last]], largest_neighbour)
+            fine = (logarithms[value if value < exact else exact + (value >> 8)] + base[octaves[last]]) >> 7
+            number = min(max(fine, 0), 63)
+            scale = span >> bits
+            if point >= scale << bits:
+                return CORRUPT, ranks, magnitudes
+            bound = scale * np.uint64(zeros[number])
+            if point < bound:
+                span = bound
+            else:
+                point -= bound
+                span = scale * np.uint64((1 << 24) - zeros[number])
+                ranks[total] = last
+                chosen[total] = number
+                total += 1
+            span, point, used = _refilled(span, point, words, used)
+        for i in range(start, total):
+            magnitude = 1
+            if symbols > 1:
+                scale = span >> bits
+                if point >= scale << bits:
+                    return CORRUPT, ranks, magnitudes
+                number = chosen[i]
+                while point >= scale * np.uint64(sums[number, magnitude]):
+                    magnitude += 1
+                low = np.uint64(sums[number, magnitude - 1])
+                point -= scale * low
+                span = scale * (np.uint64(sums[number, magnitude]) - low)
+                span, point, used = _refilled(span, point, words, used)
+            if magnitude == 63:
+                if taken >= excesses.size:
+                    return EXCESS, ranks, magnitudes
+                magnitude += excesses[taken]
+                taken += 1
+            magnitudes[ranks[i]] = magnitude
+        for i in range(start, total):
+            rest, deep = order[ranks[i]], 1 << 30
+            seen = min(magnitudes[ranks[i]], largest_neighbour)
+            for axis in range(axes):
+                index[axis] = rest // strides[axis]
+                rest -= index[axis] * strides[axis]
+                deep = min(deep, depth[axis, index[axis]])
+            for slot in range(slots.shape[0]):
+                axis = slots[slot, 0]
+                step = reach[slot, deep, index[axis]]
+                if step:
+                    activity[rank[order[ranks[i]] + step * strides[axis]]] += weights[slot] * seen
+        first = end
+    if taken != excesses.size:
+        return EXCESS, ranks, magnitudes
+    for i in range(total):
+        scale = span >> bits
+        if point >= scale << bits:
+            return CORRUPT, ranks, magnitudes
+        half = scale << np.uint64(23)
+        if point >= half:
+            point -= half
+            magnitudes[ranks[i]] *= -1
+        span = half
+        span, point, used = _refilled(span, point, words, used)
+    return total, ranks, magnitudes

@@ -1,0 +1,165 @@
+"""Candidates with a network: one that corrects a transform, or one alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from moec_zarr.arrays import Floats
+from moec_zarr.bitstream.container import FRAME
+from moec_zarr.fit.candidates import Candidate, Task, better
+from moec_zarr.fit.initialise import architecture_for, stencils_for
+from moec_zarr.fit.payloads import DoesNotFit
+from moec_zarr.fit.rate_control import fit_transform
+from moec_zarr.fit.runtime import chosen_device
+from moec_zarr.fit.sampling import Field
+from moec_zarr.fit.train import fit_network
+from moec_zarr.model.coefficients import CoefficientField, Coefficients
+from moec_zarr.model.evaluate import evaluate
+from moec_zarr.model.features import feature_count
+from moec_zarr.model.network import Architecture, Network
+
+__all__ = ["alone", "corrected"]
+
+_LARGEST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
+_DEVIATION_SAMPLES = 1 << 16  # voxels that the deviation is measured on
+_CORRECTION_SHARE = 0.05  # of the bytes are for a network that corrects the transform
+_CORRECTION_BYTES = 200  # that it has at least
+_LONGER_FIT = 0.6  # of the error of a shorter fit: what a longer one may hope to reach
+_STALLED = 2  # alternations without gain, after which the last one is made
+
+
+def corrected(
+    task: Task, target: Floats, warm_start: Coefficients | None, progress: Callable[[float], None]
+) -> Candidate | None:
+    """A transform and a network that corrects it, each fitted in turn to what the other leaves.
+
+    The best of the alternations. Where values may lie beyond the range of the data, because a decoder
+    clips them, or at invalid voxels, the transform is left as it is.
+    """
+    valid, preset = task.valid, task.preset
+    correction = max(int(_CORRECTION_SHARE * task.budget), _CORRECTION_BYTES)
+    if correction > task.budget // 3:
+        return None
+    best: Candidate | None = None
+    network: Network | None = None
+    aim, stalled, last = target, 0, False
+    for turn in range(preset.alternations):
+        last = last or turn + 1 == preset.alternations
+        transform = fit_transform(aim, None if turn else valid, task.budget - correction, warm_start)
+        if transform is None:
+            break
+        warm_start = transform.coefficients
+        field = CoefficientField(warm_start)
+        base = field.whole()
+        steps, number = preset.correction_steps, turn
+        if last:
+            steps, number = preset.final_steps, preset.alternations - 1
+        short = replace(task, preset=replace(preset, steps=steps, starts=preset.starts[:1]))
+        room = task.budget - len(transform.payload) - FRAME - base.ndim
+        try:
+            network = _correction(short, base, field.norm, room, number, network)
+        except DoesNotFit:
+            break
+        values = np.clip(_on_whole_grid(network, field), -1, 1)
+        kept = better(best, Candidate(network, transform, task.error(values, target)).logged())
+        stalled = 0 if kept is not best else stalled + 1
+        best = kept
+        progress((turn + 1) / preset.alternations)
+        if last:
+            break
+        last = stalled == _STALLED
+        aim = base + (target - values)
+        if valid is not None:
+            aim[~valid] = base[~valid]
+    return best
+
+
+def _correction(
+    task: Task, base: Floats, norm: float, budget: int, turn: int, initial: Network | None
+) -> Network:
+    """A network that reads and corrects the transform `base`; from `initial`, if any."""
+    if initial is None:
+        stencils = stencils_for(base, norm)
+        features = feature_count(len(stencils))
+        architecture = architecture_for(base.ndim, budget, task.settings.experts, features)
+    else:
+        stencils, architecture = initial.stencils, initial.architecture
+    field = replace(_field(task), base=base, stencils=stencils, norm=norm)
+    result = _network(task, field, architecture, budget, turn, initial)
+    assert result is not None  # no error is too large to go on
+    return replace(result[0], stencils=stencils)
+
+
+def alone(task: Task, target_error: float, progress: Callable[[float], None]) -> Candidate | None:
+    """A network without a transform; None where it would not come near the target.
+
+    Fitted in fewer steps first, where the preset says so: a long fit may end up worse.
+
+    Raises
+    ------
+    DoesNotFit
+        If `target_error` is infinite, and the bytes do not suffice for a network.
+    """
+    best: Candidate | None = None
+    for part in (*task.preset.shorter, 1.0):
+        preset = replace(task.preset, steps=round(part * task.preset.steps), trial=task.preset.trial / part)
+        report = progress if part == 1.0 else lambda done: None
+        candidate = _alone(replace(task, preset=preset), target_error, report)
+        best = better(best, candidate)
+        if candidate is None or _LONGER_FIT * candidate.error > target_error:
+            break
+        target_error = min(target_error, candidate.error)
+    return best
+
+
+def _alone(task: Task, target_error: float, progress: Callable[[float], None]) -> Candidate | None:
+    architecture = architecture_for(task.array.ndim, task.budget, task.settings.experts)
+    try:
+        result = _network(task, _field(task), architecture, task.budget, 0, None, target_error, progress)
+    except DoesNotFit:
+        if target_error == math.inf:
+            raise
+        return None
+    return None if result is None else Candidate(result[0], None, result[1]).logged()
+
+
+def _field(task: Task) -> Field:
+    return Field(task.array, task.valid, task.normalisation)
+
+
+def _network(
+    task: Task,
+    field: Field,
+    architecture: Architecture,
+    budget: int,
+    turn: int,
+    initial: Network | None,
+    target_error: float = math.inf,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Network, float] | None:
+    """A network for what the transform leaves of a field, and its mean square error."""
+    seed = task.settings.seed + turn
+    generator = torch.Generator().manual_seed(seed)
+    sample = field.targets(field.draw(_DEVIATION_SAMPLES, generator))
+    deviation = float(sample.std(dtype=np.float64))
+    # Fitted at the scale of their deviation, rounded to a power of two of their range, the data
+    # suit the learning rate, and the decoder's step codes alone undo it.
+    shift = min(max(round(-math.log2(deviation)), 0), _LARGEST_SHIFT) if deviation else 0
+    shifted = replace(field, normalisation=replace(field.normalisation, shift=shift))
+    return fit_network(
+        shifted, architecture, task.preset, budget,
+        initial=initial, seed=seed, device=chosen_device(), target_error=target_error, progress=progress,
+    )  # fmt: skip
+
+
+def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:
+    """The transform and the network that corrects it on the whole grid."""
+    out = np.empty(field.shape, np.float32)
+    for tile, values in evaluate(network, field, field.shape, [np.arange(n) for n in field.shape]):
+        out[tile] = values
+    return out

@@ -1,0 +1,337 @@
+"""Compiled loops of the rate-distortion optimised quantisation; what an encoder needs of numba.
+
+*Candidates* are the coefficients that may be other than zero. *Rows* are these, first and in the same
+order, and all other coefficients that have one of them as a context neighbour; whatever is no row is zero
+among zeros, and its bits follow from its octave alone. *Links* lead from each candidate to the rows whose
+neighbour it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from moec_zarr.arrays import Array
+from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_NEIGHBOUR
+
+__all__ = ["activities", "band_balance", "large", "links", "neighbour_magnitudes", "quantise", "row_bits"]
+
+
+@njit(cache=True)
+def large(coefficients: Array, threshold: float) -> Array:
+    """Flat positions of the coefficients whose magnitude exceeds a threshold."""
+    count = 0
+    for value in coefficients:
+        if abs(value) > threshold:
+            count += 1
+    result = np.empty(count, np.int32)
+    count = 0
+    for place in range(coefficients.size):
+        if abs(coefficients[place]) > threshold:
+            result[count] = place
+            count += 1
+    return result
+
+
+@njit(cache=True)
+def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -> Array:
+    """The number of each coefficient's band, in C order of all bands."""
+    result = np.empty(places.size, np.int32)
+    for i in range(places.size):
+        rest, number = places[i], 0
+        for axis in range(strides.size):
+            index = rest // strides[axis]
+            rest -= index * strides[axis]
+            number += bands[axis, index] * band_strides[axis]
+        result[i] = number
+    return result
+
+
+@njit(cache=True)
+def links(
+    places: Array, present: Array, strides: Array, bands: Array, band_strides: Array,
+    slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, rows_at: Array,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """Where candidates add to the activity.
+
+    Parameters
+    ----------
+    places : int32 array
+        Positions of the candidates.
+    present : bool array
+        Which bands are coded, flat.
+    strides, band_strides : int64 array, shape (axes,)
+    bands : int32 array, shape (axes, longest axis)
+        Band of each function of an axis.
+    slots, reach, depth, parent_weight
+        Of `Neighbours`.
+    parents : int32 array
+        Of each coefficient of a joint basis the one parent_weight; empty in others.
+    rows_at : int32 array, one for each coefficient
+        All -1, and again so on return.
+
+    Returns
+    -------
+    first : int64 array, shape (candidates + 1,)
+        The first link of each candidate.
+    link_rows, link_weights : int32 and uint8 array
+        The row and the weight of each link.
+    row_bands : int32 array
+        Band of each row.
+    """
+    axes, count = strides.size, places.size
+    for i in range(count):
+        rows_at[places[i]] = i
+    children = np.zeros(count + 1, np.int64)
+    if parent_weight >= 0:
+        for place in range(parents.size):
+            parent = parents[place]
+            if parent >= 0 and rows_at[parent] >= 0:
+                children[rows_at[parent]] += 1
+    room = count * slots.shape[0] + int(children.sum())
+    first = np.empty(count + 1, np.int64)
+    link_rows = np.empty(room, np.int32)
+    link_weights = np.empty(room, np.uint8)
+    row_bands = np.empty(count + room, np.int32)
+    extra = np.empty(room, np.int32)  # positions of the rows that are no candidates
+    joint = np.empty(count, np.int64)  # where the next child of each candidate goes
+    rows, used = count, 0
+    index = np.empty(axes, np.int64)
+    for i in range(count):
+        rest, number, deep = places[i], 0, 1 << 30
+        for axis in range(axes):
+            index[axis] = rest // strides[axis]
+            rest -= index[axis] * strides[axis]
+            number += bands[axis, index[axis]] * band_strides[axis]
+            deep = min(deep, depth[axis, index[axis]])
+        row_bands[i] = number
+        first[i] = used
+        for slot in range(slots.shape[0]):
+            axis = slots[slot, 0]
+            step = reach[slot, deep, index[axis]]
+            if step == 0:
+                continue
+            band = number + (bands[axis, index[axis] + step] - bands[axis, index[axis]]) * band_strides[axis]
+            if not present[band]:
+                continue
+            place = places[i] + step * strides[axis]
+            if rows_at[place] < 0:
+                rows_at[place] = rows
+                row_bands[rows] = band
+                extra[rows - count] = place
+                rows += 1
+            link_rows[used] = rows_at[place]
+            link_weights[used] = slots[slot, 1]
+            used += 1
+        joint[i] = used
+        used += children[i]
+    first[count] = used
+    if parent_weight >= 0:
+        for place in range(parents.size):
+            parent = parents[place]
+            if parent < 0 or rows_at[parent] < 0 or rows_at[parent] >= count:
+                continue
+            number, rest = 0, place
+            for axis in range(axes):
+                here = rest // strides[axis]
+                rest -= here * strides[axis]
+                number += bands[axis, here] * band_strides[axis]
+            i = rows_at[parent]
+            row = rows_at[place]
+            if row < 0 and present[number]:
+                row = rows
+                rows_at[place] = row
+                row_bands[row] = number
+                extra[row - count] = place
+                rows += 1
+            link_rows[joint[i]] = row  # -1: of no band that is coded
+            link_weights[joint[i]] = parent_weight
+            joint[i] += 1
+    for i in range(count):
+        rows_at[places[i]] = -1
+    for i in range(rows - count):
+        rows_at[extra[i]] = -1
+    return first, link_rows[:used].copy(), link_weights[:used].copy(), row_bands[:rows].copy()
+
+
+@njit(cache=True)
+def activities(
+    magnitudes: Array, first: Array, link_rows: Array, link_weights: Array, weights: Array, ground: Array
+) -> Array:
+    """The activity of each row; `ground` is that of each row with a zero context."""
+    result = ground.copy()
+    for i in range(magnitudes.size):
+        if magnitudes[i]:
+            for link in range(first[i], first[i + 1]):
+                if link_rows[link] >= 0:
+                    result[link_rows[link]] += weights[link_weights[link]] * _seen(magnitudes[i])
+    return result
+
+
+@njit(cache=True)
+def _class(activity: int, base: int, power: int, logarithms: Array) -> int:
+    at = activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)
+    fine = (power * logarithms[at] + base) >> 7
+    return int(min(max(fine, 0), 63))
+
+
+@njit(cache=True)
+def _bits(table: Array, number: int, magnitude: int) -> float:
+    """Bits of a magnitude, its sign included: the last one of the table has its excess behind it."""
+    last = table.shape[1] - 1
+    if magnitude < last:
+        return float(table[number, magnitude])
+    bits, excess = float(table[number, last]) + 8, magnitude - last
+    while excess >= 128:
+        excess >>= 7
+        bits += 8
+    return bits
+
+
+@njit(cache=True)
+def _seen(magnitude: int) -> int:
+    """What a magnitude counts beside others."""
+    return min(magnitude, MAX_NEIGHBOUR)
+
+
+@njit(cache=True)
+def quantise(
+    scaled: Array, magnitudes: Array, activity: Array, base: Array, first: Array, link_rows: Array,
+    link_weights: Array, weights: Array, power: int, logarithms: Array, table: Array, rate: float,
+) -> int:  # fmt: skip
+    """Give each candidate in turn the magnitude that costs smallest while all others stay; how many change.
+
+    The integer next to it, the one below, or zero. The bits of a choice are its own and those of the rows
+    whose neighbour it is. `magnitudes` and `activity` are changed in place.
+    """
+    count, changed = magnitudes.size, 0
+    for i in range(count):
+        nearest = int(scaled[i] + 0.5)
+        if nearest == 0 and magnitudes[i] == 0:
+            continue
+        # One step less takes up to 1 in units of the error, and zero 4 where it is two steps away: more than
+        # bits are worth where it lies further.
+        lower = nearest - 1 if scaled[i] < nearest else nearest
+        zero = lower > 0 and nearest <= 2
+        best = nearest
+        if lower < nearest or zero:
+            own = _class(activity[i], base[i], power, logarithms)
+            smallest = np.inf
+            for choice in range(3):
+                if choice == 0:
+                    if not zero:
+                        continue
+                    magnitude = 0
+                elif choice == 1:
+                    if lower == nearest:
+                        continue
+                    magnitude = lower
+                else:
+                    magnitude = nearest
+                error = scaled[i] - magnitude
+                cost = error * error + rate * _bits(table, own, magnitude)
+                if cost >= smallest:
+                    continue
+                change = _seen(magnitude) - _seen(magnitudes[i])
+                for link in range(first[i], first[i + 1]):
+                    row = link_rows[link]
+                    if row < 0:
+                        continue
+                    added = weights[link_weights[link]] * change
+                    beside = _class(activity[row] + added, base[row], power, logarithms)
+                    if row < count:
+                        cost += rate * _bits(table, beside, magnitudes[row])
+                    else:
+                        cost += rate * table[beside, 0]
+                if cost < smallest:
+                    smallest, best = cost, magnitude
+        if best != magnitudes[i]:
+            changed += 1
+            change = _seen(best) - _seen(magnitudes[i])
+            magnitudes[i] = best
+            for link in range(first[i], first[i + 1]):
+                if link_rows[link] >= 0:
+                    activity[link_rows[link]] += weights[link_weights[link]] * change
+    return changed
+
+
+@njit(cache=True)
+def row_bits(
+    magnitudes: Array, activity: Array, base: Array, power: int, logarithms: Array, table: Array
+) -> Array:
+    """Bits of each row."""
+    result = np.empty(activity.size, np.float32)
+    for row in range(activity.size):
+        magnitude = magnitudes[row] if row < magnitudes.size else 0
+        result[row] = _bits(table, _class(activity[row], base[row], power, logarithms), magnitude)
+    return result
+
+
+@njit(cache=True)
+def band_balance(
+    scaled: Array, magnitudes: Array, bits: Array, row_bands: Array, rate: float, bands: int
+) -> Array:
+    """What the coefficients of each band cost in bits, less the error that they take away."""
+    result = np.zeros(bands, np.float64)
+    for row in range(bits.size):
+        result[row_bands[row]] += rate * bits[row]
+    for i in range(magnitudes.size):
+        result[row_bands[i]] += magnitudes[i] * (magnitudes[i] - 2.0 * scaled[i])
+    return result
+
+
+@njit(cache=True)
+def neighbour_magnitudes(
+    magnitudes: Array,
+    first: Array,
+    link_rows: Array,
+    link_weights: Array,
+    sample_size: int,
+    neighbours: int,
+    rows: int,
+) -> tuple[Array, Array, Array]:
+    """Some of the rows that are not zero or whose context is not, and their context.
+
+    At most about `sample_size`, half of them not zero where there are so many.
+
+    Returns
+    -------
+    chosen : int64 array, shape (n,)
+        Which rows.
+    repeats : int64 array, shape (n,)
+        How many rows each stands for.
+    beside : float32 array, shape (n, neighbours)
+        Magnitudes of the neighbours of each weight.
+    """
+    active = np.zeros(rows, np.bool_)
+    for i in range(magnitudes.size):
+        if magnitudes[i]:
+            active[i] = True
+            for link in range(first[i], first[i + 1]):
+                if link_rows[link] >= 0:
+                    active[link_rows[link]] = True
+    total = np.zeros(2, np.int64)
+    for row in range(rows):
+        if active[row]:
+            total[1 if row < magnitudes.size and magnitudes[row] else 0] += 1
+    steps = 1 + total // (sample_size // 2)
+    place = np.full(rows, -1, np.int32)
+    chosen = np.empty(total[0] // steps[0] + total[1] // steps[1] + 2, np.int64)
+    repeats = np.empty_like(chosen)
+    count, seen = 0, np.zeros(2, np.int64)
+    for row in range(rows):
+        if active[row]:
+            kind = 1 if row < magnitudes.size and magnitudes[row] else 0
+            if seen[kind] % steps[kind] == 0:
+                place[row] = count
+                chosen[count] = row
+                repeats[count] = steps[kind]
+                count += 1
+            seen[kind] += 1
+    beside = np.zeros((count, neighbours), np.float32)
+    for i in range(magnitudes.size):
+        if magnitudes[i]:
+            for link in range(first[i], first[i + 1]):
+                if link_rows[link] >= 0 and place[link_rows[link]] >= 0:
+                    beside[place[link_rows[link]], link_weights[link]] = magnitudes[i]
+    return chosen[:count], repeats[:count], beside
