@@ -35,7 +35,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules where a package may be imported; what is not listed may be imported anywhere.
 HOMES = {
     "torch": {"fit", "model.network_torch", "conversion.cluster"},  # the last asks for a GPU
-    "constriction": {"bitstream.range_coder", "bitstream.masks"},
+    "constriction": {"bitstream.range_coder", "bitstream.masks", "bitstream.coefficients"},
+    "numba": {"fit", "bitstream.wavefront_kernel"},
     "scipy": {"fit", "report"},
     "donfig": {"config"},
     **{package: {"adapters", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},
