@@ -40,14 +40,32 @@ STORAGE = frozenset(
 )
 """What of a variable's encoding says how zarr stores it, rather than what its values mean."""
 
-# The cost model: seconds on one core for a fit of 2 million voxels. Smaller chunks take fewer steps, larger
-# ones have longer transforms. Checking a chunk decodes it, at about `_CHECKED` voxels a second. A PSNR is
-# searched for with about three fits. Reading is not counted, nor that a GPU is faster: the first finished
-# tasks tell more than any model.
-_FIT_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
-_FIT_VOXELS = 2_000_000
-_CHECKED = 2_000_000  # voxels per second
+# The cost model, on one core. A transform takes so many seconds a million voxels, by ratio (between them,
+# interpolated in the ratio's logarithm); a network so many seconds in a chunk of 2 million voxels, fewer in
+# smaller ones. A PSNR takes a transform half as long again as a ratio, and a network three fits. Checking a
+# chunk decodes it. Reading is not counted, nor that a GPU is faster: the first tasks tell more.
+_TRANSFORM_SECONDS = {5.0: 6.0, 10.0: 4.0, 100.0: 1.4, 1000.0: 0.8}
+_PSNR_AS_RATIO = 100.0
+_NETWORK_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
+_NETWORK_VOXELS = 2_000_000
+_DECODED = 8_000_000  # voxels per second
 _FITS_FOR_PSNR = 3
+
+
+def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
+    """Time of a chunk on one core, by the cost model."""
+    ratios = np.log(list(_TRANSFORM_SECONDS))
+    seconds = list(_TRANSFORM_SECONDS.values())
+    transform = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds)) * voxels / 1e6
+    transform *= 1.0 if settings.ratio else 1.5
+    network = 0.0
+    if settings.model == "network" or (
+        settings.model == "auto" and (settings.effort != "fast" or settings.experts is not None)
+    ):
+        size = voxels / _NETWORK_VOXELS
+        network = _NETWORK_SECONDS[settings.effort] * max(size**0.4, size)
+        network *= 1 if settings.ratio else _FITS_FOR_PSNR
+    return transform + network + voxels / _DECODED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +150,8 @@ class PlannedVariable:
         """Time of all tasks on one core, by the cost model; that of lossless variables is not counted."""
         if self.codec is None or self.chunks is None:
             return 0.0
-        voxels = math.prod(self.chunks)
-        fits = _FITS_FOR_PSNR if self.codec.ratio is None else 1
-        size = voxels / _FIT_VOXELS
-        fit: float = fits * _FIT_SECONDS[self.codec.effort] * max(size**0.4, size)
         chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
-        return chunks * (fit + voxels / _CHECKED)
+        return chunks * _seconds_per_chunk(self.codec, math.prod(self.chunks))
 
 
 @dataclass(frozen=True, kw_only=True)
