@@ -49,3 +49,26 @@ def _dataset() -> Any:
 
 def _simulated(name: str) -> Array:
     return np.asarray(_dataset()[name].values)
+
+
+def shells(shape: tuple[int, int, int] = (96, 128, 128)) -> Array:
+    """A phantom in which networks win: thin curved shells with sharp surfaces, some of them cut open.
+
+    Values are 0 outside, 1 in the material and 0.4 in what a shell encloses, smoothed over about a voxel.
+    """
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    field = np.zeros(shape)
+    for centre, radius, thickness, tilt in (
+        ((0.0, 0.0, 0.0), 0.85, 0.05, 0.0),
+        ((-0.2, 0.25, -0.2), 0.45, 0.04, 0.7),
+        ((0.3, -0.3, 0.25), 0.35, 0.03, -0.5),
+    ):
+        u, v, w = z - centre[0], y - centre[1], x - centre[2]
+        v, w = np.cos(tilt) * v + np.sin(tilt) * w, np.cos(tilt) * w - np.sin(tilt) * v
+        distance = np.sqrt((u / 1.2) ** 2 + v**2 + (w / 0.9) ** 2) - radius
+        sharp = shape[-1] / 1.5
+        wall = 1 / (1 + np.exp(np.clip(sharp * (np.abs(distance) - thickness / 2), -40, 40)))
+        inside = 0.4 / (1 + np.exp(np.clip(sharp * distance, -40, 40)))
+        wall = np.where(v > 0.6 * radius, 0.0, wall)  # cut open
+        field = np.maximum(field, np.maximum(wall, inside))
+    return field.astype("f4")

@@ -8,8 +8,8 @@ error counts. In particular
   value, and put back exactly after decoding. **The bytes of that mask are not charged**;
 - integers, which most of them do not take, are given as float32 (float64 from 32 bits on), and rounded and
   clipped to the dtype after decoding; the ratio is that of the integers;
-- arrays with more axes than a codec takes have their leading axes merged. Codecs that take four get both
-  layouts. Axes of length one are dropped;
+- arrays with more axes than a codec takes have their leading axes merged, the first two both ways round.
+  Codecs that take four axes get all layouts. Axes of length one are dropped;
 - of HEVC, which stores 8, 10 or 12 bits, the packets alone count: no container, no range of the values.
 """
 
@@ -54,7 +54,7 @@ class Form:
     settings : callable
         The codec's settings at x, from 0 for the finest to 1 for the coarsest.
     encode, decode : callable
-        Settings to stream, and a stream to an array of the layout that was encoded.
+        Settings to stream, and a stream to an array in the axes of the original, those of length one apart.
     """
 
     name: str
@@ -132,9 +132,9 @@ def measure(peer: str, array: Array, budget: int) -> tuple[Settings, Array]:
     if not reached:
         raise UnreachableError("; ".join(misses))
     _, form, settings = min(reached, key=lambda each: each[0])
-    searched = time.perf_counter()
+    searched, searched_cpu = time.perf_counter(), time.process_time()
     stream = form.encode(settings)
-    encoded = time.perf_counter()
+    encoded, encoded_cpu = time.perf_counter(), time.process_time()
     decoded = form.decode(stream)
     done = time.perf_counter()
     found = {
@@ -142,6 +142,8 @@ def measure(peer: str, array: Array, budget: int) -> tuple[Settings, Array]:
         "bytes": len(stream),
         "encode_seconds": encoded - searched,
         "decode_seconds": done - encoded,
+        "encode_cpu_seconds": encoded_cpu - searched_cpu,
+        "decode_cpu_seconds": time.process_time() - encoded_cpu,
         "search_seconds": searched - begun,
     }
     return found, np.where(valid, _restore(decoded, array), original)
@@ -170,20 +172,61 @@ def _restore(decoded: Array, array: Array) -> Array:
     return np.clip(np.rint(decoded.astype(np.float64)), float(ends.min), high).astype(array.dtype)
 
 
-def _layouts(array: Array, least: int, most: int) -> Iterator[Array]:
-    """The array with `least` to `most` axes: as it is, and with all leading ones merged into three."""
+@dataclass(frozen=True)
+class Layout:
+    """An array in other axes, and the way back.
+
+    Attributes
+    ----------
+    array : array
+        As a codec is given it.
+    order : tuple of int
+        The axes longer than one in the order in which they were merged.
+    shape : tuple of int
+        Lengths of those axes, in their own order.
+    """
+
+    array: Array
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def restore(self, decoded: Array) -> Array:
+        """What was decoded, in the order of the original's axes."""
+        permuted = decoded.reshape([self.shape[axis] for axis in self.order])
+        return np.asarray(permuted.transpose(np.argsort(self.order)))
+
+    @property
+    def name(self) -> str:
+        """Number of axes, and the order of those merged where it is not the array's."""
+        swapped = self.order != tuple(sorted(self.order))
+        return f"{self.array.ndim}-D" + (" from " + ",".join(map(str, self.order)) if swapped else "")
+
+
+def _layouts(array: Array, least: int, most: int) -> Iterator[Layout]:
+    """The array with `least` to `most` axes: as it is, and with all leading ones merged into three.
+
+    The first two are merged both ways round: which of time and level should vary faster differs by field.
+    """
     shape = tuple(n for n in array.shape if n > 1)
-    shape = (1,) * (least - len(shape)) + shape
+    orders = [tuple(range(len(shape)))]
     for axes in sorted({min(len(shape), most), min(len(shape), 3)}, reverse=True):
-        merged = (math.prod(shape[: len(shape) - axes + 1]), *shape[len(shape) - axes + 1 :])
-        yield np.ascontiguousarray(array.reshape(merged))
+        merged = len(shape) - axes + 1
+        if merged > 1:
+            orders = [orders[0], (1, 0, *orders[0][2:])]
+        for order in orders:
+            permuted = array.reshape(shape).transpose(order)
+            lengths = permuted.shape
+            target = (math.prod(lengths[:merged]), *lengths[merged:])
+            target = (1,) * (least - len(target)) + target
+            yield Layout(np.ascontiguousarray(permuted.reshape(target)), order, shape)
 
 
 # ------------------------------------------------------------------------------ WebAssembly
 
 
-def _wasm(module: str, name: str, array: Array, fixed: Settings, knob: Callable[[float], Settings]) -> Form:
+def _wasm(module: str, name: str, layout: Layout, fixed: Settings, knob: Callable[[float], Settings]) -> Form:
     """A form of one of the ``numcodecs-wasm-*`` codecs."""
+    array = layout.array
     if array.dtype.kind != "f":
         array = array.astype(np.float64 if array.itemsize > 2 else np.float32)
     elif array.itemsize < 4:
@@ -193,11 +236,11 @@ def _wasm(module: str, name: str, array: Array, fixed: Settings, knob: Callable[
     def decode(stream: bytes) -> Array:
         out = np.empty_like(array)
         decoded = codec(**fixed, **knob(1.0)).decode(np.frombuffer(stream, np.uint8), out=out)
-        return np.asarray(decoded).reshape(array.shape)
+        return layout.restore(np.asarray(decoded))
 
     words = [str(value) for key, value in fixed.items() if key != "non_finite"]
     return Form(
-        name=" ".join([*words, f"{array.ndim}-D"]),
+        name=" ".join([*words, layout.name]),
         settings=knob,
         encode=lambda settings: np.asarray(codec(**fixed, **settings).encode(array)).tobytes(),
         decode=decode,
@@ -255,11 +298,16 @@ def _zfp(array: Array) -> Iterator[Form]:
 
 def _hevc(array: Array) -> Iterator[Form]:
     """x265 on the slices along the leading axes, in grey of the fewest bits that hold the range."""
-    import av
-
     if array.dtype.kind not in "iu":
         raise UnsuitableError(f"stores integers, the array holds {array.dtype}")
-    frames = next(_layouts(array, 3, 3))
+    for layout in _layouts(array, 3, 3):
+        yield _hevc_form(layout)
+
+
+def _hevc_form(layout: Layout) -> Form:
+    import av
+
+    array = frames = layout.array
     low, span = float(array.min()), (float(array.max()) - float(array.min())) or 1.0
     bits = next((bits for bits in (8, 10, 12) if span < 2**bits), 12)
     scale = min(1.0, (2**bits - 1) / span)  # one unit a grey level where the range allows
@@ -292,9 +340,9 @@ def _hevc(array: Array) -> Iterator[Form]:
         images = []
         for packet in [*context.parse(stream), *context.parse(b""), None]:
             images += [frame.to_ndarray() for frame in context.decode(packet)]
-        return np.stack(images).astype(np.float64) / scale + low
+        return layout.restore(np.stack(images).astype(np.float64) / scale + low)
 
-    yield Form(f"{bits} bits", lambda x: {"crf": 51 * x, "preset": "slow"}, encode, decode)
+    return Form(f"{bits} bits {layout.name}", lambda x: {"crf": 51 * x, "preset": "slow"}, encode, decode)
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,11 @@ Bases: TypeAlias = tuple[AxisBasis, ...]
 
 _COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end; the first one is tried first
 _KEPT_ERROR = 0.2  # of the threshold's square, left by each coefficient that is kept
-_SAMPLE = 1 << 18  # coefficients at maximum that two bases of an axis are compared on
+_SAMPLE = 1 << 18  # coefficients at most that two bases of an axis are compared on
 
 
 def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
-    """Bases of the axes that may be the best ones, the maximum promising first; and the threshold t.
+    """Bases of the axes that may be the best ones, the most promising first; and the threshold t.
 
     One with the best basis of each axis, one with some axes joint where that may be better, cosines
     alone and wavelets alone, which may take fewer bits a coefficient.
@@ -58,33 +58,32 @@ def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
     """
     options = [_axis_options(array, axis) for axis in range(array.ndim)]
     wavelets = tuple(wavelets_of(n) for n in array.shape)
-    found = analyse(array, wavelets)
-    threshold = exceeded(found, count)
+    threshold = exceeded(analyse(array, wavelets), count)
     separate = _best_separate(array, options, wavelets, threshold)
     joint = [(_joint_gain(array, separate, axes, threshold), axes) for axes in _groups(array.shape)]
-    found_bases = [separate]
+    candidates = [separate]
     if joint:
         gain, axes = max(joint)
-        found_bases.insert(0 if gain > 0 else 1, _joined(array.shape, separate, axes))
+        candidates.insert(0 if gain > 0 else 1, _joined(array.shape, separate, axes))
     cosines = tuple(next(basis for basis in reversed(each) if not basis.levels) for each in options)
-    return list(dict.fromkeys([*found_bases, wavelets, cosines])), threshold
+    return list(dict.fromkeys([*candidates, wavelets, cosines])), threshold
 
 
-def exceeded(found: Floats, count: int) -> float:
-    """The magnitude that so many coefficients exceed, about: of large arrays it is found in a sample."""
-    flat = np.abs(found.reshape(-1)[:: 1 + found.size // (4 * _SAMPLE)])
-    kept = min(max(1, round(count * flat.size / found.size)), flat.size - 1)
+def exceeded(coefficients: Floats, count: int) -> float:
+    """The magnitude that so many coefficients exceed, about: of large arrays it is taken from a sample."""
+    flat = np.abs(coefficients.reshape(-1)[:: 1 + coefficients.size // (4 * _SAMPLE)])
+    kept = min(max(1, round(count * flat.size / coefficients.size)), flat.size - 1)
     return float(np.partition(flat, flat.size - kept)[flat.size - kept])
 
 
-def kept_within(found: Floats, error: float) -> int:
+def kept_within(coefficients: Floats, error: float) -> int:
     """About how many coefficients are kept for a squared error: that of all others, and a little of each."""
-    every = 1 + found.size // (4 * _SAMPLE)
-    squares = np.sort(np.square(found.reshape(-1)[::every]))
+    every = 1 + coefficients.size // (4 * _SAMPLE)
+    squares = np.sort(np.square(coefficients.reshape(-1)[::every]))
     dropped = np.cumsum(squares, dtype=np.float64)
     left = np.arange(squares.size - 1, -1, -1)
     lost = every * (dropped + _KEPT_ERROR * left * squares)
-    return min(max(1, every * (squares.size - int(np.searchsorted(lost, error)))), found.size - 1)
+    return min(max(1, every * (squares.size - int(np.searchsorted(lost, error)))), coefficients.size - 1)
 
 
 def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
@@ -94,23 +93,23 @@ def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
 
 def deeper(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
     """The same with joint axes halved once more, as far as they can be; None where none is joint."""
-    found = tuple(
+    result = tuple(
         replace(basis, levels=min(basis.levels + 1, maximum_levels(n))) if basis.joint else basis
         for basis, n in zip(bases, shape, strict=True)
     )
-    return None if found == bases else found
+    return None if result == bases else result
 
 
 def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
     """The bases that an axis may have, cosines first."""
     length = array.shape[axis]
-    found = [AxisBasis()]
+    result = [AxisBasis()]
     if 2 < length <= LONGEST_GRAPH_AXIS:
         moved = np.moveaxis(array, axis, 0)
         differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
         if weights := edge_weights_for(np.array(differences)):
-            found.append(AxisBasis(edge_weights=weights))
-    return list(dict.fromkeys([*found, *(wavelets_of(length, coarsest) for coarsest in _COARSEST)]))
+            result.append(AxisBasis(edge_weights=weights))
+    return list(dict.fromkeys([*result, *(wavelets_of(length, coarsest) for coarsest in _COARSEST)]))
 
 
 def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
@@ -162,9 +161,9 @@ def _lines(array: Floats, axis: int, threshold: float) -> Floats:
     return np.ascontiguousarray(flat[row, :, column].T)
 
 
-def measure(found: Floats, threshold: float) -> float:
+def measure(coefficients: Floats, threshold: float) -> float:
     """What is lost of an array with such coefficients where each that is kept costs the threshold."""
-    squares = np.square(found)
+    squares = np.square(coefficients)
     return float(np.minimum(squares, np.float32(threshold**2), out=squares).sum(dtype=np.float64))
 
 

@@ -18,9 +18,9 @@ from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
 __all__ = ["Sample", "first_parameters", "fit_context", "rounded"]
 
-_MOST_FLOOR = 15  # its logarithm
+_LARGEST_LOG_FLOOR = 15  # its logarithm
 _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
-_MOST_LOGARITHM = 20.0  # of weights, floor and offset: beyond what is written
+_LARGEST_PARAMETER = 20.0  # of weights, floor and offset: beyond what is written
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _FLOOR, _RISE, _POWER = -5, -4, -3  # among the parameters
 _EIGHTH = math.log(2) / 8  # of an octave, in which logarithms of the activity are written
@@ -72,18 +72,18 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     octaves : int
         How many there are.
     """
-    maximum = np.full(len(start), _MOST_LOGARITHM)
-    maximum[_RISE] /= max(octaves, 1)  # the ground of each octave is bounded
-    smallest = -maximum
-    smallest[_POWER] = 0
-    best, damping = np.clip(start, smallest, maximum), _DAMPING
+    upper = np.full(len(start), _LARGEST_PARAMETER)
+    upper[_RISE] /= max(octaves, 1)  # the ground of each octave is bounded
+    lower = -upper
+    lower[_POWER] = 0
+    best, damping = np.clip(start, lower, upper), _DAMPING
     bits, gradient, information = _bits(best, *sample)
     rejected = 0
     while steps and rejected < _REJECTIONS:
         scale = np.diag(information)
         damped = information + np.diag(damping * scale + _LEAST_DAMPING)
         change = np.clip(np.linalg.solve(damped, gradient), -_LARGEST_CHANGE, _LARGEST_CHANGE)
-        new = np.clip(best - change, smallest, maximum)
+        new = np.clip(best - change, lower, upper)
         result = _bits(new, *sample)
         if result[0] >= bits:
             damping, rejected = 8 * damping, rejected + 1
@@ -181,7 +181,7 @@ def rounded(p: Parameters) -> Context:
     octave = math.log(2)
     weights, (floor, rise, power, offset, slope) = p[:-5], p[-5:].tolist()
     # Whole numbers of activity in one of the real ones: as many as weights and floor have room for.
-    unit = min(255 / np.exp(weights.max()), 2.0**_MOST_FLOOR / np.exp(floor))
+    unit = min(255 / np.exp(weights.max()), 2.0**_LARGEST_LOG_FLOOR / np.exp(floor))
 
     def whole(value: Any, low: int, high: int) -> int:
         return int(min(max(round(float(value)), low), high))

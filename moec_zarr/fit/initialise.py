@@ -120,7 +120,7 @@ def power_spectrum(field: Field, frequencies: Doubles) -> Doubles:
 
     Returns
     -------
-    array of at maximum two million modes
+    array of at most two million modes
     """
     power: Doubles = np.square(dctn(_coarse(field, frequencies), norm="ortho"), dtype=np.float64)
     power.flat[0] = 0.0
@@ -151,7 +151,7 @@ def draw_waves(power: Doubles, count: int, generator: torch.Generator) -> Double
 
 
 def _coarse(field: Field, frequencies: Doubles) -> Floats:
-    """The field's targets less their mean, averaged to at maximum ``_SPECTRUM`` voxels.
+    """The field's targets less their mean, averaged to at most ``_SPECTRUM`` voxels.
 
     Voxels are averaged along the axes on which neighbours differ least. Invalid ones are zero.
     """

@@ -255,7 +255,7 @@ def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Cod
 
 
 def _rows(search: Search, state: State, step: float) -> _Rows:
-    """The candidates of a step, and the rows that they tell of."""
+    """The candidates of a step, and the rows whose context they are part of."""
     places = kernels.large(search.flat, _DEAD_ZONE * step)
     tables = search.tables
     bands = kernels.bands_of(places, tables.strides, search.bands, search.band_strides)

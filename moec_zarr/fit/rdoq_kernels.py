@@ -2,8 +2,8 @@
 
 *Candidates* are the coefficients that may be other than zero. *Rows* are these, first and in the same
 order, and all other coefficients that have one of them as a context neighbour; whatever is no row is zero
-among zeros, and its bits follow from its octave alone. *Links* lead from each candidate to the rows whose
-neighbour it is.
+with a zero context, and its bits follow from its octave alone. *Links* lead from each candidate to the rows
+whose neighbour it is.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def links(
     bands : int32 array, shape (axes, longest axis)
         Band of each function of an axis.
     slots, reach, depth, parent_weight
-        Of `Neighbours`.
+        Those of `ContextTables`.
     parents : int32 array
-        Of each coefficient of a joint basis the one parent_weight; empty in others.
+        Position of the parent of each coefficient of a joint basis; empty in others.
     rows_at : int32 array, one for each coefficient
         All -1, and again so on return.
 
@@ -199,7 +199,7 @@ def quantise(
     scaled: Array, magnitudes: Array, activity: Array, base: Array, first: Array, link_rows: Array,
     link_weights: Array, weights: Array, power: int, logarithms: Array, table: Array, rate: float,
 ) -> int:  # fmt: skip
-    """Give each candidate in turn the magnitude that costs smallest while all others stay; how many change.
+    """Give each candidate in turn the magnitude that costs least while all others stay; how many change.
 
     The integer next to it, the one below, or zero. The bits of a choice are its own and those of the rows
     whose neighbour it is. `magnitudes` and `activity` are changed in place.
@@ -216,7 +216,7 @@ def quantise(
         best = nearest
         if lower < nearest or zero:
             own = _class(activity[i], base[i], power, logarithms)
-            smallest = np.inf
+            lowest = np.inf
             for choice in range(3):
                 if choice == 0:
                     if not zero:
@@ -230,7 +230,7 @@ def quantise(
                     magnitude = nearest
                 error = scaled[i] - magnitude
                 cost = error * error + rate * _bits(table, own, magnitude)
-                if cost >= smallest:
+                if cost >= lowest:
                     continue
                 change = _seen(magnitude) - _seen(magnitudes[i])
                 for link in range(first[i], first[i + 1]):
@@ -243,8 +243,8 @@ def quantise(
                         cost += rate * _bits(table, beside, magnitudes[row])
                     else:
                         cost += rate * table[beside, 0]
-                if cost < smallest:
-                    smallest, best = cost, magnitude
+                if cost < lowest:
+                    lowest, best = cost, magnitude
         if best != magnitudes[i]:
             changed += 1
             change = _seen(best) - _seen(magnitudes[i])
