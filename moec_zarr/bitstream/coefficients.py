@@ -51,6 +51,7 @@ __all__ = ["COEFFICIENTS_PER_BYTE", "STEPS", "read_coefficients", "write_coeffic
 
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 14  # of the extent that is coded, at most
+_COMPILED_FROM = 1 << 17  # coefficients: fewer are read before compiled code is loaded
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -146,7 +147,7 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
                 raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
             excesses.append(excess)
     octaves = coefficient_octaves(functions, present)
-    decoded = _compiled if _is_compiled() else _decoded
+    decoded = _compiled if octaves.size >= _COMPILED_FROM and _is_compiled() else _decoded
     places, values = decoded(data[offset:], Activity(functions, octaves, context), symbols, excesses)
     integers = np.zeros(octaves.size, np.int32)
     integers[places] = values

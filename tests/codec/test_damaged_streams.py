@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 
 import pytest
 
-from moec_zarr import MoECError, UnsupportedVersionError
+from moec_zarr import MoECError, UnsupportedVersionError, config
 from moec_zarr.codec.decode import decode
 from tests.conformance import reference_decoder
 from tests.conformance.freeze_streams import FEATURES, paths
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_kept() -> Iterator[None]:
+    """No stream is taken from memory, nor counts as memory that the next one takes."""
+    with config.set(cache=0):
+        yield
 
 
 def outcome(data: bytes, shape: tuple[int, ...]) -> str:
@@ -56,9 +64,7 @@ def test_damage_takes_little_memory(feature: str) -> None:
     stream, shape = paths(feature)[0].read_bytes(), FEATURES[feature][0].shape
     tracemalloc.start()
     try:
-        # Of coefficients, any byte behind the heads of the sections is as good as any other.
-        step = 25 if feature.startswith("transform") else 5
-        for at in (*range(8, min(100, len(stream)), 5), *range(100, len(stream), step)):
+        for at in range(8, len(stream), 5):
             damaged = bytearray(stream)
             damaged[at] ^= 0xFF
             outcome(repaired(bytes(damaged)), shape)
