@@ -26,14 +26,12 @@ class Opened:
         """The transform, made ready to be evaluated."""
         return None if self.stream.coefficients is None else CoefficientField(self.stream.coefficients)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes that it takes in memory, about."""
         stream = self.stream
-        total = sum(
-            each.mask.base.nbytes if each.mask.base is not None else each.mask.nbytes
-            for each in stream.masked_values
-        )
+        masks = (each.mask if each.mask.base is None else each.mask.base for each in stream.masked_values)
+        total = sum(int(mask.nbytes) for mask in masks)
         total += 0 if stream.values is None else stream.values.nbytes
         # The field holds the coefficients once more, and on joint axes more of them.
         total += 0 if stream.coefficients is None else 4 * stream.coefficients.integers.nbytes
@@ -43,6 +41,7 @@ class Opened:
 
 _kept: OrderedDict[bytes, Opened] = OrderedDict()  # the last one used comes last
 _lock = threading.Lock()
+_MOST_STREAMS = 256  # small ones add up to a search of their own
 
 
 def opened(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
@@ -57,17 +56,27 @@ def opened(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
     """
     limit = int(config.get("cache"))
     with _lock:
-        result = _kept.get(data)
+        result = _kept.get(data) if limit else None
         if result is not None:
             _kept.move_to_end(data)
     if result is None:
         result = Opened(open_stream(data, shape))
+        _keep(data, result, limit)
     elif shape is not None and tuple(shape) != result.stream.header.shape:
         raise CorruptStreamError(
             f"the stream holds shape {result.stream.header.shape}, expected {tuple(shape)}"
         )
-    with _lock:
-        _kept[data] = result
-        while _kept and sum(each.nbytes + len(key) for key, each in _kept.items()) > limit:
-            _kept.popitem(last=False)
     return result
+
+
+def _keep(data: bytes, result: Opened, limit: int) -> None:
+    """Keep a stream in place of those that were used longest ago."""
+    own = result.nbytes + len(data)
+    with _lock:
+        if own > limit:
+            return
+        _kept[data] = result
+        total = sum(each.nbytes + len(key) for key, each in _kept.items())
+        while total > limit or len(_kept) > _MOST_STREAMS:
+            key, dropped = _kept.popitem(last=False)
+            total -= dropped.nbytes + len(key)

@@ -64,7 +64,8 @@ def test_damage_takes_little_memory(feature: str) -> None:
     stream, shape = paths(feature)[0].read_bytes(), FEATURES[feature][0].shape
     tracemalloc.start()
     try:
-        for at in range(8, len(stream), 5):
+        # Tracing is slow; `tests.conformance` damages more bytes of transforms, within less memory.
+        for at in range(8, len(stream), 40 if feature.startswith("transform") else 10):
             damaged = bytearray(stream)
             damaged[at] ^= 0xFF
             outcome(repaired(bytes(damaged)), shape)

@@ -56,12 +56,12 @@ def quick(source: Any, dst: Any, client: Any, **options: Any) -> Any:
 
 
 def release_files(client: Any) -> None:
-    """Wait until no worker holds a task, and with it the handle of a file; two seconds at most.
+    """Wait until no worker holds a task, and with it the handle of a file; half a second at most.
 
     xarray opens a NetCDF file without its lock: where a worker of this process closed another one at the
     same time, the library, which is not thread-safe, could crash.
     """
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline:
         gc.collect()
         if not any(client.run(lambda dask_worker: len(dask_worker.state.tasks)).values()):
