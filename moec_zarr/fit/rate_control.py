@@ -45,6 +45,7 @@ _CLOSE = 0.988  # of the budget: near enough to be coded
 _AIM = 0.994  # of the budget
 _ACCEPTABLE = 0.984  # of the budget
 _ROUNDS = 8  # at most
+_COARSER_STEPS = 20  # at most, where none of the rounds fits
 _SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
 _SMALL_ROUNDS = 20  # at most, in a small budget
 _WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
@@ -288,6 +289,16 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
             break
     if best is None and fits is not None:
         transform = _coded(search, fits)
+        best = transform if transform is not None and len(transform.payload) <= budget else None
+    step = max(last.step, step)
+    for _ in range(_COARSER_STEPS):
+        if best is not None:
+            break
+        step *= 1.1
+        state, quantised = quantised_at(search, state, step, _FITS)
+        if quantised is None:
+            break
+        transform = _coded(search, quantised)
         best = transform if transform is not None and len(transform.payload) <= budget else None
     return best
 
