@@ -42,6 +42,7 @@ _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
 _DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
 _HEAD = 60  # bytes before the coefficients, about
 _CLOSE = 0.988  # of the budget: near enough to be coded
+_LATE_CLOSE = 0.97  # the same, after half of the rounds
 _AIM = 0.994  # of the budget
 _ACCEPTABLE = 0.984  # of the budget
 _ROUNDS = 8  # at most
@@ -273,7 +274,8 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
         last = quantised
         if size <= budget and (fits is None or quantised.bits > fits.bits):
             fits = quantised
-        if _CLOSE * budget < size <= budget or (small and size < _WORTH_CODING * budget):
+        close = _CLOSE if turn < _ROUNDS // 2 else _LATE_CLOSE
+        if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
             transform = _coded(search, quantised)
             if transform is not None:
                 exact = len(transform.payload)
