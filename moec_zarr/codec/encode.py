@@ -244,7 +244,7 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
 def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
     with _importing():
         from moec_zarr.fit.select import transform_alone
-    return transform_alone(chunk.array.squeeze(short_axes(chunk.array.shape)).shape, settings)
+    return transform_alone(_grid(chunk)[0].shape, settings)
 
 
 def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: float) -> bytes:

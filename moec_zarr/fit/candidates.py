@@ -11,7 +11,7 @@ from moec_zarr.arrays import Array, Bools, Floats
 from moec_zarr.bitstream.container import Section
 from moec_zarr.fit.payloads import network_payload
 from moec_zarr.fit.presets import Preset
-from moec_zarr.fit.rate_control import Transform, squared_error
+from moec_zarr.fit.rate_control import Transform, mean_error
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.settings import Settings
@@ -91,8 +91,7 @@ class Task:
 
     def error(self, values: Floats, target: Floats) -> float:
         """Mean square error of values, which a decoder clips to the range of the data."""
-        voxels = target.size if self.valid is None else int(self.valid.sum())
-        return squared_error(np.clip(values, -1, 1), target, self.valid) / voxels
+        return mean_error(values, target, self.valid)
 
 
 def better(one: Candidate | None, other: Candidate | None) -> Candidate | None:

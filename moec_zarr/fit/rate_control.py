@@ -35,7 +35,14 @@ from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.transform import analyse
 
-__all__ = ["Transform", "fit_transform", "fit_transform_to_error", "has_transform", "squared_error"]
+__all__ = [
+    "Transform",
+    "fit_transform",
+    "fit_transform_to_error",
+    "has_transform",
+    "mean_error",
+    "squared_error",
+]
 
 _log = logging.getLogger(__name__)
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
@@ -100,7 +107,8 @@ def fit_transform(
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
     """
     count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, _DENSEST * target.size)))
-    start = _start(target, valid, count, warm_start)
+    whole = target if valid is None else smoothly_filled(target, valid)
+    start = _start(whole, valid, count, warm_start)
     return None if start is None else _within_budget(*start, budget)
 
 
@@ -120,7 +128,7 @@ def fit_transform_to_error(
         target = np.where(valid, target, np.float32(0))
     whole = target if valid is None else smoothly_filled(target, valid)
     coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    start = _start(target, valid, kept_within(coefficients, error * whole.size), None)
+    start = _start(whole, valid, kept_within(coefficients, error * whole.size), None)
     if start is None:
         return None
     search, state, first = start
@@ -139,7 +147,7 @@ def fit_transform_to_error(
         last = quantised.step, own
         if _MEASURED[0] < ratio * own / error < _MEASURED[1]:
             found = coefficients_of(search, quantised)
-            measured = _mean_error(found, target, valid)
+            measured = mean_error(CoefficientField(found).whole(), target, valid)
             if _CLOSE_ERROR * error < measured <= error:
                 return Transform(found, coefficients_payload(found, quantised.context)), measured
             ratio = measured / own
@@ -150,10 +158,12 @@ def fit_transform_to_error(
 
 
 def _start(
-    target: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None
+    whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None
 ) -> tuple[Search, State, Quantised] | None:
-    """The best bases, or those of a warm start, and integers in them."""
-    whole = target if valid is None else smoothly_filled(target, valid)
+    """The best bases, or those of a warm start, and integers in them.
+
+    `whole` is the target, filled smoothly where it is not valid.
+    """
     if warm_start is None:
         best = _best_bases(whole, valid, count)
     else:
@@ -234,9 +244,10 @@ def _weighted_bits(quantised: Quantised, bases: Bases) -> float:
     return RATE * quantised.step**2 * (quantised.bits + side)
 
 
-def _mean_error(coefficients: Coefficients, target: Floats, valid: Bools | None) -> float:
-    values = np.clip(CoefficientField(coefficients).whole(), -1, 1)
-    return squared_error(values, target, valid) / (target.size if valid is None else int(valid.sum()))
+def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
+    """Mean square error over the valid voxels, of values that a decoder clips to -1..1."""
+    voxels = target.size if valid is None else int(valid.sum())
+    return squared_error(np.clip(values, -1, 1), target, valid) / voxels
 
 
 def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
@@ -290,8 +301,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
         if step == quantised.step:
             break
     if best is None and fits is not None:
-        transform = _coded(search, fits)
-        best = transform if transform is not None and len(transform.payload) <= budget else None
+        best = _coded_within(search, fits, budget)
     step = max(last.step, step)
     for _ in range(_COARSER_STEPS):
         if best is not None:
@@ -300,8 +310,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
         state, quantised = quantised_at(search, state, step, _FITS)
         if quantised is None:
             break
-        transform = _coded(search, quantised)
-        best = transform if transform is not None and len(transform.payload) <= budget else None
+        best = _coded_within(search, quantised, budget)
     return best
 
 
@@ -311,6 +320,11 @@ def _coded(search: Search, quantised: Quantised) -> Transform | None:
         return Transform(coefficients, coefficients_payload(coefficients, quantised.context))
     except DoesNotFit:
         return None
+
+
+def _coded_within(search: Search, quantised: Quantised, budget: int) -> Transform | None:
+    transform = _coded(search, quantised)
+    return transform if transform is not None and len(transform.payload) <= budget else None
 
 
 def _coarser(size: float, budget: int, power: float) -> float:
