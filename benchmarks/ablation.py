@@ -49,7 +49,7 @@ from moec_zarr.model.evaluate import tiled
 from moec_zarr.model.normalisation import Normalisation
 
 RATIOS = (100.0, 300.0, 1000.0)
-PRESET = PRESETS["balanced"]
+PRESET = PRESETS["balanced"][-1]
 HEADER = 40  # bytes, of a stream around its model
 MARGIN = 0.997  # of the budget while training goes on
 STARTS = {"either": 8}  # of these features; of all others four
@@ -67,7 +67,7 @@ class Plan:
     steps: int = PRESET.steps
     batch: int = PRESET.batch
     seed: int = 0
-    trial: float = PRESET.trial
+    trial: float = 0.05  # of the steps, for each start
     rate: float = PRESET.rate
     warm_up: int = PRESET.warm_up
     gate_rate: float = PRESET.gate_rate

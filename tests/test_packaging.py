@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from moec_zarr.fit.presets import PRESETS
 from tests.support.fits import fitted_once
 
 ROOT = Path(__file__).parent.parent
@@ -48,8 +46,6 @@ def test_entry_points_lead_to_the_codecs(group: str) -> None:
 
 def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # Its arrays are larger than those of other tests; a network that corrects their transform takes longest.
-    monkeypatch.setitem(PRESETS, "fast", replace(PRESETS["fast"], alternations=0))
     namespace: dict[str, object] = {}
     assert len(BLOCKS) >= 3
     with fitted_once():

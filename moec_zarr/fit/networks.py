@@ -18,7 +18,7 @@ from moec_zarr.fit.rate_control import fit_transform
 from moec_zarr.fit.runtime import chosen_device
 from moec_zarr.fit.sampling import Field
 from moec_zarr.fit.train import fit_network
-from moec_zarr.model.coefficients import CoefficientField, Coefficients
+from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Architecture, Network
@@ -29,17 +29,18 @@ _LARGEST_SHIFT = 10  # octaves between half the range of the data and the scale 
 _DEVIATION_SAMPLES = 1 << 16  # voxels that the deviation is measured on
 _CORRECTION_SHARE = 0.05  # of the bytes are for a network that corrects the transform
 _CORRECTION_BYTES = 200  # that it has at least
-_LONGER_FIT = 0.6  # of the error of a shorter fit: what a longer one may hope to reach
+_HOPELESS = 1.012  # of the error of the transform alone: a first correction beyond is the last
 _STALLED = 2  # alternations without gain, after which the last one is made
 
 
 def corrected(
-    task: Task, target: Floats, warm_start: Coefficients | None, progress: Callable[[float], None]
+    task: Task, target: Floats, alone: Candidate | None, progress: Callable[[float], None]
 ) -> Candidate | None:
     """A transform and a network that corrects it, each fitted in turn to what the other leaves.
 
-    The best of the alternations. Where values may lie beyond the range of the data, because a decoder
-    clips them, or at invalid voxels, the transform is left as it is.
+    The best of the alternations. They start from the bases and the step of `alone`, the transform alone,
+    and end after the first where that is well behind it. Where values may lie beyond the range of the
+    data, because a decoder clips them, or at invalid voxels, the transform is left as it is.
     """
     valid, preset = task.valid, task.preset
     correction = max(int(_CORRECTION_SHARE * task.budget), _CORRECTION_BYTES)
@@ -47,6 +48,7 @@ def corrected(
         return None
     best: Candidate | None = None
     network: Network | None = None
+    warm_start = alone.transform.coefficients if alone and alone.transform else None
     aim, stalled, last = target, 0, False
     for turn in range(preset.alternations):
         last = last or turn + 1 == preset.alternations
@@ -70,7 +72,7 @@ def corrected(
         stalled = 0 if kept is not best else stalled + 1
         best = kept
         progress((turn + 1) / preset.alternations)
-        if last:
+        if last or (turn == 0 and alone and best and best.error > _HOPELESS * alone.error):
             break
         last = stalled == _STALLED
         aim = base + (target - values)
@@ -96,34 +98,11 @@ def _correction(
 
 
 def alone(task: Task, target_error: float, progress: Callable[[float], None]) -> Candidate | None:
-    """A network without a transform; None where it would not come near the target.
-
-    Fitted in fewer steps first, where the preset says so: a long fit may end up worse.
-
-    Raises
-    ------
-    DoesNotFit
-        If `target_error` is infinite, and the bytes do not suffice for a network.
-    """
-    best: Candidate | None = None
-    for part in (*task.preset.shorter, 1.0):
-        preset = replace(task.preset, steps=round(part * task.preset.steps), trial=task.preset.trial / part)
-        report = progress if part == 1.0 else lambda done: None
-        candidate = _alone(replace(task, preset=preset), target_error, report)
-        best = better(best, candidate)
-        if candidate is None or _LONGER_FIT * candidate.error > target_error:
-            break
-        target_error = min(target_error, candidate.error)
-    return best
-
-
-def _alone(task: Task, target_error: float, progress: Callable[[float], None]) -> Candidate | None:
+    """A network without a transform; None where it would not come near the target, or has too few bytes."""
     architecture = architecture_for(task.array.ndim, task.budget, task.settings.experts)
     try:
         result = _network(task, _field(task), architecture, task.budget, 0, None, target_error, progress)
     except DoesNotFit:
-        if target_error == math.inf:
-            raise
         return None
     return None if result is None else Candidate(result[0], None, result[1]).logged()
 

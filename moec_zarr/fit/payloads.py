@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.arrays import Doubles
 from moec_zarr.bitstream.coding_order import extent_of, present_bands
 from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, write_coefficients
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
@@ -77,7 +79,7 @@ def best_distribution(integers: NDArray[np.integer[Any]]) -> int:
     counts = np.bincount(magnitudes, minlength=largest + 1)
 
     def cost(code: int) -> float:
-        return float(-(counts @ np.log2(frequencies(largest, code))))
+        return float(counts @ _bits(largest, code))
 
     narrow = -2 * np.log2(np.sqrt(np.mean(np.square(magnitudes + 0.5))) / (largest + 1))
     code = 6 * WIDTHS + int(np.clip(4 * narrow, 0, WIDTHS - 1))
@@ -91,3 +93,11 @@ def best_distribution(integers: NDArray[np.integer[Any]]) -> int:
         if best == code:
             return code
         code = best
+
+
+@lru_cache(maxsize=4096)
+def _bits(largest: int, code: int) -> Doubles:
+    """Bits of each magnitude up to `largest`, which a fit asks for again and again."""
+    bits: Doubles = -np.log2(frequencies(largest, code))
+    bits.setflags(write=False)
+    return bits

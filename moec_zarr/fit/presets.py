@@ -41,10 +41,10 @@ class Preset:
         Optimisation steps of a network on its own, and voxels in each.
     starts : tuple of Start
         How the encoder may start; all are tried, the best is kept.
-    shorter : tuple of float
-        Shares of `steps` in which a network alone is fitted as well: a long fit may end up worse.
-    trial : float
-        Share of `steps` that each trial takes.
+    trial_steps : int
+        Steps that each start is tried for.
+    probe_steps : int
+        Further steps of the better ones, from which the error of the whole fit is extrapolated.
     rate : float
         Learning rate at its peak, after `warm_up` steps; it falls along a half cosine.
     gate_rate : float
@@ -56,7 +56,7 @@ class Preset:
     allocations : int
         How often, in the first three quarters of those, the quantisation steps are set anew.
     alternations : int
-        How often the transform and a network that corrects it are fitted in turn.
+        How often the transform and a network that corrects it are fitted in turn, at most.
     correction_steps : int
         Steps of that network in each alternation but the last.
     final_steps : int
@@ -66,45 +66,51 @@ class Preset:
     steps: int
     batch: int = 2048
     starts: tuple[Start, ...] = (
-        *(Start(0.5, 0.35), Start(0.25, 0.6), Start(0.25, 1.0)),
-        *(Start(omega=omega) for omega in (10.0, 20.0, 40.0)),
+        Start(0.5, 0.6),
+        Start(0.5, 1.0),
+        Start(omega=15.0),
     )
-    shorter: tuple[float, ...] = ()
-    trial: float = 0.05
+    trial_steps: int = 100
+    probe_steps: int = 300
     rate: float = 2e-2
     warm_up: int = 50
     gate_rate: float = 0.05
     balance: float = 0.01
     quantised: float = 0.3
-    allocations: int = 8
-    alternations: int = 6
-    correction_steps: int = 1000
-    final_steps: int = 3000
+    allocations: int = 4
+    alternations: int = 3
+    correction_steps: int = 400
+    final_steps: int = 1000
 
 
-PRESETS = {
-    "fast": Preset(
-        steps=2500,
-        starts=(Start(0.5, 0.35), Start(0.25, 1.0), Start(omega=20.0)),
-        trial=0.05,
-        allocations=3,
-        alternations=2,
-        correction_steps=800,
-        final_steps=800,
+_FAST = Preset(
+    steps=2000,
+    starts=(Start(0.5, 0.35), Start(0.25, 1.0), Start(omega=20.0)),
+    allocations=3,
+    alternations=2,
+    correction_steps=800,
+    final_steps=800,
+)
+_BALANCED = Preset(steps=5000)
+_BEST = Preset(
+    steps=25_000,
+    starts=(
+        *(Start(spectral, scale) for spectral in (0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
+        *(Start(omega=omega) for omega in (10.0, 20.0, 40.0, 80.0)),
     ),
-    "balanced": Preset(steps=8_000),
-    "best": Preset(
-        steps=50_000,
-        starts=(
-            *(Start(spectral, scale) for spectral in (0.25, 0.5) for scale in (0.35, 0.6, 1.0)),
-            *(Start(omega=omega) for omega in (10.0, 20.0, 40.0, 80.0)),
-        ),
-        shorter=(0.16,),
-        trial=0.015,
-        alternations=16,
-        correction_steps=2500,
-        final_steps=20_000,
-    ),
+    trial_steps=300,
+    probe_steps=1500,
+    allocations=8,
+    alternations=16,
+    correction_steps=2500,
+    final_steps=20_000,
+)
+
+# What an effort fits in turn: each takes part in the choice, so that none is worse than the one before.
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "fast": (_FAST,),
+    "balanced": (_BALANCED,),
+    "best": (_BALANCED, _BEST),
 }
 
 
@@ -115,6 +121,8 @@ def scaled(preset: Preset, voxels: int, share: float) -> Preset:
     return replace(
         preset,
         steps=max(minimum, round(preset.steps * share)),
+        trial_steps=max(preset.warm_up, round(preset.trial_steps * share)),
+        probe_steps=max(minimum, round(preset.probe_steps * share)),
         correction_steps=max(minimum, round(preset.correction_steps * share)),
         final_steps=max(minimum, round(preset.final_steps * share)),
         batch=min(preset.batch, max(256, voxels // 24)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.errors import UnsupportedArrayError
@@ -23,6 +24,8 @@ from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.settings import Settings
 
 __all__ = ["fit", "fit_to_error", "transform_alone"]
+
+_DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
 
 def fit(
@@ -66,8 +69,8 @@ def fit(
         If the bytes suffice for no candidate.
     """
     voxels = array.size if valid is None else int(valid.sum())
-    preset = scaled(PRESETS[settings.effort], voxels, share)
-    task = Task(array, valid, normalisation, preset, settings, budget)
+    presets = [scaled(preset, voxels, share) for preset in PRESETS[settings.effort]]
+    task = Task(array, valid, normalisation, presets[0], settings, budget)
     target = None
     if settings.model != "network" and has_transform(array.shape):
         target = task.target()
@@ -86,15 +89,23 @@ def fit(
     if not transform_alone(array.shape, settings) or (best is None and settings.model == "auto"):
         from moec_zarr.fit import networks
 
+        transform_only = best
         with torch_threads():
-            if target is not None:
-                warm_start = best.transform.coefficients if best and best.transform else None
-                corrected = networks.corrected(task, target, warm_start, lambda done: progress(done / 2))
+            for turn, preset in enumerate(presets):
+                task, start, part = replace(task, preset=preset), turn / len(presets), 1 / len(presets)
+
+                def report(done: float, start: float = start, part: float = part) -> None:
+                    progress(start + part * done)
+
+                target_error = math.inf if best is None else best.error
+                alone = networks.alone(task, target_error, lambda done: report(done / 2))
+                best = better(best, alone)
+                if target is None or (alone and alone.error < _DECIDED * target_error):
+                    continue
+                corrected = networks.corrected(task, target, transform_only, lambda d: report((1 + d) / 2))
                 best = better(best, corrected)
-            target_error = math.inf if best is None else best.error
-            best = better(best, networks.alone(task, target_error, lambda done: progress((1 + done) / 2)))
     if best is None:
-        raise DoesNotFit(f"no transform fits into {budget} bytes")
+        raise DoesNotFit(f"nothing fits into {budget} bytes")
     return best
 
 
@@ -119,7 +130,7 @@ def fit_to_error(
     DoesNotFit
         If no transform keeps it.
     """
-    task = Task(array, valid, normalisation, PRESETS[settings.effort], settings, array.nbytes)
+    task = Task(array, valid, normalisation, PRESETS[settings.effort][0], settings, array.nbytes)
     result = fit_transform_to_error(task.target(), valid, error)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")

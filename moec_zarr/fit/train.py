@@ -39,7 +39,9 @@ _log = logging.getLogger(__name__)
 _DRAWN = 16  # batches gathered at a time
 _JUDGED = 96  # batches from which a fit's error is estimated
 _SENSITIVITY_BATCHES = 16  # batches from which the sensitivity is estimated
-_REACHABLE = 0.25  # of the error of the trials: what the whole fit may hope to reach
+_PROBED = 2  # starts that are trained further
+_LONGER = 3  # times as many steps in each further one
+_SUSTAINED = 0.65  # of a fit's gain a doubling of its steps, that further doublings bring on average
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
@@ -209,7 +211,7 @@ def fit_network(
     seed : int
         Of everything random. Threads and device change results by rounding alone.
     target_error : float
-        Mean square error that is worth having. The fit is given up where the trials show that it
+        Mean square error that is worth having. The fit is given up where a short one shows that it
         stays out of reach.
     progress : callable
         Called with the share of steps done.
@@ -232,15 +234,21 @@ def fit_network(
         architecture, preset, _Batches(field, preset.batch, generator, torch.device(device)), progress
     )
     if initial is None or architecture.experts > 1:
-        weights, loss = _best_start(training, _starts(field, architecture, generator, device))
+        fresh = _starts(field, architecture, generator, device)
+        if target_error < math.inf or len(preset.starts) > 1:
+            raced = _raced(training, fresh, target_error * 4.0**shift)
+            if raced is None:
+                _log.info(
+                    "a network is not expected to reach a mean square error of %.4g", target_error
+                )
+                return None
+            weights = raced
+        else:
+            weights = fresh(preset.starts[0])
     else:
-        weights, loss = _float_weights(initial, shift, device, True), 0.0
+        weights = _float_weights(initial, shift, device, True)
     turn = preset.steps - round(preset.steps * preset.quantised)
     optimiser = training.optimiser(weights)
-    reachable = loss * _REACHABLE * 4.0**-shift
-    if reachable > target_error:
-        _log.info("a mean square error of %.4g may be reached, %.4g is to be had", reachable, target_error)
-        return None
     training.run(weights, optimiser, range(turn), preset.steps)
     network = _train_quantised(training, weights, optimiser, turn, budget, shift)
     return network, training.loss(_float_weights(network, shift, device, False), _JUDGED) * 4.0**-shift
@@ -285,26 +293,42 @@ def _float_weights(network: Network, shift: int, device: str, learning: bool) ->
     return {name: weight.to(device).requires_grad_(learning) for name, weight in weights.items()}
 
 
-def _best_start(training: _Training, fresh: Callable[[Start], Weights]) -> tuple[Weights, float]:
-    """Of the starts drawn, the weights that a short training shows to be the best to start from.
+def _raced(training: _Training, fresh: Callable[[Start], Weights], target_error: float) -> Weights | None:
+    """Weights of the start that does best in short fits, as these leave them.
 
-    And the mean square error which that training reached; zero where there is one start alone.
+    All starts are tried, the better ones are trained further, the best of them ever longer. None as soon
+    as the whole fit is not expected to reach the target: the logarithm of the error falls with that of the
+    steps, ever more slowly.
     """
     preset = training.preset
-    if len(preset.starts) == 1:
-        return fresh(preset.starts[0]), 0.0
-    steps = max(1, round(preset.steps * preset.trial))
-    best, smallest = None, math.inf
+    tried = []
     for start in preset.starts:
         weights = fresh(start)
-        before = {name: weight.detach().clone() for name, weight in weights.items()}
-        training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
-        loss = training.loss(weights, 2 * _DRAWN)
-        _log.debug("%s: mean square error %.4g after %d steps", start, loss, steps)
-        if best is None or loss < smallest:
-            best, smallest = before, loss
-    assert best is not None
-    return {name: weight.requires_grad_() for name, weight in best.items()}, smallest
+        loss = _short_fit(training, weights, preset.trial_steps)
+        _log.debug("%s: mean square error %.4g after %d steps", start, loss, preset.trial_steps)
+        tried.append((loss, weights))
+    tried.sort(key=lambda trial: trial[0])
+    steps, before = preset.probe_steps, preset.trial_steps
+    probed = [(_short_fit(training, weights, steps), first, weights) for first, weights in tried[:_PROBED]]
+    loss, last, best = min(probed, key=lambda probe: probe[0])
+    while True:
+        done = before + steps
+        slope = math.log(loss / last) / math.log2(done / before) if 0 < loss < last else 0.0
+        expected = loss * math.exp(_SUSTAINED * slope * math.log2((done + preset.steps) / done))
+        _log.debug("mean square error %.4g after %d steps, %.4g expected", loss, done, expected)
+        if expected > target_error:
+            return None
+        steps *= _LONGER
+        if target_error == math.inf or steps > preset.steps / 4:
+            return best
+        last, before = loss, done
+        loss = _short_fit(training, best, steps)
+
+
+def _short_fit(training: _Training, weights: Weights, steps: int) -> float:
+    """Train all of the weights, to a rate of zero; the mean square error reached."""
+    training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
+    return training.loss(weights, 2 * _DRAWN)
 
 
 def _train_quantised(

@@ -9,7 +9,7 @@ import numpy as np
 
 from moec_zarr.arrays import Floats, Integers
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.features import features_at
+from moec_zarr.model.features import SampledField, features_at, sampled_around
 from moec_zarr.model.network import Architecture, Network, Tables, evaluate_tile, tables
 
 __all__ = ["Backend", "evaluate", "tiled"]
@@ -17,6 +17,7 @@ __all__ = ["Backend", "evaluate", "tiled"]
 Backend: TypeAlias = Callable[[Architecture, dict[str, Floats], Tables, Floats | None], Floats]
 
 _TRANSFORM_TILE = 1 << 18  # voxels that a transform without a network is evaluated at together
+_SLAB = 1 << 21  # the same, where a network reads it around each of them
 
 
 def evaluate(
@@ -45,7 +46,7 @@ def evaluate(
     backend : callable
         Evaluates the network at the voxels of one tile.
     tile : int, optional
-        Voxels evaluated at a time; nothing larger than them is held.
+        Voxels that a network is evaluated at together, or a transform alone.
 
     Yields
     ------
@@ -60,14 +61,23 @@ def evaluate(
             yield where, field.values(rows, pointwise)
         return
     architecture, weights = network.architecture, network.weights()
-    for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or architecture.tile):
-        base, features = None, None
-        if field is not None:
-            base = field.values(rows, pointwise)
-            features = features_at(field, network.stencils, rows, base, pointwise)
-        values = backend(architecture, weights, tables(weights, lengths, rows, pointwise), features)
-        values = values.reshape([s.stop - s.start for s in where])
-        yield where, values if base is None else values + base
+    for slab, near_rows in tiled(indices, pointwise=pointwise, voxels=_SLAB):
+        near: CoefficientField | SampledField | None = field
+        if field is not None and not pointwise:
+            near = sampled_around(field, network.stencils, near_rows)
+        for inner, rows in tiled(near_rows, pointwise=pointwise, voxels=tile or architecture.tile):
+            base, features = None, None
+            if near is not None:
+                base = near.values(rows, pointwise)
+                features = features_at(near, network.stencils, rows, base, pointwise)
+            values = backend(architecture, weights, tables(weights, lengths, rows, pointwise), features)
+            values = values.reshape([s.stop - s.start for s in inner])
+            yield _within(slab, inner), values if base is None else values + base
+
+
+def _within(outer: tuple[slice, ...], inner: tuple[slice, ...]) -> tuple[slice, ...]:
+    """A tile of a tile, in the grid that the outer one is cut from."""
+    return tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
 
 
 def tiled(

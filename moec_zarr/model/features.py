@@ -9,7 +9,9 @@ the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,16 @@ import numpy as np
 from moec_zarr.arrays import Floats, Integers
 from moec_zarr.model.coefficients import CoefficientField
 
-__all__ = ["LARGEST_STENCIL", "Stencil", "feature_count", "features", "features_at", "neighbours"]
+__all__ = [
+    "LARGEST_STENCIL",
+    "SampledField",
+    "Stencil",
+    "feature_count",
+    "features",
+    "features_at",
+    "neighbours",
+    "sampled_around",
+]
 
 LARGEST_STENCIL = 15  # of a distance, and of a gain
 _NEAR_AND_FAR = np.array([1, -1, 3, -3])  # in units of a stencil's distance
@@ -73,8 +84,62 @@ def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil],
     return result
 
 
+@dataclass(frozen=True)
+class SampledField:
+    """A field evaluated once on a grid of voxels, which is read instead of it.
+
+    Attributes
+    ----------
+    array : float32 array
+        The values.
+    indices : sequence of int64 arrays
+        Voxels along each axis, ascending.
+    shape : tuple of int
+        Of the whole field.
+    norm : float
+        Root mean square of the whole field.
+    """
+
+    array: Floats
+    indices: Sequence[Integers]
+    shape: tuple[int, ...]
+    norm: float
+
+    def values(self, indices: Sequence[Integers], pointwise: bool = False) -> Floats:
+        """The values at voxels of the grid, as :meth:`CoefficientField.values` gives them."""
+        places = [np.searchsorted(own, index) for own, index in zip(self.indices, indices, strict=True)]
+        if pointwise:
+            return np.asarray(self.array[tuple(places)])
+        values = self.array
+        for axis, place in enumerate(places):
+            if len(place) and (np.diff(place) == 1).all():
+                values = values[(slice(None),) * axis + (slice(place[0], place[-1] + 1),)]
+            else:
+                values = values.take(place, axis)
+        return values
+
+
+def sampled_around(
+    field: CoefficientField, stencils: Sequence[Stencil], indices: Sequence[Integers]
+) -> CoefficientField | SampledField:
+    """The field at the voxels of a grid and all their neighbours; itself where these are too many.
+
+    Evaluated for each axis apart, the neighbours of a few scattered voxels are fewer than the box that
+    holds all of them; those of a dense grid overlap.
+    """
+    box = [
+        np.unique(np.concatenate([index, neighbours(index, stencil, length).ravel()]))
+        for index, stencil, length in zip(indices, stencils, field.shape, strict=True)
+    ]
+    voxels = math.prod(len(index) for index in indices)
+    apart = voxels + sum(voxels // len(i) * len(near) for i, near in zip(indices, box, strict=True))
+    if math.prod(len(near) for near in box) > apart:
+        return field
+    return SampledField(field.values(box), box, field.shape, field.norm)
+
+
 def features_at(
-    field: CoefficientField,
+    field: CoefficientField | SampledField,
     stencils: Sequence[Stencil],
     indices: Sequence[Integers],
     values: Floats,
@@ -84,7 +149,7 @@ def features_at(
 
     Parameters
     ----------
-    field : CoefficientField
+    field : CoefficientField or SampledField
         The field that the network corrects.
     stencils : sequence of Stencil
         One for each axis.
@@ -100,7 +165,11 @@ def features_at(
 
 
 def _neighbour_values(
-    field: CoefficientField, stencil: Stencil, indices: Sequence[Integers], axis: int, pointwise: bool
+    field: CoefficientField | SampledField,
+    stencil: Stencil,
+    indices: Sequence[Integers],
+    axis: int,
+    pointwise: bool,
 ) -> Floats:
     """The field at the neighbours along an axis, shape (4, voxels)."""
     places = neighbours(indices[axis], stencil, field.shape[axis])

@@ -112,7 +112,9 @@ def make_stream(feature: str) -> bytes:
     # Three tenths of the bytes for a network that corrects the transform, where one is asked for.
     alternations = int(feature == "transform_and_experts")
     with ExitStack() as stack:
-        stack.enter_context(patch.dict(PRESETS, fast=replace(PRESETS["fast"], alternations=alternations)))
+        stack.enter_context(
+            patch.dict(PRESETS, fast=(replace(PRESETS["fast"][0], alternations=alternations),))
+        )
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_SHARE", 0.3))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_BYTES", 150))
         if feature in BASES:

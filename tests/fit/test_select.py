@@ -25,9 +25,10 @@ def coordinates(shape):
 
 
 def preset(**changes):
-    """Both efforts with a single start, and other changes."""
-    short = replace(PRESETS["fast"], starts=PRESETS["fast"].starts[:1], **changes)
-    return patch.dict(PRESETS, fast=short, balanced=short)
+    """Two efforts with a single start and short trials, and other changes."""
+    fast = PRESETS["fast"][0]
+    short = replace(fast, **{"starts": fast.starts[:1], "trial_steps": 50, "probe_steps": 100} | changes)
+    return patch.dict(PRESETS, fast=(short,), balanced=(short,))
 
 
 def test_correcting_network_pays_at_edges():
@@ -65,6 +66,37 @@ def test_no_expert_starves_where_activity_is_local():
     assert load.min() > 0.005
     assert load.max() < 0.7
     assert psnr(array, decode(stream)) > 20
+
+
+def test_race_finds_the_field_that_a_network_suits():
+    """A ball with a sharp surface: many coefficients, few weights."""
+    u, v, w = coordinates((32, 36, 40))
+    array = np.tanh(12 * (u**2 + 1.5 * v**2 + w**2 - 0.4)).astype("f4")
+    stream = encode(array, Settings(ratio=array.nbytes / 400, effort="balanced"))
+    transform = encode(array, Settings(ratio=array.nbytes / 400, effort="fast"))
+    parts = open_stream(stream)
+    assert parts.network is not None
+    assert parts.coefficients is None
+    assert psnr(array, decode(stream)) > psnr(array, decode(transform)) + 3
+
+
+def test_race_gives_up_networks_where_the_transform_is_out_of_reach(field, caplog):
+    with preset(steps=400, alternations=0), caplog.at_level("INFO", "moec_zarr"):
+        stream = encode(field, Settings(ratio=field.nbytes / 500, effort="balanced"))
+    assert "not expected to reach" in caplog.text
+    assert open_stream(stream).network is None
+
+
+def test_a_further_preset_never_makes_it_worse(field):
+    """What "best" relies on: its first preset is that of "balanced"."""
+    assert PRESETS["best"][: len(PRESETS["balanced"])] == PRESETS["balanced"]
+    settings = Settings(ratio=field.nbytes / 300, model="network")
+    with preset(steps=300, alternations=0):
+        one = psnr(field, decode(encode(field, settings)))
+        first = PRESETS["balanced"][0]
+        with patch.dict(PRESETS, balanced=(first, replace(first, rate=1e-6))):
+            two = psnr(field, decode(encode(field, settings)))
+    assert two >= one
 
 
 def test_fast_is_the_transform_alone(field):

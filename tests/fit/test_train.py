@@ -18,7 +18,8 @@ from tests.support.strategies import random_network  # noqa: E402
 
 SHAPE, BUDGET = (40, 50), 400
 ARCHITECTURE = Architecture(2, 12, 1, 12, 1)
-PRESET = replace(PRESETS["fast"], steps=150, batch=256, starts=PRESETS["fast"].starts[:1])
+FAST = PRESETS["fast"][0]
+PRESET = replace(FAST, steps=150, trial_steps=50, probe_steps=100, batch=256, starts=FAST.starts[:1])
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_shift_scales_targets_but_not_values(waves):
 
 
 def test_fit_is_given_up_where_the_target_is_out_of_reach(waves):
-    preset = replace(PRESET, starts=PRESETS["fast"].starts[:2])
+    preset = replace(PRESET, starts=FAST.starts[:2])
     assert fit_network(waves, ARCHITECTURE, preset, BUDGET, target_error=1e-12) is None
 
 

@@ -5,7 +5,14 @@ import pytest
 
 from moec_zarr.bitstream.coefficients import write_coefficients
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
-from moec_zarr.model.features import Stencil, feature_count, features_at, neighbours
+from moec_zarr.model.features import (
+    SampledField,
+    Stencil,
+    feature_count,
+    features_at,
+    neighbours,
+    sampled_around,
+)
 from tests.conformance import reference_decoder
 from tests.support.strategies import (
     COSINES,
@@ -49,6 +56,23 @@ def test_features_at_points_and_strides_match_the_grid(shape):
     strided = [np.arange(n)[:: -2 if n > 2 else 1] for n in shape]
     part = grid[np.ix_(*strided)]
     np.testing.assert_allclose(read_features(field, stencils, strided).reshape(part.shape), part, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", GRIDS)
+def test_a_field_sampled_around_a_grid_reads_like_the_field(shape):
+    field, stencils, _ = random_field(shape, 4)
+    whole = [np.arange(n) for n in shape]
+    near = sampled_around(field, stencils, whole)
+    assert isinstance(near, SampledField)  # a dense grid shares its neighbours
+    for indices in (whole, [np.arange(n)[:: -2 if n > 2 else 1] for n in shape]):
+        result, expected = read_features(near, stencils, indices), read_features(field, stencils, indices)
+        np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_scattered_voxels_are_not_sampled_with_all_between():
+    field = random_field((64, 64, 64), 5)[0]
+    scattered = [np.arange(0, 64, 31)] * 3
+    assert sampled_around(field, [Stencil(1, 0)] * 3, scattered) is field
 
 
 def test_features_of_a_constant_field_are_finite():
