@@ -16,6 +16,7 @@ from moec_zarr.model.basis import BasisFunctions
 __all__ = ["Activity"]
 
 _ADDED_AT_A_TIME = 1 << 14  # coefficients that add to the activity together
+_GATHERED_AT_A_TIME = 1 << 20  # coefficients whose parents are looked up together
 
 
 class Activity:
@@ -38,17 +39,23 @@ class Activity:
         self._size = size
         self._rank = np.full(size + 1, count, np.int32)  # the last one is nobody's
         self._rank[self.order] = np.arange(count, dtype=np.int32)
+        tables = context_tables(functions, extent)
+        self.tables = tables
+        self._parent_weight = None
+        if tables.parent_weight >= 0:  # first, since it takes the most memory on its way
+            self._parent_weight = np.int32(context.neighbour_weights[tables.parent_weight])
+            self._parents = self._ranks_of(parents(functions, extent).reshape(-1))
+            self._magnitudes = np.zeros(count + 1, np.int16)
         self._octaves = octaves.reshape(-1).take(self.order)
         floor = np.zeros(256, np.int32)
         floor[:ABSENT] = zero_context_activity(context, ABSENT)
-        self._activity = np.append(floor.take(self._octaves), np.int32(0))
+        self._activity = np.zeros(count + 1, np.int32)
+        np.take(floor, self._octaves, out=self._activity[:count], mode="clip")
         self._logarithms = logarithms() * np.int32(context.power)
         # Far out of the range of classes the base does not matter: no sum overflows.
         base = np.clip(context.offset + context.slope * np.arange(256), -(2**17), 2**17)
         self._base = base.astype(np.int32)
-        tables = context_tables(functions, extent)
         strides = tables.strides
-        self.tables = tables
         self._weights = np.array(context.neighbour_weights, np.int32)[tables.slots[:, 1]]
         self._strides = strides.tolist()
         # By depth and index on each axis; beyond the grid where there is no such place.
@@ -59,13 +66,14 @@ class Activity:
             own = moves[tables.slots[:, 0] == axis].transpose(1, 2, 0)
             self._moves.append(np.ascontiguousarray(own).reshape(own.shape[0] * own.shape[1], own.shape[2]))
         self._depth = tables.depth if tables.parent_weight >= 0 else None
-        self._parent_weight = None
-        if tables.parent_weight >= 0:
-            self._parent_weight = np.int32(context.neighbour_weights[tables.parent_weight])
-        if self._parent_weight is not None:
-            own = parents(functions, extent).reshape(-1).take(self.order)
-            self._parents = self._rank[own]  # nobody's where it is -1
-            self._magnitudes = np.zeros(count + 1, np.int16)
+
+    def _ranks_of(self, positions: NDArray[np.int32]) -> NDArray[np.int32]:
+        """For each coefficient in order the rank of what stands at its entry; nobody's where that is -1."""
+        result = np.empty(len(self.order), np.int32)
+        for first in range(0, len(result), _GATHERED_AT_A_TIME):  # no further copies of the grid
+            part = slice(first, first + _GATHERED_AT_A_TIME)
+            result[part] = self._rank[positions[self.order[part]]]
+        return result
 
     def arrays(self) -> tuple[Any, ...]:
         """What `decode_wavefronts` reads; the activity is changed by it."""

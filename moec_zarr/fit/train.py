@@ -238,9 +238,7 @@ def fit_network(
         if target_error < math.inf or len(preset.starts) > 1:
             raced = _raced(training, fresh, target_error * 4.0**shift)
             if raced is None:
-                _log.info(
-                    "a network is not expected to reach a mean square error of %.4g", target_error
-                )
+                _log.info("a network is not expected to reach a mean square error of %.4g", target_error)
                 return None
             weights = raced
         else:
