@@ -38,6 +38,8 @@ class Settings:
         infinities are without being named.
     effort : {"fast", "balanced", "best"}
         How long a fit may take. "fast" fits a transform alone, wherever an array can have one.
+        "balanced" fits networks too, as far as short fits promise a gain. "best" fits all that
+        "balanced" does, then more and longer.
     model : {"auto", "transform", "network"}
         What stands for a chunk: by default whichever has the smallest error, a transform, a network,
         or a transform that a network corrects. "network" is the mixture of experts alone.
