@@ -31,6 +31,7 @@ from benchmarks.fields import find_fields, shells  # noqa: E402
 from benchmarks.isolate import LimitError, isolated  # noqa: E402
 from benchmarks.peers import UnreachableError, UnsuitableError, measure  # noqa: E402
 from benchmarks.records import Array, Line, machine, markdown, quality  # noqa: E402
+from moec_zarr import inspect  # noqa: E402
 from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
 from moec_zarr.config import config  # noqa: E402
@@ -98,13 +99,15 @@ def reads(shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def measure_reads(array: Array, ratio: float) -> list[Line]:
-    """CPU seconds of parts of a chunk of effort "fast", cold and warm: the median of five."""
-    warm("fast")
-    stream = encode(array, Settings(ratio=ratio, effort="fast"))
+def measure_reads(array: Array, ratio: float, effort: str) -> list[Line]:
+    """CPU seconds of parts of a chunk, cold and warm: the median of five."""
+    warm(effort)
+    with config.set(progress=False):
+        stream = encode(array, Settings(ratio=ratio, effort=effort))
+    kind = inspect(stream).kind
     lines = []
     for name, selection in reads(array.shape).items():
-        line: Line = {"read": name, "voxels": int(np.asarray(array[selection]).size)}
+        line: Line = {"kind": kind, "read": name, "voxels": int(np.asarray(array[selection]).size)}
         for state, size in (("cold", 0), ("warm", 1 << 30)):
             with config.set(cache=size):
                 decode(stream, selection)
@@ -137,8 +140,9 @@ def run(arguments: argparse.Namespace) -> list[Line]:
                     line["reason"] = str(error)
                 lines.append(line)
                 print(describe(line), flush=True)
-            if arguments.reads:
-                for read in isolated(measure_reads, array, ratio, seconds=arguments.timeout, gigabytes=12):
+            for effort in arguments.efforts if arguments.reads else ():
+                call = measure_reads, array, ratio, effort
+                for read in isolated(*call, seconds=arguments.timeout, gigabytes=12):
                     lines.append({"field": field, "ratio": ratio, "million": million} | read)
     return lines
 
@@ -185,12 +189,13 @@ def tables(lines: list[Line]) -> str:
     read = [line for line in lines if "read" in line]
     if read:
         rows = [
-            (line["field"], f"{line['ratio']:g}", line["read"], str(line["voxels"]),
+            (line["field"], f"{line['ratio']:g}", line["kind"], line["read"], str(line["voxels"]),
              f"{1e3 * line['cold']:.1f}", f"{1e3 * line['warm']:.1f}")
             for line in read
         ]  # fmt: skip
         parts.append(
-            "### Reads\n\n" + markdown(("field", "ratio", "read", "voxels", "cold, ms", "warm, ms"), rows)
+            "### Reads\n\n"
+            + markdown(("field", "ratio", "kind", "read", "voxels", "cold, ms", "warm, ms"), rows)
         )
     return "\n\n".join(parts) + "\n"
 
