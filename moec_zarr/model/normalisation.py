@@ -18,29 +18,42 @@ _SMALLEST_SCALE = 2.0**-1000  # clear of subnormal numbers
 class Normalisation:
     """Fitted values are ``(array - centre) / scale * 2**shift``.
 
+    64-bit integers are further apart from zero than double precision resolves: their centre is an integer,
+    and is subtracted and added in integers.
+
     Attributes
     ----------
-    centre, scale : float
-        Centre and half the width of the range of the valid values, in their units.
+    centre : float or int
+        Centre of the range of the valid values, in their units.
+    scale : float
+        Half the width of that range.
     shift : int
         Octaves by which a network's targets are larger than the values in a stream, so that data
         that fill little of their range suit its learning rate. 0 in all that is decoded.
     """
 
-    centre: float
+    centre: float | int
     scale: float
     shift: int = 0
 
     @classmethod
     def of_range(cls, low: Any, high: Any) -> Self:
         """That of values between `low` and `high`."""
+        if isinstance(low, np.integer) and low.itemsize == 8:
+            bottom, top = int(low), int(high)
+            # Rounded up: all differences to it are signed 64-bit integers.
+            return cls(-((-bottom - top) // 2), max((top - bottom) / 2, _SMALLEST_SCALE))
         # The range itself may exceed the largest double, half of it does not.
         half = float(high) / 2 - float(low) / 2
         return cls(float(high) / 2 + float(low) / 2, max(half, _SMALLEST_SCALE))
 
     def normalise(self, array: Array) -> Doubles:
         """Values of the array as fitted values."""
-        return np.asarray((array.astype(np.float64) - self.centre) / (self.scale * 2.0**-self.shift))
+        if isinstance(self.centre, int):
+            difference = (array.astype(np.uint64) - _wrapped(self.centre)).view(np.int64).astype(np.float64)
+        else:
+            difference = array.astype(np.float64) - self.centre
+        return np.asarray(difference / (self.scale * 2.0**-self.shift))
 
     def restore(self, values: Floats, dtype: np.dtype[Any], low: Any, high: Any) -> Array:
         """Fitted values as values of a dtype, clipped to the range; integers are rounded.
@@ -54,16 +67,25 @@ class Normalisation:
         low, high : scalar of `dtype`
             The range.
         """
-        bottom, top = float(low), float(high)
-        with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
-            wide = np.clip(self.centre + self.scale * values.astype(np.float64), bottom, top)
         dtype = dtype.newbyteorder("=")
-        if dtype.kind == "f":
-            return wide.astype(dtype)
-        wide = np.rint(wide)
-        if dtype.itemsize < 8:
-            return wide.astype(dtype)
-        # Doubles next to the ends of a 64-bit range may lie beyond it.
-        ends = np.where(wide >= top, high, low).astype(dtype)
-        inner = (wide > bottom) & (wide < top)
-        return np.where(inner, np.where(inner, wide, 0).astype(dtype), ends)
+        if isinstance(self.centre, int):
+            return self._restored_exactly(values, dtype, int(low), int(high))
+        with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
+            wide = np.clip(self.centre + self.scale * values.astype(np.float64), float(low), float(high))
+        return (wide if dtype.kind == "f" else np.rint(wide)).astype(dtype)
+
+    def _restored_exactly(self, values: Floats, dtype: np.dtype[Any], low: int, high: int) -> Array:
+        """The same for 64-bit integers."""
+        assert isinstance(self.centre, int)
+        below, above = low - self.centre, high - self.centre
+        wide = np.rint(self.scale * values.astype(np.float64))
+        # Doubles next to the ends of the range may lie beyond it.
+        inner = (wide > float(below)) & (wide < float(above))
+        difference = np.where(wide >= float(above), above, below).astype(np.int64)
+        difference[inner] = wide[inner].astype(np.int64)
+        return (difference.view(np.uint64) + _wrapped(self.centre)).astype(dtype)
+
+
+def _wrapped(value: int) -> np.uint64:
+    """An integer modulo 2^64, as which 64-bit integers are added and subtracted."""
+    return np.uint64(value % 2**64)

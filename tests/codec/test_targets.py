@@ -1,12 +1,14 @@
 """Targets: a ratio is kept, a PSNR is reached, and what cannot be met is refused with what would do."""
 
+import math
 import re
 import zlib
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from moec_zarr import BudgetError
+from moec_zarr import BudgetError, inspect
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
@@ -20,6 +22,23 @@ def test_psnr_is_reached(decibels):
     stream = encode(array, Settings(psnr=decibels, effort="fast"))
     assert psnr(array, decode(stream)) >= decibels
     assert len(stream) < len(zlib.compress(array.tobytes(), 9))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "scale"),
+    [("i8", 2**60, 5000), ("i8", -(2**62), 10**6), ("u8", 2**63 + 2**62, 10**5), ("f8", 10**9, 0.001)],
+)
+def test_values_far_from_zero_are_fitted_and_their_psnr_is_true(dtype, offset, scale):
+    field = smooth((10, 11, 12)) * scale
+    array = np.array(offset, dtype) + (field if dtype == "f8" else np.rint(field - field.min())).astype(dtype)
+    stream = encode(array, Settings(psnr=50, effort="fast"))
+    pairs = zip(array.ravel().tolist(), decode(stream).ravel().tolist(), strict=True)
+    mean_square = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in pairs) / array.size
+    width = Fraction(array.max().item()) - Fraction(array.min().item())
+    true = 10 * math.log10(width**2 / mean_square)
+    assert len(stream) < array.nbytes / 8
+    assert 50 <= true < 51
+    assert inspect(stream).psnr == pytest.approx(true, abs=0.011)
 
 
 def test_a_psnr_that_only_exact_values_reach():

@@ -9,6 +9,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -611,10 +612,16 @@ def points(shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def restore(y: NDArray[np.float64], low: Any, high: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        first, last = int(low), int(high)
+        centre = math.ceil(Fraction(first + last, 2))
+        half = max(float(Fraction(last - first, 2)), 2.0**-1000)
+        differences = np.rint(half * y)
+        above, below = float(last - centre), float(first - centre)
+        return np.array(
+            [last if d >= above else first if d <= below else centre + int(d) for d in differences], dtype
+        )
     bottom, top = float(low), float(high)
     half = max(top / 2 - bottom / 2, 2.0**-1000)
     v = np.clip(top / 2 + bottom / 2 + half * y, bottom, top)
-    if dtype.kind == "f":
-        return v.astype(dtype)
-    whole = [int(high) if x >= top else int(low) if x <= bottom else int(x) for x in np.rint(v)]
-    return np.array(whole, dtype)
+    return (v if dtype.kind == "f" else np.rint(v)).astype(dtype)
