@@ -84,7 +84,7 @@ class Task:
         """The normalised array; zero at invalid voxels."""
         target = np.empty(self.array.shape, np.float32)
         for row in range(len(target)):  # at most a row in double precision
-            target[row] = self.normalisation.normalise(self.array[row])
+            target[row : row + 1] = self.normalisation.normalise(self.array[row : row + 1])
         if self.valid is not None:
             target[~self.valid] = 0
         return target
