@@ -93,6 +93,10 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
         damping, steps = 0.2 * damping, steps - 1
         if gain < _GAIN * bits:
             break
+    # All are written in units of the largest: a weight of what never occurs must not be that one.
+    unseen = ~sample.beside.any(axis=0)
+    if not unseen.all():
+        best[: len(unseen)][unseen] = best[: len(unseen)][~unseen].min()
     return best
 
 
