@@ -94,9 +94,9 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
         if gain < _GAIN * bits:
             break
     # All are written in units of the largest: a weight of what never occurs must not be that one.
-    unseen = ~sample.beside.any(axis=0)
-    if not unseen.all():
-        best[: len(unseen)][unseen] = best[: len(unseen)][~unseen].min()
+    weights, seen = best[: sample.beside.shape[1]], sample.beside.any(axis=0)
+    if np.any(seen):
+        weights[~seen] = weights[seen].min()
     return best
 
 

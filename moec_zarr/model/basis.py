@@ -13,31 +13,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from moec_zarr.arrays import Doubles, Floats, Integers
+from moec_zarr.arrays import Array, Doubles, Floats, Integers
 
 __all__ = [
     "AXIS_NEIGHBOURS",
+    "DOUBLE",
     "LARGEST_EDGE_WEIGHT",
     "LONGEST_AXIS",
     "LONGEST_GRAPH_AXIS",
+    "SINGLE",
     "AxisBasis",
     "BasisFunctions",
     "analysis_matrix",
+    "average_matrices",
     "basis_functions",
     "functions_of",
     "laplacian",
     "maximum_levels",
     "merge_matrices",
     "split_matrices",
+    "synthesis_matrix",
+    "voxel_functions",
 ]
 
 LONGEST_AXIS = 2048  # voxels; the matrix of an axis has the square of its length
 LONGEST_GRAPH_AXIS = 64  # voxels of an axis with a graph Fourier basis
 LARGEST_EDGE_WEIGHT = 15
 AXIS_NEIGHBOURS = 3  # context neighbours of a coefficient along each axis
+SINGLE: np.dtype[Any] = np.dtype(np.float32)
+DOUBLE: np.dtype[Any] = np.dtype(np.float64)
+
 _LIFTING = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 
 
@@ -65,30 +74,23 @@ class AxisBasis:
 
 @dataclass(frozen=True)
 class BasisFunctions:
-    """The functions of one axis, from coarse to fine.
+    """The order of the functions of one axis, from coarse to fine, and what lies near each.
 
     Attributes
     ----------
     basis : AxisBasis
         Which functions these are.
-    synthesis : float32 array, shape (length, length)
-        Function ``i`` at voxel ``x`` in ``[x, i]``; of unit norm.
     bands : int64 array, shape (length,)
         Octave of each function; rises from 0 without gaps.
     neighbours : int64 array, shape (AXIS_NEIGHBOURS, length)
         Earlier functions whose coefficients are the context of this one's: the one and the two
         before it and, of a wavelet, its parent, half as fine at the same place; -1 where there is
         none.
-    averages : tuple of float32 arrays
-        Of a joint axis: for each band but the last, the averages that span all functions up to this
-        band, of unit norm, shape (length, ``prefix(band)``).
     """
 
     basis: AxisBasis
-    synthesis: Floats
     bands: Integers
     neighbours: Integers
-    averages: tuple[Floats, ...] = ()
 
     def prefix(self, band: int) -> int:
         """Number of functions in all bands up to and including `band`."""
@@ -102,8 +104,8 @@ def maximum_levels(length: int) -> int:
 
 @lru_cache(maxsize=64)
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
-    """The functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
-    return _wavelet_functions(basis, length) if basis.levels else _waves(basis, length)
+    """The order of the functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
+    return _wavelet_order(basis, length) if basis.levels else _wave_order(basis, length)
 
 
 def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[BasisFunctions]:
@@ -112,10 +114,37 @@ def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[Bas
 
 
 @lru_cache(maxsize=64)
+def voxel_functions(length: int) -> BasisFunctions:
+    """The voxels of an axis themselves, all in one band: the order of what stands in no other basis."""
+    return BasisFunctions(AxisBasis(), np.zeros(length, np.int64), _functions_before(length))
+
+
+@lru_cache(maxsize=64)
+def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> Array:
+    """Function ``i`` at voxel ``x`` in ``[x, i]``, of unit norm, shape (voxels, functions)."""
+    if basis.levels:
+        return _unit_norm(_unscaled(_band_sizes(basis.levels, length))).astype(precision)
+    return _waves(basis, length).astype(precision)
+
+
+@lru_cache(maxsize=64)
+def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
+    """For each band of wavelets but the last, the averages that span all functions up to this band.
+
+    They are of unit norm, shape (voxels, functions up to the band).
+    """
+    matrices = []
+    for levels in range(basis.levels, 0, -1):
+        sizes = _band_sizes(levels, length)
+        matrices.append(_unit_norm(_unscaled(sizes)[:, : sizes[0]]).astype(precision))
+    return tuple(matrices)
+
+
+@lru_cache(maxsize=64)
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Inverse of the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
-        return basis_functions(basis, length).synthesis.T
+        return np.asarray(synthesis_matrix(basis, length).T)
     rows, details = np.eye(length), []
     for _ in range(basis.levels):
         rows, detail = _split(rows)
@@ -142,7 +171,7 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
 
 
 @lru_cache(maxsize=64)
-def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
+def merge_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """The inverses of :func:`split_matrices`."""
     matrices, fine = [], np.ones(length)
     for level in range(basis.levels):
@@ -150,7 +179,7 @@ def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
         norm = np.linalg.norm(_unscaled(_band_sizes(level + 1, length))[:, :n], axis=0)
         unit = np.eye(n)
         merge = _merge(unit[: -(-n // 2)], unit[-(-n // 2) :])
-        matrices.append(np.asarray(fine[:, None] * merge / norm, np.float32))
+        matrices.append(np.asarray(fine[:, None] * merge / norm, precision))
         fine = norm[: -(-n // 2)]
     return tuple(matrices)
 
@@ -158,17 +187,27 @@ def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
 # --------------------------------------------------------------- cosines and graph Fourier modes
 
 
-def _waves(basis: AxisBasis, length: int) -> BasisFunctions:
-    """Function k: ``cos(pi k (x + 1/2) / length)``, or mode k of the graph; band b starts at k = 2**b - 1."""
-    k = np.arange(length)
+def _waves(basis: AxisBasis, length: int) -> Doubles:
+    """Function k: ``cos(pi k (x + 1/2) / length)``, or mode k of the graph."""
     if basis.edge_weights:
-        waves = _graph_modes(basis.edge_weights)
-    else:
-        waves = np.cos(np.pi / length * (k[:, None] + 0.5) * k) * np.sqrt(2 / length)
-        waves[:, 0] /= np.sqrt(2)
+        return _graph_modes(basis.edge_weights)
+    k = np.arange(length)
+    waves = np.cos(np.pi / length * (k[:, None] + 0.5) * k) * np.sqrt(2 / length)
+    waves[:, 0] /= np.sqrt(2)
+    return np.asarray(waves)
+
+
+def _wave_order(basis: AxisBasis, length: int) -> BasisFunctions:
+    """Band b of cosines and modes starts at function 2**b - 1."""
+    k = np.arange(length)
     bands = np.frexp((k + 1).astype(np.float64))[1].astype(np.int64) - 1
-    neighbours = np.stack([np.maximum(k - back, -1) for back in range(1, AXIS_NEIGHBOURS + 1)])
-    return BasisFunctions(basis, waves.astype(np.float32), bands, neighbours)
+    return BasisFunctions(basis, bands, _functions_before(length))
+
+
+def _functions_before(length: int) -> Integers:
+    """The three functions before each, as its neighbours."""
+    k = np.arange(length)
+    return np.stack([np.maximum(k - back, -1) for back in range(1, AXIS_NEIGHBOURS + 1)])
 
 
 def laplacian(edge_weights: tuple[int, ...]) -> Doubles:
@@ -196,7 +235,7 @@ def _band_sizes(levels: int, length: int) -> list[int]:
     return sizes
 
 
-def _wavelet_functions(basis: AxisBasis, length: int) -> BasisFunctions:
+def _wavelet_order(basis: AxisBasis, length: int) -> BasisFunctions:
     sizes = _band_sizes(basis.levels, length)
     start = np.cumsum([0, *sizes])
     bands = np.repeat(np.arange(len(sizes)), sizes)
@@ -208,16 +247,11 @@ def _wavelet_functions(basis: AxisBasis, length: int) -> BasisFunctions:
         parent = place[own] if band == 1 else place[own] // 2
         parents[own] = start[band - 1] + np.minimum(parent, sizes[band - 1] - 1)
     before = [np.where(place >= back, np.arange(length) - back, -1) for back in (1, 2)]
-    averages = []
-    for band in range(basis.levels if basis.joint else 0):
-        coarser = _unscaled(_band_sizes(basis.levels - band, length))[:, : start[band + 1]]
-        averages.append(_unit_norm(coarser))
-    synthesis = _unit_norm(_unscaled(sizes))
-    return BasisFunctions(basis, synthesis, bands, np.stack([*before, parents]), tuple(averages))
+    return BasisFunctions(basis, bands, np.stack([*before, parents]))
 
 
-def _unit_norm(functions: Doubles) -> Floats:
-    return np.asarray(functions / np.linalg.norm(functions, axis=0), np.float32)
+def _unit_norm(functions: Doubles) -> Doubles:
+    return np.asarray(functions / np.linalg.norm(functions, axis=0))
 
 
 def _unscaled(sizes: list[int]) -> Doubles:

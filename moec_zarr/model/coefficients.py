@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Floats, Integers
-from moec_zarr.model.basis import AxisBasis, BasisFunctions, functions_of
+from moec_zarr.arrays import Array, Integers
+from moec_zarr.model.basis import SINGLE, AxisBasis, BasisFunctions, functions_of
 from moec_zarr.model.transform import Product, product, synthesise
 
 __all__ = ["CoefficientField", "Coefficients"]
@@ -51,9 +52,12 @@ class CoefficientField:
     Attributes
     ----------
     coefficients : Coefficients
+    precision : numpy.dtype
+        float32 or float64, in which it is evaluated.
     """
 
     coefficients: Coefficients
+    precision: np.dtype[Any] = SINGLE
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,8 +65,9 @@ class CoefficientField:
         return self.coefficients.shape
 
     @cached_property
-    def _core(self) -> Floats:
-        return self.coefficients.integers.astype(np.float32) * np.float32(self.coefficients.step)
+    def _core(self) -> Array:
+        integers: Array = self.coefficients.integers.astype(self.precision)
+        return np.multiply(integers, self.coefficients.step, dtype=self.precision)
 
     @cached_property
     def _product(self) -> Product:
@@ -74,7 +79,7 @@ class CoefficientField:
         squares = np.square(self._core, dtype=np.float64)
         return math.sqrt(squares.ravel()[1:].sum() / math.prod(self.shape)) or 1.0
 
-    def values(self, indices: Sequence[Integers | slice], pointwise: bool = False) -> Floats:
+    def values(self, indices: Sequence[Integers | slice], pointwise: bool = False) -> Array:
         """The values at voxels, of the grid's shape or (points,).
 
         Parameters
@@ -84,6 +89,6 @@ class CoefficientField:
         """
         return synthesise(self._product, indices, pointwise)
 
-    def whole(self) -> Floats:
+    def whole(self) -> Array:
         """The values on the whole grid."""
         return self.values([slice(None)] * len(self.shape))

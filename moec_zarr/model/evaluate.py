@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from moec_zarr.arrays import Floats, Integers
+from moec_zarr.arrays import Array, Floats, Integers
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.features import SampledField, features_at, sampled_around
 from moec_zarr.model.network import Architecture, Network, Tables, evaluate_tile, tables
@@ -29,7 +29,7 @@ def evaluate(
     pointwise: bool = False,
     backend: Backend = evaluate_tile,
     tile: int | None = None,
-) -> Iterator[tuple[tuple[slice, ...], Floats]]:
+) -> Iterator[tuple[tuple[slice, ...], Array]]:
     """Values of the network, of the transform, or of their sum.
 
     Parameters
@@ -52,8 +52,8 @@ def evaluate(
     ------
     tile : tuple of slice
         Where the values belong in the grid, or among the points.
-    values : float32 array
-        Of the tile's shape, in units of the chunk's normalisation.
+    values : float array
+        Of the tile's shape and the field's precision, in units of the chunk's normalisation.
     """
     if network is None:
         assert field is not None

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from moec_zarr.arrays import Floats, Integers
+from moec_zarr.arrays import Array, Floats, Integers
 from moec_zarr.model.basis import (
     AxisBasis,
     BasisFunctions,
     analysis_matrix,
+    average_matrices,
     merge_matrices,
     split_matrices,
+    synthesis_matrix,
 )
 
 __all__ = [
@@ -73,7 +75,7 @@ def _decomposed(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     return array
 
 
-def along(array: Floats, matrix: Floats, axis: int) -> Floats:
+def along(array: Array, matrix: Array, axis: int) -> Array:
     """A matrix, shape (new, old), applied along an axis."""
     before, (old, *after) = array.shape[:axis], array.shape[axis:]
     if not after:
@@ -87,17 +89,17 @@ class Product(NamedTuple):
 
     Attributes
     ----------
-    coefficients : float32 array
+    coefficients : float array
         The first ones on each axis; all others are zero.
-    matrices : tuple of float32 arrays
+    matrices : tuple of arrays of the same dtype
         For each axis the functions of the coefficients, shape (voxels, functions).
     """
 
-    coefficients: Floats
-    matrices: tuple[Floats, ...]
+    coefficients: Array
+    matrices: tuple[Array, ...]
 
 
-def product(core: Floats, functions: Sequence[BasisFunctions]) -> Product:
+def product(core: Array, functions: Sequence[BasisFunctions]) -> Product:
     """The product that coefficients stand for.
 
     On joint axes, coarser levels are merged into the averages of the finest level that holds any details:
@@ -105,12 +107,12 @@ def product(core: Floats, functions: Sequence[BasisFunctions]) -> Product:
 
     Parameters
     ----------
-    core : float32 array
-        The first coefficients on each axis; all others are zero.
+    core : float array
+        The first coefficients on each axis; all others are zero. Its dtype is that of the product.
     functions : sequence of BasisFunctions
         Of each axis.
     """
-    bases = [each.basis for each in functions]
+    bases, precision = [each.basis for each in functions], core.dtype
     boxes = _level_boxes(functions)
     finest = 0
     while finest + 1 < len(boxes) - 1 and _within(core, boxes[finest + 1]):
@@ -120,13 +122,13 @@ def product(core: Floats, functions: Sequence[BasisFunctions]) -> Product:
         own = core[corner(boxes[level])]
         for axis in joint_axes(bases):
             if level < bases[axis].levels:
-                matrix = merge_matrices(bases[axis], len(functions[axis].bands))[level]
+                matrix = merge_matrices(bases[axis], len(functions[axis].bands), precision)[level]
                 own = along(own, matrix[:, : own.shape[axis]], axis)
-        merged = np.zeros(tuple(map(max, core.shape, own.shape)), np.float32)
+        merged = np.zeros(tuple(map(max, core.shape, own.shape)), core.dtype)
         merged[corner(core.shape)] = core
         merged[corner(own.shape)] = own
         core = merged
-    matrices = [_functions_at(each, finest) for each in functions]
+    matrices = [_functions_at(each, finest, precision) for each in functions]
     return Product(core, tuple(matrix[:, :n] for matrix, n in zip(matrices, core.shape, strict=True)))
 
 
@@ -143,24 +145,27 @@ def _level_boxes(functions: Sequence[BasisFunctions]) -> list[tuple[int, ...]]:
     return boxes
 
 
-def _within(core: Floats, box: tuple[int, ...]) -> bool:
+def _within(core: Array, box: tuple[int, ...]) -> bool:
     """Whether all coefficients that are not zero lie in a corner."""
     beyond = (core[(slice(None),) * axis + (slice(n, None),)] for axis, n in enumerate(box))
     return not any(each.any() for each in beyond)
 
 
-def _functions_at(functions: BasisFunctions, level: int) -> Floats:
+def _functions_at(functions: BasisFunctions, level: int, precision: np.dtype[Any]) -> Array:
     """The functions of an axis down to a joint level, with the averages that span all coarser ones."""
-    if not functions.basis.joint:
-        return functions.synthesis
-    band = functions.basis.levels - level
+    basis, length = functions.basis, len(functions.bands)
+    if not basis.joint:
+        return synthesis_matrix(basis, length, precision)
+    band = basis.levels - level
+    averages = average_matrices(basis, length, precision)
     if band < 1:
-        return functions.averages[0]
+        return averages[0]
     span = slice(functions.prefix(band - 1), functions.prefix(band))
-    return np.concatenate([functions.averages[band - 1], functions.synthesis[:, span]], axis=1)
+    details = synthesis_matrix(basis, length, precision)[:, span]
+    return np.concatenate([averages[band - 1], details], axis=1)
 
 
-def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: bool = False) -> Floats:
+def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: bool = False) -> Array:
     """The values that coefficients add up to.
 
     Parameters
@@ -171,7 +176,7 @@ def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: b
 
     Returns
     -------
-    float32 array
+    array of the field's dtype
         Of the grid's shape, or of shape (points,).
     """
     if pointwise:
@@ -184,7 +189,7 @@ def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: b
     return values
 
 
-def _at_points(field: Product, points: list[Integers]) -> Floats:
+def _at_points(field: Product, points: list[Integers]) -> Array:
     """Values at single points: one by one, or from the grid of their indices where that is less work."""
     count = len(points[0])
     unique = [np.unique(index, return_inverse=True) for index in points]
@@ -196,12 +201,12 @@ def _at_points(field: Product, points: list[Integers]) -> Floats:
             return np.asarray(grid[tuple(place for _, place in unique)])
         # Points that are near each other along the longest side share a smaller grid.
         order = np.argsort(points[int(np.argmax(sides))], kind="stable")
-        total = np.empty(count, np.float32)
+        total = np.empty(count, field.coefficients.dtype)
         for half in np.array_split(order, 2):
             total[half] = _at_points(field, [index[half] for index in points])
         return total
     rows = [matrix[index] for matrix, index in zip(field.matrices, points, strict=True)]
-    total = np.empty(count, np.float32)
+    total = np.empty(count, field.coefficients.dtype)
     room = max(
         1, _POINT_ROOM // math.prod(field.coefficients.shape[1:])
     )  # a point needs all other axes first

@@ -17,8 +17,8 @@ from moec_zarr.fit.rate_control import fit_transform
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
     AxisBasis,
-    basis_functions,
     maximum_levels,
+    synthesis_matrix,
 )
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.transform import joint_axes
@@ -88,7 +88,7 @@ def test_edge_weights_follow_differences():
     weights = edge_weights_for(differences)
     assert max(weights) <= LARGEST_EDGE_WEIGHT
     assert min(weights) == weights[7]
-    step = basis_functions(AxisBasis(edge_weights=weights), 16).synthesis[:, 1]
+    step = synthesis_matrix(AxisBasis(edge_weights=weights), 16)[:, 1]
     np.testing.assert_allclose(np.abs(step), 0.25, atol=0.07)
     assert len(set(np.sign(step[:8]))) == len(set(np.sign(step[8:]))) == 1
 

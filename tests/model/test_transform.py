@@ -7,7 +7,7 @@ import pytest
 from scipy.fft import idctn
 
 from moec_zarr.bitstream.coefficients import write_coefficients
-from moec_zarr.model.basis import AxisBasis, functions_of
+from moec_zarr.model.basis import DOUBLE, AxisBasis, functions_of
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.transform import (
     along,
@@ -45,6 +45,19 @@ def test_values_match_the_reference(shape):
     data = write_coefficients(coefficients, random_context(len(shape), rng))
     expected = reference_decoder.read_coefficients(data, shape).values()
     np.testing.assert_allclose(CoefficientField(coefficients).whole().ravel(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", GRIDS)
+def test_double_precision_matches_the_reference(shape):
+    rng = np.random.default_rng(2)
+    coefficients = random_coefficients(shape, random_bases(shape, rng), rng)
+    data = write_coefficients(coefficients, random_context(len(shape), rng))
+    expected = reference_decoder.read_coefficients(data, shape).values()
+    field = CoefficientField(coefficients, DOUBLE)
+    atol = 1e-11 * np.abs(coefficients.integers).sum() * coefficients.step
+    np.testing.assert_allclose(field.whole().ravel(), expected, rtol=0, atol=atol)
+    points = [rng.integers(0, n, 50) for n in shape]
+    np.testing.assert_allclose(field.values(points, True), field.whole()[tuple(points)], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("shape", GRIDS)
