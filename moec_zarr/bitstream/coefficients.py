@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise, zip_longest
@@ -41,13 +42,23 @@ from moec_zarr.model.basis import (
     LONGEST_AXIS,
     LONGEST_GRAPH_AXIS,
     AxisBasis,
+    BasisFunctions,
     functions_of,
     maximum_levels,
 )
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.transform import corner, joint_axes
 
-__all__ = ["COEFFICIENTS_PER_BYTE", "STEPS", "read_coefficients", "write_coefficients"]
+__all__ = [
+    "COEFFICIENTS_PER_BYTE",
+    "STEPS",
+    "read_coefficients",
+    "read_context",
+    "read_integers",
+    "write_coefficients",
+    "write_context",
+    "write_integers",
+]
 
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 14  # of the extent that is coded, at most
@@ -69,7 +80,29 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     functions = coefficients.functions
     present = present_bands(functions, coefficients.integers)
     octaves = coefficient_octaves(functions, present)
-    integers = _extended(coefficients.integers, octaves.shape)
+    head = b"".join(map(_write_basis, coefficients.bases)) + struct.pack("<f", coefficients.step)
+    head += write_context(context) + write_mask(present)
+    return head + write_integers(_extended(coefficients.integers, octaves.shape), functions, octaves, context)
+
+
+def write_integers(
+    integers: NDArray[np.int32],
+    functions: Sequence[BasisFunctions],
+    octaves: NDArray[np.uint8],
+    context: Context,
+) -> bytes:
+    """Integers of a grid, not all zero, wavefront by wavefront.
+
+    Parameters
+    ----------
+    integers : int32 array
+    functions : sequence of BasisFunctions
+        Of each axis, at least as many as the grid has.
+    octaves : uint8 array
+        Of each integer; ``ABSENT`` where none is coded.
+    context : Context
+        The probability model that they are coded with.
+    """
     symbols = min(int(np.abs(integers).max()), LARGEST_SYMBOL)
     activity = Activity(functions, octaves, context)
     values = integers.reshape(-1).take(activity.order)
@@ -85,10 +118,7 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
             encoder.encode(known.astype(np.int32), family, table.take(chosen[some], axis=0, mode="clip"))
     coded = values[ranks]
     encoder.encode((coded < 0).astype(np.int32), binary, np.full(coded.size, 0.5))
-    head = b"".join(map(_write_basis, coefficients.bases)) + struct.pack("<f", coefficients.step)
-    head += bytes(context.neighbour_weights)
-    head += struct.pack("<bbBhh", context.floor, context.rise, context.power, context.offset, context.slope)
-    head += write_mask(present) + write_varint(symbols)
+    head = write_varint(symbols)
     if symbols == LARGEST_SYMBOL:
         excesses = np.abs(coded[np.abs(coded) >= symbols]) - symbols
         head += write_varint(len(excesses)) + b"".join(write_varint(int(excess)) for excess in excesses)
@@ -121,21 +151,37 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
         bases.append(basis)
     if len(joint_axes(bases)) == 1:
         raise CorruptStreamError("a single joint axis; the stream is damaged")
-    fixed = offset + 4 + axes * AXIS_NEIGHBOURS
-    if len(data) < fixed + 7:
-        raise CorruptStreamError("the stream ends inside a context; it is truncated, fetch it again")
+    if len(data) < offset + 4:
+        raise CorruptStreamError("the stream ends before a step; it is truncated, fetch it again")
     (step,) = struct.unpack_from("<f", data, offset)
     if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
-    context = Context(tuple(data[offset + 4 : fixed]), *struct.unpack_from("<bbBhh", data, fixed))
+    context, offset = read_context(data, offset + 4, axes)
     functions = functions_of(bases, shape)
-    present, offset = read_mask(data, fixed + 7, band_counts(functions))
-    symbols, offset = read_varint(data, offset)
-    if not present.any() or not 1 <= symbols <= LARGEST_SYMBOL:
-        raise CorruptStreamError("no coefficient, or too large a one; the stream is damaged")
+    present, offset = read_mask(data, offset, band_counts(functions))
+    if not present.any():
+        raise CorruptStreamError("no band of coefficients is present; the stream is damaged")
     extent = extent_of(functions, present)
     if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
         raise CorruptStreamError(f"{extent} coefficients in {len(data)} bytes; the stream is damaged")
+    octaves = coefficient_octaves(functions, present)
+    integers = read_integers(data[offset:], functions, octaves, context)
+    return Coefficients(shape, tuple(bases), step, integers)
+
+
+def read_integers(
+    data: bytes, functions: Sequence[BasisFunctions], octaves: NDArray[np.uint8], context: Context
+) -> NDArray[np.int32]:
+    """The integers of :func:`write_integers`, zero where none is coded.
+
+    Raises
+    ------
+    CorruptStreamError
+        If no encoder writes such bytes.
+    """
+    symbols, offset = read_varint(data, 0)
+    if not 1 <= symbols <= LARGEST_SYMBOL:
+        raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
     excesses: list[int] = []
     if symbols == LARGEST_SYMBOL:
         count, offset = read_varint(data, offset)
@@ -146,12 +192,25 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
             if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
                 raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
             excesses.append(excess)
-    octaves = coefficient_octaves(functions, present)
     decoded = _compiled if octaves.size >= _COMPILED_FROM and _is_compiled() else _decoded
     places, values = decoded(data[offset:], Activity(functions, octaves, context), symbols, excesses)
     integers = np.zeros(octaves.size, np.int32)
     integers[places] = values
-    return Coefficients(shape, tuple(bases), step, integers.reshape(extent))
+    return integers.reshape(octaves.shape)
+
+
+def write_context(context: Context) -> bytes:
+    """The numbers of a context."""
+    numbers = context.floor, context.rise, context.power, context.offset, context.slope
+    return bytes(context.neighbour_weights) + struct.pack("<bbBhh", *numbers)
+
+
+def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
+    """The context of so many axes at `offset`, and the offset behind it."""
+    numbers = offset + axes * AXIS_NEIGHBOURS
+    if len(data) < numbers + 7:
+        raise CorruptStreamError("the stream ends inside a context; it is truncated, fetch it again")
+    return Context(tuple(data[offset:numbers]), *struct.unpack_from("<bbBhh", data, numbers)), numbers + 7
 
 
 def _compiled(
