@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ __all__ = [
     "GATE_LARGEST",
     "GATE_LARGEST_BIAS",
     "GATE_UNITS",
+    "MOST_ACTIVE_WEIGHTS",
+    "MOST_EXPERTS",
     "Architecture",
     "Network",
     "Tables",
@@ -41,6 +43,8 @@ __all__ = [
 GATE_UNITS = 4096  # integer coordinates of the gate lie in [-4096, 4096]
 GATE_LARGEST = 127  # of a gate weight
 GATE_LARGEST_BIAS = 511  # in units of GATE_UNITS; 5 * 127 * 4096 + 511 * 4096 < 2**24
+MOST_EXPERTS = 256
+MOST_ACTIVE_WEIGHTS = 1 << 17  # that evaluate a voxel: they bound the work of a decoder
 _ACTIVATIONS = 1 << 21  # of a layer, evaluated at a time: some megabytes
 
 
@@ -87,6 +91,11 @@ class Architecture:
     def parameter_count(self) -> int:
         """Number of all weights and biases."""
         return sum(math.prod(shape) for shape in self.shapes().values())
+
+    @property
+    def active_count(self) -> int:
+        """Number of the weights and biases that evaluate a voxel, without the gate's."""
+        return replace(self, experts=1).parameter_count
 
     @property
     def tile(self) -> int:
