@@ -10,9 +10,10 @@ weighted edges (Shuman et al., IEEE Signal Process. Mag. 30(3), 2013).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, wraps
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,6 +39,7 @@ LONGEST_AXIS = 2048  # voxels; the matrix of an axis has the square of its lengt
 LONGEST_GRAPH_AXIS = 64  # voxels of an axis with a graph Fourier basis
 LARGEST_EDGE_WEIGHT = 15
 AXIS_NEIGHBOURS = 3  # context neighbours of a coefficient along each axis
+_KEPT, _LONG_KEPT, _LONG = 64, 8, 256  # matrices kept of axes up to, and above, so many voxels
 _LIFTING = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 
 
@@ -67,28 +69,43 @@ class AxisBasis:
 class BasisFunctions:
     """The functions of one axis, from coarse to fine.
 
+    Their values take the square of the axis' length: they are made when they are asked for, long after a
+    hostile stream has been refused.
+
     Attributes
     ----------
     basis : AxisBasis
         Which functions these are.
-    synthesis : float32 array, shape (length, length)
-        Function ``i`` at voxel ``x`` in ``[x, i]``; of unit norm.
     bands : int64 array, shape (length,)
         Octave of each function; rises from 0 without gaps.
     neighbours : int64 array, shape (AXIS_NEIGHBOURS, length)
         Earlier functions whose coefficients are the context of this one's: the one and the two
         before it and, of a wavelet, its parent, half as fine at the same place; -1 where there is
         none.
-    averages : tuple of float32 arrays
-        Of a joint axis: for each band but the last, the averages that span all functions up to this
-        band, of unit norm, shape (length, ``prefix(band)``).
     """
 
     basis: AxisBasis
-    synthesis: Floats
     bands: Integers
     neighbours: Integers
-    averages: tuple[Floats, ...] = ()
+
+    @cached_property
+    def synthesis(self) -> Floats:
+        """Function ``i`` at voxel ``x`` in ``[x, i]``, float32, of unit norm; shape (length, length)."""
+        length = len(self.bands)
+        if self.basis.levels:
+            return _unit_norm(_unscaled(_band_sizes(self.basis.levels, length)))
+        weights = self.basis.edge_weights
+        return np.asarray(_graph_modes(weights) if weights else _cosines(length), np.float32)
+
+    @cached_property
+    def averages(self) -> tuple[Floats, ...]:
+        """Of a joint axis: for each band but the last, the averages that span all functions up to it.
+
+        In float32, of unit norm, of shape (length, ``prefix(band)``).
+        """
+        levels = self.basis.levels if self.basis.joint else 0
+        sizes = [_band_sizes(levels - band, len(self.bands)) for band in range(levels)]
+        return tuple(_unit_norm(_unscaled(own)[:, : self.prefix(band)]) for band, own in enumerate(sizes))
 
     def prefix(self, band: int) -> int:
         """Number of functions in all bands up to and including `band`."""
@@ -100,7 +117,22 @@ def maximum_levels(length: int) -> int:
     return (length - 1).bit_length()
 
 
-@lru_cache(maxsize=64)
+_T = TypeVar("_T")
+
+
+def _cached(function: Callable[[AxisBasis, int], _T]) -> Callable[[AxisBasis, int], _T]:
+    """A function whose last results are kept; fewer of long axes, where each takes up to 32 MiB."""
+    of_short = lru_cache(maxsize=_KEPT)(function)
+    of_long = lru_cache(maxsize=_LONG_KEPT)(function)
+
+    @wraps(function)
+    def cached(basis: AxisBasis, length: int) -> _T:
+        return (of_long if length > _LONG else of_short)(basis, length)
+
+    return cached
+
+
+@_cached
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """The functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_functions(basis, length) if basis.levels else _waves(basis, length)
@@ -111,7 +143,7 @@ def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[Bas
     return [basis_functions(basis, n) for basis, n in zip(bases, shape, strict=True)]
 
 
-@lru_cache(maxsize=64)
+@_cached
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Inverse of the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
@@ -125,7 +157,7 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     return np.asarray(inverse, np.float32)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """One matrix for each decomposition level, the finest first.
 
@@ -141,7 +173,7 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     return tuple(matrices)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """The inverses of :func:`split_matrices`."""
     matrices, fine = [], np.ones(length)
@@ -161,14 +193,16 @@ def merge_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
 def _waves(basis: AxisBasis, length: int) -> BasisFunctions:
     """Function k: ``cos(pi k (x + 1/2) / length)``, or mode k of the graph; band b starts at k = 2**b - 1."""
     k = np.arange(length)
-    if basis.edge_weights:
-        waves = _graph_modes(basis.edge_weights)
-    else:
-        waves = np.cos(np.pi / length * (k[:, None] + 0.5) * k) * np.sqrt(2 / length)
-        waves[:, 0] /= np.sqrt(2)
     bands = np.frexp((k + 1).astype(np.float64))[1].astype(np.int64) - 1
     neighbours = np.stack([np.maximum(k - back, -1) for back in range(1, AXIS_NEIGHBOURS + 1)])
-    return BasisFunctions(basis, waves.astype(np.float32), bands, neighbours)
+    return BasisFunctions(basis, bands, neighbours)
+
+
+def _cosines(length: int) -> Doubles:
+    k = np.arange(length)
+    waves: Doubles = np.cos(np.pi / length * (k[:, None] + 0.5) * k) * np.sqrt(2 / length)
+    waves[:, 0] /= np.sqrt(2)
+    return waves
 
 
 def laplacian(edge_weights: tuple[int, ...]) -> Doubles:
@@ -208,12 +242,7 @@ def _wavelet_functions(basis: AxisBasis, length: int) -> BasisFunctions:
         parent = place[own] if band == 1 else place[own] // 2
         parents[own] = start[band - 1] + np.minimum(parent, sizes[band - 1] - 1)
     before = [np.where(place >= back, np.arange(length) - back, -1) for back in (1, 2)]
-    averages = []
-    for band in range(basis.levels if basis.joint else 0):
-        coarser = _unscaled(_band_sizes(basis.levels - band, length))[:, : start[band + 1]]
-        averages.append(_unit_norm(coarser))
-    synthesis = _unit_norm(_unscaled(sizes))
-    return BasisFunctions(basis, synthesis, bands, np.stack([*before, parents]), tuple(averages))
+    return BasisFunctions(basis, bands, np.stack([*before, parents]))
 
 
 def _unit_norm(functions: Doubles) -> Floats:
