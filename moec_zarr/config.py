@@ -12,6 +12,8 @@ key          default     meaning
 ``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
 ``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
 ``cache``    64 MiB      bytes of parsed streams that are kept for further reads; 0 keeps none
+``largest``  1 GiB       bytes of a chunk that a stream may declare where its reader does not know
+                         the shape: through numcodecs, hence zarr format 2, and in ``inspect``
 ``compiled`` ``True``    whether numba, where it is installed, decodes: faster once it is compiled and cached
 ``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
 ============ =========== ==================================================================
@@ -32,6 +34,7 @@ config = Config(
             "threads": 1,
             "batch": None,
             "cache": 1 << 26,
+            "largest": 1 << 30,
             "compiled": True,
             "progress": "auto",
         }

@@ -27,8 +27,11 @@ class UnsupportedVersionError(MoECError):
     """Raised when a stream was written by a newer version of the format than this one reads."""
 
 
-class UnsupportedArrayError(MoECError):
-    """Raised, before any fit, when an array cannot be encoded: its dtype, rank or values."""
+class UnsupportedArrayError(MoECError, TypeError):
+    """Raised, before any fit, when an array cannot be encoded: its dtype, rank or values.
+
+    A `TypeError` too, as which numcodecs and its users expect a dtype to be refused.
+    """
 
 
 class BudgetError(MoECError):

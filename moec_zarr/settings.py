@@ -72,7 +72,7 @@ class Settings:
         self._set("ratio", _real("ratio", self.ratio, 1.0, 1e9))
         self._set("psnr", _real("psnr", self.psnr, 0.0, 400.0))
         self._set("missing", _number("missing", self.missing))
-        self._set("experts", _integer("experts", self.experts, 1, 4096))
+        self._set("experts", _integer("experts", self.experts, 1, 256))
         self._set("seed", _integer("seed", self.seed, 0, 2**63 - 1))
         if self.seed is None:
             raise MoECError("seed must be a whole number, got None; leave it out for the default 0")

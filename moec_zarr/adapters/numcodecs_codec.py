@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +16,8 @@ from numcodecs.compat import (  # type: ignore[import-untyped]
 )
 from numpy.typing import NDArray
 
+from moec_zarr.bitstream.container import read_stream
+from moec_zarr.bitstream.stream import check_size
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.errors import MoECError, UnsupportedArrayError
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
     from moec_zarr.adapters.zarr_codec import MoECSerializer
 
 __all__ = ["MoECCodec"]
+
+
+def _is_untyped(buf: Any) -> bool:
+    """Whether a buffer is a mere run of bytes."""
+    try:
+        view = memoryview(buf)
+    except TypeError:  # no buffer at all
+        return False
+    return view.ndim == 1 and view.format in ("B", "b", "c")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -81,16 +93,21 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         Raises
         ------
         UnsupportedArrayError
-            If `buf` holds no shape and dtype (bytes), or one that cannot be modelled.
+            If `buf` holds no shape and dtype (bytes and other untyped buffers), or one that cannot be
+            modelled.
+        MoECError
+            If `buf` has more bytes than ``config largest``, with which a reader would refuse the stream.
         BudgetError
             If the target cannot be met.
         """
-        if isinstance(buf, (bytes, bytearray)):
+        if not hasattr(buf, "dtype") and _is_untyped(buf):
             raise UnsupportedArrayError(
                 f"got {type(buf).__name__}, which has no shape and no dtype; pass the array itself, "
                 "and in zarr let no filter come before this codec"
             )
-        return encode(ensure_ndarray(buf), self)
+        array = ensure_ndarray(buf)
+        check_size(array.shape, array.dtype)
+        return encode(array, self)
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
         """Evaluate the model of a stream.
@@ -116,23 +133,28 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         UnsupportedVersionError
             If a newer version of this package wrote it.
         MoECError
-            If `out` is read-only or does not match what was encoded.
+            If `out` is read-only or does not match what was encoded, before anything is decoded; or if there
+            is no `out` and the stream declares more bytes than ``config largest``.
         """
-        array = decode(ensure_bytes(buf))
+        data = ensure_bytes(buf)
         if out is None:
-            return array
+            return decode(data)
         target = ensure_ndarray(out)
         if not target.flags.writeable:
             raise MoECError("out is read-only; pass a writable array, or no out")
-        if (target.shape, target.dtype) == (array.shape, array.dtype):
-            np.copyto(target, array)
-        elif target.ndim == 1 and target.itemsize == 1 and target.nbytes == array.nbytes:
-            ndarray_copy(array, target)
-        else:
+        header, _ = read_stream(data)
+        is_alike = (target.shape, target.dtype) == (header.shape, header.dtype)
+        nbytes = math.prod(header.shape) * header.dtype.itemsize
+        if not is_alike and (target.ndim != 1 or target.itemsize != 1 or target.nbytes != nbytes):
             raise MoECError(
                 f"out has shape {target.shape} and dtype {target.dtype}, but the stream holds "
-                f"{array.shape} and {array.dtype}; pass an array like that, or no out"
+                f"{header.shape} and {header.dtype}; pass an array like that, or no out"
             )
+        array = decode(data, shape=header.shape)
+        if is_alike:
+            np.copyto(target, array)
+        else:
+            ndarray_copy(array, target)
         return out  # type: ignore[no-any-return]
 
     def get_config(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from moec_zarr.bitstream.contexts import (
     magnitude_frequencies,
     significance,
 )
-from moec_zarr.bitstream.masks import read_mask, write_mask
+from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder
 from moec_zarr.config import config
@@ -51,6 +51,7 @@ from moec_zarr.model.transform import corner, joint_axes
 
 __all__ = [
     "COEFFICIENTS_PER_BYTE",
+    "NONZERO_PER_BYTE",
     "STEPS",
     "read_coefficients",
     "read_context",
@@ -61,7 +62,9 @@ __all__ = [
 ]
 
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
-COEFFICIENTS_PER_BYTE = 1 << 14  # of the extent that is coded, at most
+COEFFICIENTS_PER_BYTE = 1 << 13  # of the extent that is coded, at most
+NONZERO_PER_BYTE = 8  # coefficients that are not zero, at most; real streams have less than two
+_DECODED_AT_A_TIME = 1 << 14  # magnitudes; each of them takes a row of a table
 _COMPILED_FROM = 1 << 17  # coefficients: fewer are read before compiled code is loaded
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
@@ -73,7 +76,8 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     ----------
     coefficients : Coefficients
         Integers of at most ``MAX_COEFFICIENT``, not all zero. A decoder takes no more than
-        ``COEFFICIENTS_PER_BYTE`` of them in the extent of the bands that are present.
+        ``COEFFICIENTS_PER_BYTE`` of them in the extent of the bands that are present, of which no more
+        than ``NONZERO_PER_BYTE`` are not zero.
     context : Context
         The probability model that they are coded with.
     """
@@ -158,7 +162,8 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
     context, offset = read_context(data, offset + 4, axes)
     functions = functions_of(bases, shape)
-    present, offset = read_mask(data, offset, band_counts(functions))
+    coded, offset = read_coded_mask(data, offset)
+    present = decode_mask(coded, band_counts(functions))
     if not present.any():
         raise CorruptStreamError("no band of coefficients is present; the stream is damaged")
     extent = extent_of(functions, present)
@@ -193,7 +198,9 @@ def read_integers(
                 raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
             excesses.append(excess)
     decoded = _compiled if octaves.size >= _COMPILED_FROM and _is_compiled() else _decoded
-    places, values = decoded(data[offset:], Activity(functions, octaves, context), symbols, excesses)
+    most = NONZERO_PER_BYTE * len(data)
+    activity = Activity(functions, octaves, context)
+    places, values = decoded(data[offset:], activity, symbols, excesses, most)
     integers = np.zeros(octaves.size, np.int32)
     integers[places] = values
     return integers.reshape(octaves.shape)
@@ -214,7 +221,7 @@ def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
 
 
 def _compiled(
-    data: bytes, activity: Activity, symbols: int, excesses: list[int]
+    data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
     """The same as `_decoded`, compiled."""
     from moec_zarr.bitstream import wavefront_kernel as kernel
@@ -223,13 +230,21 @@ def _compiled(
     decode: Any = kernel.decode_wavefronts
     count, ranks, values = decode(
         words, *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
-        symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR,
+        symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR, most,
     )  # fmt: skip
     if count == kernel.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
+    if count == kernel.TOO_MANY:
+        raise _too_many(most, most + 1)
     if count == kernel.EXCESS:
         raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
     return activity.order[ranks[:count]], values[ranks[:count]]
+
+
+def _too_many(most: int, count: int) -> CorruptStreamError:
+    return CorruptStreamError(
+        f"{count} or more coefficients that are not zero, at most {most} fit the bytes; the stream is damaged"
+    )
 
 
 def _is_compiled() -> bool:
@@ -252,22 +267,27 @@ def _sums(symbols: int) -> tuple[Integers, Integers]:
 
 
 def _decoded(
-    data: bytes, activity: Activity, symbols: int, excesses: list[int]
+    data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
-    """Positions and integers of the coefficients that are not zero."""
+    """Positions and integers of the coefficients that are not zero, at most `most` of them."""
     decoder = range_decoder(data)
     binary, family = _bernoulli(), _categorical()
     chances, table = significance(), _magnitude_weights(symbols)
     nothing = np.zeros(0, np.int64)
-    where, sizes, used = [nothing], [nothing], 0
+    where, sizes, used, total = [nothing], [nothing], 0, 0
     for first, last in pairwise([0, *activity.ends]):
         chosen = activity.classes(slice(first, last))
         some = decode_with(decoder, binary, chances.take(chosen, mode="clip")).nonzero()[0]
         if not some.size:
             continue
+        total += some.size
+        if total > most:
+            raise _too_many(most, total)
         magnitudes = np.ones(some.size, np.int64)
-        if symbols > 1:
-            magnitudes += decode_with(decoder, family, table.take(chosen[some], axis=0, mode="clip"))
+        for at in range(0, some.size if symbols > 1 else 0, _DECODED_AT_A_TIME):
+            part = slice(at, at + _DECODED_AT_A_TIME)
+            rows = table.take(chosen[some[part]], axis=0, mode="clip")
+            magnitudes[part] += decode_with(decoder, family, rows)
         if symbols == LARGEST_SYMBOL and (large := np.flatnonzero(magnitudes == symbols)).size:
             beyond = excesses[used : used + large.size]
             used += large.size

@@ -22,7 +22,7 @@ from moec_zarr.bitstream.primitives import inflate, read_varint, write_varint
 from moec_zarr.bitstream.range_coder import decode_with, payload, range_decoder
 from moec_zarr.errors import CorruptStreamError
 
-__all__ = ["decode_mask", "encode_mask", "read_mask", "write_mask"]
+__all__ = ["decode_mask", "encode_mask", "read_coded_mask", "write_mask"]
 
 _NEIGHBOURS = (
     (0, 0, -1), (0, 0, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1), (0, -2, 0),
@@ -89,18 +89,18 @@ def write_mask(mask: Bools) -> bytes:
     return write_varint(len(coded)) + coded
 
 
-def read_mask(data: bytes, offset: int, shape: tuple[int, ...]) -> tuple[Bools, int]:
-    """The mask of `shape` at `offset`, and the offset behind it.
+def read_coded_mask(data: bytes, offset: int) -> tuple[bytes, int]:
+    """The bytes of the mask at `offset`, for `decode_mask`, and the offset behind it.
 
     Raises
     ------
     CorruptStreamError
-        If it claims more bytes than are left, or does not hold a mask of this shape.
+        If it claims more bytes than are left.
     """
     length, offset = read_varint(data, offset)
     if length > len(data) - offset:
         raise CorruptStreamError(f"a mask claims {length} bytes, {len(data) - offset} are left")
-    return decode_mask(data[offset : offset + length], shape), offset + length
+    return data[offset : offset + length], offset + length
 
 
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -11,12 +11,29 @@ from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.bitstream.range_coder import decode_groups, encode_groups
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.features import Stencil, feature_count
-from moec_zarr.model.network import GATE_LARGEST, GATE_LARGEST_BIAS, Architecture, Network
+from moec_zarr.model.network import (
+    GATE_LARGEST,
+    GATE_LARGEST_BIAS,
+    MOST_ACTIVE_WEIGHTS,
+    MOST_EXPERTS,
+    Architecture,
+    Network,
+)
 
-__all__ = ["read_network", "write_network"]
+__all__ = ["WEIGHTS_PER_BYTE", "fits", "read_network", "write_network"]
 
-_LARGEST_SIZE = 4096  # of a layer, and of the number of experts
-_LARGEST_DEPTH = 16
+WEIGHTS_PER_BYTE = 16  # of a network, at most
+
+# Of the encoder, of the number of experts, of a layer, and of the number of layers.
+_LARGEST_SIZES = 1024, MOST_EXPERTS, 1024, 16
+
+
+def fits(architecture: Architecture, length: int) -> bool:
+    """Whether a section of `length` bytes may hold such a network."""
+    return (
+        architecture.parameter_count <= WEIGHTS_PER_BYTE * length
+        and architecture.active_count <= MOST_ACTIVE_WEIGHTS
+    )
 
 
 def write_network(network: Network, distributions: Mapping[str, int]) -> bytes:
@@ -59,7 +76,7 @@ def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
     if len(stencils) < count or any(stencil.distance == 0 for stencil in stencils):
         raise CorruptStreamError(f"stencils {stencils} along {axes} axes; the stream is damaged")
     sizes, offset = [], len(stencils)
-    for limit in (_LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_SIZE, _LARGEST_DEPTH):
+    for limit in _LARGEST_SIZES:
         size, offset = read_varint(data, offset)
         if not 1 <= size <= limit:
             raise CorruptStreamError(
@@ -69,10 +86,10 @@ def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
     encoder, experts, width, layers = sizes
     features = feature_count(axes) if reads_transform else 0
     architecture = Architecture(axes, encoder, experts, width, layers, features)
-    if axes < 1 or architecture.parameter_count > 16 * len(data):
+    if axes < 1 or not fits(architecture, len(data)):
         raise CorruptStreamError(
-            f"{architecture.parameter_count} weights in {len(data)} bytes on {axes} axes; "
-            "the stream is damaged"
+            f"{architecture.parameter_count} weights in {len(data)} bytes on {axes} axes, "
+            f"{architecture.active_count} of them for each voxel; the stream is damaged"
         )
     shapes = architecture.shapes()
     stepped = [name for name in shapes if not name.startswith("gate")]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.coefficients import read_coefficients
@@ -15,11 +19,12 @@ from moec_zarr.bitstream.values import (
     read_lossless,
     read_masked_values,
 )
-from moec_zarr.errors import CorruptStreamError
+from moec_zarr.config import config
+from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
 
-__all__ = ["Stream", "open_stream"]
+__all__ = ["Stream", "check_size", "open_stream"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,23 @@ class Stream:
         return self.header.shape if self.bounding_box is None else self.bounding_box.shape
 
 
+def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a chunk of more bytes than ``config largest``, whose shape no reader may know.
+
+    Raises
+    ------
+    MoECError
+        If it has more.
+    """
+    nbytes, largest = math.prod(shape) * dtype.itemsize, int(config.get("largest"))
+    if nbytes > largest:
+        raise MoECError(
+            f"a chunk of shape {shape} and dtype {dtype} has {nbytes} bytes; at most {largest} are accepted "
+            "where a reader knows no shape but the stream's (zarr format 2, numcodecs, inspect). Use smaller "
+            "chunks, zarr format 3, or a larger moec_zarr.config 'largest'"
+        )
+
+
 def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     """A stream's parts.
 
@@ -61,9 +83,13 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     CorruptStreamError, UnsupportedVersionError
         If it cannot be read, or holds another shape than `shape`; before anything of the declared
         shape is allocated.
+    MoECError
+        If `shape` is not given and the stream declares more bytes than ``config largest``.
     """
     header, sections = read_stream(data)
-    if shape is not None and tuple(shape) != header.shape:
+    if shape is None:
+        check_size(header.shape, header.dtype)
+    elif tuple(shape) != header.shape:
         raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
     if Section.LOSSLESS in sections and sections.keys() & {Section.MODEL, Section.TRANSFORM}:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moec_zarr.arrays import Array, Bools
-from moec_zarr.bitstream.masks import read_mask, write_mask
+from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import (
     inflate,
     little_endian,
@@ -31,6 +31,8 @@ __all__ = [
     "write_lossless",
     "write_masked_values",
 ]
+
+_MOST_MASKED_VALUES = 4  # NaN, both infinities, and a sentinel: each mask costs a reader time and memory
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,30 @@ def write_masked_values(masked: list[MaskedValue], dtype: np.dtype[Any]) -> byte
 
 
 def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[MaskedValue]:
-    """The masked values of a bounding box of `shape`."""
-    masked, offset = [], 0
+    """The masked values of a bounding box of `shape`.
+
+    Raises
+    ------
+    CorruptStreamError
+        If they are none, too many, not distinct, or damaged.
+    """
+    parts: list[tuple[Any, bytes]] = []
+    offset = 0
     while offset < len(data):
         value, offset = read_value(data, offset, dtype)
-        mask, offset = read_mask(data, offset, shape)
-        masked.append(MaskedValue(value, mask))
-    return masked
+        coded, offset = read_coded_mask(data, offset)
+        if len(parts) == _MOST_MASKED_VALUES:
+            raise CorruptStreamError(f"more than {_MOST_MASKED_VALUES} masked values; the stream is damaged")
+        if any(_is_same(value, other) for other, _ in parts):
+            raise CorruptStreamError(f"the masked value {value} stands twice; the stream is damaged")
+        parts.append((value, coded))
+    if not parts:
+        raise CorruptStreamError("no masked value; the stream is damaged")
+    return [MaskedValue(value, decode_mask(coded, shape)) for value, coded in parts]
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return bool(a == b or (a != a and b != b))
 
 
 def write_lossless(array: Array) -> bytes:

@@ -8,11 +8,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["CORRUPT", "EXCESS", "decode_wavefronts"]
+__all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "decode_wavefronts"]
 
 Array = NDArray[Any]
 
-CORRUPT, EXCESS = -1, -2  # in place of a count: of invalid words, and of excesses that are missing
+# In place of a count: of invalid words, of excesses that are missing, of more coefficients than allowed.
+CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
 
 
 @njit(cache=True)
@@ -29,7 +30,7 @@ def decode_wavefronts(
     words: Array, order: Array, ends: Array, octaves: Array, activity: Array, base: Array, logarithms: Array,
     parents: Array, parent_weight: int, strides: Array, slots: Array, reach: Array, depth: Array,
     weights: Array, rank: Array,
-    zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int,
+    zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int, most: int,
 ) -> tuple[int, Array, Array]:  # fmt: skip
     """How many coefficients are not zero, where in the order they stand, and their integers.
 
@@ -69,6 +70,8 @@ def decode_wavefronts(
                 chosen[total] = number
                 total += 1
             span, point, used = _refilled(span, point, words, used)
+        if total > most:
+            return TOO_MANY, ranks, magnitudes
         for i in range(start, total):
             magnitude = 1
             if symbols > 1:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import Header
-from moec_zarr.codec.indexing import Selection, select
+from moec_zarr.codec.indexing import Selection, place, select, take, within
 from moec_zarr.codec.opened import Opened, opened
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
@@ -69,29 +68,25 @@ def decode(
         _fill(out, source, wanted)
     else:
         out[...] = box.fill
-        inside = [index < n for index, n in zip(wanted.indices, box.shape, strict=True)]
-        if wanted.pointwise:
-            inside = [np.logical_and.reduce(inside)] * len(inside)
-        kept = replace(wanted, indices=[i[keep] for i, keep in zip(wanted.indices, inside, strict=True)])
+        kept, inside = within(wanted, box.shape)
         part = np.empty(kept.grid, header.dtype)
         _fill(part, source, kept)
-        out[inside[0] if wanted.pointwise else np.ix_(*inside)] = part
+        place(out, part, inside)
     return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
 
 
 def _fill(out: Array, source: Opened, wanted: Selection) -> None:
     """Write the bounding box's values at `wanted` into `out`."""
     stream = source.stream
-    where = tuple(wanted.indices) if wanted.pointwise else np.ix_(*wanted.indices)
     if stream.values is not None:
-        out[...] = stream.values[where]
+        out[...] = take(stream.values, wanted)
     elif stream.network is None and stream.coefficients is None:
         out[...] = stream.header.low
     elif out.size:
         for tile, values in decoded_tiles(stream.header, stream.network, source.field, stream.shape, wanted):
             out[tile] = values
     for masked in stream.masked_values:
-        out[masked.mask[where]] = masked.value
+        out[take(masked.mask, wanted)] = masked.value
 
 
 def short_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -106,11 +106,11 @@ def _within_limit(stream: bytes, limit: int | None, array: Array, settings: Sett
 
 def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
     assert settings.ratio is not None
-    shape, total = array.shape, needed
+    total, sides = needed, array.shape or (1,)  # a 0-d array has no axis that could be longer
     while True:  # longer axes take more bytes of the header
         voxels = math.ceil(total * settings.ratio / array.itemsize)
-        grow = (voxels / array.size) ** (1 / max(array.ndim, 1))
-        shape = tuple(math.ceil(n * grow) for n in array.shape)
+        grow = (voxels / array.size) ** (1 / len(sides))
+        shape = tuple(math.ceil(n * grow) for n in sides)
         more = sum(len(write_varint(n)) for n in shape) - sum(len(write_varint(n)) for n in array.shape)
         if needed + more <= total:
             break
@@ -234,8 +234,8 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
         room = min(room * 2 ** max(-3.0, min(3.0, (target + 0.5 * _OVERSHOOT - psnr) / 4)), 0.98 * high)
         room = max(room, 1.02 * low)
     if best is exact:
-        _log.warning(
-            "no stream below the %d bytes of a lossless one reaches %.2f dB (best %.2f); stored exactly",
+        _log.debug(
+            "no fit below the %d bytes of a lossless stream reached %.2f dB (best %.2f); stored exactly",
             len(exact), target, reached,
         )  # fmt: skip
     return best

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Selection", "select"]
+from moec_zarr.arrays import Array, Integers
+
+__all__ = ["Selection", "place", "select", "take", "within"]
 
 
 @dataclass(frozen=True)
@@ -18,15 +20,16 @@ class Selection:
 
     Attributes
     ----------
-    indices : list of int64 arrays
-        One for each axis of the chunk; of one length where `pointwise`.
+    indices : list of range or int64 array
+        One for each axis of the chunk: a range where a slice selects, for the indices of a whole chunk may
+        take more memory than itself; arrays of one length where `pointwise`.
     pointwise : bool
         Whether the indices are of single points rather than of the axes of a grid.
     shape : tuple of int
         Shape of the result; the grid's less the axes chosen by a number.
     """
 
-    indices: list[NDArray[np.int64]]
+    indices: list[range | Integers]
     pointwise: bool
     shape: tuple[int, ...]
 
@@ -34,6 +37,59 @@ class Selection:
     def grid(self) -> tuple[int, ...]:
         """Shape of the values before axes are dropped."""
         return tuple(len(index) for index in (self.indices[:1] if self.pointwise else self.indices))
+
+
+def _as_slice(index: range) -> slice:
+    """The slice that selects the elements of a range."""
+    return slice(index.start, index.stop if index.stop >= 0 else None, index.step)
+
+
+def take(array: Array, wanted: Selection) -> Array:
+    """What a selection selects of an array, in the selection's `grid`; a view where it is one of slices."""
+    if wanted.pointwise:
+        return np.asarray(array[tuple(wanted.indices)])
+    slices, chosen = _parts(wanted.indices)
+    array = array[slices]
+    for axis, index in chosen.items():
+        array = array.take(index, axis)
+    return array
+
+
+def place(out: Array, values: Array, indices: list[range | Integers]) -> None:
+    """Write values to the places of `out` that are given for each of its axes."""
+    slices, chosen = _parts(indices)
+    front = range(len(chosen))
+    where = np.ix_(*chosen.values()) if chosen else ...
+    np.moveaxis(out[slices], tuple(chosen), front)[where] = np.moveaxis(values, tuple(chosen), front)
+
+
+def within(wanted: Selection, shape: Sequence[int]) -> tuple[Selection, list[range | Integers]]:
+    """What a selection selects in the leading part of its chunk, and where in the selection that stands."""
+    if wanted.pointwise:
+        indices = [np.asarray(index) for index in wanted.indices]
+        inside = [index < n for index, n in zip(indices, shape, strict=True)]
+        points = np.flatnonzero(np.logical_and.reduce(inside))
+        return replace(wanted, indices=[index[points] for index in indices]), [points]
+    kept: list[range | Integers] = []
+    places: list[range | Integers] = []
+    for index, n in zip(wanted.indices, shape, strict=True):
+        if isinstance(index, range):
+            rising = index if index.step > 0 else index[::-1]
+            count = len(range(rising.start, min(rising.stop, n), rising.step))
+            part = range(count) if index.step > 0 else range(len(index) - count, len(index))
+            kept.append(index[part.start : part.stop])
+            places.append(part)
+        else:
+            inner = np.flatnonzero(index < n)
+            kept.append(index[inner])
+            places.append(inner)
+    return replace(wanted, indices=kept), places
+
+
+def _parts(indices: list[range | Integers]) -> tuple[tuple[slice, ...], dict[int, Integers]]:
+    """The slices of a selection, and the axes on which it has arrays."""
+    slices = tuple(_as_slice(index) if isinstance(index, range) else slice(None) for index in indices)
+    return slices, {axis: index for axis, index in enumerate(indices) if not isinstance(index, range)}
 
 
 def select(selection: Any, shape: Sequence[int]) -> Selection:
@@ -64,17 +120,18 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
         if len(shape) == 1 or len(whole) != len(shape) or any(
             array.size != array.shape[axis] for axis, array in enumerate(arrays)
         ):  # fmt: skip
-            points = [
+            points: list[range | Integers] = [
                 _checked_index(a.ravel(), n) for a, n in zip(np.broadcast_arrays(*arrays), shape, strict=True)
             ]
             return Selection(points, True, whole)
         return Selection(
             [_checked_index(a.ravel(), n) for a, n in zip(arrays, shape, strict=True)], False, whole
         )
-    indices, kept = [], []
+    indices: list[range | Integers] = []
+    kept = []
     for item, n in zip(selection, shape, strict=True):
         if isinstance(item, slice):
-            indices.append(np.arange(*item.indices(n), dtype=np.int64))
+            indices.append(range(n)[item])
             kept.append(len(indices[-1]))
         elif isinstance(item, np.ndarray) and item.ndim == 1 and len(arrays) == 1:
             indices.append(_checked_index(item, n))
@@ -88,7 +145,7 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
     return Selection(indices, False, tuple(kept))
 
 
-def _checked_index(index: NDArray[Any], length: int) -> NDArray[np.int64]:
+def _checked_index(index: NDArray[Any], length: int) -> Integers:
     if index.dtype.kind not in "iu":
         raise IndexError(f"an index must be of an integer dtype, got {index.dtype}")
     index = index.astype(np.int64)

@@ -12,7 +12,7 @@ from scipy.fft import dctn
 from moec_zarr.arrays import Doubles, Floats
 from moec_zarr.fit.sampling import Field, activity_points
 from moec_zarr.model.features import LARGEST_STENCIL, Stencil
-from moec_zarr.model.network import Architecture
+from moec_zarr.model.network import MOST_ACTIVE_WEIGHTS, MOST_EXPERTS, Architecture
 
 __all__ = [
     "architecture_for",
@@ -30,7 +30,6 @@ _CORRECTION_ENCODER = 0.5  # the same where they correct the transform
 _FREQUENCY_SAMPLES = 1 << 17  # voxels at which frequencies are measured
 _SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
 _WIDEST = 25_000  # weights that evaluate a point, about: more of them are shared out to experts
-_MAXIMUM_EXPERTS = 1024
 _CLUSTERED_POINTS = 6000  # points that the partition is clustered from
 _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
 
@@ -80,14 +79,14 @@ def architecture_for(axes: int, budget: int, experts: int | None, features: int 
     tensors = axes + 9
     weights = max((budget - 4 * tensors) * 8 / _BITS_PER_WEIGHT, 1)
     if experts is None:
-        experts = min(max(1, round(weights / _WIDEST)), _MAXIMUM_EXPERTS)
+        experts = min(max(1, round(weights / _WIDEST)), MOST_EXPERTS)
     layers = 3 if experts == 1 and not features else 2
     best = Architecture(axes, 4, experts, 3, 1, features)
     width = 3
     while True:
         width += 1
         sizes = Architecture(axes, max(4, round(width * ratio)), experts, width, layers, features)
-        if sizes.parameter_count > weights or width > 512:
+        if sizes.parameter_count > weights or sizes.active_count > MOST_ACTIVE_WEIGHTS:
             return best
         best = sizes
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Doubles
 from moec_zarr.bitstream.coding_order import extent_of, present_bands
-from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, write_coefficients
+from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, NONZERO_PER_BYTE, write_coefficients
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
-from moec_zarr.bitstream.network import write_network
+from moec_zarr.bitstream.network import fits, write_network
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, TAILS, WIDTHS, frequencies
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
@@ -43,6 +43,8 @@ def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
     extent = extent_of(functions, present_bands(functions, coefficients.integers))
     if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
         raise DoesNotFit(f"{extent} coefficients are too many for {len(data)} bytes")
+    if (nonzero := np.count_nonzero(coefficients.integers)) > NONZERO_PER_BYTE * len(data):
+        raise DoesNotFit(f"{nonzero} coefficients that are not zero are too many for {len(data)} bytes")
     return data
 
 
@@ -52,9 +54,12 @@ def network_payload(network: Network) -> bytes:
     Raises
     ------
     DoesNotFit
-        If an integer is too large.
+        If an integer is too large, or a decoder would refuse so many weights in so few bytes.
     """
-    return write_network(network, {name: best_distribution(t) for name, t in network.integers.items()})
+    data = write_network(network, {name: best_distribution(t) for name, t in network.integers.items()})
+    if not fits(network.architecture, len(data)):
+        raise DoesNotFit(f"{network.architecture} is too large for {len(data)} bytes")
+    return data
 
 
 def best_distribution(integers: NDArray[np.integer[Any]]) -> int:

@@ -10,10 +10,10 @@ weighted edges (Shuman et al., IEEE Signal Process. Mag. 30(3), 2013).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,7 @@ LONGEST_AXIS = 2048  # voxels; the matrix of an axis has the square of its lengt
 LONGEST_GRAPH_AXIS = 64  # voxels of an axis with a graph Fourier basis
 LARGEST_EDGE_WEIGHT = 15
 AXIS_NEIGHBOURS = 3  # context neighbours of a coefficient along each axis
+_KEPT, _LONG_KEPT, _LONG = 64, 8, 256  # matrices kept of axes up to, and above, so many voxels
 SINGLE: np.dtype[Any] = np.dtype(np.float32)
 DOUBLE: np.dtype[Any] = np.dtype(np.float64)
 
@@ -76,6 +77,9 @@ class AxisBasis:
 class BasisFunctions:
     """The order of the functions of one axis, from coarse to fine, and what lies near each.
 
+    Their values take the square of the axis' length: :func:`synthesis_matrix` makes them when they are
+    needed, long after a hostile stream has been refused.
+
     Attributes
     ----------
     basis : AxisBasis
@@ -102,7 +106,26 @@ def maximum_levels(length: int) -> int:
     return (length - 1).bit_length()
 
 
-@lru_cache(maxsize=64)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _cached(
+    function: Callable[Concatenate[AxisBasis, int, _P], _T],
+) -> Callable[Concatenate[AxisBasis, int, _P], _T]:
+    """A function whose last results are kept; fewer of long axes, where each takes up to 32 MiB."""
+    of_short: Any = lru_cache(maxsize=_KEPT)(function)
+    of_long: Any = lru_cache(maxsize=_LONG_KEPT)(function)
+
+    @wraps(function)
+    def cached(basis: AxisBasis, length: int, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        result: _T = (of_long if length > _LONG else of_short)(basis, length, *args, **kwargs)
+        return result
+
+    return cached
+
+
+@_cached
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """The order of the functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_order(basis, length) if basis.levels else _wave_order(basis, length)
@@ -119,7 +142,7 @@ def voxel_functions(length: int) -> BasisFunctions:
     return BasisFunctions(AxisBasis(), np.zeros(length, np.int64), _functions_before(length))
 
 
-@lru_cache(maxsize=64)
+@_cached
 def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> Array:
     """Function ``i`` at voxel ``x`` in ``[x, i]``, of unit norm, shape (voxels, functions)."""
     if basis.levels:
@@ -127,7 +150,7 @@ def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
     return _waves(basis, length).astype(precision)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """For each band of wavelets but the last, the averages that span all functions up to this band.
 
@@ -140,7 +163,7 @@ def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
     return tuple(matrices)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Inverse of the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
@@ -154,7 +177,7 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     return np.asarray(inverse, np.float32)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """One matrix for each decomposition level, the finest first.
 
@@ -170,7 +193,7 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     return tuple(matrices)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def merge_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """The inverses of :func:`split_matrices`."""
     matrices, fine = [], np.ones(length)

@@ -24,7 +24,7 @@ def evaluate(
     network: Network | None,
     field: CoefficientField | None,
     lengths: Sequence[int],
-    indices: Sequence[Integers],
+    indices: Sequence[range | Integers],
     *,
     pointwise: bool = False,
     backend: Backend = evaluate_tile,
@@ -39,7 +39,7 @@ def evaluate(
         The transform. At least one of both is given.
     lengths : sequence of int
         Voxels along each axis of the chunk; all longer than one.
-    indices : sequence of int64 arrays
+    indices : sequence of range or int64 array
         The voxels wanted along each axis; if `pointwise`, the coordinates of each point.
     pointwise : bool
         Whether the indices are of single points rather than of the axes of a grid.
@@ -81,13 +81,17 @@ def _within(outer: tuple[slice, ...], inner: tuple[slice, ...]) -> tuple[slice, 
 
 
 def tiled(
-    indices: Sequence[Integers], *, pointwise: bool, voxels: int
+    indices: Sequence[range | Integers], *, pointwise: bool, voxels: int
 ) -> Iterator[tuple[tuple[slice, ...], list[Integers]]]:
     """Tiles of at most `voxels` of the voxels wanted, each with its own indices."""
     sizes = [len(index) for index in indices]
     for tile in _tiles(sizes[:1] if pointwise else sizes, voxels):
         rows = tile * len(sizes) if pointwise else tile
-        yield tile, [index[s] for index, s in zip(indices, rows, strict=True)]
+        yield tile, [_as_array(index[s]) for index, s in zip(indices, rows, strict=True)]
+
+
+def _as_array(index: range | Integers) -> Integers:
+    return np.arange(index.start, index.stop, index.step) if isinstance(index, range) else index
 
 
 def _tiles(lengths: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:

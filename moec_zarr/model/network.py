@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ __all__ = [
     "GATE_LARGEST",
     "GATE_LARGEST_BIAS",
     "GATE_UNITS",
+    "LOAD_SAMPLES",
+    "MOST_ACTIVE_WEIGHTS",
+    "MOST_EXPERTS",
     "Architecture",
     "Network",
     "Tables",
@@ -41,6 +44,9 @@ __all__ = [
 GATE_UNITS = 4096  # integer coordinates of the gate lie in [-4096, 4096]
 GATE_LARGEST = 127  # of a gate weight
 GATE_LARGEST_BIAS = 511  # in units of GATE_UNITS; 5 * 127 * 4096 + 511 * 4096 < 2**24
+LOAD_SAMPLES = 1 << 15  # voxels that the load of experts is estimated from
+MOST_EXPERTS = 256
+MOST_ACTIVE_WEIGHTS = 1 << 17  # that evaluate a voxel: they bound the work of a decoder
 _ACTIVATIONS = 1 << 21  # of a layer, evaluated at a time: some megabytes
 
 
@@ -87,6 +93,11 @@ class Architecture:
     def parameter_count(self) -> int:
         """Number of all weights and biases."""
         return sum(math.prod(shape) for shape in self.shapes().values())
+
+    @property
+    def active_count(self) -> int:
+        """Number of the weights and biases that evaluate a voxel, without the gate's."""
+        return replace(self, experts=1).parameter_count
 
     @property
     def tile(self) -> int:
@@ -169,9 +180,14 @@ def tables(
         # Whole turns are taken off in double precision: single then keeps the phase to 1e-6.
         phases.append((phase - 2 * np.pi * np.rint(phase / (2 * np.pi))).astype(np.float32))
         if "gate.weight" in weights:
-            logit = gate_coordinates(u)[:, None] * weights["gate.weight"][axis]
-            logits.append(logit + GATE_UNITS * weights["gate.bias"] if axis == 0 else logit)
+            logits.append(_logits(weights, axis, u))
     return Tables(phases, logits, pointwise)
+
+
+def _logits(weights: dict[str, Floats], axis: int, u: Doubles) -> Floats:
+    """The part of an axis in the gate's logits, shape (n, experts); the bias is the first axis'."""
+    logits: Floats = gate_coordinates(u)[:, None] * weights["gate.weight"][axis]
+    return logits + GATE_UNITS * weights["gate.bias"] if axis == 0 else logits
 
 
 def evaluate_tile(
@@ -225,12 +241,33 @@ def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floa
     return hidden @ weights["decoder.weight"] + weights["decoder.bias"]
 
 
-def expert_load(network: Network, lengths: Sequence[int], samples: int = 32) -> Doubles:
-    """Share of a grid's voxels that each expert evaluates, from at most `samples` along each axis."""
+def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:
+    """Share of a grid's voxels that each expert evaluates.
+
+    Estimated from at most ``LOAD_SAMPLES`` voxels, on a grid with about even steps along each axis.
+    """
     experts = network.architecture.experts
     if experts == 1:
         return np.ones(1)
-    indices = [np.unique(np.linspace(0, n - 1, min(n, samples)).astype(np.int64)) for n in lengths]
-    logits = tables(network.weights(), lengths, indices, pointwise=False).logits
-    chosen = _sum(logits, False).argmax(axis=-1)
-    return np.asarray(np.bincount(chosen.ravel(), minlength=experts) / chosen.size)
+    weights, parts = network.weights(), []
+    for axis, (n, samples) in enumerate(zip(lengths, _sides(lengths), strict=True)):
+        index = np.linspace(0, n - 1, samples).astype(np.int64)
+        parts.append(_logits(weights, axis, coordinates(index, n)))
+    first, *others = parts
+    rows = max(1, _ACTIVATIONS // (experts * math.prod(len(each) for each in others)))
+    counts = np.zeros(experts, np.int64)
+    for at in range(0, len(first), rows):
+        chosen = _sum([first[at : at + rows], *others], False).argmax(axis=-1)
+        counts += np.bincount(chosen.ravel(), minlength=experts)
+    return np.asarray(counts / counts.sum())
+
+
+def _sides(lengths: Sequence[int]) -> list[int]:
+    """Samples along each axis: all of short ones, and alike many of the others."""
+    sides, room = list(lengths), float(LOAD_SAMPLES)
+    for left, axis in zip(
+        range(len(sides), 0, -1), sorted(range(len(sides)), key=lengths.__getitem__), strict=True
+    ):
+        sides[axis] = min(sides[axis], int(room ** (1 / left) + 1e-9))
+        room /= sides[axis]
+    return sides

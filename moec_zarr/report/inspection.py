@@ -57,7 +57,7 @@ class StreamInfo:
     coefficients : int
         Transform coefficients that are not zero.
     load : tuple of float
-        Share of the voxels that each expert evaluates.
+        Share of the voxels that each expert evaluates, estimated from at most 32,768 of them.
     """
 
     shape: tuple[int, ...]
@@ -85,21 +85,25 @@ def _kind(parts: Stream) -> Kind:
     return "constant" if parts.coefficients is None else "transform"
 
 
-def inspect(stream: Any) -> StreamInfo:
+def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
     """What a stream of :class:`moec_zarr.MoECCodec` or a chunk of its stores holds.
 
     Parameters
     ----------
     stream : bytes-like
         A whole stream, for example a chunk's file.
+    shape : tuple of int, optional
+        The shape that the chunk must have, where the caller knows it.
 
     Raises
     ------
     CorruptStreamError, UnsupportedVersionError
-        If it cannot be read.
+        If it cannot be read, or holds another shape.
+    MoECError
+        If it declares more than ``config largest`` bytes and no `shape` is given.
     """
     data = bytes(stream)
-    parts = open_stream(data)
+    parts = open_stream(data, shape)
     header, network, coefficients = parts.header, parts.network, parts.coefficients
     nbytes = math.prod(header.shape) * header.dtype.itemsize
     return StreamInfo(
@@ -185,7 +189,7 @@ def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], S
         for inner, stream in _streams(array, data, key):
             yield (
                 tuple(o * n + i for o, n, i in zip(place, _per_shard(array), inner, strict=True)),
-                inspect(stream),
+                inspect(stream, array.chunks),
             )
 
 

@@ -1,13 +1,18 @@
 """The codec of numcodecs: arrays to streams and back, into whatever buffer there is."""
 
+import array
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from moec_zarr import CorruptStreamError, MoECCodec, MoECError, UnsupportedArrayError
+from moec_zarr import CorruptStreamError, MoECCodec, MoECError, UnsupportedArrayError, config
+from moec_zarr.bitstream.container import write_header
 from tests.adapters.layouts import CHUNK as ARRAY
 from tests.adapters.layouts import CODEC
 from tests.support.fields import assert_near, psnr
 from tests.support.fits import fast
+from tests.support.streams import header, with_checksum
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,9 @@ def test_damaged_stream_is_refused(stream):
     [
         b"bytes",
         bytearray(b"bytes"),
+        memoryview(b"bytes"),
+        array.array("B", b"bytes"),
+        array.array("b", b"bytes"),
         np.zeros((4, 4), bool),
         np.zeros((4, 4), complex),
         np.zeros((4, 4), "M8[s]"),
@@ -92,3 +100,54 @@ def test_unsupported_values_are_refused_with_a_remedy(value):
     with pytest.raises(UnsupportedArrayError) as caught:
         CODEC.encode(value)
     assert len(str(caught.value)) > 30
+
+
+def test_object_arrays_are_a_type_error():
+    """As numcodecs' own tests demand of a codec."""
+    for value in np.array(["a", 1], object), np.empty((), object):
+        with pytest.raises(TypeError):
+            CODEC.encode(value)
+        with pytest.raises(TypeError):
+            CODEC.decode(value)
+
+
+def test_typed_buffers_are_encoded():
+    for given in memoryview(np.full((3, 2), 0.5)), array.array("h", [5, 5, 5]):
+        np.testing.assert_array_equal(CODEC.decode(MoECCodec(psnr=50).encode(given)), np.asarray(given))
+
+
+# 2 GiB of ones.
+LARGE = with_checksum(write_header(header("f8", (2**28,))))
+
+
+def test_out_is_looked_at_before_anything_is_decoded():
+    tracemalloc.start()
+    try:
+        for out in np.empty(5, "f8"), np.empty(2**4, "f8").reshape(4, 4), bytearray(100):
+            with pytest.raises(MoECError, match="268435456"):
+                CODEC.decode(LARGE, out=out)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stream_declares_no_more_than_the_largest_chunk():
+    """Where its reader knows no shape; `out` is one."""
+    ones = with_checksum(write_header(header("f8", (100,))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MoECError, match="largest"):
+            CODEC.decode(LARGE)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with config.set(largest=799):
+        with pytest.raises(MoECError, match="largest"):
+            CODEC.decode(ones)
+        with pytest.raises(MoECError, match="largest"):
+            CODEC.encode(np.ones(100))
+        out = np.empty(100)
+        assert CODEC.decode(ones, out=out) is out
+        np.testing.assert_array_equal(out, 1)
+    with config.set(largest=800):
+        np.testing.assert_array_equal(CODEC.decode(ones), np.ones(100))

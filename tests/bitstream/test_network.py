@@ -51,8 +51,8 @@ def test_gate_beyond_its_limit_is_corrupt(name, limit):
 
 def test_more_weights_than_bytes_allow_is_corrupt():
     """16 weights a byte at most: refused before anything of this size is allocated."""
-    head = b"\x80\x20\1\x80\x20\x10"  # 4096 wide, 16 layers
-    with pytest.raises(CorruptStreamError, match=r"\d{9} weights in 56 bytes"):
+    head = b"\x80\x08\1\x80\x08\x10"  # 1024 wide, 16 layers
+    with pytest.raises(CorruptStreamError, match=r"\d{8} weights in 56 bytes"):
         read_network(head + bytes(50), 3, False)
 
 

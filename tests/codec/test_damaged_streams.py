@@ -79,7 +79,7 @@ def test_a_small_stream_does_not_make_a_large_network() -> None:
     """A payload that claims a network far beyond its bytes is refused before it is made."""
     stream = paths("one_expert")[0].read_bytes()
     header = stream[: -len(reference_decoder.decode(stream).sections[4]) - 3]
-    claims = b"".join(bytes([0x80, 0x20]) for _ in range(3)) + b"\x10" + bytes(100)
+    claims = b"\x80\x08\x80\x02\x80\x08\x10" + bytes(100)
     section = bytes([4, len(claims)]) + claims
     tracemalloc.start()
     try:

@@ -71,7 +71,7 @@ from moec_zarr.settings import Settings
 array = np.random.default_rng(0).random((9, 9, 9)).astype("f4")
 for bad, settings in [
     (array[:3, :3], {"ratio": 50}),
-    (array, {"ratio": 10, "experts": 4096}),
+    (array, {"ratio": 10, "experts": 256}),
     (array.astype(bool), {"ratio": 10}),
     (array.astype(complex), {"ratio": 10}),
     (array[None, None, None], {"ratio": 10}),

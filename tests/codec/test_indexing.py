@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
-from moec_zarr.codec.indexing import select
+from moec_zarr.codec.indexing import select, take
 from moec_zarr.settings import Settings
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, max_side=7)
@@ -21,9 +23,9 @@ def numbered(shape):
 def taken(selection, array):
     """What a selection takes from an array."""
     wanted = select(selection, array.shape)
-    where = tuple(wanted.indices) if wanted.pointwise else np.ix_(*wanted.indices)
-    assert array[where].shape == wanted.grid
-    return array[where].reshape(wanted.shape)
+    values = take(array, wanted)
+    assert values.shape == wanted.grid
+    return values.reshape(wanted.shape)
 
 
 @MANY
@@ -106,3 +108,24 @@ def test_a_part_decoded_is_a_part_of_the_whole(data):
             )
         )
         np.testing.assert_array_equal(decode(stream, selection), array[selection])
+
+
+@MANY
+@given(st.data())
+def test_a_grid_decoded_is_a_part_of_the_whole(data):
+    """Slices of any step and arrays on some axes, in a chunk with a bounding box."""
+    stream = encode(NEAR_A_CORNER, Settings(psnr=100))
+    shape = NEAR_A_CORNER.shape
+    rows = [np.array(data.draw(st.lists(st.integers(-n, n - 1), max_size=5)), np.int64) for n in shape]
+    axis = data.draw(st.integers(0, 2))
+    selection = list(data.draw(st.tuples(*map(st.slices, shape))))
+    selection[axis] = rows[axis]
+    np.testing.assert_array_equal(decode(stream, tuple(selection)), NEAR_A_CORNER[tuple(selection)])
+    if all(len(each) for each in rows):
+        np.testing.assert_array_equal(decode(stream, np.ix_(*rows)), NEAR_A_CORNER[np.ix_(*rows)])
+
+
+def test_the_indices_of_a_whole_chunk_take_no_memory():
+    wanted = select(None, (2**32 - 1,))
+    assert wanted.grid == (2**32 - 1,)
+    assert sum(map(sys.getsizeof, wanted.indices)) < 1000

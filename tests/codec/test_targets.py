@@ -41,8 +41,13 @@ def test_values_far_from_zero_are_fitted_and_their_psnr_is_true(dtype, offset, s
     assert inspect(stream).psnr == pytest.approx(true, abs=0.011)
 
 
-def test_a_psnr_that_only_exact_values_reach():
+def test_a_psnr_that_only_exact_values_reach(caplog):
+    """Nothing to warn of: it is what was asked for."""
     array = np.random.default_rng(0).integers(0, 256, (12, 16), "u1")
+    array.flat[:2] = 0, 255
+    for experts in None, 1:
+        encode(array, Settings(psnr=60, effort="fast", experts=experts))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     stream = encode(array, Settings(psnr=60, effort="fast"))
     np.testing.assert_array_equal(decode(stream), array)
     assert len(stream) < array.nbytes + 60
@@ -71,6 +76,13 @@ def test_the_smallest_chunk_in_the_message_suffices(shape, dtype, ratio, experts
     if len(shape) == 1:
         with pytest.raises(BudgetError):  # less than that would not do
             encode(array[: int(count) - 3], asked)
+
+
+def test_the_smallest_chunk_for_a_single_value_has_an_axis():
+    with pytest.raises(BudgetError, match=r"for example \((\d+),\)") as caught:
+        encode(np.array(2.5), Settings(ratio=4, effort="fast"))
+    (count,) = re.findall(r"for example \((\d+),\)", str(caught.value))
+    encode(np.full(int(count), 2.5), Settings(ratio=4, effort="fast"))
 
 
 def test_the_seed_decides(stored):

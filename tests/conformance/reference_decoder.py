@@ -8,7 +8,7 @@ import math
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -228,9 +228,12 @@ def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
     feature_count = 1 + 4 * axes if reads_transform else 0
     network = Network(axes, feature_count, *(source.varint() for _ in range(4)), stencils=stencils)
     sizes = network.encoder, network.experts, network.width
-    check(all(1 <= n <= 4096 for n in sizes) and 1 <= network.layers <= 16, "sizes")
+    check(all(1 <= n <= most for n, most in zip(sizes, (1024, 256, 1024), strict=True)), "sizes")
+    check(1 <= network.layers <= 16, "sizes")
     shapes = network.shapes()
     check(axes > 0 and sum(map(math.prod, shapes.values())) <= 16 * len(data), "weights")
+    one_expert = replace(network, experts=1).shapes()
+    check(sum(map(math.prod, one_expert.values())) <= 2**17, "weights of a voxel")
     for name in shapes:
         if not name.startswith("gate"):
             code = source.number(1)
@@ -484,7 +487,7 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     for axis, basis in enumerate(bases):
         highest = max(np.nonzero(present)[axis])
         extent *= sum(band <= highest for band in basis.bands)
-    check(extent <= 2**14 * size, "too many coefficients")
+    check(extent <= 2**13 * size, "too many coefficients")
 
     array = np.zeros(shape, np.int64)
     coefficients = Coefficients(bases, step, present, (*weights, floor, rise, power, offset, slope), array)
@@ -511,6 +514,7 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
                 check(excess <= 2**23 - 64, "excess")
                 magnitude += excess
             magnitudes[index] = magnitude
+    check(len(magnitudes) <= 8 * size, "too many coefficients")
     for index, magnitude in magnitudes.items():
         array[index] = -magnitude if decoder.symbol([0, 2**23, 2**24]) else magnitude
     check(next(excesses, None) is None, "excesses")
@@ -573,7 +577,10 @@ def decode(data: bytes) -> Decoded:
     part = Reader(sections.get(2, b""))
     while part.left:
         value = part.value(dtype)
+        same = (value == other or (value != value and other != other) for other, _ in masked_values)
+        check(not any(same), "masked value twice")
         masked_values.append((value, read_mask(part.take(part.varint()), box)))
+    check(2 not in sections or 1 <= len(masked_values) <= 4, "masked values")
     network = coefficients = None
     native = dtype.newbyteorder("=")
     inner = np.full(box, low, native)

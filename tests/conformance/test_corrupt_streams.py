@@ -9,6 +9,7 @@ import pytest
 
 from moec_zarr.bitstream.container import write_header
 from moec_zarr.bitstream.masks import encode_mask
+from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
 from moec_zarr.errors import CorruptStreamError
@@ -67,6 +68,13 @@ def bad_masks():
     yield "reserved bits", PLAIN + b"\2\4\7\2\x20\0"
     yield "packed without need", PLAIN + b"\2\3\7\1\x80"
     yield "empty", PLAIN + b"\2\2\7\0"
+    yield "no value", PLAIN + b"\2\0"
+    yield "five values", PLAIN + b"\2\x0f" + b"".join(bytes([n, 1, 3]) for n in range(5))
+    yield "a value twice", PLAIN + b"\2\6" + b"\7\1\3" * 2
+    floats = write_header(header("f4", (2, 3)))
+    nans, zeros = np.array([0x7FC00000, 0xFFC00001], "<u4"), np.array([0, 0x80000000], "<u4")
+    for name, values in ("NaN twice", nans), ("0 and -0", zeros):
+        yield name, floats + b"\2\x0c" + b"".join(value.tobytes() + b"\1\3" for value in values)
 
 
 def bad_lossless():
@@ -88,7 +96,16 @@ def bad_networks():
     stencils = bytes([1, 0x20, 4, 1, 4, 1]) + bytes(9)  # the second has distance 0
     yield "stencil of distance 0", PLAIN + b"\4\x0f" + stencils + transform
     yield "too few stencils", PLAIN + b"\4\1\1" + transform
-    yield "more weights than bytes allow", PLAIN + b"\4\x08\x80\x20\x80\x20\x80\x20\x10\0"
+    yield "more weights than bytes allow", PLAIN + b"\4\x08\x80\x08\x80\x02\x80\x08\x10\0"
+    for name, sizes in {
+        "encoder of 1025": (1025, 1, 1, 1),
+        "257 experts": (1, 257, 1, 1),
+        "width of 1025": (1, 1, 1025, 1),
+        "17 layers": (1, 1, 1, 17),
+        "more than 131072 weights for a voxel": (128, 1, 1024, 1),
+    }.items():
+        payload = b"".join(map(write_varint, sizes)) + bytes(2**14)
+        yield name, PLAIN + b"\4" + write_varint(len(payload)) + payload
 
 
 def bad_bases():
@@ -130,6 +147,13 @@ def bad_transforms():
         "invalid words": {"coded": b"\1" + b"\xff" * 16},
     }.items():
         yield name, transform_body(coefficients_section(**changes))
+    bands = encode_mask(np.ones((5, 5), bool))
+    likely = coefficients_section(b"\0\0", mask=bands, coded=b"\1\xff\xff\xff\xfe", likely=True)
+    yield "more that are not zero than bytes allow", transform_body(likely, (31, 31))
+    every = encode_mask(np.ones((10, 10), bool))
+    few = coefficients_section(bases=b"\0\0", mask=every)
+    assert 2**13 * len(few) < 513 * 513
+    yield "more coefficients than bytes allow", transform_body(few, (513, 513))
     beyond = coefficients_section(mask=b"")[:-2] + b"\x7f" + ALL_BANDS
     yield "mask of bands beyond the end", transform_body(beyond)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from typing import Any
 
@@ -41,10 +42,16 @@ def coefficients_section(
     mask: bytes = ALL_BANDS,
     coded: bytes = b"\1",
     axes: int = 2,
+    likely: bool = False,
 ) -> bytes:
-    """The payload of a transform section, by default a sound one of shape (2, 3)."""
+    """The payload of a transform section, by default a sound one of shape (2, 3).
+
+    Where `likely`, coefficients that are not zero take next to no bytes.
+    """
     head = bases + np.float32(step).tobytes() + bytes([9] * 3 * axes)
-    return head + bytes([0, 1, 64, 0, 4, 0, 0]) + write_varint(len(mask)) + mask + coded
+    offset = 8191 if likely else 1024  # classes of the largest scale, or of a small one
+    head += struct.pack("<bbBhh", 0, 1, 64, offset, 0)
+    return head + write_varint(len(mask)) + mask + coded
 
 
 def large_words() -> bytes:
