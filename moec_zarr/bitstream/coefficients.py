@@ -170,21 +170,25 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
         raise CorruptStreamError(f"{extent} coefficients in {len(data)} bytes; the stream is damaged")
     octaves = coefficient_octaves(functions, present)
-    integers = read_integers(data[offset:], functions, octaves, context)
+    integers = read_integers(data, offset, functions, octaves, context)
     return Coefficients(shape, tuple(bases), step, integers)
 
 
 def read_integers(
-    data: bytes, functions: Sequence[BasisFunctions], octaves: NDArray[np.uint8], context: Context
+    data: bytes,
+    offset: int,
+    functions: Sequence[BasisFunctions],
+    octaves: NDArray[np.uint8],
+    context: Context,
 ) -> NDArray[np.int32]:
-    """The integers of :func:`write_integers`, zero where none is coded.
+    """The integers of :func:`write_integers` from `offset` to the end of a section, zero where none is coded.
 
     Raises
     ------
     CorruptStreamError
         If no encoder writes such bytes.
     """
-    symbols, offset = read_varint(data, 0)
+    symbols, offset = read_varint(data, offset)
     if not 1 <= symbols <= LARGEST_SYMBOL:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
     excesses: list[int] = []

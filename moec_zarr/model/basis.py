@@ -118,7 +118,7 @@ def _cached(
     of_long: Any = lru_cache(maxsize=_LONG_KEPT)(function)
 
     @wraps(function)
-    def cached(basis: AxisBasis, length: int, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def cached(basis: AxisBasis, length: int, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         result: _T = (of_long if length > _LONG else of_short)(basis, length, *args, **kwargs)
         return result
 
