@@ -10,7 +10,7 @@ import numpy as np
 
 from moec_zarr.arrays import Array, Bools, Doubles
 
-__all__ = ["Quality", "absolute_error", "measure", "merge"]
+__all__ = ["Quality", "absolute_error", "keeps", "measure", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,27 @@ def absolute_error(x: Array, y: Array) -> Doubles:
         return (larger - smaller).astype(np.float64)
     with np.errstate(over="ignore"):  # of two values at either end of the doubles
         return np.asarray(np.abs(x.astype(np.float64) - y.astype(np.float64)))
+
+
+def keeps(original: Array, decoded: Array, valid: Bools | None, bound: float) -> bool:
+    """Whether no valid value is further off than `bound`, in double precision and in the dtype's own.
+
+    Parameters
+    ----------
+    original, decoded : array
+        Of one shape and dtype, integers or floats.
+    valid : bool array, optional
+        Which voxels count; all where None.
+    bound : float
+    """
+    x, y = (original, decoded) if valid is None else (original[valid], decoded[valid])
+    if x.size == 0:
+        return True
+    if x.dtype.kind in "iu":
+        larger, smaller = np.maximum(x, y).astype(np.uint64), np.minimum(x, y).astype(np.uint64)
+        return int((larger - smaller).max()) <= bound
+    with np.errstate(over="ignore"):
+        return bool(np.abs(x - y).max() <= bound) and float(absolute_error(x, y).max()) <= bound
 
 
 def merge(parts: Iterable[Quality]) -> Quality:

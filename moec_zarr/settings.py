@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,11 +12,12 @@ from typing import Any, Literal, Self
 
 from moec_zarr.errors import MoECError
 
-__all__ = ["EFFORTS", "MODELS", "Effort", "Model", "Settings"]
+__all__ = ["EFFORTS", "MODELS", "TARGETS", "Effort", "Model", "Settings"]
 
 Effort = Literal["fast", "balanced", "best"]
 EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
 Model = Literal["auto", "transform", "network"]
+TARGETS = ("ratio", "psnr", "max_error")
 MODELS: tuple[Model, ...] = ("auto", "transform", "network")
 
 
@@ -28,11 +30,14 @@ class Settings:
     Parameters
     ----------
     ratio : float, optional
-        Bytes of the array over bytes of its stream, at least. Exactly one of `ratio` and
-        `psnr` is given.
+        Bytes of the array over bytes of its stream, at least. Exactly one of `ratio`, `psnr` and
+        `max_error` is given.
     psnr : float, optional
         Peak signal-to-noise ratio in dB that the decoded array reaches at least, with the
         range of the valid data as the peak.
+    max_error : float, optional
+        Largest absolute error of any valid value of the decoded array, in units of the data; the
+        smallest stream found that keeps it. 0 is lossless.
     missing : int or float, optional
         A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
         infinities are without being named.
@@ -57,6 +62,7 @@ class Settings:
 
     ratio: float | None = None
     psnr: float | None = None
+    max_error: float | None = None
     missing: float | None = None
     effort: Effort = "balanced"
     model: Model = "auto"
@@ -64,13 +70,16 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (self.psnr is None):
+        targets = {name: getattr(self, name) for name in TARGETS}
+        if sum(value is not None for value in targets.values()) != 1:
+            got = ", ".join(f"{name}={value!r}" for name, value in targets.items())
             raise MoECError(
-                f"exactly one target is needed, got ratio={self.ratio!r} and psnr={self.psnr!r}; "
-                "give ratio= (times smaller) or psnr= (dB)"
+                f"exactly one target is needed, got {got}; give ratio= (times smaller), psnr= (dB) or "
+                "max_error= (absolute, in units of the data)"
             )
         self._set("ratio", _real("ratio", self.ratio, 1.0, 1e9))
         self._set("psnr", _real("psnr", self.psnr, 0.0, 400.0))
+        self._set("max_error", _real("max_error", self.max_error, 0.0, sys.float_info.max))
         self._set("missing", _number("missing", self.missing))
         self._set("experts", _integer("experts", self.experts, 1, 256))
         self._set("seed", _integer("seed", self.seed, 0, 2**63 - 1))

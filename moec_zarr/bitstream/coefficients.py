@@ -181,7 +181,7 @@ def read_integers(
     octaves: NDArray[np.uint8],
     context: Context,
 ) -> NDArray[np.int32]:
-    """The integers of :func:`write_integers` from `offset` to the end of a section, zero where none is coded.
+    """The integers of :func:`write_integers` from `offset` to the section's end, zero where none is coded.
 
     Raises
     ------

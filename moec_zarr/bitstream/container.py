@@ -47,7 +47,8 @@ class Section(enum.IntEnum):
     MASK = 2  # masked values: NaN, infinities and the missing value, and where they stand
     LOSSLESS = 3  # the values themselves
     MODEL = 4  # the network
-    TRANSFORM = 6  # coefficients that the network, where there is one, corrects; 5 is set aside
+    RESIDUAL = 5  # corrections that keep an absolute error
+    TRANSFORM = 6  # coefficients that the network, where there is one, corrects
 
 
 @dataclass(frozen=True, kw_only=True)

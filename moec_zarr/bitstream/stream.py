@@ -12,6 +12,7 @@ from moec_zarr.arrays import Array
 from moec_zarr.bitstream.coefficients import read_coefficients
 from moec_zarr.bitstream.container import Header, Section, read_stream
 from moec_zarr.bitstream.network import read_network
+from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
@@ -23,6 +24,7 @@ from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
+from moec_zarr.model.residual import Residual
 
 __all__ = ["Stream", "check_size", "open_stream"]
 
@@ -40,6 +42,8 @@ class Stream:
         All values of the bounding box, where they are stored exactly.
     network : Network or None
     coefficients : Coefficients or None
+    residual : Residual or None
+        Corrections with which an absolute error is kept.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     """
@@ -50,6 +54,7 @@ class Stream:
     values: Array | None
     network: Network | None
     coefficients: Coefficients | None
+    residual: Residual | None
     sections: dict[str, int]
 
     @property
@@ -91,9 +96,10 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         check_size(header.shape, header.dtype)
     elif tuple(shape) != header.shape:
         raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
-    if Section.LOSSLESS in sections and sections.keys() & {Section.MODEL, Section.TRANSFORM}:
+    fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
+    if Section.LOSSLESS in sections and sections.keys() & fitted:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
-    box, masked, values, network, coefficients = None, [], None, None, None
+    box, masked, values, network, coefficients, residual = None, [], None, None, None, None
     if Section.BOX in sections:
         box = read_bounding_box(sections[Section.BOX], header.shape, header.dtype)
     shape = header.shape if box is None else box.shape
@@ -106,6 +112,8 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         network = read_network(sections[Section.MODEL], len(grid), Section.TRANSFORM in sections)
     if Section.TRANSFORM in sections:
         coefficients = read_coefficients(sections[Section.TRANSFORM], grid)
+    if Section.RESIDUAL in sections:
+        residual = read_residual(sections[Section.RESIDUAL], grid)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
-    return Stream(header, box, masked, values, network, coefficients, lengths)
+    return Stream(header, box, masked, values, network, coefficients, residual, lengths)

@@ -17,6 +17,7 @@ from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import Backend, evaluate
 from moec_zarr.model.network import Network, evaluate_tile
 from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.model.residual import Residual
 
 __all__ = ["decode", "decoded_tiles", "short_axes"]
 
@@ -80,10 +81,11 @@ def _fill(out: Array, source: Opened, wanted: Selection) -> None:
     stream = source.stream
     if stream.values is not None:
         out[...] = take(stream.values, wanted)
-    elif stream.network is None and stream.coefficients is None:
+    elif stream.network is None and stream.coefficients is None and stream.residual is None:
         out[...] = stream.header.low
     elif out.size:
-        for tile, values in decoded_tiles(stream.header, stream.network, source.field, stream.shape, wanted):
+        fitted = stream.network, source.field, stream.residual
+        for tile, values in decoded_tiles(stream.header, *fitted, stream.shape, wanted):
             out[tile] = values
     for masked in stream.masked_values:
         out[take(masked.mask, wanted)] = masked.value
@@ -98,6 +100,7 @@ def decoded_tiles(
     header: Header,
     network: Network | None,
     field: CoefficientField | None,
+    residual: Residual | None,
     shape: tuple[int, ...],
     wanted: Selection,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
@@ -108,7 +111,7 @@ def decoded_tiles(
     normalisation = Normalisation.of_range(header.low, header.high)
     tiles = evaluate(
         network, field, lengths, indices,
-        pointwise=wanted.pointwise, backend=_backend(), tile=config.get("batch"),
+        residual=residual, pointwise=wanted.pointwise, backend=_backend(), tile=config.get("batch"),
     )  # fmt: skip
     for tile, values in tiles:
         spans = iter(tile)

@@ -1,29 +1,27 @@
-"""Array to stream: a target in bytes or in dB, met by the smallest loss or the fewest bytes."""
+"""Array to stream: a target in bytes, dB or largest error, met by the smallest loss or the fewest bytes."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from moec_zarr.arrays import Array, Bools
+from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import FRAME, Section, write_stream
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.bitstream.values import write_lossless
-from moec_zarr.codec.decode import decoded_tiles, short_axes
+from moec_zarr.codec.bounded import encode_bounded
+from moec_zarr.codec.decode import decoded_tiles
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.errors import BudgetError
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.runtime import fit_slot, progress
+from moec_zarr.fit.runtime import fit_slot, naming_extras, progress
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.network import Network
-from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.quality import Quality, measure, merge
 from moec_zarr.settings import Settings
 
@@ -78,7 +76,8 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     exact = _lossless(chunk, limit)
     if limit is None:
         assert exact is not None
-        return _encode_psnr(chunk, settings, exact)
+        bounded = settings.max_error is not None
+        return (encode_bounded if bounded else _encode_psnr)(chunk, settings, exact)
     if exact is not None:
         return exact
     room = limit - len(plain) - FRAME
@@ -138,42 +137,20 @@ def _lossless(chunk: Prepared, limit: int | None) -> bytes | None:
 
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
     """A stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
-    with _importing(), fit_slot(), progress("MoEC fit") as report:
+    with naming_extras(), fit_slot(), progress("MoEC fit") as report:
         from moec_zarr.fit.select import fit
 
-        grid = _grid(chunk)
-        return _finished(chunk, fit(*grid, settings, room, share=share, progress=report))
+        return _finished(chunk, fit(*chunk.grid, settings, room, share=share, progress=report))
 
 
 def _fit_to_psnr(chunk: Prepared, settings: Settings, target: float) -> _Encoded:
     """The smallest stream of a transform alone that reaches a PSNR."""
-    with _importing(), fit_slot():
+    with naming_extras(), fit_slot():
         from moec_zarr.fit.select import fit_to_error
 
         # Half the range is 1 in normalised values, its peak 2.
         error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
-        return _finished(chunk, fit_to_error(*_grid(chunk), settings, error))
-
-
-@contextmanager
-def _importing() -> Iterator[None]:
-    """Says which extra is missing where a package is."""
-    try:
-        yield
-    except ModuleNotFoundError as absent:
-        extra = "networks" if absent.name == "torch" else "encode"
-        remedy = ', or ask for effort="fast", which needs none' if absent.name == "torch" else ""
-        raise ImportError(
-            f"this fit needs {absent.name}, which is not installed (reading does not). "
-            f"Install it: pip install 'moec-zarr[{extra}]'{remedy}"
-        ) from absent
-
-
-def _grid(chunk: Prepared) -> tuple[Array, Bools | None, Normalisation]:
-    """The chunk's array, its valid voxels and their normalisation, on the axes longer than one."""
-    axes, valid = short_axes(chunk.array.shape), chunk.valid
-    normalisation = Normalisation.of_range(chunk.header.low, chunk.header.high)
-    return chunk.array.squeeze(axes), None if valid is None else valid.squeeze(axes), normalisation
+        return _finished(chunk, fit_to_error(*chunk.grid, settings, error))
 
 
 def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
@@ -188,7 +165,7 @@ def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
 def _quality(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Quality:
     """The quality of what is decoded."""
     shape, parts = chunk.array.shape, []
-    for tile, values in decoded_tiles(chunk.header, network, field, shape, select(None, shape)):
+    for tile, values in decoded_tiles(chunk.header, network, field, None, shape, select(None, shape)):
         original = chunk.array[tile]
         valid = None if chunk.valid is None else chunk.valid[tile]
         parts.append(measure(original, np.broadcast_to(values, original.shape), valid))
@@ -242,9 +219,9 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
 
 
 def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
-    with _importing():
+    with naming_extras():
         from moec_zarr.fit.select import transform_alone
-    return transform_alone(_grid(chunk)[0].shape, settings)
+    return transform_alone(chunk.grid[0].shape, settings)
 
 
 def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: float) -> bytes:

@@ -10,6 +10,7 @@ from functools import cached_property
 from moec_zarr.bitstream.stream import Stream, open_stream
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
+from moec_zarr.model.basis import DOUBLE, SINGLE
 from moec_zarr.model.coefficients import CoefficientField
 
 __all__ = ["Opened", "opened"]
@@ -23,8 +24,10 @@ class Opened:
 
     @cached_property
     def field(self) -> CoefficientField | None:
-        """The transform, made ready to be evaluated."""
-        return None if self.stream.coefficients is None else CoefficientField(self.stream.coefficients)
+        """The transform, made ready to be evaluated: in double precision where a bound is kept."""
+        if self.stream.coefficients is None:
+            return None
+        return CoefficientField(self.stream.coefficients, SINGLE if self.stream.residual is None else DOUBLE)
 
     @cached_property
     def nbytes(self) -> int:
@@ -35,6 +38,8 @@ class Opened:
         total += 0 if stream.values is None else stream.values.nbytes
         # The field holds the coefficients once more, and on joint axes more of them.
         total += 0 if stream.coefficients is None else 4 * stream.coefficients.integers.nbytes
+        if stream.residual is not None and stream.residual.corrections is not None:
+            total += stream.residual.corrections.nbytes
         total += 0 if stream.network is None else 12 * stream.network.architecture.parameter_count
         return total
 

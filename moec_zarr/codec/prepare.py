@@ -13,6 +13,7 @@ from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
 from moec_zarr.bitstream.values import BoundingBox, MaskedValue, write_bounding_box, write_masked_values
 from moec_zarr.errors import UnsupportedArrayError
+from moec_zarr.model.normalisation import Normalisation
 
 __all__ = ["Prepared", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
 
@@ -44,6 +45,13 @@ class Prepared:
     def is_constant(self) -> bool:
         """Whether all valid values are one and the same."""
         return bool(self.header.low == self.header.high)
+
+    @property
+    def grid(self) -> tuple[Array, Bools | None, Normalisation]:
+        """The array, its valid voxels and their normalisation, on the axes longer than one."""
+        axes = tuple(axis for axis, n in enumerate(self.array.shape) if n == 1)
+        valid = None if self.valid is None else self.valid.squeeze(axes)
+        return self.array.squeeze(axes), valid, Normalisation.of_range(self.header.low, self.header.high)
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:

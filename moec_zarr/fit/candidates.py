@@ -16,7 +16,7 @@ from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.settings import Settings
 
-__all__ = ["Candidate", "Task", "better"]
+__all__ = ["Candidate", "Task", "better", "normalised"]
 
 _log = logging.getLogger(__name__)
 
@@ -82,16 +82,21 @@ class Task:
 
     def target(self) -> Floats:
         """The normalised array; zero at invalid voxels."""
-        target = np.empty(self.array.shape, np.float32)
-        for row in range(len(target)):  # at most a row in double precision
-            target[row : row + 1] = self.normalisation.normalise(self.array[row : row + 1])
-        if self.valid is not None:
-            target[~self.valid] = 0
-        return target
+        return normalised(self.array, self.valid, self.normalisation)
 
     def error(self, values: Floats, target: Floats) -> float:
         """Mean square error of values, which a decoder clips to the range of the data."""
         return mean_error(values, target, self.valid)
+
+
+def normalised(array: Array, valid: Bools | None, normalisation: Normalisation) -> Floats:
+    """An array as fitted values; zero at invalid voxels."""
+    target = np.empty(array.shape, np.float32)
+    for row in range(len(target)):  # at most a row in double precision
+        target[row : row + 1] = normalisation.normalise(array[row : row + 1])
+    if valid is not None:
+        target[~valid] = 0
+    return target
 
 
 def better(one: Candidate | None, other: Candidate | None) -> Candidate | None:

@@ -42,6 +42,7 @@ __all__ = [
     "has_transform",
     "mean_error",
     "squared_error",
+    "starting_point",
 ]
 
 _log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def fit_transform(
     """
     count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, _DENSEST * target.size)))
     whole = target if valid is None else smoothly_filled(target, valid)
-    start = _start(whole, valid, count, warm_start)
+    start = starting_point(whole, valid, count, warm_start)
     return None if start is None else _within_budget(*start, budget)
 
 
@@ -128,7 +129,7 @@ def fit_transform_to_error(
         target = np.where(valid, target, np.float32(0))
     whole = target if valid is None else smoothly_filled(target, valid)
     coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    start = _start(whole, valid, kept_within(coefficients, error * whole.size), None)
+    start = starting_point(whole, valid, kept_within(coefficients, error * whole.size))
     if start is None:
         return None
     search, state, first = start
@@ -157,8 +158,8 @@ def fit_transform_to_error(
     return None
 
 
-def _start(
-    whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None
+def starting_point(
+    whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None = None
 ) -> tuple[Search, State, Quantised] | None:
     """The best bases, or those of a warm start, and integers in them.
 

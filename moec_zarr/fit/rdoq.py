@@ -9,9 +9,10 @@ so that the step, which is brought to the byte budget, steers both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,20 @@ from moec_zarr.fit.context_fit import (
     rounded,
     written_rise,
 )
-from moec_zarr.model.basis import AXIS_NEIGHBOURS, functions_of
+from moec_zarr.model.basis import AXIS_NEIGHBOURS, BasisFunctions, functions_of
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.transform import joint_axes
 
-__all__ = ["RATE", "Quantised", "Search", "State", "coefficients_of", "quantised_at", "search_for"]
+__all__ = [
+    "RATE",
+    "Quantised",
+    "Search",
+    "State",
+    "coefficients_of",
+    "fitted_context",
+    "quantised_at",
+    "search_for",
+]
 
 RATE = math.log(2) / 6
 _DEAD_ZONE = 0.55  # of a step: what is no larger is zero
@@ -274,6 +284,41 @@ def _rows(search: Search, state: State, step: float) -> _Rows:
     coded = np.bincount(search.band_octaves, search.band_sizes * present, count).astype(np.int64)
     zero_context_counts = coded - np.bincount(octaves, minlength=count)
     return _Rows(step, places, sizes, first, links, weights, row_bands, octaves, present, zero_context_counts)
+
+
+def fitted_context(
+    integers: NDArray[np.signedinteger[Any]], functions: Sequence[BasisFunctions], steps: int
+) -> tuple[Context, float]:
+    """A context for integers as they are, and about how many bits they take with it.
+
+    Parameters
+    ----------
+    integers : integer array
+        Not all zero.
+    functions : sequence of BasisFunctions
+        Of each axis, all in one band.
+    steps : int
+        Of the optimiser.
+    """
+    shape, flat = integers.shape, integers.reshape(-1)
+    tables = context_tables(functions, shape)
+    places = np.flatnonzero(flat).astype(np.int32)
+    magnitudes = np.abs(flat[places]).astype(np.int32)
+    no_bands = np.zeros((len(shape), max(shape)), np.int32), np.zeros(len(shape), np.int64)
+    first, links, weights, bands = kernels.links(
+        places, np.ones(1, bool), tables.strides, *no_bands, tables.slots, tables.reach,
+        tables.depth, tables.parent_weight, np.zeros(0, np.int32), np.full(flat.size, -1, np.int32),
+    )  # fmt: skip
+    zeros = np.zeros(1, np.int64) + (flat.size - len(bands))
+    octaves = bands.astype(np.int64)  # all 0
+    rows = _Rows(
+        1.0, places, magnitudes.astype(np.float32), first, links, weights, bands, octaves,
+        np.ones(1, bool), zeros,
+    )  # fmt: skip
+    sample = _sample(magnitudes, rows, len(shape))
+    parameters = fit_context(first_parameters((True,) * len(shape)), sample, 1, steps)
+    coded = _coded(rows, magnitudes, rounded(parameters))
+    return coded.context, coded.total
 
 
 def coefficients_of(search: Search, quantised: Quantised) -> Coefficients:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 
-__all__ = ["chosen_device", "fit_slot", "progress", "torch_threads"]
+__all__ = ["chosen_device", "fit_slot", "naming_extras", "progress", "torch_threads"]
 
 _PROGRESS_DELAY = 2.0  # seconds before anything is shown
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -28,6 +28,26 @@ def fit_slot() -> Iterator[None]:
     """Waits until fewer fits run in this process than there are cores."""
     with _slots:
         yield
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Says which extra brings a package that is missing.
+
+    Raises
+    ------
+    ImportError
+        In place of a ModuleNotFoundError.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as absent:
+        extra = "networks" if absent.name == "torch" else "encode"
+        remedy = ', or ask for effort="fast", which needs none' if absent.name == "torch" else ""
+        raise ImportError(
+            f"this fit needs {absent.name}, which is not installed (reading does not). "
+            f"Install it: pip install 'moec-zarr[{extra}]'{remedy}"
+        ) from absent
 
 
 def chosen_device() -> str:

@@ -11,6 +11,7 @@ from moec_zarr.arrays import Array, Floats, Integers
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.features import SampledField, features_at, sampled_around
 from moec_zarr.model.network import Architecture, Network, Tables, evaluate_tile, tables
+from moec_zarr.model.residual import Residual
 
 __all__ = ["Backend", "evaluate", "tiled"]
 
@@ -26,21 +27,24 @@ def evaluate(
     lengths: Sequence[int],
     indices: Sequence[range | Integers],
     *,
+    residual: Residual | None = None,
     pointwise: bool = False,
     backend: Backend = evaluate_tile,
     tile: int | None = None,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """Values of the network, of the transform, or of their sum.
+    """The sum of what there is of network, transform and residual.
 
     Parameters
     ----------
     network : Network or None
     field : CoefficientField or None
-        The transform. At least one of both is given.
+        The transform.
     lengths : sequence of int
         Voxels along each axis of the chunk; all longer than one.
     indices : sequence of range or int64 array
         The voxels wanted along each axis; if `pointwise`, the coordinates of each point.
+    residual : Residual, optional
+        Corrections.
     pointwise : bool
         Whether the indices are of single points rather than of the axes of a grid.
     backend : callable
@@ -53,13 +57,30 @@ def evaluate(
     tile : tuple of slice
         Where the values belong in the grid, or among the points.
     values : float array
-        Of the tile's shape and the field's precision, in units of the chunk's normalisation.
+        Of the tile's shape, in units of the chunk's normalisation.
     """
-    if network is None:
-        assert field is not None
-        for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or _TRANSFORM_TILE):
-            yield where, field.values(rows, pointwise)
-        return
+    parts: Iterator[tuple[tuple[slice, ...], list[Integers], Array]]
+    if network is not None:
+        parts = _with_network(network, field, lengths, indices, pointwise, backend, tile)
+    else:
+        parts = (
+            (where, rows, np.zeros(_sides(where)) if field is None else field.values(rows, pointwise))
+            for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or _TRANSFORM_TILE)
+        )
+    for where, rows, values in parts:
+        yield where, values if residual is None else residual.added_to(values, rows, pointwise)
+
+
+def _with_network(
+    network: Network,
+    field: CoefficientField | None,
+    lengths: Sequence[int],
+    indices: Sequence[range | Integers],
+    pointwise: bool,
+    backend: Backend,
+    tile: int | None,
+) -> Iterator[tuple[tuple[slice, ...], list[Integers], Array]]:
+    """Tiles of the network's values and the transform's, with their indices."""
     architecture, weights = network.architecture, network.weights()
     for slab, near_rows in tiled(indices, pointwise=pointwise, voxels=_SLAB):
         near: CoefficientField | SampledField | None = field
@@ -71,8 +92,12 @@ def evaluate(
                 base = near.values(rows, pointwise)
                 features = features_at(near, network.stencils, rows, base, pointwise)
             values = backend(architecture, weights, tables(weights, lengths, rows, pointwise), features)
-            values = values.reshape([s.stop - s.start for s in inner])
-            yield _within(slab, inner), values if base is None else values + base
+            values = values.reshape(_sides(inner))
+            yield _within(slab, inner), rows, values if base is None else values + base
+
+
+def _sides(tile: Sequence[slice]) -> list[int]:
+    return [each.stop - each.start for each in tile]
 
 
 def _within(outer: tuple[slice, ...], inner: tuple[slice, ...]) -> tuple[slice, ...]:

@@ -1,0 +1,192 @@
+"""A transform and the corrections that keep an absolute error, in the fewest bytes together.
+
+A finer step leaves less to correct and takes more bytes itself. As in SPERR (Li, Lindstrom and Clyne,
+IPDPS 2023), values that a transform leaves outside the bound are corrected one by one; here the step is
+searched for, since the best one is between one and many times the bound, by the field's noise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moec_zarr.arrays import Bools, Doubles, Floats
+from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
+from moec_zarr.bitstream.residual import folded, write_residual
+from moec_zarr.fit.basis_search import kept_within, wavelets_of
+from moec_zarr.fit.inpainting import smoothly_filled
+from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
+from moec_zarr.fit.rate_control import Transform, starting_point
+from moec_zarr.fit.rdoq import Quantised, Search, State, coefficients_of, fitted_context, quantised_at
+from moec_zarr.model.basis import voxel_functions
+from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.residual import Residual
+from moec_zarr.model.transform import analyse
+
+__all__ = ["corrections_of", "fit_transform_to_bound", "residual_payload"]
+
+_log = logging.getLogger(__name__)
+_FIRST_STEP = 2.0  # of the bound
+_WIDER = 1.5  # from one step that is tried to the next
+_WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
+_FITS = 4, 4  # steps of the optimiser of the context at each step
+_NEAR = 1.08  # between two steps: not worth another look
+_ERROR = 0.4  # root mean square error of the transform, of the bound, about
+_CONTEXT_STEPS, _LAST_CONTEXT_STEPS = 6, 12
+_SAMPLED = 1 << 21  # voxels that the context of corrections is fitted to, in a few slabs
+_SLABS = 4
+
+
+class _Trial(NamedTuple):
+    """What a step takes, in bits with all corrections; infinite where it can have no transform."""
+
+    step: float
+    bits: float
+    quantised: Quantised | None
+
+
+def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) -> Transform | None:
+    """The transform that takes the fewest bytes together with its corrections; None where none pays.
+
+    Parameters
+    ----------
+    target : float32 array
+        No axis of one voxel, none longer than ``LONGEST_AXIS``.
+    valid : bool array of the same shape, or None
+        Which voxels keep the bound; all where None.
+    bound : float
+        Largest absolute error, in units of the target.
+    """
+    if valid is not None:
+        target = np.where(valid, target, np.float32(0))
+    without = _bits(corrections_of(target, np.zeros(1, np.float32), valid, bound))
+    whole = target if valid is None else smoothly_filled(target, valid)
+    coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
+    count = kept_within(coefficients, (_ERROR * bound) ** 2 * whole.size)
+    start = starting_point(whole, valid, count) if count else None
+    if start is None:
+        return None
+    search, state, _ = start
+    trials: list[_Trial] = []
+
+    def tried(step: float) -> _Trial:
+        nonlocal state
+        # What did not pay at a far step may pay at this one.
+        known = state if trials and 0.5 < step / trials[-1].step < 2 else State(state.parameters)
+        state, trial = _trial(search, known, step, target, valid, bound)
+        trials.append(trial)
+        _log.debug("step %.3g bounds: about %.0f bytes", step / bound, trial.bits / 8)
+        return trial
+
+    best = tried(_FIRST_STEP * bound)
+    factor = _WIDER
+    following = tried(best.step * factor)
+    if following.bits > best.bits:
+        factor = 1 / factor
+        following = tried(best.step * factor)
+    while following.bits < best.bits and _NARROWEST < following.step / bound < _WIDEST:
+        best, following = following, tried(following.step * factor)
+    best = min(trials, key=lambda each: each.bits)
+    step = _lowest(trials)
+    if max(step / best.step, best.step / step) > _NEAR:
+        best = min(best, tried(step), key=lambda each: each.bits)
+    if best.quantised is None or best.bits > without:
+        return None
+    found = coefficients_of(search, best.quantised)
+    try:
+        return Transform(found, coefficients_payload(found, best.quantised.context))
+    except DoesNotFit:
+        return None
+
+
+def _trial(
+    search: Search, state: State, step: float, target: Floats, valid: Bools | None, bound: float
+) -> tuple[State, _Trial]:
+    state, quantised = quantised_at(search, state, step, _FITS)
+    if quantised is None:
+        return state, _Trial(step, math.inf, None)
+    values = CoefficientField(coefficients_of(search, quantised)).whole()
+    bits = quantised.bits + _bits(corrections_of(target, values, valid, bound))
+    return state, _Trial(step, bits, quantised)
+
+
+def _lowest(trials: list[_Trial]) -> float:
+    """The step at the vertex of the parabola through the best trial and its neighbours."""
+    known = sorted((each.step, each.bits) for each in trials if each.bits < math.inf)
+    if not known:
+        return trials[-1].step
+    number = min(range(len(known)), key=lambda i: known[i][1])
+    if not 0 < number < len(known) - 1:
+        return known[number][0]
+    x, y = (
+        np.log([step for step, _ in known[number - 1 : number + 2]]),
+        [bits for _, bits in known[number - 1 : number + 2]],
+    )
+    curvature, slope, _ = np.polyfit(x - x[1], y, 2)
+    return float(math.exp(x[1] - slope / (2 * curvature))) if curvature > 0 else known[number][0]
+
+
+def corrections_of(
+    target: Floats | Doubles, values: Floats | Doubles, valid: Bools | None, bound: float
+) -> NDArray[np.int32]:
+    """By how many times twice the bound each voxel is corrected; 0 where it is within it, or not valid.
+
+    Parameters
+    ----------
+    target, values : float array
+        Normalised; a decoder clips values to -1..1 once they are corrected.
+    """
+    wrong = np.abs(target - np.clip(values, -1, 1)) > bound
+    if valid is not None:
+        wrong &= valid
+    corrections = np.rint((target - values) / (2 * bound))
+    # Integers beyond any stream's are refused when they are written.
+    return np.where(wrong, np.clip(corrections, -(2**30), 2**30), 0).astype(np.int32)
+
+
+def _bits(corrections: NDArray[np.int32]) -> float:
+    """About how many bits corrections take."""
+    if not corrections.any():
+        return 0.0
+    sample = _sampled(corrections)
+    if not sample.any():
+        return 32.0 * np.count_nonzero(corrections)
+    _, bits = fitted_context(sample, [voxel_functions(n) for n in sample.shape], _CONTEXT_STEPS)
+    return bits * corrections.size / sample.size
+
+
+def _sampled(corrections: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Corrections in their folded shape; of many, slabs along the longest axis."""
+    inner = np.asarray(folded(corrections))
+    if inner.size <= _SAMPLED:
+        return inner
+    axis = int(np.argmax(inner.shape))
+    length = inner.shape[axis]
+    side = max(1, length * _SAMPLED // inner.size // _SLABS)
+    starts = np.linspace(0, length - side, _SLABS).astype(int)
+    parts = [inner[(slice(None),) * axis + (slice(at, at + side),)] for at in starts]
+    return np.concatenate(parts, axis)
+
+
+def residual_payload(residual: Residual) -> bytes:
+    """The section of a residual, with the context that suits it.
+
+    Raises
+    ------
+    DoesNotFit
+        If a correction is too large.
+    """
+    corrections = residual.corrections
+    if corrections is None:
+        return write_residual(residual, None)
+    if int(np.abs(corrections).max()) > MAX_COEFFICIENT:
+        raise DoesNotFit("a correction is too large to be coded")
+    sample = _sampled(corrections)
+    if not sample.any():
+        sample = np.asarray(folded(corrections))
+    context, _ = fitted_context(sample, [voxel_functions(n) for n in sample.shape], _LAST_CONTEXT_STEPS)
+    return write_residual(residual, context)
