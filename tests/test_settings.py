@@ -14,6 +14,11 @@ from moec_zarr.settings import Settings
     [
         {},
         {"ratio": 10, "psnr": 40},
+        {"ratio": 10, "max_error": 1},
+        {"ratio": 10, "psnr": 40, "max_error": 1},
+        {"max_error": -1},
+        {"max_error": math.inf},
+        {"max_error": math.nan},
         {"ratio": 0.5},
         {"ratio": math.inf},
         {"ratio": math.nan},

@@ -77,7 +77,7 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
 
     array, valid, normalisation = chunk.grid
     rooms = [array.nbytes / ratio for ratio in _NETWORK_RATIOS]
-    if settings.model != "network" and has_transform(array.shape):
+    if settings.model != "network" and settings.experts is None and has_transform(array.shape):
         target = normalised(array, valid, normalisation)
         transform = fit_transform_to_bound(target, valid, allowed - TOLERANCE)
         yield None if transform is None else Candidate(None, transform, math.nan)

@@ -47,7 +47,9 @@ class StreamInfo:
     psnr : float
         dB at data-range peak over the valid values, as measured on encoding; inf where exact.
     max_error : float
-        Largest absolute error of a valid value, as measured on encoding, rounded up.
+        Largest absolute error of a valid value, as measured on encoding, rounded up; never above `bound`.
+    bound : float or None
+        Largest absolute error that every decoder keeps, where one was asked for.
     kind : {"model", "transform", "both", "constant", "lossless"}
         How the valid values are stored; model: a network alone; both: a transform that a network corrects.
     sections : dict of str to int
@@ -69,6 +71,7 @@ class StreamInfo:
     ratio: float
     psnr: float
     max_error: float
+    bound: float | None
     kind: Kind
     sections: dict[str, int]
     weights: int
@@ -82,7 +85,7 @@ def _kind(parts: Stream) -> Kind:
         return "lossless"
     if parts.network is not None:
         return "model" if parts.coefficients is None else "both"
-    return "constant" if parts.coefficients is None else "transform"
+    return "constant" if parts.coefficients is None and parts.residual is None else "transform"
 
 
 def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
@@ -106,6 +109,7 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
     parts = open_stream(data, shape)
     header, network, coefficients = parts.header, parts.network, parts.coefficients
     nbytes = math.prod(header.shape) * header.dtype.itemsize
+    bound = math.inf if parts.residual is None else parts.residual.bound
     return StreamInfo(
         shape=header.shape,
         dtype=header.dtype,
@@ -115,7 +119,8 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         stream_bytes=len(data),
         ratio=nbytes / len(data),
         psnr=header.psnr,
-        max_error=header.max_error * (float(header.high) - float(header.low)),
+        max_error=min(header.max_error * (float(header.high) - float(header.low)), bound),
+        bound=None if parts.residual is None else bound,
         kind=_kind(parts),
         sections=parts.sections,
         weights=network.architecture.parameter_count if network else 0,

@@ -7,7 +7,7 @@ import itertools
 import math
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -471,18 +471,10 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     check(sum(basis.joint for basis in bases) != 1, "joint")
     step = float(np.frombuffer(source.take(4), "<f4")[0])
     check(2.0**-64 <= step <= 2.0**64, "step")
-    weights = list(source.take(3 * len(shape)))
-    floor, rise = (int(v) for v in np.frombuffer(source.take(2), "i1"))
-    power = source.number(1)
-    offset, slope = (int(v) for v in np.frombuffer(source.take(4), "<i2"))
+    context = read_context(source, len(shape))
     mask = source.take(source.varint())
     present = read_mask(mask, tuple(basis.bands[-1] + 1 for basis in bases))
-    largest = source.varint()
-    check(bool(present.any()) and 1 <= largest <= 63, "largest")
-    count = source.varint() if largest == 63 else 0
-    check(count <= source.left, "excesses")
-    excesses = iter([source.varint() for _ in range(count)])
-    decoder = RangeDecoder(source.take(source.left))
+    check(bool(present.any()), "bands")
     extent = 1
     for axis, basis in enumerate(bases):
         highest = max(np.nonzero(present)[axis])
@@ -490,18 +482,49 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     check(extent <= 2**13 * size, "too many coefficients")
 
     array = np.zeros(shape, np.int64)
-    coefficients = Coefficients(bases, step, present, (*weights, floor, rise, power, offset, slope), array)
+    coefficients = Coefficients(bases, step, present, context, array)
     held = present[np.ix_(*(basis.bands for basis in bases))]
+    read_by_wavefront(
+        source, size, context, array, held, coefficients.octave,
+        lambda index: [coefficients.context_neighbours(axis, index) for axis in range(len(bases))],
+    )  # fmt: skip
+    return coefficients
+
+
+def read_context(source: Reader, axes: int) -> tuple[int, ...]:
+    weights = list(source.take(3 * axes))
+    floor, rise = (int(v) for v in np.frombuffer(source.take(2), "i1"))
+    power = source.number(1)
+    offset, slope = (int(v) for v in np.frombuffer(source.take(4), "<i2"))
+    return (*weights, floor, rise, power, offset, slope)
+
+
+def read_by_wavefront(
+    source: Reader,
+    size: int,
+    context: tuple[int, ...],
+    array: NDArray[np.int64],
+    held: NDArray[np.bool_],
+    octave: Callable[[tuple[int, ...]], int],
+    neighbours: Callable[[tuple[int, ...]], list[list[tuple[int, ...] | None]]],
+) -> None:
+    """Fill in the integers that are coded wavefront by wavefront, to the end of a section."""
+    *weights, floor, rise, power, offset, slope = context
+    largest = source.varint()
+    check(1 <= largest <= 63, "largest")
+    count = source.varint() if largest == 63 else 0
+    check(count <= source.left, "excesses")
+    excesses = iter([source.varint() for _ in range(count)])
+    decoder = RangeDecoder(source.take(source.left))
     order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), -at[-1], at))
     magnitudes: dict[tuple[int, ...] | None, int] = {}
     for _, wavefront in itertools.groupby(order, sum):
         numbers = {}
         for index in wavefront:
-            g = coefficients.octave(index)
+            g = octave(index)
             v = exponential(min(max(floor + rise * g, 0), 127))
-            for axis in range(len(bases)):
-                neighbours = coefficients.context_neighbours(axis, index)
-                for neighbour, weight in zip(neighbours, weights[3 * axis : 3 * axis + 3], strict=True):
+            for axis, near in enumerate(neighbours(index)):
+                for neighbour, weight in zip(near, weights[3 * axis : 3 * axis + 3], strict=True):
                     v += weight * min(magnitudes.get(neighbour, 0), 32767)
             numbers[index] = min(max((power * logarithm(v) + offset + slope * g) // 128, 0), 63)
         flags = {at: decoder.symbol(cumulative_flag_frequencies(k)) for at, k in numbers.items()}
@@ -518,7 +541,59 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     for index, magnitude in magnitudes.items():
         array[index] = -magnitude if decoder.symbol([0, 2**23, 2**24]) else magnitude
     check(next(excesses, None) is None, "excesses")
-    return coefficients
+
+
+# -------------------------------------------------------------------------------- residual
+
+
+@dataclass
+class Residual:
+    bound: float
+    spacing: float
+    corrections: NDArray[np.int64]
+    context: tuple[int, ...] | None
+
+
+def fold(length: int) -> list[int]:
+    """Lengths of the axes that an axis becomes."""
+    parts = -(-length // 2048)
+    return [length] if parts == 1 else [*fold(parts), -(-length // parts)]
+
+
+def place(x: int, lengths: list[int]) -> tuple[int, ...]:
+    """Where a voxel of an axis stands on the axes that it becomes."""
+    if len(lengths) == 1:
+        return (x,)
+    return (*place(x // lengths[-1], lengths[:-1]), x % lengths[-1])
+
+
+def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
+    source = Reader(data)
+    bound = float(np.frombuffer(source.take(8), "<f8")[0])
+    spacing = float(np.frombuffer(source.take(4), "<f4")[0])
+    check(0 <= bound < math.inf and 0 < spacing < math.inf, "bound or spacing")
+    if not source.left:
+        return Residual(bound, spacing, np.zeros(shape, np.int64), None)
+    check(len(shape) > 0, "axes")
+    axes = [fold(n) for n in shape]
+    folded = [n for lengths in axes for n in lengths]
+    places = np.array([
+        sum((place(x, lengths) for x, lengths in zip(index, axes, strict=True)), ())
+        for index in np.ndindex(*shape)
+    ])  # fmt: skip
+    held = np.zeros(folded, bool)
+    held[tuple(places.T)] = True
+    context = read_context(source, len(folded))
+    array = np.zeros(folded, np.int64)
+
+    def neighbours(index: tuple[int, ...]) -> list[list[tuple[int, ...] | None]]:
+        return [
+            [(*index[:axis], i - back, *index[axis + 1 :]) if i >= back else None for back in (1, 2, 3)]
+            for axis, i in enumerate(index)
+        ]
+
+    read_by_wavefront(source, len(data), context, array, held, lambda index: 0, neighbours)
+    return Residual(bound, spacing, array[tuple(places.T)].reshape(shape), context)
 
 
 # --------------------------------------------------------------------------------- stream
@@ -540,6 +615,7 @@ class Decoded:
     masked_values: list[tuple[Any, NDArray[np.bool_]]]
     network: Network | None
     coefficients: Coefficients | None
+    residual: Residual | None
     array: NDArray[Any]
 
 
@@ -562,9 +638,9 @@ def decode(data: bytes) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 6 and number != 5, "section")
+        check(max(sections, default=0) < number <= 6, "section")
         sections[number] = source.take(source.varint())
-    check(3 not in sections or not {4, 6} & set(sections), "values twice")
+    check(3 not in sections or not {4, 5, 6} & set(sections), "values twice")
 
     box, fill = shape, low
     if 1 in sections:
@@ -581,7 +657,7 @@ def decode(data: bytes) -> Decoded:
         check(not any(same), "masked value twice")
         masked_values.append((value, read_mask(part.take(part.varint()), box)))
     check(2 not in sections or 1 <= len(masked_values) <= 4, "masked values")
-    network = coefficients = None
+    network = coefficients = residual = None
     native = dtype.newbyteorder("=")
     inner = np.full(box, low, native)
     if 3 in sections:
@@ -594,11 +670,15 @@ def decode(data: bytes) -> Decoded:
         network = read_network(sections[4], len(long), 6 in sections)
     if 6 in sections:
         coefficients = read_coefficients(sections[6], long)
-    if network or coefficients:
+    if 5 in sections:
+        residual = read_residual(sections[5], long)
+    if network or coefficients or residual:
         y = coefficients.values() if coefficients else np.zeros(math.prod(box))
         if network:
             read = coefficients.features(network.stencils) if coefficients else np.empty((len(y), 0))
             y = y + network.values(points(box), read)
+        if residual:
+            y = y + residual.spacing * residual.corrections.ravel()
         inner = restore(y, low, high, native).reshape(box)
     for value, mask in masked_values:
         inner[mask] = value
@@ -608,7 +688,7 @@ def decode(data: bytes) -> Decoded:
     psnr = math.inf if centi == 65535 else centi / 100
     return Decoded(
         dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, sections, masked_values,
-        network, coefficients, array,
+        network, coefficients, residual, array,
     )  # fmt: skip
 
 

@@ -64,6 +64,21 @@ def test_transforms_of_the_frozen_streams(decoded):
     assert max(largest) > 63  # with an excess
 
 
+def test_residuals_of_the_frozen_streams(decoded):
+    """Every valid value of the original is within the bound of what the reference decoder returns."""
+    sections = {"residual": {5, 6}, "residual_mask": {2, 5, 6}, "residual_int16": {5, 6}}
+    sections |= {"residual_alone": {5}, "residual_network": {4, 5}}
+    for feature, expected in sections.items():
+        data, settings = FEATURES[feature]
+        assert set(decoded[feature].sections) == expected
+        assert decoded[feature].residual.bound == settings["max_error"]
+        valid = np.isfinite(data)
+        error = np.abs(data[valid].astype("f8") - decoded[feature].array[valid])
+        assert error.max() <= settings["max_error"]
+    corrected = {feature for feature in sections if decoded[feature].residual.corrections.any()}
+    assert corrected == sections.keys() - {"residual_alone"}
+
+
 def test_other_features_of_the_frozen_streams(decoded):
     for feature in "mask", "transform_mask":
         assert [str(value) for value, _ in decoded[feature].masked_values] == ["nan", "inf", "-inf"]

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.coefficients import read_coefficients
+from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import synthesis_matrix
@@ -41,12 +42,21 @@ def assert_same_coefficients(data: bytes, shape: tuple[int, ...]) -> None:
         assert np.count_nonzero(integers) == np.count_nonzero(expected)
 
 
+def assert_same_residual(data: bytes, shape: tuple[int, ...]) -> None:
+    """Both decoders read the same corrections from a section, or both refuse it."""
+    results = decode_with_both(
+        lambda: read_residual(data, shape), lambda: reference_decoder.read_residual(data, shape)
+    )
+    if results:
+        _assert_same_residual(*results)
+
+
 def assert_agrees(stream: bytes, decoded: NDArray[Any], expected: NDArray[Any]) -> None:
     """`decoded` is `expected` up to the rounding of a network's and a transform's values."""
     assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
     reference = reference_decoder.decode(stream)
     half = float(reference.high) / 2 - float(reference.low) / 2
-    if reference.network is None and reference.coefficients is None:
+    if reference.network is None and reference.coefficients is None and reference.residual is None:
         np.testing.assert_array_equal(decoded, expected)
         return
     whole = 0 if decoded.dtype.kind == "f" else 1  # a value near a half may round to either side
@@ -71,6 +81,9 @@ def assert_same_parts(stream: bytes) -> None:
     for masked, (value, mask) in zip(parts.masked_values, reference.masked_values, strict=True):
         np.testing.assert_array_equal(masked.value, value)
         np.testing.assert_array_equal(masked.mask, mask)
+    assert (parts.residual is None) == (reference.residual is None)
+    if parts.residual is not None:
+        _assert_same_residual(parts.residual, reference.residual)
     assert (parts.network is None) == (reference.network is None)
     if parts.network is not None:
         _assert_same_network(parts.network, reference.network)
@@ -98,6 +111,12 @@ def _assert_same_transform(coefficients: Any, reference: Any) -> None:
         assert (functions.basis.levels, functions.basis.joint) == (basis.levels, basis.joint)
         matrix = synthesis_matrix(functions.basis, len(functions.bands))
         np.testing.assert_allclose(matrix, basis.functions, atol=1e-6)
+
+
+def _assert_same_residual(residual: Any, reference: Any) -> None:
+    assert (residual.bound, residual.spacing) == (reference.bound, reference.spacing)
+    corrections = 0 if residual.corrections is None else residual.corrections
+    np.testing.assert_array_equal(corrections, reference.corrections)
 
 
 def as_numbers(context: Any) -> tuple[int, ...]:
