@@ -34,6 +34,7 @@ Settings = dict[str, Any]
 NEAR = 0.995  # of the bytes asked for: close enough
 STEPS = 16  # of a bisection at most
 DECADES = 7  # of error bounds, from a multiple of the range downwards
+SZ3_PREDICTORS = ("interpolation-lorenzo", "interpolation")
 BIT_DECADES = 5  # of bits a value, from 16 downwards
 
 
@@ -127,7 +128,7 @@ def measure(peer: str, array: Array, budget: int) -> tuple[Settings, Array]:
         except UnreachableError as miss:
             misses.append(f"{form.name} {miss}")
             continue
-        error = _restore(form.decode(stream), array).astype(np.float64) - array
+        error = restored(form.decode(stream), array).astype(np.float64) - array
         reached.append((float(np.mean(np.square(error), where=valid)), form, form.settings(x)))
     if not reached:
         raise UnreachableError("; ".join(misses))
@@ -146,7 +147,31 @@ def measure(peer: str, array: Array, budget: int) -> tuple[Settings, Array]:
         "decode_cpu_seconds": time.process_time() - encoded_cpu,
         "search_seconds": searched - begun,
     }
-    return found, np.where(valid, _restore(decoded, array), original)
+    return found, np.where(valid, restored(decoded, array), original)
+
+
+def bounded_forms(peer: str, array: Array, bound: float) -> Iterator[Form]:
+    """The forms of a peer in its bounded mode, whatever x.
+
+    Of integers it gets the widest bound with which rounding leads back to `bound`.
+    """
+    if array.dtype.kind != "f":
+        bound = math.floor(bound) + 0.499
+    module = f"numcodecs_wasm_{peer.lower()}"
+    if peer == "SPERR":
+        for layout in _layouts(array, 2, 3):
+            yield _wasm(module, "Sperr", layout, {"mode": "pwe"}, lambda x: {"pwe": bound})
+    elif peer == "SZ3":
+        for layout in _layouts(array, 1, 4):
+            for predictor in SZ3_PREDICTORS:
+                fixed = {"eb_mode": "abs", "predictor": predictor}
+                yield _wasm(module, "Sz3", layout, fixed, lambda x: {"eb_abs": bound})
+    elif peer == "ZFP":
+        for layout in _layouts(array, 1, 4):
+            fixed = {"mode": "fixed-accuracy", "non_finite": "deny"}
+            yield _wasm(module, "Zfp", layout, fixed, lambda x: {"tolerance": bound})
+    else:
+        raise UnsuitableError(f"{peer} has no mode with a bound on the absolute error")
 
 
 def _encode(form: Form, x: float) -> bytes:
@@ -161,7 +186,7 @@ def filled(array: Array, valid: NDArray[np.bool_]) -> Array:
     return np.asarray(array[tuple(nearest)])
 
 
-def _restore(decoded: Array, array: Array) -> Array:
+def restored(decoded: Array, array: Array) -> Array:
     """What a peer decoded, as the dtype and shape of the original."""
     decoded = decoded.reshape(array.shape)
     if array.dtype.kind == "f":
@@ -266,7 +291,7 @@ def _sperr(array: Array) -> Iterator[Form]:
 
 def _sz3(array: Array) -> Iterator[Form]:
     for layout in _layouts(array, 1, 4):
-        for predictor in ("interpolation-lorenzo", "interpolation"):
+        for predictor in SZ3_PREDICTORS:
             fixed = {"eb_mode": "abs", "predictor": predictor}
             yield _wasm("numcodecs_wasm_sz3", "Sz3", layout, fixed, _bound("eb_abs", array, 1))
 
