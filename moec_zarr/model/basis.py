@@ -200,7 +200,9 @@ def _waves(basis: AxisBasis, length: int) -> BasisFunctions:
 
 def _cosines(length: int) -> Doubles:
     k = np.arange(length)
-    waves: Doubles = np.cos(np.pi / length * (k[:, None] + 0.5) * k) * np.sqrt(2 / length)
+    waves: Doubles = np.pi / length * (k[:, None] + 0.5) * k
+    np.cos(waves, out=waves)
+    waves *= np.sqrt(2 / length)
     waves[:, 0] /= np.sqrt(2)
     return waves
 
