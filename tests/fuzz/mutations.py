@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from functools import cache
 
+from moec_zarr.bitstream.container import read_stream
 from moec_zarr.bitstream.primitives import write_varint
 from tests.conformance import reference_decoder
 from tests.conformance.freeze_streams import FEATURES, paths
@@ -19,19 +20,26 @@ LENGTHS = (0, 1, 2, 3, 5, 16, 17, 63, 65, 127, 129, 300, 2047, 2049, 2**13, 2**1
 
 @cache
 def seeds() -> list[Parts]:
-    """The frozen streams, taken apart by the reference decoder: one for each feature of the format."""
-    result = []
-    for feature in FEATURES:
-        stream = paths(feature)[0].read_bytes()
-        sections = reference_decoder.decode(stream).sections
-        behind = sum(1 + len(write_varint(len(payload))) + len(payload) for payload in sections.values())
-        result.append([(0, stream[8 : len(stream) - behind]), *sections.items()])
-    return result
+    """The frozen streams: one for each feature of the format."""
+    return [taken_apart(paths(feature)[0].read_bytes()) for feature in FEATURES]
 
 
-def mutated(rng: random.Random) -> bytes:
-    """A stream with one to four changes."""
-    parts = list(rng.choice(seeds()))
+def taken_apart(stream: bytes) -> Parts:
+    """The parts of a stream.
+
+    Raises
+    ------
+    CorruptStreamError
+        If its header or a section's length is damaged.
+    """
+    sections = read_stream(stream)[1]
+    behind = sum(1 + len(write_varint(len(payload))) + len(payload) for payload in sections.values())
+    return [(0, stream[8 : len(stream) - behind]), *((int(n), payload) for n, payload in sections.items())]
+
+
+def mutated(rng: random.Random, parts: Parts | None = None) -> bytes:
+    """A stream with one to four changes, made of any seed where no parts are given."""
+    parts = list(rng.choice(seeds()) if parts is None else parts)
     for _ in range(rng.choice((1, 1, 2, 4))):
         rng.choice(CHANGES)(parts, rng)
     lie = rng.random() < 0.05  # about the length of a section
