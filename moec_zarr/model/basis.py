@@ -200,7 +200,7 @@ def _waves(basis: AxisBasis, length: int) -> BasisFunctions:
 
 def _cosines(length: int) -> Doubles:
     k = np.arange(length)
-    waves: Doubles = np.pi / length * (k[:, None] + 0.5) * k
+    waves: Doubles = np.asarray(np.pi / length * (k[:, None] + 0.5) * k, np.float64)
     np.cos(waves, out=waves)
     waves *= np.sqrt(2 / length)
     waves[:, 0] /= np.sqrt(2)
