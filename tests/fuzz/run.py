@@ -2,16 +2,18 @@
 
 Whatever comes of a stream but an array or an error of this package is a failure: its bytes are written to
 a file, and the exit code is 1. It is 1 too where a stream takes more than `CPU_SECONDS`; one that needs more
-than `MEMORY` fails with a MemoryError. Compiled code is checked for indices out of bounds where
-``NUMBA_BOUNDSCHECK=1`` is set.
+than `MEMORY` fails with a MemoryError. An interrupt ends the run with what it has found. Compiled code is
+checked for indices out of bounds where ``NUMBA_BOUNDSCHECK=1`` is set.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -79,26 +81,27 @@ def fuzz(count: int, seed: int, folder: Path | None = None) -> Summary:
             assert all(attempt(paths(feature)[0].read_bytes(), 4) for feature in FEATURES)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         _limit_memory()
-        for _ in range(count):
-            stream, way = mutated(rng), rng.randrange(12)
-            coefficients._COMPILED_FROM = rng.choice((0, 1 << 17))
-            start = time.process_time()
-            try:
-                decoded = attempt(stream, way)
-            except Exception:
-                if folder is None:
-                    raise
-                summary.failures += 1
-                _record(folder, stream, traceback.format_exc())
-                continue
-            finally:
-                took = time.process_time() - start
-                summary.streams += 1
-                summary.cpu_seconds += took
-                if took > summary.worst_cpu_seconds:
-                    summary.worst_cpu_seconds, summary.worst_stream = took, stream.hex()
-            summary.arrays += decoded
-            summary.refused += not decoded
+        with contextlib.suppress(KeyboardInterrupt):
+            for _ in range(count):
+                stream, way = mutated(rng), rng.randrange(12)
+                coefficients._COMPILED_FROM = rng.choice((0, 1 << 17))
+                start = time.process_time()
+                try:
+                    decoded = attempt(stream, way)
+                except Exception:
+                    if folder is None:
+                        raise
+                    summary.failures += 1
+                    _record(folder, stream, traceback.format_exc())
+                    continue
+                finally:
+                    took = time.process_time() - start
+                    summary.streams += 1
+                    summary.cpu_seconds += took
+                    if took > summary.worst_cpu_seconds:
+                        summary.worst_cpu_seconds, summary.worst_stream = took, stream.hex()
+                summary.arrays += decoded
+                summary.refused += not decoded
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         summary.memory_bytes = (after - before) * (1 if sys.platform == "darwin" else 1024)
     return summary
@@ -124,6 +127,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     summary = fuzz(asked.count, asked.seed, asked.failures)
     print(json.dumps(asdict(summary), indent=1))
     return int(summary.failures > 0 or summary.worst_cpu_seconds > CPU_SECONDS)
