@@ -1,11 +1,12 @@
 """Bytes at a bound on the absolute error, beside SPERR, SZ3 and ZFP in their bounded modes.
 
-``python -m benchmarks.bounded [FOLDER]`` measures each field of a folder of ``.npz`` files (array ``data``), by
-default the package's simulated fields, at bounds of so many times the range of the valid values. Of each
-codec: bytes, the largest error that its decoded array really has, PSNR, CPU seconds to encode and to decode, on
-one thread, each in a process of its own. A peer is used in every layout of the axes that it takes, and the
-smallest stream counts. NaN is filled in for peers and its mask costs them nothing. Of integers a peer gets the
-widest bound with which rounding leads back to the bound asked for. Lines go to a JSON file, tables beside it.
+``python -m benchmarks.bounded [FOLDER]`` measures each field of a folder of ``.npz`` files (array ``data``),
+by default the package's simulated fields, at bounds of so many times the range of the valid values. Of each
+codec: bytes, the largest error that its decoded array really has, PSNR, CPU seconds to encode and to decode,
+on one thread, each in a process of its own. A peer is used in every layout of the axes that it takes, and
+the smallest stream counts. NaN is filled in for peers and its mask costs them nothing. Of integers a peer
+gets the widest bound with which rounding leads back to the bound asked for. Lines go to a JSON file, tables
+beside it.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def tables(lines: list[Line]) -> str:
         worst = max((line["largest"] / line["bound"] for line in each), default=math.nan)
         values = sum(line["values"] for line in each)
         rows.append((codec, str(len(each)), str(values), f"{worst:.7f}", str(len(beyond))))
-    columns = ("codec", "streams", "values checked", "largest error over the bound", "streams beyond")
+    columns = ["codec", "streams", "values checked", "largest error over the bound", "streams beyond"]
     parts.append("### Largest errors\n\n" + markdown(columns, rows))
     return "\n\n".join(parts) + "\n"
 

@@ -26,7 +26,7 @@ from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
 from moec_zarr.model.residual import Residual
 
-__all__ = ["Stream", "check_size", "open_stream"]
+__all__ = ["Stream", "check_header", "check_size", "open_stream"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,20 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         )
 
 
+def check_header(header: Header, shape: tuple[int, ...] | None) -> None:
+    """Refuse a stream of another shape than `shape`, or too large a one where that is None.
+
+    Raises
+    ------
+    CorruptStreamError, MoECError
+        As `open_stream` does.
+    """
+    if shape is None:
+        check_size(header.shape, header.dtype)
+    elif tuple(shape) != header.shape:
+        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
+
+
 def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     """A stream's parts.
 
@@ -92,10 +106,7 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         If `shape` is not given and the stream declares more bytes than ``config largest``.
     """
     header, sections = read_stream(data)
-    if shape is None:
-        check_size(header.shape, header.dtype)
-    elif tuple(shape) != header.shape:
-        raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
+    check_header(header, shape)
     fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
     if Section.LOSSLESS in sections and sections.keys() & fitted:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")

@@ -7,9 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 
-from moec_zarr.bitstream.stream import Stream, open_stream
+from moec_zarr.bitstream.stream import Stream, check_header, open_stream
 from moec_zarr.config import config
-from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import DOUBLE, SINGLE
 from moec_zarr.model.coefficients import CoefficientField
 
@@ -67,10 +66,8 @@ def opened(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
     if result is None:
         result = Opened(open_stream(data, shape))
         _keep(data, result, limit)
-    elif shape is not None and tuple(shape) != result.stream.header.shape:
-        raise CorruptStreamError(
-            f"the stream holds shape {result.stream.header.shape}, expected {tuple(shape)}"
-        )
+    else:
+        check_header(result.stream.header, shape)
     return result
 
 

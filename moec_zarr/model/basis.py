@@ -215,9 +215,11 @@ def _waves(basis: AxisBasis, length: int) -> Doubles:
     if basis.edge_weights:
         return _graph_modes(basis.edge_weights)
     k = np.arange(length)
-    waves = np.cos(np.pi / length * (k[:, None] + 0.5) * k) * np.sqrt(2 / length)
+    waves: Doubles = np.asarray(np.pi / length * (k[:, None] + 0.5) * k, np.float64)
+    np.cos(waves, out=waves)
+    waves *= np.sqrt(2 / length)
     waves[:, 0] /= np.sqrt(2)
-    return np.asarray(waves)
+    return waves
 
 
 def _wave_order(basis: AxisBasis, length: int) -> BasisFunctions:

@@ -215,13 +215,13 @@ def _streams(array: zarr.Array[Any], data: bytes, key: str) -> Iterator[tuple[tu
     if array.shards is None:
         yield (0,) * array.ndim, data
         return
-    places = list(product(*map(range, counts)))
-    size = 16 * len(places)
+    size = 16 * math.prod(counts)
     codecs: Any = getattr(array.metadata, "codecs", ())
     sharding = next(codec for codec in codecs if isinstance(codec, ShardingCodec))
     start = len(data) - size - 4 if sharding.index_location.value == "end" else 0
     if not 0 <= start <= len(data) - size:
         raise CorruptStreamError(f"the shard {key} is too short for its index; it is damaged")
+    places = product(*map(range, counts))
     for place, (offset, length) in zip(
         places, struct.iter_unpack("<QQ", data[start : start + size]), strict=True
     ):

@@ -149,5 +149,7 @@ def test_a_stream_declares_no_more_than_the_largest_chunk():
         out = np.empty(100)
         assert CODEC.decode(ones, out=out) is out
         np.testing.assert_array_equal(out, 1)
+        with pytest.raises(MoECError, match="largest"):  # though it is in memory now
+            CODEC.decode(ones)
     with config.set(largest=800):
         np.testing.assert_array_equal(CODEC.decode(ones), np.ones(100))

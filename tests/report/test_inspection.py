@@ -59,6 +59,24 @@ def test_damage_is_reported(tmp_path):
         dict(inspect_streams(array))
 
 
+def test_a_shard_of_more_chunks_than_it_has_bytes_is_refused_at_once(tmp_path):
+    array = moec_zarr.open(
+        tmp_path, mode="w", shape=(4,), dtype="u1", chunks=(1,), shards=(2**40,), compressor=CODEC
+    )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/0").write_bytes(bytes(100))
+    with pytest.raises(CorruptStreamError, match="too short for its index"):
+        dict(inspect_streams(array))
+
+
+def test_a_stream_of_another_shape_is_refused(tmp_path):
+    """The store says which shape its chunks have; a stream is not asked."""
+    array = make(tmp_path / "a.zarr", **LAYOUTS["v2"])
+    (tmp_path / "a.zarr/a/0.0.0").write_bytes(CODEC.encode(np.zeros((2, 16, 13), "f4")))
+    with pytest.raises(CorruptStreamError, match="shape"):
+        dict(inspect_streams(array))
+
+
 def test_what_holds_no_stream_is_refused(tmp_path):
     with pytest.raises(MoECError, match="no zarr store at"):
         compressed_arrays(tmp_path / "absent")
