@@ -34,7 +34,8 @@ __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
-_RUNS, _RUN = 16, 1 << 11  # number and length of the runs of values that are deflated as a sample
+_RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
+_DEFLATED_MORE = 1.5  # times as much as its sample at most, about, an array may be deflated
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
@@ -75,11 +76,9 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     plain = write_stream(chunk.header, chunk.sections)
     if chunk.is_constant:
         return _within_limit(plain, limit, array, settings)
-    exact = _lossless(chunk, limit)
     if limit is None:
-        assert exact is not None
-        return _encode_psnr(chunk, settings, exact)
-    if exact is not None:
+        return _encode_psnr(chunk, settings)
+    if (exact := _lossless(chunk, limit)) is not None:
         return exact
     room = limit - len(plain) - FRAME
     smallest = _smallest_network(chunk.array, settings.experts)
@@ -123,17 +122,21 @@ def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
     )
 
 
-def _lossless(chunk: Prepared, limit: int | None) -> bytes | None:
-    """The lossless stream; None where a ratio is asked for that it cannot meet."""
+def _lossless(chunk: Prepared, limit: int) -> bytes | None:
+    """The lossless stream; None where it takes more bytes than a limit."""
     array = chunk.array
-    if limit is not None and array.size > _RUNS * _RUN:
+    if array.size > _RUNS * _RUN:
         # A sample that deflates far less than needed spares deflating the whole chunk.
         starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
-        if len(write_lossless(sample)) > 4 * limit * sample.size / array.size + 64:
+        if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
-    stream = write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(array)})
-    return stream if limit is None or len(stream) <= limit else None
+    stream = _exact(chunk)
+    return stream if len(stream) <= limit else None
+
+
+def _exact(chunk: Prepared) -> bytes:
+    return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(chunk.array)})
 
 
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
@@ -195,7 +198,7 @@ def _quality(chunk: Prepared, network: Network | None, field: CoefficientField |
     return merge(parts)
 
 
-def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
+def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     """The smallest stream found that reaches the PSNR.
 
     Short fits bracket the bytes needed, on a logarithmic scale; a full fit, which does better,
@@ -204,8 +207,8 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
     target = settings.psnr
     assert target is not None
     if _is_transform_alone(chunk, settings):
-        return _transform_psnr(chunk, settings, exact, target)
-    best = exact
+        return _transform_psnr(chunk, settings, target)
+    best = exact = _exact(chunk)
     smallest = _smallest_network(chunk.array, settings.experts)
     room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
     low, high = float(smallest), float(len(exact))
@@ -247,7 +250,7 @@ def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
     return transform_alone(_grid(chunk)[0].shape, settings)
 
 
-def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: float) -> bytes:
+def _transform_psnr(chunk: Prepared, settings: Settings, target: float) -> bytes:
     """The smallest stream of a transform that reaches the PSNR, or the exact one where that is smaller.
 
     Rounding to an integer dtype adds an error that a transform does not see: then it aims higher.
@@ -258,10 +261,11 @@ def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: f
             stream, reached = _fit_to_psnr(chunk, settings, aim)
         except DoesNotFit:
             break
-        if len(stream) >= len(exact):
-            break
+        if (exact := _lossless(chunk, len(stream))) is not None:
+            return exact
         if reached >= target:
             return stream
         aim += max(1.5 * (target - reached), 0.02)
+    exact = _exact(chunk)
     _log.info("%.2f dB takes the %d bytes of a lossless stream (best %.2f)", target, len(exact), reached)
     return exact
