@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 from functools import lru_cache
-from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Doubles, Integers
 from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
+from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.contexts import (
     CLASSES,
     EXACT_LOGARITHMS,
@@ -33,8 +33,7 @@ from moec_zarr.bitstream.contexts import (
 )
 from moec_zarr.bitstream.masks import read_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder
-from moec_zarr.config import config
+from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder, range_words
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
@@ -51,7 +50,6 @@ __all__ = ["COEFFICIENTS_PER_BYTE", "STEPS", "read_coefficients", "write_coeffic
 
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 14  # of the extent that is coded, at most
-_COMPILED_FROM = 1 << 17  # coefficients: fewer are read before compiled code is loaded
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -147,7 +145,7 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
                 raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
             excesses.append(excess)
     octaves = coefficient_octaves(functions, present)
-    decoded = _compiled if octaves.size >= _COMPILED_FROM and _is_compiled() else _decoded
+    decoded = _compiled if is_compiled(octaves.size) else _decoded
     places, values = decoded(data[offset:], Activity(functions, octaves, context), symbols, excesses)
     integers = np.zeros(octaves.size, np.int32)
     integers[places] = values
@@ -160,10 +158,9 @@ def _compiled(
     """The same as `_decoded`, compiled."""
     from moec_zarr.bitstream import wavefront_kernel as kernel
 
-    words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
     decode: Any = kernel.decode_wavefronts
     count, ranks, values = decode(
-        words, *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
+        range_words(data), *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
         symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR,
     )  # fmt: skip
     if count == kernel.CORRUPT:
@@ -171,16 +168,6 @@ def _compiled(
     if count == kernel.EXCESS:
         raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
     return activity.order[ranks[:count]], values[ranks[:count]]
-
-
-def _is_compiled() -> bool:
-    """Whether wavefronts are decoded by compiled code: ``config compiled``, where numba is installed."""
-    return bool(config.get("compiled")) and _has_numba()
-
-
-@lru_cache(maxsize=1)
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
 
 
 @lru_cache(maxsize=64)

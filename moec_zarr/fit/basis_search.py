@@ -191,10 +191,10 @@ def fine_bits(coefficients: Floats, step: float) -> float:
 
 @njit(cache=True, fastmath=True)
 def energy_of(coefficients: Floats) -> float:
-    """The sum of squares in double precision, of which little is left where nearly all of it is taken away."""
+    """The sum of squares in double precision: a fit may take nearly all of it away."""
     total = 0.0
     for i in range(coefficients.size):
-        c = float(coefficients[i])
+        c = np.float64(coefficients[i])
         total += c * c
     return total
 
