@@ -1,4 +1,4 @@
-"""The decoding of wavefronts, compiled: the same integers as those of `coefficients`, the same masks as `masks`."""
+"""The decoding of wavefronts, compiled: the same integers and masks as `coefficients` and `masks` decode."""
 
 from __future__ import annotations
 
