@@ -39,7 +39,7 @@ def test_run_measures_writes_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         ("speed", 100), ("speed", 10), ("speed-stores", 100),
     ]  # fmt: skip
     assert all(line["encode_cpu"] > 0 and line["decode_cpu"] > 0 for line in lines[:2])
-    assert lines[0]["bytes"] <= 12 * 24 * 20 * 4 / 100
+    assert lines[0]["bytes"] <= 24 * 24 * 20 * 4 / 100
     assert {len(reads) for reads in lines[2]["stores"].values()} == {6}
     speed.main(words)
     assert Records(tmp_path / "speed.jsonl").lines == lines
