@@ -1,8 +1,8 @@
 """Other codecs at a given number of bytes: SPERR, SZ3, TTHRESH and ZFP as WebAssembly, HEVC by FFmpeg.
 
 Each is used in the form that suits it best, so that a comparison errs in its favour: every *form* (mode,
-layout of the axes, predictor) is brought to the bytes asked for by bisection, and the one with the least
-error counts. In particular
+layout of the axes, predictor) is brought to the bytes asked for by bisection and interpolation, and the one
+with the least error counts. In particular
 
 - values that are not finite, which all of them fail on or spoil, are filled in with the nearest valid
   value, and put back exactly after decoding. **The bytes of that mask are not charged**;
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 Settings = dict[str, Any]
 
 NEAR = 0.995  # of the bytes asked for: close enough
-STEPS = 16  # of a bisection at most
+STEPS = 14  # of a search at most
 DECADES = 7  # of error bounds, from a multiple of the range downwards
 SZ3_PREDICTORS = ("interpolation-lorenzo", "interpolation")
 BIT_DECADES = 5  # of bits a value, from 16 downwards
@@ -74,7 +74,8 @@ def bisect(
     encode : callable
         Stream at x in [0, 1]; the larger x, the smaller it is, by and large.
     near : float
-        Share of the budget that a stream must fill to end the search before `steps`.
+        Share of the budget that a stream must fill to end the search before `steps`. Once a stream on
+        each side is known, x is interpolated, since sizes fall about exponentially; every third step halves.
 
     Raises
     ------
@@ -85,15 +86,20 @@ def bisect(
     if len(best) > budget:
         raise UnreachableError(f"takes at least {len(best)} bytes")
     fine, coarse = 0.0, 1.0
-    for _ in range(steps):
+    over, under = 0.0, math.log(len(best))  # logarithms of sizes on either side; none is known of finer ones
+    aim = math.log(budget * math.sqrt(near))
+    for step in range(steps):
         if len(best) >= near * budget:
             break
-        x = (fine + coarse) / 2
+        share = 0.5
+        if over > under and step % 3 != 2:
+            share = min(max((over - aim) / (over - under), 0.02), 0.98)
+        x = fine + share * (coarse - fine)
         stream = encode(x)
         if len(stream) > budget:
-            fine = x
+            fine, over = x, math.log(len(stream))
             continue
-        coarse = x
+        coarse, under = x, math.log(len(stream))
         if len(stream) >= len(best):
             best_x, best = x, stream
     return best_x, best

@@ -1,22 +1,24 @@
 """Time, memory and quality of this codec and of others, at the same bytes in the same run.
 
 ``python -m benchmarks.speed [FOLDER]`` measures each field of a folder of ``.npz`` files (array ``data``), by
-default the package's simulated fields, and a phantom of thin shells: CPU seconds a million voxels to encode
-and to decode, peak memory beyond the array, PSNR at data-range peak, for each effort and each peer. With
-``--reads`` also reads of a part of a chunk, cold and warm. One thread; each measurement has a process of its
-own, in which a small chunk has compiled what there is to compile. Lines go to a JSON file, tables and a plot
-beside it.
+default the package's simulated fields, and a phantom of thin shells: CPU and wall seconds a million voxels to
+encode and to decode, memory, PSNR at data-range peak, for each effort and each peer; and reads of parts of a
+chunk, by itself and in a zarr array with and without shards. One thread; each measurement has a process of
+its own, in which a small chunk has compiled what there is to compile.
+
+A measurement is a line in the file of results; what is there already is not measured again, so that a run
+that was ended goes on where it stopped. What matters most comes first. Tables (Markdown) and a plot are made
+from the lines at the end, or by ``--report`` at any time.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import ctypes
 import os
-import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +26,40 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
+import zarr  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from benchmarks.fields import find_fields, shells  # noqa: E402
 from benchmarks.isolate import LimitError, isolated  # noqa: E402
-from benchmarks.peers import UnreachableError, UnsuitableError, measure  # noqa: E402
-from benchmarks.records import Array, Line, machine, markdown, quality  # noqa: E402
-from moec_zarr import inspect  # noqa: E402
+from benchmarks.peers import PEERS, UnreachableError, UnsuitableError, measure  # noqa: E402
+from benchmarks.records import (  # noqa: E402
+    Array,
+    Line,
+    Records,
+    codec_version,
+    latest,
+    machine,
+    markdown,
+    quality,
+    versions,
+)
+from moec_zarr import MoECSerializer, inspect  # noqa: E402
 from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
 from moec_zarr.config import config  # noqa: E402
-from moec_zarr.settings import Settings  # noqa: E402
+from moec_zarr.settings import EFFORTS, Settings  # noqa: E402
 
-EFFORTS = ("fast", "balanced", "best")
-PEERS = ("SPERR", "SZ3", "ZFP")
+OURS, PHANTOM = "moec_zarr", "phantom_shells"
+RATIOS = (1000.0, 100.0, 30.0, 10.0)
+READ_RATIOS = (1000.0, 100.0)  # at which parts of a chunk are read
+STORE_RATIO = 100.0  # at which they are read from stores
+COLD, WARM = 3, 5  # reads, of which the median counts
+ALLOWED_SHARE, ALLOWED_MS = 0.03, 5.0  # of a full decode, and beside it, for a hundredth of the voxels
+GIGABYTES = 12.0
 
 
-def peak_megabytes() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# ------------------------------------------------------------------------------- one process
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -51,6 +67,20 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     result = function()
     return result, time.process_time() - cpu, time.perf_counter() - wall
+
+
+def with_peak(function: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and the most memory that it held beyond what was held before, in MB (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # else it would find room that an earlier call has freed
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _status("VmRSS")
+    result = function()
+    return result, _status("VmHWM") - before
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def warm(effort: str) -> None:
@@ -62,20 +92,25 @@ def warm(effort: str) -> None:
         encode(small, Settings(ratio=60, effort="fast", experts=1))
 
 
-def measure_ours(array: Array, ratio: float, effort: str) -> Line:
+def measure_ours(array: Array, ratio: float, effort: str, with_reads: bool) -> Line:
     """This codec, in a process that is warm."""
-    warm(effort)
-    before = peak_megabytes()
     with config.set(cache=0, progress=False):
-        stream, encode_cpu, encode_wall = timed(lambda: encode(array, Settings(ratio=ratio, effort=effort)))
-        encode_peak = peak_megabytes() - before
+        warm(effort)
+        (stream, cpu, wall), peak = with_peak(
+            lambda: timed(lambda: encode(array, Settings(ratio=ratio, effort=effort)))  # type: ignore[arg-type]
+        )
+        line: Line = {"bytes": len(stream), "kind": inspect(stream).kind}
+        line |= {"encode_cpu": cpu, "encode_wall": wall, "encode_megabytes": peak}
         decode(stream)
-        decoded, decode_cpu, decode_wall = timed(lambda: decode(stream))
+        decoded, peak = with_peak(lambda: decode(stream))
+        line |= {"decode_megabytes": peak - decoded.nbytes / 1e6} | quality(array, decoded)
+        del decoded
+        _, line["decode_cpu"], line["decode_wall"] = timed(lambda: decode(stream))
         with config.set(compiled=False):
-            _, plain_cpu, _ = timed(lambda: decode(stream))
-    times = {"encode_cpu": encode_cpu, "encode_wall": encode_wall, "decode_cpu": decode_cpu}
-    times |= {"decode_wall": decode_wall, "decode_cpu_numpy": plain_cpu}
-    return {"bytes": len(stream), "encode_megabytes": encode_peak} | times | quality(array, decoded)
+            _, line["decode_cpu_numpy"], _ = timed(lambda: decode(stream))
+        if with_reads:
+            line["reads"] = measure_reads(array.shape, lambda selection: decode(stream, selection))
+    return line
 
 
 def measure_peer(peer: str, array: Array, budget: int) -> Line:
@@ -86,8 +121,8 @@ def measure_peer(peer: str, array: Array, budget: int) -> Line:
     return {"bytes": found["bytes"], "found": found["found"]} | times | quality(array, decoded)
 
 
-def reads(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Parts of a chunk that people read."""
+def selections(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Parts of a chunk that people read; the whole one first."""
     middle = tuple(n // 2 for n in shape)
     return {
         "whole": (slice(None),) * len(shape),
@@ -99,118 +134,253 @@ def reads(shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def measure_reads(array: Array, ratio: float, effort: str) -> list[Line]:
-    """CPU seconds of parts of a chunk, cold and warm: the median of five."""
-    warm(effort)
-    with config.set(progress=False):
-        stream = encode(array, Settings(ratio=ratio, effort=effort))
-    kind = inspect(stream).kind
+def measure_reads(shape: tuple[int, ...], read: Callable[[Any], Any]) -> list[Line]:
+    """CPU milliseconds of parts of a chunk, cold and warm."""
     lines = []
-    for name, selection in reads(array.shape).items():
-        line: Line = {"kind": kind, "read": name, "voxels": int(np.asarray(array[selection]).size)}
-        for state, size in (("cold", 0), ("warm", 1 << 30)):
+    for name, selection in selections(shape).items():
+        line: Line = {"read": name, "voxels": int(np.asarray(read(selection)).size)}
+        for state, size, times in (("cold", 0, COLD), ("warm", 1 << 30, WARM)):
             with config.set(cache=size):
-                decode(stream, selection)
-                line[state] = statistics.median(
-                    timed(lambda s=selection: decode(stream, s))[1] for _ in range(5)
-                )
+                read(selection)
+                seconds = [timed(lambda s=selection: read(s))[1] for _ in range(times)]
+                line[state] = 1e3 * statistics.median(seconds)
         lines.append(line)
     return lines
 
 
-def run(arguments: argparse.Namespace) -> list[Line]:
-    """All measurements, one after the other."""
-    loaders = find_fields(arguments.folder, arguments.fields)
+def measure_stores(array: Array, ratio: float, effort: str) -> Line:
+    """Reads of a zarr array of format 3 of two chunks, which stand alone or in one shard."""
+    with config.set(progress=False):
+        warm(effort)
+        chunks = (-(-array.shape[0] // 2), *array.shape[1:])
+        whole = (2 * chunks[0], *array.shape[1:])
+        results = {}
+        for name, shards in (("chunks", None), ("shards", whole)):
+            stored = zarr.create_array(
+                zarr.storage.MemoryStore(),
+                shape=array.shape, dtype=array.dtype, chunks=chunks, shards=shards,
+                serializer=MoECSerializer(ratio=ratio, effort=effort), compressors=None, filters=None,
+            )  # fmt: skip
+            stored[...] = array
+            results[name] = measure_reads(array.shape, lambda selection, stored=stored: stored[selection])
+    return {"stores": results}
+
+
+# --------------------------------------------------------------------------------------- run
+
+
+def jobs(arguments: argparse.Namespace, loaders: dict[str, Any]) -> Iterator[tuple[Line, Callable[..., Any]]]:
+    """What identifies each measurement, and the call that makes it; what matters most comes first.
+
+    Small fields come before large ones.
+    """
+    fields = {name: (load().shape, load().dtype.str, load().nbytes) for name, load in loaders.items()}
+    names = sorted(fields, key=lambda name: (fields[name][2], name))
+    ours = codec_version()
+
+    def line(benchmark: str, name: str, codec: str, ratio: float, settings: Line, version: Any) -> Line:
+        shape, dtype, _ = fields[name]
+        place = {"benchmark": benchmark, "field": name, "shape": shape, "dtype": dtype, "ratio": ratio}
+        return place | {"codec": codec, "settings": settings, "version": version}
+
+    def own(effort: str, ratios: Any, some: list[str]) -> Iterator[tuple[Line, Callable[..., Any]]]:
+        for ratio in ratios if effort in arguments.efforts else ():
+            for name in some:
+                with_reads = ratio in READ_RATIOS and fields[name][2] < 2e7
+                yield (
+                    line("speed", name, OURS, ratio, {"effort": effort}, ours),
+                    lambda n=name, r=ratio, w=with_reads: (measure_ours, loaders[n](), r, effort, w),
+                )
+
+    def stores(effort: str, ratio: float, some: list[str]) -> Iterator[tuple[Line, Callable[..., Any]]]:
+        for name in some if effort in arguments.efforts else ():
+            yield (
+                line("speed-stores", name, OURS, ratio, {"effort": effort}, ours),
+                lambda n=name: (measure_stores, loaders[n](), ratio, effort),
+            )
+
+    highest, lower = arguments.ratios[:1], arguments.ratios[1:]
+    yield from own("fast", arguments.ratios, names)
+    yield from stores("fast", STORE_RATIO, names[:3])
+    yield from own("balanced", highest, names)
+    for ratio in arguments.ratios:
+        for peer in arguments.peers:
+            version = versions(PEERS[peer].package)[PEERS[peer].package]
+            for name in names:
+                budget = int(fields[name][2] / ratio)
+                yield (
+                    line("speed", name, peer, ratio, {}, version),
+                    lambda p=peer, n=name, b=budget: (measure_peer, p, loaders[n](), b),
+                )
+    yield from stores("balanced", highest[0], [name for name in names if name == PHANTOM])
+    yield from own("best", highest, names[:3])
+    yield from own("balanced", lower, names)
+    yield from own("best", highest, names[3:])
+
+
+def run(arguments: argparse.Namespace, records: Records) -> None:
+    """Every measurement that is not on record yet, one after the other."""
+    loaders: dict[str, Any] = dict(find_fields(arguments.folder, arguments.fields))
     if not arguments.fields:
-        loaders["phantom_shells"] = shells
-    lines: list[Line] = []
-    for field, load in loaders.items():
-        array = load()
-        million = array.size / 1e6
-        for ratio in arguments.ratios:
-            calls = {effort: (measure_ours, array, ratio, effort) for effort in arguments.efforts}
-            calls |= {
-                peer: (measure_peer, peer, array, int(array.nbytes / ratio)) for peer in arguments.peers
-            }
-            for name, call in calls.items():
-                line = {"field": field, "ratio": ratio, "codec": name, "million": million}
-                try:
-                    line |= isolated(*call, seconds=arguments.timeout, gigabytes=12)
-                except (UnreachableError, UnsuitableError, LimitError, RuntimeError) as error:
-                    line["reason"] = str(error)
-                lines.append(line)
-                print(describe(line), flush=True)
-            for effort in arguments.efforts if arguments.reads else ():
-                call = measure_reads, array, ratio, effort
-                for read in isolated(*call, seconds=arguments.timeout, gigabytes=12):
-                    lines.append({"field": field, "ratio": ratio, "million": million} | read)
-    return lines
+        loaders[PHANTOM] = shells
+    begun, here = time.monotonic(), machine()
+    for line, call in jobs(arguments, loaders):
+        if line in records:
+            continue
+        if time.monotonic() - begun > 60 * arguments.minutes:
+            print(f"{arguments.minutes:g} minutes are over; --minutes more to go on", flush=True)
+            return
+        line["load"] = os.getloadavg()[0]
+        try:
+            line |= isolated(*call(), seconds=arguments.timeout, gigabytes=GIGABYTES)
+        except (UnreachableError, UnsuitableError, LimitError, RuntimeError) as error:
+            line["reason"] = str(error)
+        records.add(line | {"machine": here})
+        print(describe(line), flush=True)
+
+
+# ------------------------------------------------------------------------------------ report
+
+
+def series(line: Line) -> str:
+    """The codec, with its effort."""
+    effort = line["settings"].get("effort")
+    return f'{line["codec"]}, "{effort}"' if effort else str(line["codec"])
+
+
+def million(line: Line) -> float:
+    """Voxels of a line's field."""
+    return float(np.prod(line["shape"])) / 1e6
 
 
 def describe(line: Line) -> str:
     """A line of progress."""
-    head = f"{line['field']} {line['ratio']:g}x {line['codec']}"
+    head = f"{line['field']} {line['ratio']:g}x {series(line)}"
     if "reason" in line:
         return f"{head}: {line['reason']}"
-    encoding, decoding = line["encode_cpu"] / line["million"], line["million"] / line["decode_cpu"]
+    if "psnr" not in line:
+        return f"{head}: reads of stores"
+    encoding, decoding = line["encode_cpu"] / million(line), million(line) / line["decode_cpu"]
     return f"{head}: {line['psnr']:.2f} dB, {encoding:.3f} s/M to encode, {decoding:.1f} M/s to decode"
 
 
+_COLUMNS = (
+    "field", "codec", "PSNR dB", "bytes", "encode, CPU s/M", "wall s/M", "decode, M/s", "NumPy alone, M/s",
+    "encode, MB", "decode, MB",
+)  # fmt: skip
+
+
 def tables(lines: list[Line]) -> str:
-    """Markdown: a table for each ratio, medians, then the reads."""
-    parts = []
-    for ratio in sorted({line["ratio"] for line in lines}, reverse=True):
-        own = [line for line in lines if line["ratio"] == ratio and "encode_cpu" in line]
-        rows = [
-            (
-                line["field"], line["codec"], f"{line['psnr']:.2f}", str(line["bytes"]),
-                f"{line['encode_cpu'] / line['million']:.3f}", f"{line['million'] / line['decode_cpu']:.1f}",
-                f"{line['million'] / line['decode_cpu_numpy']:.1f}" if "decode_cpu_numpy" in line else "",
-                f"{line['encode_megabytes']:.0f}" if "encode_megabytes" in line else "",
+    """Markdown: a summary, a table for each ratio, then the reads."""
+    lines = latest(lines)
+    own = [line for line in lines if line["benchmark"] == "speed" and line.get("psnr") is not None]
+    parts = [_summary(own)]
+    for ratio in sorted({line["ratio"] for line in own}, reverse=True):
+        rows = [_row(line) for line in sorted(own, key=_order) if line["ratio"] == ratio]
+        parts.append(f"### {ratio:g}x\n\n" + markdown(_COLUMNS, rows))
+    missing = [line for line in lines if "reason" in line]
+    if missing:
+        rows = [(line["field"], f"{line['ratio']:g}", series(line), line["reason"]) for line in missing]
+        parts.append("### Not reached\n\n" + markdown(("field", "ratio", "codec", "reason"), rows))
+    if reads := _reads(lines):
+        parts.append("### Reads\n\n" + reads)
+    return "\n".join(parts)
+
+
+def _order(line: Line) -> tuple[str, bool, str, int]:
+    effort = line["settings"].get("effort")
+    return line["field"], line["codec"] != OURS, line["codec"], EFFORTS.index(effort) if effort else 0
+
+
+def _row(line: Line) -> list[str]:
+    def cell(name: str, form: str, by: float = 1.0) -> str:
+        return format(line[name] / by, form) if name in line else ""
+
+    size = million(line)
+    plain = f"{size / line['decode_cpu_numpy']:.1f}" if "decode_cpu_numpy" in line else ""
+    return [
+        line["field"], series(line), f"{line['psnr']:.2f}", str(line["bytes"]),
+        cell("encode_cpu", ".3f", size), cell("encode_wall", ".3f", size), f"{size / line['decode_cpu']:.1f}",
+        plain, cell("encode_megabytes", ".0f"), cell("decode_megabytes", ".0f"),
+    ]  # fmt: skip
+
+
+def _summary(own: list[Line]) -> str:
+    """Medians and worst fields of each codec at each ratio; the phantom is not counted."""
+    rows = []
+    for ratio in sorted({line["ratio"] for line in own}, reverse=True):
+        at_ratio = [line for line in own if line["ratio"] == ratio and line["field"] != PHANTOM]
+        peers: dict[str, float] = {}
+        for line in at_ratio:
+            if line["codec"] != OURS:
+                peers[line["field"]] = max(peers.get(line["field"], 0.0), line["psnr"])
+        for name in sorted(
+            {series(line) for line in at_ratio}, key=lambda name: (not name.startswith(OURS), name)
+        ):
+            each = [line for line in at_ratio if series(line) == name]
+            encoding = [line["encode_cpu"] / million(line) for line in each]
+            decoding = [million(line) / line["decode_cpu"] for line in each]
+            gains = [line["psnr"] - peers[line["field"]] for line in each if line["field"] in peers]
+            lead = (
+                f"{statistics.median(gains):+.2f}, {min(gains):+.2f}"
+                if gains and name.startswith(OURS)
+                else ""
             )
-            for line in own
-        ]  # fmt: skip
-        for codec in dict.fromkeys(line["codec"] for line in own):
-            each = [line for line in own if line["codec"] == codec]
-            encoding = statistics.median(line["encode_cpu"] / line["million"] for line in each)
-            decoding = statistics.median(line["million"] / line["decode_cpu"] for line in each)
-            rows.append(("**median**", codec, "", "", f"**{encoding:.3f}**", f"**{decoding:.1f}**", "", ""))
-        columns = (
-            "field",
-            "codec",
-            "PSNR dB",
-            "bytes",
-            "encode, CPU s/M",
-            "decode, M/s",
-            "NumPy alone, M/s",
-            "MB",
-        )
-        parts.append(f"### {ratio:g}x\n\n" + markdown(columns, rows))
-    read = [line for line in lines if "read" in line]
-    if read:
-        rows = [
-            (line["field"], f"{line['ratio']:g}", line["kind"], line["read"], str(line["voxels"]),
-             f"{1e3 * line['cold']:.1f}", f"{1e3 * line['warm']:.1f}")
-            for line in read
-        ]  # fmt: skip
-        parts.append(
-            "### Reads\n\n"
-            + markdown(("field", "ratio", "kind", "read", "voxels", "cold, ms", "warm, ms"), rows)
-        )
-    return "\n\n".join(parts) + "\n"
+            rows.append((
+                f"{ratio:g}", name, str(len(each)),
+                f"{statistics.median(encoding):.3f}", f"{max(encoding):.3f}",
+                f"{statistics.median(decoding):.1f}", f"{min(decoding):.1f}", lead,
+            ))  # fmt: skip
+    header = (
+        "ratio", "codec", "fields", "encode, CPU s/M, median", "worst", "decode, M/s, median", "worst",
+        "dB above the best peer: median, least",
+    )  # fmt: skip
+    return "### Medians\n\n" + markdown(header, rows, text_columns=2)
+
+
+def _reads(lines: list[Line]) -> str:
+    """For each kind of read the median over fields, and the slowest warm one beside what is allowed."""
+    found: dict[tuple[str, ...], list[tuple[float, float, float, float]]] = {}
+    for line in lines:
+        places = dict(line.get("stores", {}))
+        if "reads" in line:
+            places["chunk"] = line["reads"]
+        for place, reads in places.items():
+            whole = reads[0]
+            for read in reads:
+                percent = 100 * read["voxels"] / whole["voxels"]
+                allowed = max(1.0, percent) * (ALLOWED_SHARE * whole["cold"] + ALLOWED_MS)
+                key = f"{line['ratio']:g}", series(line), place, read["read"]
+                figures = read["cold"], read["warm"], read["warm"] / allowed, percent
+                found.setdefault(key, []).append(figures)
+    rows = []
+    for key, each in found.items():
+        cold, warm_, share, percent = zip(*each, strict=True)
+        rows.append((
+            *key, str(len(each)), f"{statistics.median(percent):.3g}", f"{statistics.median(cold):.1f}",
+            f"{statistics.median(warm_):.1f}", f"{max(share):.2f}",
+        ))  # fmt: skip
+    header = (
+        "ratio", "codec", "from", "read", "fields", "% of voxels", "cold, ms", "warm, ms",
+        "warm over allowed, most",
+    )  # fmt: skip
+    return markdown(header, rows, text_columns=4) if rows else ""
 
 
 def plot(lines: list[Line], path: Path) -> None:
     """PSNR against encode time, a panel for each ratio."""
-    ratios = sorted({line["ratio"] for line in lines}, reverse=True)
+    own = [line for line in latest(lines) if line["benchmark"] == "speed" and line.get("psnr") is not None]
+    ratios = sorted({line["ratio"] for line in own}, reverse=True)
+    if not ratios:
+        return
     figure = Figure(figsize=(5 * len(ratios), 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, ratio in zip(figure.subplots(1, len(ratios), squeeze=False)[0], ratios, strict=True):
-        own = [line for line in lines if line["ratio"] == ratio and "encode_cpu" in line]
-        for codec in dict.fromkeys(line["codec"] for line in own):
-            each = [line for line in own if line["codec"] == codec]
-            x = [line["encode_cpu"] / line["million"] for line in each]
-            axes.scatter(x, [line["psnr"] for line in each], s=22, label=codec)
+        at_ratio = [line for line in own if line["ratio"] == ratio]
+        for name in dict.fromkeys(series(line) for line in sorted(at_ratio, key=_order)):
+            each = [line for line in at_ratio if series(line) == name]
+            x = [line["encode_cpu"] / million(line) for line in each]
+            axes.scatter(x, [line["psnr"] for line in each], s=22, label=name)
         axes.set_xscale("log")
         axes.set_xlabel("CPU seconds a million voxels to encode")
         axes.set_ylabel("PSNR at data-range peak (dB)")
@@ -220,26 +390,33 @@ def plot(lines: list[Line], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Measure, print the tables, write them beside the lines."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, nargs="?", help="of .npz files; the simulated fields by default")
-    parser.add_argument("--fields", nargs="*", default=())
-    parser.add_argument("--ratios", type=float, nargs="+", default=[1000.0, 100.0, 30.0, 10.0])
-    parser.add_argument("--efforts", nargs="*", default=list(EFFORTS), choices=EFFORTS)
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
-    parser.add_argument("--reads", action="store_true", help="also reads of parts of a chunk")
+    parser.add_argument("--fields", nargs="*", default=(), help="names of some; the phantom is left out then")
+    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="best at the first one alone")
+    parser.add_argument("--efforts", nargs="*", default=EFFORTS, choices=EFFORTS)
+    parser.add_argument("--peers", nargs="*", default=("SPERR", "SZ3", "ZFP"), choices=list(PEERS))
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds of a measurement, at most")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed"))
-    arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    load = os.getloadavg()
-    lines = run(arguments)
-    document = {"machine": machine(), "load_at_start": load, "lines": lines}
-    arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1, default=str))
-    arguments.out.with_suffix(".md").write_text(tables(lines))
-    plot(lines, arguments.out.with_suffix(".png"))
-    print(tables(lines))
+    parser.add_argument("--minutes", type=float, default=600.0, help="after which no other one is begun")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/speed.jsonl"))
+    parser.add_argument("--report", action="store_true", help="measure nothing, make tables and plot anew")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure, then make the tables and the plot."""
+    arguments = parse(words)
+    records = Records(arguments.results)
+    if not arguments.report:
+        run(arguments, records)
+    arguments.results.with_suffix(".md").write_text(tables(records.lines))
+    plot(records.lines, arguments.results.with_suffix(".png"))
+    print(f"{arguments.results.with_suffix('.md')} and the plot written", flush=True)
 
 
 if __name__ == "__main__":

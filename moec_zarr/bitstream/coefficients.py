@@ -11,7 +11,6 @@ import math
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Doubles, Integers
 from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
+from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.contexts import (
     CLASSES,
     EXACT_LOGARITHMS,
@@ -34,8 +34,7 @@ from moec_zarr.bitstream.contexts import (
 )
 from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder
-from moec_zarr.config import config
+from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder, range_words
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
@@ -65,7 +64,6 @@ STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 13  # of the extent that is coded, at most
 NONZERO_PER_BYTE = 8  # coefficients that are not zero, at most; real streams have less than two
 _DECODED_AT_A_TIME = 1 << 14  # magnitudes; each of them takes a row of a table
-_COMPILED_FROM = 1 << 17  # coefficients: fewer are read before compiled code is loaded
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -201,7 +199,7 @@ def read_integers(
             if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
                 raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
             excesses.append(excess)
-    decoded = _compiled if octaves.size >= _COMPILED_FROM and _is_compiled() else _decoded
+    decoded = _compiled if is_compiled(octaves.size) else _decoded
     most = NONZERO_PER_BYTE * len(data)
     activity = Activity(functions, octaves, context)
     places, values = decoded(data[offset:], activity, symbols, excesses, most)
@@ -230,10 +228,9 @@ def _compiled(
     """The same as `_decoded`, compiled."""
     from moec_zarr.bitstream import wavefront_kernel as kernel
 
-    words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
     decode: Any = kernel.decode_wavefronts
     count, ranks, values = decode(
-        words, *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
+        range_words(data), *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
         symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR, most,
     )  # fmt: skip
     if count == kernel.CORRUPT:
@@ -249,16 +246,6 @@ def _too_many(most: int, count: int) -> CorruptStreamError:
     return CorruptStreamError(
         f"{count} or more coefficients that are not zero, at most {most} fit the bytes; the stream is damaged"
     )
-
-
-def _is_compiled() -> bool:
-    """Whether wavefronts are decoded by compiled code: ``config compiled``, where numba is installed."""
-    return bool(config.get("compiled")) and _has_numba()
-
-
-@lru_cache(maxsize=1)
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
 
 
 @lru_cache(maxsize=64)

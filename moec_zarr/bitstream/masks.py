@@ -10,16 +10,17 @@ be fast: it is packed, eight voxels a byte, and deflated.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Doubles, Integers
+from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.primitives import inflate, read_varint, write_varint
-from moec_zarr.bitstream.range_coder import decode_with, payload, range_decoder
+from moec_zarr.bitstream.range_coder import decode_with, payload, range_decoder, range_words
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = ["decode_mask", "encode_mask", "read_coded_mask", "write_mask"]
@@ -29,27 +30,29 @@ _NEIGHBOURS = (
     (-1, 0, 0), (-1, 0, 1), (-1, 1, 0), (-1, 1, 1),
 )  # fmt: skip
 _PAD = ((1, 0), (2, 1), (2, 1))
+_KNOWN = 5  # wavefronts that stand in memory: this one, and those before that hold its neighbours
 _PACKED = 0x80  # flag in a mask's first byte
+
+_Bits: TypeAlias = NDArray[np.uint8]
 
 
 def encode_mask(mask: Bools) -> bytes:
     """A boolean array of any rank as bytes: which axes it is constant along, then what remains."""
     firsts = [mask[(slice(None),) * axis + (slice(1),)] for axis in range(mask.ndim)]
     constant = [bool((mask == first).all()) for first in firsts]
-    core = mask[tuple(slice(0, 1) if flag else slice(None) for flag in constant)]
+    core = np.ascontiguousarray(mask[tuple(slice(0, 1) if flag else slice(None) for flag in constant)])
     head = sum(flag << axis for axis, flag in enumerate(constant))
     if _is_thin(core.shape):
         return bytes([head | _PACKED]) + zlib.compress(np.packbits(core).tobytes(), 9)
-    cells = np.zeros([n + sum(pad) for n, pad in zip(_planes(core.shape), _PAD, strict=True)], np.uint8)
-    cells[1:, 2:-1, 2:-1] = core.reshape(_planes(core.shape))
-    flat = cells.reshape(-1)
+    flat = core.reshape(-1).view(np.uint8)
     encoder = constriction.stream.queue.RangeEncoder()
-    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
-    for wavefront in _wavefronts(cells.shape):
-        bits = flat[wavefront]
-        context, chance = _chances(flat, wavefront, cells.shape, counts)
+
+    def write(positions: Integers, chance: Doubles) -> _Bits:
+        bits = flat[positions]
         encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
-        np.add.at(counts, (context, bits), 1)
+        return bits
+
+    _follow(_planes(core.shape), write)
     return bytes([head]) + payload(encoder)
 
 
@@ -71,16 +74,35 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
         bits = np.frombuffer(inflate(data[1:], -(-size // 8)), np.uint8)
         return np.broadcast_to(np.unpackbits(bits, count=size).astype(bool).reshape(core), shape)
     planes = _planes(core)
+    decoded = _compiled if is_compiled(int(np.prod(planes, dtype=np.int64))) else _decoded
+    return np.broadcast_to(decoded(data[1:], planes).reshape(core), shape)
+
+
+def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
+    """The same as `_decoded`, compiled."""
+    from moec_zarr.bitstream import wavefront_kernel as kernel
+
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
-    flat = cells.reshape(-1)
-    decoder = range_decoder(data[1:])
-    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
-    for wavefront in _wavefronts(cells.shape):
-        context, chance = _chances(flat, wavefront, cells.shape, counts)
+    neighbours = np.array(_NEIGHBOURS, np.int64) @ np.array([cells[0].size, cells.shape[2], 1], np.int64)
+    start, plane, row = _lines(planes)
+    places = ((plane + 1) * cells.shape[1] + row + 2) * cells.shape[2] + 2
+    if not kernel.decode_cells(range_words(data), cells.reshape(-1), start, places, planes[2], neighbours):
+        raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
+    return cells[1:, 2:-1, 2:-1].astype(bool)
+
+
+def _decoded(data: bytes, planes: tuple[int, int, int]) -> Bools:
+    """The mask of so many planes, rows and columns."""
+    flat = np.empty(planes, bool).reshape(-1)
+    decoder = range_decoder(data)
+
+    def read(positions: Integers, chance: Doubles) -> _Bits:
         bits = decode_with(decoder, _bernoulli(), chance).astype(np.uint8)
-        flat[wavefront] = bits
-        np.add.at(counts, (context, bits), 1)
-    return np.broadcast_to(cells[1:, 2:-1, 2:-1].reshape(core).astype(bool), shape)
+        flat[positions] = bits
+        return bits
+
+    _follow(planes, read)
+    return flat
 
 
 def write_mask(mask: Bools) -> bytes:
@@ -116,29 +138,56 @@ def _is_thin(shape: tuple[int, ...]) -> bool:
     return columns + 2 * rows + 4 * planes > 4096 + planes * rows * columns // 64
 
 
-def _wavefronts(padded: tuple[int, ...]) -> Iterator[Integers]:
-    """Flat positions in the padded grid, wavefront by wavefront: ``column + 2 row + 4 plane`` constant."""
-    planes, rows, columns = (n - sum(pad) for n, pad in zip(padded, _PAD, strict=True))
-    plane, row = (i.ravel() for i in np.meshgrid(np.arange(planes), np.arange(rows), indexing="ij"))
+def _lines(planes: tuple[int, int, int]) -> tuple[Integers, Integers, Integers]:
+    """For each row of each plane its first wavefront, its plane and its number there, in order of the first.
+
+    The wavefront of a voxel is ``column + 2 row + 4 plane``; on it the rows stand in this order.
+    """
+    plane, row = (i.ravel() for i in np.meshgrid(*map(np.arange, planes[:2]), indexing="ij"))
     start = 4 * plane + 2 * row
-    base = ((plane + 1) * padded[1] + row + 2) * padded[2] + 2
     order = np.argsort(start, kind="stable")
-    start, base = start[order], base[order]
-    for t in range(int(start[-1]) + columns if start.size else 0):
-        first, last = np.searchsorted(start, [t - columns + 1, t + 1])
-        yield base[first:last] + (t - start[first:last])
+    return start[order], plane[order], row[order]
 
 
-def _chances(
-    flat: NDArray[np.uint8], wavefront: Integers, padded: tuple[int, ...], counts: Integers
-) -> tuple[Integers, Doubles]:
-    """Context of each voxel of a wavefront, and the chance of a one there in units of 2**-16."""
-    context = np.zeros(wavefront.size, np.int64)
-    for plane, row, column in _NEIGHBOURS:
-        context = 2 * context + flat[wavefront + (plane * padded[1] + row) * padded[2] + column]
-    ones, both = counts[context, 1], counts[context].sum(axis=1)
-    chance = np.clip(((2 * ones + 1) << 16) // (2 * both + 2), 1, 2**16 - 1)
-    return context, chance / 2**16  # a multiple of 2**-16, hence exact
+def _follow(planes: tuple[int, int, int], code: Callable[[Integers, Doubles], _Bits]) -> None:
+    """Code a mask, wavefront by wavefront.
+
+    Neighbours lie at a fixed distance in wavefronts and in rows: where a wavefront has a place for each row,
+    they are slices of earlier ones.
+
+    Parameters
+    ----------
+    code : callable
+        Given the flat positions of a wavefront's voxels, and the chance of a one at each, returns their bits.
+    """
+    height, columns = planes[1] + sum(_PAD[1]), planes[2]
+    start, plane, row = _lines(planes)
+    place, base = (plane + 1) * height + row + 2, (plane * planes[1] + row) * columns - start
+    back = [(-4 * p - 2 * r - c, p * height + r) for p, r, c in _NEIGHBOURS]
+    known = np.zeros((_KNOWN, (planes[0] + 1) * height), np.uint8)
+    contexts = np.zeros(known.shape[1], np.uint16)
+    zeros, ones = counts = np.zeros((2, 2 ** len(_NEIGHBOURS)), np.int64)
+    length = int(start[-1]) + columns if start.size and columns else 0
+    bounds = np.searchsorted(start, np.arange(-columns, length) + 1).tolist()
+    for t, (first, last) in enumerate(zip(bounds, bounds[columns:], strict=False)):
+        # Planes that this wavefront may meet.
+        lower = max(0, -((2 * planes[1] + columns - 3 - t) // 4)) + 1
+        part = slice(lower * height, (min(t // 4, planes[0] - 1) + 2) * height)
+        own = contexts[part]
+        own[:] = 0
+        for wavefronts, rows in back:
+            own <<= 1
+            own |= known[(t - wavefronts) % _KNOWN, part.start + rows : part.stop + rows]
+        here = place[first:last]
+        context = contexts.take(here)
+        one = ones.take(context)
+        chance = ((2 * one + 1) << 16) // (2 * (zeros.take(context) + one) + 2)
+        chance = np.minimum(np.maximum(chance, 1), 2**16 - 1)
+        bits = code(base[first:last] + t, chance / 2**16)  # a multiple of 2**-16, hence exact
+        latest = known[t % _KNOWN]
+        latest[:] = 0
+        latest[here] = bits
+        counts += np.bincount(context + bits * np.int64(ones.size), minlength=counts.size).reshape(2, -1)
 
 
 def _bernoulli() -> Any:

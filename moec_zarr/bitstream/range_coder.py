@@ -29,6 +29,7 @@ __all__ = [
     "frequencies",
     "payload",
     "range_decoder",
+    "range_words",
 ]
 
 PRECISION = 24  # bits of a probability in the range coder
@@ -152,8 +153,12 @@ def payload(encoder: Any) -> bytes:
 
 def range_decoder(data: bytes) -> Any:
     """Constriction's decoder of a :func:`payload`."""
-    words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-    return constriction.stream.queue.RangeDecoder(words)
+    return constriction.stream.queue.RangeDecoder(range_words(data))
+
+
+def range_words(data: bytes) -> NDArray[np.uint32]:
+    """The words of a :func:`payload`."""
+    return np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
 
 
 def decode_with(decoder: Any, *model_and_amount: Any) -> NDArray[Any]:

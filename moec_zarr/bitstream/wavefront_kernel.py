@@ -1,4 +1,4 @@
-"""The decoding of wavefronts, compiled: the same integers as those of `bitstream.coefficients`."""
+"""The decoding of wavefronts, compiled: the same integers and masks as `coefficients` and `masks` decode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "decode_wavefronts"]
+__all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "decode_cells", "decode_wavefronts"]
 
 Array = NDArray[Any]
 
@@ -23,6 +23,13 @@ def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any,
         word = np.uint64(words[used]) if used < words.size else np.uint64(0)
         return span << np.uint64(32), (point << np.uint64(32)) | word, used + 1
     return span, point, used
+
+
+@njit(cache=True)
+def _first_point(words: Array) -> Any:
+    """What the range coder's first two words say."""
+    point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
+    return point | np.uint64(words[1]) if words.size > 1 else point
 
 
 @njit(cache=True)
@@ -42,10 +49,7 @@ def decode_wavefronts(
     magnitudes = np.zeros(count + 1, np.int32)
     ranks = np.empty(count, np.int32)
     chosen = np.empty(count, np.uint8)
-    span = np.uint64(0xFFFFFFFFFFFFFFFF)
-    point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
-    if words.size > 1:
-        point |= np.uint64(words[1])
+    span, point = np.uint64(0xFFFFFFFFFFFFFFFF), _first_point(words)
     used, total, taken = 2, 0, 0
     index = np.empty(axes, np.int64)
     first = 0
@@ -117,3 +121,55 @@ def decode_wavefronts(
         span = half
         span, point, used = _refilled(span, point, words, used)
     return total, ranks, magnitudes
+
+
+@njit(cache=True)
+def decode_cells(
+    words: Array, cells: Array, start: Array, places: Array, columns: int, neighbours: Array
+) -> bool:
+    """Decode a mask into its cells; False where the words are invalid.
+
+    Parameters
+    ----------
+    cells : uint8 array, flat
+        Those of the padded grid, all zero.
+    start, places : int64 array
+        The first wavefront of each row, rising, and the position of its first cell.
+    columns : int
+        Cells of a row.
+    neighbours : int64 array
+        Where the neighbours of a cell stand, seen from it.
+    """
+    bits = np.uint64(24)
+    counts = np.zeros((1 << neighbours.size, 2), np.int64)
+    contexts = np.empty(start.size, np.int32)
+    span, point = np.uint64(0xFFFFFFFFFFFFFFFF), _first_point(words)
+    used, first, last = 2, 0, 0
+    length = start[-1] + columns if start.size and columns else 0
+    for t in range(length):
+        while last < start.size and start[last] <= t:
+            last += 1
+        while first < last and start[first] + columns <= t:
+            first += 1
+        for line in range(first, last):
+            place, context = places[line] + t - start[line], 0
+            for neighbour in neighbours:
+                context = 2 * context + cells[place + neighbour]
+            contexts[line] = context
+            ones, both = counts[context, 1], counts[context, 0] + counts[context, 1]
+            chance = min(max(((2 * ones + 1) << 16) // (2 * both + 2), 1), (1 << 16) - 1) << 8
+            scale = span >> bits
+            if point >= scale << bits:
+                return False
+            zero = 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
+            bound = scale * np.uint64(zero)
+            if point < bound:
+                span = bound
+            else:
+                point -= bound
+                span = scale * np.uint64((1 << 24) - zero)
+                cells[place] = 1
+            span, point, used = _refilled(span, point, words, used)
+        for line in range(first, last):  # counts change when all of the wavefront are known
+            counts[contexts[line], cells[places[line] + t - start[line]]] += 1
+    return True

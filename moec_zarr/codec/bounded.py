@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.runtime import fit_slot, naming_extras
@@ -30,28 +31,21 @@ _log = logging.getLogger(__name__)
 _NETWORK_RATIOS = 2000.0, 500.0, 125.0  # at which networks are fitted where no transform says how many bytes
 
 
-def encode_bounded(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
-    """The smallest stream found in which no valid value is further off than ``settings.max_error``.
-
-    Parameters
-    ----------
-    chunk : Prepared
-    settings : Settings
-    exact : bytes
-        The lossless stream, which is the answer where nothing smaller keeps the bound.
-    """
+def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
+    """The smallest stream found in which no valid value is further off than ``settings.max_error``."""
     assert settings.max_error is not None
     allowed = _allowed(chunk, settings.max_error)
-    best = exact
+    best: bytes | None = None
     if allowed > 2 * TOLERANCE:
         with naming_extras(), fit_slot():
             for fitted in _candidates(chunk, settings, allowed):
                 stream = _corrected(chunk, fitted, settings.max_error, allowed)
-                if stream is not None and len(stream) < len(best):
+                if stream is not None and (best is None or len(stream) < len(best)):
                     best = stream
-    if best is exact:
-        _log.info("an error of %g takes the %d bytes of a lossless stream", settings.max_error, len(exact))
-    return best
+    if best is None:
+        _log.info("an error of %g takes a lossless stream", settings.max_error)
+        return exact_stream(chunk)
+    return lossless_within(chunk, len(best)) or best
 
 
 def _allowed(chunk: Prepared, bound: float) -> float:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.container import FRAME, Section, write_stream
+from moec_zarr.bitstream.container import FRAME, write_stream
 from moec_zarr.bitstream.primitives import write_varint
-from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.bounded import encode_bounded
 from moec_zarr.codec.decode import decoded_tiles
 from moec_zarr.codec.indexing import select
+from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.errors import BudgetError
 from moec_zarr.fit.payloads import DoesNotFit
@@ -32,7 +32,6 @@ __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
-_RUNS, _RUN = 16, 1 << 11  # number and length of the runs of values that are deflated as a sample
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
@@ -73,12 +72,10 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     plain = write_stream(chunk.header, chunk.sections)
     if chunk.is_constant:
         return _within_limit(plain, limit, array, settings)
-    exact = _lossless(chunk, limit)
     if limit is None:
-        assert exact is not None
         bounded = settings.max_error is not None
-        return (encode_bounded if bounded else _encode_psnr)(chunk, settings, exact)
-    if exact is not None:
+        return (encode_bounded if bounded else _encode_psnr)(chunk, settings)
+    if (exact := lossless_within(chunk, limit)) is not None:
         return exact
     room = limit - len(plain) - FRAME
     smallest = _smallest_network(chunk.array, settings.experts)
@@ -122,19 +119,6 @@ def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
     )
 
 
-def _lossless(chunk: Prepared, limit: int | None) -> bytes | None:
-    """The lossless stream; None where a ratio is asked for that it cannot meet."""
-    array = chunk.array
-    if limit is not None and array.size > _RUNS * _RUN:
-        # A sample that deflates far less than needed spares deflating the whole chunk.
-        starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
-        sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
-        if len(write_lossless(sample)) > 4 * limit * sample.size / array.size + 64:
-            return None
-    stream = write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(array)})
-    return stream if limit is None or len(stream) <= limit else None
-
-
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
     """A stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
     with naming_extras(), fit_slot(), progress("MoEC fit") as report:
@@ -172,7 +156,7 @@ def _quality(chunk: Prepared, network: Network | None, field: CoefficientField |
     return merge(parts)
 
 
-def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
+def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     """The smallest stream found that reaches the PSNR.
 
     Short fits bracket the bytes needed, on a logarithmic scale; a full fit, which does better,
@@ -181,8 +165,8 @@ def _encode_psnr(chunk: Prepared, settings: Settings, exact: bytes) -> bytes:
     target = settings.psnr
     assert target is not None
     if _is_transform_alone(chunk, settings):
-        return _transform_psnr(chunk, settings, exact, target)
-    best = exact
+        return _transform_psnr(chunk, settings, target)
+    best = exact = exact_stream(chunk)
     smallest = _smallest_network(chunk.array, settings.experts)
     room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
     low, high = float(smallest), float(len(exact))
@@ -224,7 +208,7 @@ def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
     return transform_alone(chunk.grid[0].shape, settings)
 
 
-def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: float) -> bytes:
+def _transform_psnr(chunk: Prepared, settings: Settings, target: float) -> bytes:
     """The smallest stream of a transform that reaches the PSNR, or the exact one where that is smaller.
 
     Rounding to an integer dtype adds an error that a transform does not see: then it aims higher.
@@ -235,10 +219,11 @@ def _transform_psnr(chunk: Prepared, settings: Settings, exact: bytes, target: f
             stream, reached = _fit_to_psnr(chunk, settings, aim)
         except DoesNotFit:
             break
-        if len(stream) >= len(exact):
-            break
+        if (exact := lossless_within(chunk, len(stream))) is not None:
+            return exact
         if reached >= target:
             return stream
         aim += max(1.5 * (target - reached), 0.02)
+    exact = exact_stream(chunk)
     _log.info("%.2f dB takes the %d bytes of a lossless stream (best %.2f)", target, len(exact), reached)
     return exact

@@ -14,6 +14,7 @@ from itertools import combinations, pairwise
 from typing import TypeAlias
 
 import numpy as np
+from numba import njit
 
 from moec_zarr.arrays import Doubles, Floats
 from moec_zarr.model.basis import (
@@ -31,7 +32,9 @@ __all__ = [
     "candidate_bases",
     "deeper",
     "edge_weights_for",
+    "energy_of",
     "exceeded",
+    "fine_bits",
     "kept_within",
     "measure",
     "wavelets_of",
@@ -165,6 +168,35 @@ def measure(coefficients: Floats, threshold: float) -> float:
     """What is lost of an array with such coefficients where each that is kept costs the threshold."""
     squares = np.square(coefficients)
     return float(np.minimum(squares, np.float32(threshold**2), out=squares).sum(dtype=np.float64))
+
+
+@njit(cache=True, fastmath=True)
+def fine_bits(coefficients: Floats, step: float) -> float:
+    """About how many bits coefficients take where most are larger than a step: ``sum of log2(1 + c^2) / 2``.
+
+    Parameters
+    ----------
+    coefficients : float32 array, shape (n,)
+        Of at most 2^31 steps.
+    """
+    total, product = 0.0, 1.0
+    for i in range(coefficients.size):
+        c = coefficients[i] / step
+        product *= 1 + c * c
+        if i % 16 == 15:  # logarithms take time
+            total += math.log2(product)
+            product = 1.0
+    return 0.5 * (total + math.log2(product))
+
+
+@njit(cache=True, fastmath=True)
+def energy_of(coefficients: Floats) -> float:
+    """The sum of squares in double precision: a fit may take nearly all of it away."""
+    total = 0.0
+    for i in range(coefficients.size):
+        c = np.float64(coefficients[i])
+        total += c * c
+    return total
 
 
 def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -16,6 +16,8 @@ from moec_zarr.fit.basis_search import (
     Bases,
     candidate_bases,
     deeper,
+    energy_of,
+    fine_bits,
     kept_within,
     measure,
     wavelets_of,
@@ -61,6 +63,8 @@ _WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded t
 _FIRST_FITS = 6, 4  # steps of the optimiser of the context, before bases are compared
 _FITS = 4, 4  # the same, once they are chosen
 _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
+# The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
+_UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
 _CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
 _ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
 _AIM_ERROR = 0.985  # of an error asked for
@@ -133,16 +137,21 @@ def fit_transform_to_error(
     if start is None:
         return None
     search, state, first = start
-    step = first.step
-    energy = float(np.square(search.flat).sum(dtype=np.float64))
+    energy, voxels, finest = energy_of(search.flat), search.flat.size, _finest(search)
     # The error of coefficients is about that of the voxels; how nearly is measured.
-    ratio, slope, last = 1.0, _ERROR_SLOPE, (0.0, 0.0)
+    ratio, slope, last, step = 1.0, _ERROR_SLOPE, (0.0, 0.0), first.step
+    if valid is None:  # else these are not the coefficients that the first integers stand for
+        last = first.step, (energy + first.error) / voxels
+        step *= _finer(last[1], error, slope)
     for _ in range(2 * _ROUNDS):
+        if step < finest:
+            return None
         state, quantised = quantised_at(search, state, step, _FITS)
         if quantised is None:
             step *= 0.7
             continue
-        own = (energy + quantised.error) / search.flat.size
+        own = (energy + quantised.error) / voxels
+        _log.debug("step %.4g: a mean square error of about %.3g for %.3g", step, ratio * own, error)
         if last[0] and quantised.step != last[0] and own != last[1]:
             slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
         last = quantised.step, own
@@ -152,10 +161,13 @@ def fit_transform_to_error(
             if _CLOSE_ERROR * error < measured <= error:
                 return Transform(found, coefficients_payload(found, quantised.context)), measured
             ratio = measured / own
-        step = quantised.step * min(max((_AIM_ERROR * error / (ratio * own)) ** (1 / slope), 0.1), 10.0)
-        if step < _finest(search):
-            return None
+        step = quantised.step * _finer(ratio * own, error, slope)
     return None
+
+
+def _finer(own: float, error: float, slope: float) -> float:
+    """By how much a step is to be larger, for an error that is to be another."""
+    return float(min(max((_AIM_ERROR * error / own) ** (1 / slope), 0.1), 10.0))
 
 
 def starting_point(
@@ -189,33 +201,42 @@ def _finest(search: Search) -> float:
 def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None:
     """The bases that do best, all at the same step.
 
-    Error and bytes count as they do for one coefficient.
+    Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
+    fine quantiser say as much: then few bases are tried, or one.
     """
     candidates, threshold = candidate_bases(whole, count)
-    step, smallest = 0.0, math.inf
-    trials: list[_Trial] = []
+    tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
+    dense = tolerance < math.inf
+    step, smallest, fewest = 0.0, math.inf, math.inf
+    likely: list[tuple[float, Bases]] = []
     for bases in candidates:
         coefficients = analyse(whole, bases)
-        lost = measure(coefficients, threshold)
-        if lost > _UNLIKELY * smallest:
-            continue
-        smallest = min(smallest, lost)
         # No finer than the largest coefficient can be coded, with room for a few finer steps.
         step = step or max(1.3 * threshold, float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT))
         if step < STEPS[0]:
             return None
-        trials.append(_trial(coefficients, bases, step))
+        lost = measure(coefficients, threshold)
+        bits = fine_bits(coefficients.reshape(-1), step) if dense else 0.0
+        fewest = min(fewest, bits)
+        if lost <= _UNLIKELY * smallest:
+            likely.append((bits, bases))
+        smallest = min(smallest, lost)
+    chosen = [bases for bits, bases in likely if not dense or bits <= tolerance * fewest]
+    trials = [_trial(analyse(whole, bases), bases, step) for bases in chosen]
     best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
     if best is None or not (more := deeper(best.search.bases, whole.shape)):
         return best
-    return _cheapest([best, _trial(analyse(whole, more), more, step)], whole, valid)
+    coefficients = analyse(whole, more)
+    if dense and fine_bits(coefficients.reshape(-1), step) > tolerance * fewest:
+        return best
+    return _cheapest([best, _trial(coefficients, more, step)], whole, valid)
 
 
 def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
     """Coefficients quantised at a step."""
     search = search_for(coefficients, bases)
     state, quantised = quantised_at(search, State(), step, _FIRST_FITS)
-    energy = float(np.square(coefficients).sum(dtype=np.float64))
+    energy = energy_of(search.flat)
     loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
     # Rows take most of the memory, and can be made again.
     return _Trial(search, replace(state, rows=None), quantised, loss)
@@ -265,7 +286,8 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
     best: Transform | None = None
     head, last = float(_HEAD), first
     # Of few bits most say where the coefficients are that are not zero; of many, how large all are.
-    power = max(0.7, math.log(2) * 8 * budget / search.flat.size)
+    nats = math.log(2) * 8 * budget / search.flat.size
+    power = max(0.7, min(1.0, 5 * nats), nats)
     finest = _finest(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
     small = budget < _SMALL_BUDGET

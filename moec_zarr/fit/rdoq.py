@@ -239,7 +239,7 @@ def quantised_at(
     following = State(parameters, unpaid if state.unpaid is None else unpaid | state.unpaid, rows)
     if not magnitudes.any():
         return following, None
-    error = float((magnitudes * (magnitudes - 2 * scaled.astype(np.float64))).sum()) * step**2
+    error = float((magnitudes * (magnitudes - 2 * (rows.sizes / np.float64(step)))).sum()) * step**2
     return following, Quantised(step, context, rows.places, magnitudes, total, error)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream import coefficients as coefficients_module
+from moec_zarr.bitstream import compiled as compiled_module
 from moec_zarr.bitstream.coding_order import present_bands
 from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, read_coefficients, write_coefficients
 from moec_zarr.bitstream.contexts import Context
@@ -63,7 +63,7 @@ def test_compiled_and_plain_decoders_agree(shape, compiled, monkeypatch):
     rng = np.random.default_rng(3)
     coefficients = random_coefficients(shape, random_bases(shape, rng), rng, 2**20)
     data = write_coefficients(coefficients, random_context(len(shape), rng))
-    monkeypatch.setattr(coefficients_module, "_COMPILED_FROM", 0)
+    monkeypatch.setattr(compiled_module, "_FROM", 0)
     with config.set(compiled=compiled):
         np.testing.assert_array_equal(read_coefficients(data, shape).integers, coefficients.integers)
 

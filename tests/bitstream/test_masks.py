@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moec_zarr.bitstream import compiled as compiled_module
 from moec_zarr.bitstream.masks import decode_mask, encode_mask
+from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
 from tests.conformance import reference_decoder
 from tests.support.decoders import decode_with_both
@@ -29,6 +31,20 @@ def test_long_thin_mask_round_trip(shape):
     assert data[0] & 0x80
     np.testing.assert_array_equal(decode_mask(data, shape), mask)
     np.testing.assert_array_equal(reference_decoder.read_mask(data, shape), mask)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("shape", [(70, 1100), (9, 90, 110), (5, 3, 40, 50)])
+def test_compiled_and_plain_decoders_agree(shape, compiled, monkeypatch):
+    """Both read the mask that was written: noise, and a shape with long runs."""
+    rng = np.random.default_rng(1)
+    monkeypatch.setattr(compiled_module, "_FROM", 0)
+    for mask in rng.random(shape) < 0.3, np.add.outer(rng.random(shape[0]), np.zeros(shape[1:])) < 0.4:
+        data = encode_mask(mask)
+        with config.set(compiled=compiled):
+            np.testing.assert_array_equal(decode_mask(data, shape), mask)
+            with pytest.raises(CorruptStreamError, match="words"):
+                decode_mask(data[:1] + b"\xff" * 64, shape)
 
 
 @pytest.mark.parametrize("axis", range(3))

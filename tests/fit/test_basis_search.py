@@ -8,7 +8,9 @@ from moec_zarr.fit.basis_search import (
     candidate_bases,
     deeper,
     edge_weights_for,
+    energy_of,
     exceeded,
+    fine_bits,
     kept_within,
     measure,
 )
@@ -141,3 +143,22 @@ def test_smooth_filling_lies_between_valid_values():
     assert values.min() >= array[valid].min()
     assert values.max() <= array[valid].max()
     assert not smoothly_filled(spoilt, np.zeros(array.shape, bool)).any()
+
+
+@pytest.mark.parametrize("size", [1, 16, 1000])
+def test_bits_of_a_fine_quantiser_and_energy_follow_their_formulas(size):
+    coefficients = (1e6 * np.random.default_rng(size).standard_normal(size) ** 5).astype("f4")
+    double = coefficients.astype("f8")
+    assert fine_bits(coefficients, 0.3) == pytest.approx(np.log2(1 + (double / 0.3) ** 2).sum() / 2)
+    assert energy_of(coefficients) == pytest.approx(np.square(double).sum(), rel=1e-12)
+
+
+def test_few_fold_ratios_take_the_basis_that_an_array_is_made_of():
+    """Noise of a fixed power in each coefficient: only its own basis has the fewest bits."""
+    bases = (COSINES, AxisBasis(3), AxisBasis(3))
+    shape = (24, 40, 48)
+    power = np.exp(-np.add.outer(np.add.outer(np.arange(24) / 4, np.arange(40) / 9), np.arange(48) / 9))
+    integers = np.rint(1e5 * power * np.random.default_rng(0).standard_normal(shape)).astype(np.int32)
+    array = CoefficientField(Coefficients(shape, bases, 1e-6, integers)).whole()
+    transform = fit_transform(array, None, array.nbytes // 10)
+    assert transform.coefficients.bases == bases

@@ -1,0 +1,31 @@
+"""Chunks that are stored exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.codec.prepare import Prepared
+
+__all__ = ["exact_stream", "lossless_within"]
+
+_RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
+_DEFLATED_MORE = 1.5  # times as much as its sample at most, about, an array may be deflated
+
+
+def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
+    """The lossless stream; None where it takes more bytes than a limit."""
+    array = chunk.array
+    if array.size > _RUNS * _RUN:
+        # A sample that deflates far less than needed spares deflating the whole chunk.
+        starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
+        sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
+        if len(writelossless_within(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
+            return None
+    stream = exact_stream(chunk)
+    return stream if len(stream) <= limit else None
+
+
+def exact_stream(chunk: Prepared) -> bytes:
+    """The lossless stream."""
+    return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: writelossless_within(chunk.array)})
