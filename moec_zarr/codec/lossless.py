@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
 
 __all__ = ["exact_stream", "lossless_within"]
@@ -20,7 +21,7 @@ def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
         # A sample that deflates far less than needed spares deflating the whole chunk.
         starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
-        if len(writelossless_within(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
+        if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
     stream = exact_stream(chunk)
     return stream if len(stream) <= limit else None
@@ -28,4 +29,4 @@ def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
 
 def exact_stream(chunk: Prepared) -> bytes:
     """The lossless stream."""
-    return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: writelossless_within(chunk.array)})
+    return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(chunk.array)})

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream import coefficients as coefficients_module
+from moec_zarr.bitstream import compiled as compiled_module
 from moec_zarr.bitstream.residual import folded, folded_shape, read_residual, write_residual
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
@@ -25,7 +25,7 @@ def random_residual(shape, rng, largest=3, share=0.1):
 @pytest.mark.parametrize("shape", [*GRIDS, (2049,), (3, 4100)])
 def test_round_trip(shape, compiled, monkeypatch):
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(coefficients_module, "_COMPILED_FROM", 0)
+    monkeypatch.setattr(compiled_module, "_FROM", 0)
     for largest in 1, 200, 2**20:
         residual = random_residual(shape, rng, largest)
         data = write_residual(residual, random_context(len(folded_shape(shape)), rng))

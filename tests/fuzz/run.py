@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from moec_zarr import MoECCodec, MoECError, config, inspect
-from moec_zarr.bitstream import coefficients
+from moec_zarr.bitstream import compiled
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.codec.decode import decode
 from tests.conformance.freeze_streams import FEATURES, paths
@@ -76,15 +76,15 @@ def fuzz(count: int, seed: int, folder: Path | None = None) -> Summary:
     rng, summary = random.Random(seed), Summary()
     warnings.simplefilter("error")
     with config.set(largest=LARGEST, cache=0):
-        for least in 0, 1 << 17:  # compiled and not, so that both are loaded before anything is measured
-            coefficients._COMPILED_FROM = least
+        for least in 0, 1 << 16:  # compiled and not, so that both are loaded before anything is measured
+            compiled._FROM = least
             assert all(attempt(paths(feature)[0].read_bytes(), 4) for feature in FEATURES)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         _limit_memory()
         with contextlib.suppress(KeyboardInterrupt):
             for _ in range(count):
                 stream, way = mutated(rng), rng.randrange(12)
-                coefficients._COMPILED_FROM = rng.choice((0, 1 << 17))
+                compiled._FROM = rng.choice((0, 1 << 16))
                 start = time.process_time()
                 try:
                     decoded = attempt(stream, way)
