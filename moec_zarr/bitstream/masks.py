@@ -44,12 +44,11 @@ def encode_mask(mask: Bools) -> bytes:
     cells[1:, 2:-1, 2:-1] = core.reshape(_planes(core.shape))
     flat = cells.reshape(-1)
     encoder = constriction.stream.queue.RangeEncoder()
-    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
+    contexts, bernoulli = _Contexts(flat, cells.shape), _bernoulli()
     for wavefront in _wavefronts(cells.shape):
         bits = flat[wavefront]
-        context, chance = _chances(flat, wavefront, cells.shape, counts)
-        encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
-        np.add.at(counts, (context, bits), 1)
+        encoder.encode(bits.astype(np.int32), bernoulli, contexts.chances(wavefront))
+        contexts.count(bits)
     return bytes([head]) + payload(encoder)
 
 
@@ -74,12 +73,11 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
     flat = cells.reshape(-1)
     decoder = range_decoder(data[1:])
-    counts = np.zeros((2 ** len(_NEIGHBOURS), 2), np.int64)
+    contexts, bernoulli = _Contexts(flat, cells.shape), _bernoulli()
     for wavefront in _wavefronts(cells.shape):
-        context, chance = _chances(flat, wavefront, cells.shape, counts)
-        bits = decode_with(decoder, _bernoulli(), chance).astype(np.uint8)
+        bits = decode_with(decoder, bernoulli, contexts.chances(wavefront)).astype(np.uint8)
         flat[wavefront] = bits
-        np.add.at(counts, (context, bits), 1)
+        contexts.count(bits)
     return np.broadcast_to(cells[1:, 2:-1, 2:-1].reshape(core).astype(bool), shape)
 
 
@@ -129,16 +127,30 @@ def _wavefronts(padded: tuple[int, ...]) -> Iterator[Integers]:
         yield base[first:last] + (t - start[first:last])
 
 
-def _chances(
-    flat: NDArray[np.uint8], wavefront: Integers, padded: tuple[int, ...], counts: Integers
-) -> tuple[Integers, Doubles]:
-    """Context of each voxel of a wavefront, and the chance of a one there in units of 2**-16."""
-    context = np.zeros(wavefront.size, np.int64)
-    for plane, row, column in _NEIGHBOURS:
-        context = 2 * context + flat[wavefront + (plane * padded[1] + row) * padded[2] + column]
-    ones, both = counts[context, 1], counts[context].sum(axis=1)
-    chance = np.clip(((2 * ones + 1) << 16) // (2 * both + 2), 1, 2**16 - 1)
-    return context, chance / 2**16  # a multiple of 2**-16, hence exact
+class _Contexts:
+    """The chances of a one, which follow from the neighbours' values and from what was counted after them."""
+
+    def __init__(self, flat: NDArray[np.uint8], padded: tuple[int, ...]) -> None:
+        self._flat = flat
+        offsets = [(plane * padded[1] + row) * padded[2] + column for plane, row, column in _NEIGHBOURS]
+        self._offsets = np.array(offsets)[:, None]
+        self._weights = 2.0 ** np.arange(len(_NEIGHBOURS))[::-1]
+        self._ones = np.zeros(2 ** len(_NEIGHBOURS), np.int64)
+        self._all = self._ones.copy()
+
+    def chances(self, wavefront: Integers) -> Doubles:
+        """The chance of a one at each voxel of a wavefront, a multiple of 2**-16."""
+        values = self._flat.take(self._offsets + wavefront)
+        self._context = (self._weights @ values).astype(np.int64)  # below 2**10, hence exact
+        ones, both = self._ones.take(self._context), self._all.take(self._context)
+        # Below 2**16 as it is, for there are no more ones than voxels.
+        return np.asarray(np.maximum(((2 * ones + 1) << 16) // (2 * both + 2), 1) / 2**16)
+
+    def count(self, bits: NDArray[np.uint8]) -> None:
+        """Count the values of that wavefront."""
+        size = len(self._all)
+        self._ones += np.bincount(self._context[bits > 0], minlength=size)
+        self._all += np.bincount(self._context, minlength=size)
 
 
 def _bernoulli() -> Any:
