@@ -159,15 +159,16 @@ def _compiled(
     from moec_zarr.bitstream import wavefront_kernel as kernel
 
     decode: Any = kernel.decode_wavefronts
-    count, ranks, values = decode(
-        range_words(data), *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
+    arrays = activity.arrays()
+    count, ranks = decode(
+        range_words(data), *arrays.values(), *_sums(symbols), EXACT_LOGARITHMS,
         symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR,
     )  # fmt: skip
     if count == kernel.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
     if count == kernel.EXCESS:
         raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
-    return activity.order[ranks[:count]], values[ranks[:count]]
+    return activity.order[ranks[:count]], arrays["activity"][ranks[:count]]
 
 
 @lru_cache(maxsize=64)

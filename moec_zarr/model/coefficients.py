@@ -62,7 +62,12 @@ class CoefficientField:
 
     @cached_property
     def _core(self) -> Floats:
-        return self.coefficients.integers.astype(np.float32) * np.float32(self.coefficients.step)
+        return np.multiply(
+            self.coefficients.integers,
+            np.float32(self.coefficients.step),
+            dtype=np.float32,
+            casting="same_kind",
+        )
 
     @cached_property
     def _product(self) -> Product:
