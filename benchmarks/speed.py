@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import os
 import statistics
 import time
@@ -57,6 +58,7 @@ STORE_RATIO = 100.0  # at which they are read from stores
 COLD, WARM = 3, 5  # reads, of which the median counts
 ALLOWED_SHARE, ALLOWED_MS = 0.03, 5.0  # of a full decode, and beside it, for a hundredth of the voxels
 GIGABYTES = 12.0
+LARGE = 5_000_000  # voxels of a field that is measured after the others
 
 
 # ------------------------------------------------------------------------------- one process
@@ -199,21 +201,31 @@ def jobs(arguments: argparse.Namespace, loaders: dict[str, Any]) -> Iterator[tup
                 lambda n=name: (measure_stores, loaders[n](), ratio, effort),
             )
 
+    def peers(ratios: Any, some: list[str]) -> Iterator[tuple[Line, Callable[..., Any]]]:
+        for ratio in ratios:
+            for peer in arguments.peers:
+                version = versions(PEERS[peer].package)[PEERS[peer].package]
+                for name in some:
+                    budget = int(fields[name][2] / ratio)
+                    yield (
+                        line("speed", name, peer, ratio, {}, version),
+                        lambda p=peer, n=name, b=budget: (measure_peer, p, loaders[n](), b),
+                    )
+
     highest, lower = arguments.ratios[:1], arguments.ratios[1:]
-    yield from own("fast", arguments.ratios, names)
+    small = [name for name in names if math.prod(fields[name][0]) < LARGE]
+    large = [name for name in names if name not in small]
+    yield from own("fast", arguments.ratios, small)
     yield from stores("fast", STORE_RATIO, names[:3])
-    yield from own("balanced", highest, names)
-    for ratio in arguments.ratios:
-        for peer in arguments.peers:
-            version = versions(PEERS[peer].package)[PEERS[peer].package]
-            for name in names:
-                budget = int(fields[name][2] / ratio)
-                yield (
-                    line("speed", name, peer, ratio, {}, version),
-                    lambda p=peer, n=name, b=budget: (measure_peer, p, loaders[n](), b),
-                )
+    yield from own("fast", arguments.ratios, large)
+    yield from peers(highest, small)
+    yield from own("balanced", highest, small)
     yield from stores("balanced", highest[0], [name for name in names if name == PHANTOM])
-    yield from own("best", highest, names[:3])
+    yield from peers(lower, small)
+    yield from own("best", highest, small[:3])
+    yield from peers(highest, large)
+    yield from own("balanced", highest, large)
+    yield from peers(lower, large)
     yield from own("balanced", lower, names)
     yield from own("best", highest, names[3:])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,13 @@ from moec_zarr.model.basis import BasisFunctions
 __all__ = ["Activity"]
 
 _ADDED_AT_A_TIME = 1 << 14  # coefficients that add to the activity together
-_GATHERED_AT_A_TIME = 1 << 20  # coefficients whose parents are looked up together
+_GATHERED_AT_A_TIME = 1 << 20  # coefficients that are looked up together
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Parts of so many numbers that are looked up together: an index takes more room than what it finds."""
+    for first in range(0, count, _GATHERED_AT_A_TIME):
+        yield slice(first, min(first + _GATHERED_AT_A_TIME, count))
 
 
 class Activity:
@@ -38,7 +44,12 @@ class Activity:
         size, count = octaves.size, len(self.order)
         self._size = size
         self._rank = np.full(size + 1, count, np.int32)  # the last one is nobody's
-        self._rank[self.order] = np.arange(count, dtype=np.int32)
+        self._octaves = np.empty(count, np.uint8)
+        flat = octaves.reshape(-1)
+        for part in _parts(count):
+            own = self.order[part]
+            self._rank[own] = np.arange(part.start, part.stop, dtype=np.int32)
+            flat.take(own, out=self._octaves[part], mode="clip")
         tables = context_tables(functions, extent)
         self.tables = tables
         self._parent_weight = None
@@ -46,11 +57,11 @@ class Activity:
             self._parent_weight = np.int32(context.neighbour_weights[tables.parent_weight])
             self._parents = self._ranks_of(parents(functions, extent).reshape(-1))
             self._magnitudes = np.zeros(count + 1, np.int16)
-        self._octaves = octaves.reshape(-1).take(self.order)
         floor = np.zeros(256, np.int32)
         floor[:ABSENT] = zero_context_activity(context, ABSENT)
         self._activity = np.zeros(count + 1, np.int32)
-        np.take(floor, self._octaves, out=self._activity[:count], mode="clip")
+        for part in _parts(count):
+            np.take(floor, self._octaves[part], out=self._activity[part], mode="clip")
         self._logarithms = logarithms() * np.int32(context.power)
         # Far out of the range of classes the base does not matter: no sum overflows.
         base = np.clip(context.offset + context.slope * np.arange(256), -(2**17), 2**17)
@@ -70,22 +81,32 @@ class Activity:
     def _ranks_of(self, positions: NDArray[np.int32]) -> NDArray[np.int32]:
         """For each coefficient in order the rank of what stands at its entry; nobody's where that is -1."""
         result = np.empty(len(self.order), np.int32)
-        for first in range(0, len(result), _GATHERED_AT_A_TIME):  # no further copies of the grid
-            part = slice(first, first + _GATHERED_AT_A_TIME)
+        for part in _parts(len(result)):
             result[part] = self._rank[positions[self.order[part]]]
         return result
 
-    def arrays(self) -> tuple[Any, ...]:
-        """What `decode_wavefronts` reads; the activity is changed by it."""
-        parts: tuple[Any, int] = (np.zeros(0, np.int32), 0)
-        if self._parent_weight is not None:
-            parts = self._parents, int(self._parent_weight)
+    def arrays(self) -> dict[str, Any]:
+        """What `decode_wavefronts` reads, in its order; integers take the place of the activity there."""
         tables = self.tables
-        return (
-            self.order, np.array(self.ends, np.int64), self._octaves, self._activity, self._base,
-            self._logarithms, *parts, tables.strides, tables.slots, tables.reach, tables.depth, self._weights,
-            self._rank,
-        )  # fmt: skip
+        parents, parent_weight = np.zeros(0, np.int32), 0
+        if self._parent_weight is not None:
+            parents, parent_weight = self._parents, int(self._parent_weight)
+        return {
+            "order": self.order,
+            "ends": np.array(self.ends, np.int64),
+            "octaves": self._octaves,
+            "activity": self._activity,
+            "base": self._base,
+            "logarithms": self._logarithms,
+            "parents": parents,
+            "parent_weight": parent_weight,
+            "strides": tables.strides,
+            "slots": tables.slots,
+            "reach": tables.reach,
+            "depth": tables.depth,
+            "weights": self._weights,
+            "rank": self._rank,
+        }
 
     def classes(self, wavefront: slice) -> NDArray[np.int32]:
         """Classes of the coefficients of a wavefront; numbers out of range stand for the nearest class."""

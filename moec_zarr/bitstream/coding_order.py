@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
 from moec_zarr.model.basis import AXIS_NEIGHBOURS, BasisFunctions
-from moec_zarr.model.transform import joint_axes, joint_levels
+from moec_zarr.model.transform import corner, joint_axes, joint_levels
 
 __all__ = [
     "ABSENT",
@@ -225,7 +225,9 @@ def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArr
                 detail = (each.bands[: len(part)] == band) & (band > 0)
                 part = np.where(detail, each.neighbours[AXIS_NEIGHBOURS - 1, : len(part)], average)
             parts.append(stride * part)
-        result[tuple(slice(len(part)) for part in parts)] = _outer_sum(parts)
+        rest = _outer_sum(parts[1:])
+        for i, first in enumerate(parts[0].tolist()):  # no further copy of the grid
+            result[i][corner(rest.shape)] = rest + np.int32(first)
     coarsest = tuple(slice(each.prefix(0)) if each.basis.joint else slice(None) for each in functions)
     result[coarsest] = -1
     return result

@@ -229,8 +229,9 @@ def _compiled(
     from moec_zarr.bitstream import wavefront_kernel as kernel
 
     decode: Any = kernel.decode_wavefronts
-    count, ranks, values = decode(
-        range_words(data), *activity.arrays(), *_sums(symbols), EXACT_LOGARITHMS,
+    arrays = activity.arrays()
+    count, ranks = decode(
+        range_words(data), *arrays.values(), *_sums(symbols), EXACT_LOGARITHMS,
         symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR, most,
     )  # fmt: skip
     if count == kernel.CORRUPT:
@@ -239,7 +240,7 @@ def _compiled(
         raise _too_many(most, most + 1)
     if count == kernel.EXCESS:
         raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
-    return activity.order[ranks[:count]], values[ranks[:count]]
+    return activity.order[ranks[:count]], arrays["activity"][ranks[:count]]
 
 
 def _too_many(most: int, count: int) -> CorruptStreamError:

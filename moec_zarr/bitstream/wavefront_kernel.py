@@ -38,16 +38,16 @@ def decode_wavefronts(
     parents: Array, parent_weight: int, strides: Array, slots: Array, reach: Array, depth: Array,
     weights: Array, rank: Array,
     zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int, most: int,
-) -> tuple[int, Array, Array]:  # fmt: skip
-    """How many coefficients are not zero, where in the order they stand, and their integers.
+) -> tuple[int, Array]:  # fmt: skip
+    """How many coefficients are not zero, or what is wrong, and where in the order they stand.
 
     The arrays are those of `Activity`; `zeros` has the frequency of zero in each class, `sums` those of all
-    magnitudes below each one. The activity is changed in place.
+    magnitudes below each one. The integers take the place of the activity, which no decoded coefficient
+    needs any more.
     """
     bits = np.uint64(24)
     axes, count = strides.size, order.size
-    magnitudes = np.zeros(count + 1, np.int32)
-    ranks = np.empty(count, np.int32)
+    ranks = np.empty(count, np.int32)  # memory is taken as it is used
     chosen = np.empty(count, np.uint8)
     span, point = np.uint64(0xFFFFFFFFFFFFFFFF), _first_point(words)
     used, total, taken = 2, 0, 0
@@ -57,16 +57,17 @@ def decode_wavefronts(
         start = total
         for last in range(first, end):
             value = activity[last]
-            if parent_weight:
-                value += parent_weight * min(magnitudes[parents[last]], largest_neighbour)
+            if parent_weight and parents[last] < count:
+                value += parent_weight * min(activity[parents[last]], largest_neighbour)
             fine = (logarithms[value if value < exact else exact + (value >> 8)] + base[octaves[last]]) >> 7
             number = min(max(fine, 0), 63)
             scale = span >> bits
             if point >= scale << bits:
-                return CORRUPT, ranks, magnitudes
+                return CORRUPT, ranks
             bound = scale * np.uint64(zeros[number])
             if point < bound:
                 span = bound
+                activity[last] = 0
             else:
                 point -= bound
                 span = scale * np.uint64((1 << 24) - zeros[number])
@@ -75,13 +76,13 @@ def decode_wavefronts(
                 total += 1
             span, point, used = _refilled(span, point, words, used)
         if total > most:
-            return TOO_MANY, ranks, magnitudes
+            return TOO_MANY, ranks
         for i in range(start, total):
             magnitude = 1
             if symbols > 1:
                 scale = span >> bits
                 if point >= scale << bits:
-                    return CORRUPT, ranks, magnitudes
+                    return CORRUPT, ranks
                 number = chosen[i]
                 while point >= scale * np.uint64(sums[number, magnitude]):
                     magnitude += 1
@@ -91,13 +92,13 @@ def decode_wavefronts(
                 span, point, used = _refilled(span, point, words, used)
             if magnitude == 63:
                 if taken >= excesses.size:
-                    return EXCESS, ranks, magnitudes
+                    return EXCESS, ranks
                 magnitude += excesses[taken]
                 taken += 1
-            magnitudes[ranks[i]] = magnitude
+            activity[ranks[i]] = magnitude
         for i in range(start, total):
             rest, deep = order[ranks[i]], 1 << 30
-            seen = min(magnitudes[ranks[i]], largest_neighbour)
+            seen = min(activity[ranks[i]], largest_neighbour)
             for axis in range(axes):
                 index[axis] = rest // strides[axis]
                 rest -= index[axis] * strides[axis]
@@ -109,18 +110,18 @@ def decode_wavefronts(
                     activity[rank[order[ranks[i]] + step * strides[axis]]] += weights[slot] * seen
         first = end
     if taken != excesses.size:
-        return EXCESS, ranks, magnitudes
+        return EXCESS, ranks
     for i in range(total):
         scale = span >> bits
         if point >= scale << bits:
-            return CORRUPT, ranks, magnitudes
+            return CORRUPT, ranks
         half = scale << np.uint64(23)
         if point >= half:
             point -= half
-            magnitudes[ranks[i]] *= -1
+            activity[ranks[i]] *= -1
         span = half
         span, point, used = _refilled(span, point, words, used)
-    return total, ranks, magnitudes
+    return total, ranks
 
 
 @njit(cache=True)

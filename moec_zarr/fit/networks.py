@@ -29,18 +29,23 @@ _LARGEST_SHIFT = 10  # octaves between half the range of the data and the scale 
 _DEVIATION_SAMPLES = 1 << 16  # voxels that the deviation is measured on
 _CORRECTION_SHARE = 0.05  # of the bytes are for a network that corrects the transform
 _CORRECTION_BYTES = 200  # that it has at least
-_HOPELESS = 1.012  # of the error of the transform alone: a first correction beyond is the last
+_FURTHER = 0.985  # of the error of the first alternation, about, that is left by all of them
 _STALLED = 2  # alternations without gain, after which the last one is made
 
 
 def corrected(
-    task: Task, target: Floats, alone: Candidate | None, progress: Callable[[float], None]
+    task: Task,
+    target: Floats,
+    alone: Candidate | None,
+    target_error: float,
+    progress: Callable[[float], None],
 ) -> Candidate | None:
     """A transform and a network that corrects it, each fitted in turn to what the other leaves.
 
     The best of the alternations. They start from the bases and the step of `alone`, the transform alone,
-    and end after the first where that is well behind it. Where values may lie beyond the range of the
-    data, because a decoder clips them, or at invalid voxels, the transform is left as it is.
+    and end after the first where further ones are not expected to reach the target. Where values may lie
+    beyond the range of the data, because a decoder clips them, or at invalid voxels, the transform is left
+    as it is.
     """
     valid, preset = task.valid, task.preset
     correction = max(int(_CORRECTION_SHARE * task.budget), _CORRECTION_BYTES)
@@ -72,7 +77,7 @@ def corrected(
         stalled = 0 if kept is not best else stalled + 1
         best = kept
         progress((turn + 1) / preset.alternations)
-        if last or (turn == 0 and alone and best and best.error > _HOPELESS * alone.error):
+        if last or (turn == 0 and best and _FURTHER * best.error > target_error):
             break
         last = stalled == _STALLED
         aim = base + (target - values)

@@ -11,7 +11,7 @@ import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
-from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
+from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
 from moec_zarr.fit.basis_search import (
     Bases,
     candidate_bases,
@@ -69,6 +69,7 @@ _CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the err
 _ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
 _AIM_ERROR = 0.985  # of an error asked for
 _CLOSE_ERROR = 0.96  # of it: near enough
+_LATE_CLOSE_ERROR = 0.9  # the same, after some rounds
 _MEASURED = 0.8, 1.25  # between these ratios to it, the voxels' error is measured
 _INPAINTING_STEPS = 6, 24  # of large arrays and of small ones
 _SMALL_ARRAY = 1 << 17
@@ -143,9 +144,10 @@ def fit_transform_to_error(
     if valid is None:  # else these are not the coefficients that the first integers stand for
         last = first.step, (energy + first.error) / voxels
         step *= _finer(last[1], error, slope)
-    for _ in range(2 * _ROUNDS):
+    best: tuple[Coefficients, Context, float] | None = None
+    for turn in range(2 * _ROUNDS):
         if step < finest:
-            return None
+            break
         state, quantised = quantised_at(search, state, step, _FITS)
         if quantised is None:
             step *= 0.7
@@ -158,11 +160,17 @@ def fit_transform_to_error(
         if _MEASURED[0] < ratio * own / error < _MEASURED[1]:
             found = coefficients_of(search, quantised)
             measured = mean_error(CoefficientField(found).whole(), target, valid)
-            if _CLOSE_ERROR * error < measured <= error:
-                return Transform(found, coefficients_payload(found, quantised.context)), measured
+            if measured <= error and (best is None or measured > best[2]):
+                best = found, quantised.context, measured
+            close = _CLOSE_ERROR if turn < _ROUNDS // 2 else _LATE_CLOSE_ERROR
+            if best is not None and best[2] > close * error:
+                break
             ratio = measured / own
         step = quantised.step * _finer(ratio * own, error, slope)
-    return None
+    if best is None:
+        return None
+    found, context, measured = best
+    return Transform(found, coefficients_payload(found, context)), measured
 
 
 def _finer(own: float, error: float, slope: float) -> float:

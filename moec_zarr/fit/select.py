@@ -102,7 +102,10 @@ def fit(
                 best = better(best, alone)
                 if target is None or (alone and alone.error < _DECIDED * target_error):
                     continue
-                corrected = networks.corrected(task, target, transform_only, lambda d: report((1 + d) / 2))
+                target_error = math.inf if best is None else best.error
+                corrected = networks.corrected(
+                    task, target, transform_only, target_error, lambda done: report((1 + done) / 2)
+                )
                 best = better(best, corrected)
     if best is None:
         raise DoesNotFit(f"nothing fits into {budget} bytes")

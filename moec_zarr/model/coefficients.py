@@ -66,8 +66,8 @@ class CoefficientField:
 
     @cached_property
     def _core(self) -> Array:
-        integers: Array = self.coefficients.integers.astype(self.precision)
-        return np.multiply(integers, self.coefficients.step, dtype=self.precision)
+        step = self.precision.type(self.coefficients.step)
+        return np.multiply(self.coefficients.integers, step, dtype=self.precision, casting="same_kind")
 
     @cached_property
     def _product(self) -> Product:

@@ -118,16 +118,20 @@ def product(core: Array, functions: Sequence[BasisFunctions]) -> Product:
     while finest + 1 < len(boxes) - 1 and _within(core, boxes[finest + 1]):
         finest += 1
     core = core[corner(boxes[finest])]
-    for level in reversed(range(finest + 1, len(boxes) - 1)):
-        own = core[corner(boxes[level])]
-        for axis in joint_axes(bases):
-            if level < bases[axis].levels:
-                matrix = merge_matrices(bases[axis], len(functions[axis].bands), precision)[level]
-                own = along(own, matrix[:, : own.shape[axis]], axis)
-        merged = np.zeros(tuple(map(max, core.shape, own.shape)), core.dtype)
-        merged[corner(core.shape)] = core
-        merged[corner(own.shape)] = own
-        core = merged
+    levels = range(finest + 1, len(boxes) - 1)
+    if levels:  # room for all that the averages grow to, so that no level copies the grid
+        extent = core.shape
+        room = np.zeros(tuple(map(max, extent, boxes[finest + 1])), core.dtype)
+        room[corner(extent)] = core
+        for level in reversed(levels):
+            own = room[corner(tuple(map(min, extent, boxes[level])))]
+            for axis in joint_axes(bases):
+                if level < bases[axis].levels:
+                    matrix = merge_matrices(bases[axis], len(functions[axis].bands), precision)[level]
+                    own = along(own, matrix[:, : own.shape[axis]], axis)
+            room[corner(own.shape)] = own
+            extent = tuple(map(max, extent, own.shape))
+        core = room[corner(extent)]
     matrices = [_functions_at(each, finest, precision) for each in functions]
     return Product(core, tuple(matrix[:, :n] for matrix, n in zip(matrices, core.shape, strict=True)))
 
