@@ -67,7 +67,8 @@ class CoefficientField:
     @cached_property
     def _core(self) -> Array:
         step = self.precision.type(self.coefficients.step)
-        return np.multiply(self.coefficients.integers, step, dtype=self.precision, casting="same_kind")
+        integers = self.coefficients.integers
+        return np.asarray(np.multiply(integers, step, dtype=self.precision, casting="same_kind"))
 
     @cached_property
     def _product(self) -> Product:
