@@ -253,13 +253,8 @@ def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:
     for axis, (n, samples) in enumerate(zip(lengths, _sides(lengths), strict=True)):
         index = np.linspace(0, n - 1, samples).astype(np.int64)
         parts.append(_logits(weights, axis, coordinates(index, n)))
-    first, *others = parts
-    rows = max(1, _ACTIVATIONS // (experts * math.prod(len(each) for each in others)))
-    counts = np.zeros(experts, np.int64)
-    for at in range(0, len(first), rows):
-        chosen = _sum([first[at : at + rows], *others], False).argmax(axis=-1)
-        counts += np.bincount(chosen.ravel(), minlength=experts)
-    return np.asarray(counts / counts.sum())
+    chosen = _sum(parts, False).argmax(axis=-1)
+    return np.asarray(np.bincount(chosen.ravel(), minlength=experts) / chosen.size)
 
 
 def _sides(lengths: Sequence[int]) -> list[int]:

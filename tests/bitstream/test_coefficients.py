@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from moec_zarr.bitstream import compiled as compiled_module
 from moec_zarr.bitstream.coding_order import present_bands
-from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, read_coefficients, write_coefficients
+from moec_zarr.bitstream.coefficients import (
+    COEFFICIENTS_PER_BYTE,
+    NONZERO_PER_BYTE,
+    read_coefficients,
+    write_coefficients,
+)
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
@@ -115,6 +120,22 @@ def test_too_many_coefficients_for_the_bytes_are_corrupt():
     assert math.prod(shape) > COEFFICIENTS_PER_BYTE * len(data)
     with pytest.raises(CorruptStreamError, match="coefficients in"):
         read_coefficients(data, shape)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_too_many_for_the_bytes_that_are_not_zero_are_corrupt(compiled, monkeypatch):
+    """Ones of the widest distribution take next to no bytes: 8 a byte are read, and no more."""
+    shape = (31, 31)
+    context = Context((0,) * 6, floor=0, rise=0, power=0, offset=2**13 - 1, slope=0)
+    ones = Coefficients(shape, (AxisBasis(), AxisBasis()), 0.5, np.ones(shape, np.int32))
+    data = write_coefficients(ones, context)
+    assert math.prod(shape) > NONZERO_PER_BYTE * len(data)
+    monkeypatch.setattr(coefficients_module, "_COMPILED_FROM", 0)
+    with config.set(compiled=compiled):
+        with pytest.raises(CorruptStreamError, match="not zero"):
+            read_coefficients(data, shape)
+        enough = data + bytes(math.prod(shape) // NONZERO_PER_BYTE)  # zeros, which a reader takes anyway
+        np.testing.assert_array_equal(read_coefficients(enough, shape).integers, 1)
 
 
 @FEW
