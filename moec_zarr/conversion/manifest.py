@@ -19,7 +19,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import zarr
@@ -29,6 +29,7 @@ from zarr.core.sync import sync
 
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality
+from moec_zarr.report.statistics import Statistics
 
 __all__ = [
     "Manifest",
@@ -65,6 +66,11 @@ class Record:
         Time that the task took.
     attempt : int
         1 where it succeeded at once.
+    steps : dict of str to float
+        Seconds of "reading", "fitting", "writing" and "checking", the last of which reads back, compares and
+        measures. Lossless codecs count as fitting. Empty in records of older versions.
+    statistics : Statistics or None
+        How the errors are distributed; None where there are none, and in records of older versions.
     """
 
     variable: str
@@ -74,6 +80,8 @@ class Record:
     quality: Quality
     seconds: float
     attempt: int
+    steps: dict[str, float] = field(default_factory=dict)
+    statistics: Statistics | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record in plain JSON types, with the PSNR in dB for those who read it there."""
@@ -193,7 +201,7 @@ def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tup
     for key in sorted(key for key in keys if key.startswith(f"{_FOLDER}/") and key != f"{_FOLDER}/{_PLAN}"):
         try:
             record = _parse(_read(array.store, prefix + key), variable, digest)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("the record %s%s does not count, its task is done again: %s", prefix, key, error)
             continue
         if record.bytes_out and array.metadata.encode_chunk_key(record.index) not in keys:
@@ -210,8 +218,12 @@ def _parse(data: bytes | None, variable: str, digest: str) -> Record:
     if loaded.pop("plan") != digest or loaded["variable"] != variable:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
-    quality = Quality(**loaded.pop("quality"))
-    return Record(**loaded | {"index": tuple(int(i) for i in loaded["index"]), "quality": quality})
+    loaded["index"] = tuple(int(i) for i in loaded["index"])
+    loaded["quality"] = Quality(**loaded["quality"])
+    loaded["steps"] = {str(name): float(seconds) for name, seconds in loaded.get("steps", {}).items()}
+    if (found := loaded.get("statistics")) is not None:
+        loaded["statistics"] = Statistics.from_dict(found)
+    return Record(**loaded)
 
 
 # Zarr's stores write an object whole or not at all, locally too; they are asynchronous.
