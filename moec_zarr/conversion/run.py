@@ -21,6 +21,7 @@ from moec_zarr.conversion.destination import (
 )
 from moec_zarr.conversion.manifest import Manifest, Record, has_record, read_records
 from moec_zarr.conversion.plan import STORAGE, Plan, Sizes, plan
+from moec_zarr.conversion.quality_table import write_quality
 from moec_zarr.conversion.source import Source, fingerprint, open_source
 from moec_zarr.conversion.status import ConversionError, Failure, Progress
 from moec_zarr.conversion.worker import DestinationError, Task, run
@@ -181,6 +182,7 @@ def execute(
             state.started = time.monotonic()
             _run_all(connected, tasks, needed, state, progress)
     write_attributes(planned, src, group, state)
+    write_quality(group, planned, state.records)
     return state
 
 
