@@ -5,6 +5,7 @@ lies within arrays, where nothing else takes notice of it::
 
     <variable>/.moec_zarr/plan.json      of the first compressed variable: the plan and the source's digest
     <variable>/.moec_zarr/<i>.<j>.json   one record for each finished task
+    <variable>/.moec_zarr/quality/       a table of all records, made at the end of a run (`quality_table`)
 
 The plan is written by the client alone, a record by the one task that it belongs to, after the chunk. Each
 is one small object: a store either has it or does not, and one that was cut short is no JSON, and does not
@@ -18,6 +19,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -198,7 +200,8 @@ def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tup
     prefix = f"{array.path}/" if array.path else ""
     keys = {key.removeprefix(prefix) for key in _list(array.store, prefix)}
     records = {}
-    for key in sorted(key for key in keys if key.startswith(f"{_FOLDER}/") and key != f"{_FOLDER}/{_PLAN}"):
+    ours = re.compile(rf"{re.escape(_FOLDER)}/[\d.]+\.json")
+    for key in sorted(filter(ours.fullmatch, keys)):
         try:
             record = _parse(_read(array.store, prefix + key), variable, digest)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """The quality of a converted variable as a table in the store, which xarray and pandas read.
 
 It is a zarr group of small arrays, made from the records of all tasks, and lies where nothing that opens the
-data takes notice of it: ``<variable>/.moec_quality``, within the variable's array.
+data takes notice of it: ``<variable>/.moec_zarr/quality``, within the variable's array.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_quality", "quality_table", "write_quality"]
 
-_FOLDER = ".moec_quality"
+_FOLDER = ".moec_zarr/quality"
 _STEPS = ("reading", "fitting", "writing", "checking")
 _DIMS = ("task", "percentile", "wavelength")
 

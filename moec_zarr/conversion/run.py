@@ -41,7 +41,7 @@ _TICK = 60  # seconds without a result after which workers are looked for
 def convert(
     src: Source,
     dst: Destination,
-    codec: MoECCodec | Mapping[Hashable, MoECCodec],
+    codec: MoECCodec | Mapping[Any, MoECCodec | None],
     *,
     variables: Iterable[Hashable] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
@@ -70,8 +70,9 @@ def convert(
         or of a directory of such files; a glob pattern, or a sequence of paths.
     dst : path or zarr Store
         A local path, an fsspec URL or a zarr store, to hold the result.
-    codec : MoECCodec or mapping of variable name to MoECCodec
-        The codec of all variables, or of each one to compress.
+    codec : MoECCodec or mapping of variable name to MoECCodec or None
+        The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
+        fields, and None for a variable that stays lossless.
     variables : iterable of str, optional
         Names of the data variables to compress; all others stay lossless. By default those that hold fields.
     chunks : "auto" or mapping of dimension to int

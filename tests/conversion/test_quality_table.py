@@ -30,7 +30,7 @@ def store(request, tmp_path_factory, client, ds):
 
 
 def test_xarray_reads_the_table_and_it_tells_what_was_stored(store, ds):
-    table = xr.open_zarr(store / "b/.moec_quality").load()
+    table = xr.open_zarr(store / "b/.moec_zarr/quality").load()
     original, decoded = ds.b.values.astype("f8"), xr.open_zarr(store).b.values.astype("f8")
     array = zarr.open_array(store, path="b", mode="r")
     assert table.time_start.values.tolist() == list(range(0, SHAPE[0], (array.shards or array.chunks)[0]))
@@ -63,7 +63,7 @@ def test_xarray_reads_the_table_and_it_tells_what_was_stored(store, ds):
 
 
 def test_pandas_has_a_row_for_each_task(store):
-    table = xr.open_zarr(store / "b/.moec_quality")
+    table = xr.open_zarr(store / "b/.moec_zarr/quality")
     frame = table.drop_dims(["percentile", "wavelength", "time"]).to_dataframe()
     assert len(frame) == table.sizes["task"]
     assert frame.bytes_in.sum() == np.prod(SHAPE) * 4
@@ -72,7 +72,7 @@ def test_pandas_has_a_row_for_each_task(store):
 def test_tables_of_any_store(store):
     for place in (store, zarr.storage.LocalStore(store)):
         assert list(open_quality(place)) == ["b"]
-        xr.testing.assert_identical(open_quality(place)["b"], xr.open_zarr(store / "b/.moec_quality").load())
+        xr.testing.assert_identical(open_quality(place)["b"], xr.open_zarr(store / "b/.moec_zarr/quality").load())
 
 
 def test_nothing_that_opens_the_data_sees_the_table(store, ds):
@@ -81,13 +81,14 @@ def test_nothing_that_opens_the_data_sees_the_table(store, ds):
     assert xr.open_datatree(store, engine="zarr").groups == ("/",)
 
 
-def test_a_resumed_run_writes_the_whole_table(source, converted, client):
+def test_a_resumed_run_writes_the_whole_table(source, converted, client, caplog):
     (converted / "a/.moec_zarr/1.0.0.json").unlink()
-    (converted / "a/.moec_quality/bias/zarr.json").unlink()
+    (converted / "a/.moec_zarr/quality/bias/zarr.json").unlink()
     quick(source, converted, client)
-    table = xr.open_zarr(converted / "a/.moec_quality")
+    table = xr.open_zarr(converted / "a/.moec_zarr/quality")
     assert table.time_start.values.tolist() == [0, 2, 4]
     assert table.bias.values.tolist() == [0, 0, 0]
+    assert "does not count" not in caplog.text  # the table is no record
 
 
 def test_records_of_older_versions_count_and_have_no_statistics(source, converted, client):
@@ -99,7 +100,7 @@ def test_records_of_older_versions_count_and_have_no_statistics(source, converte
         before[path] = path.stat().st_mtime_ns
     quick(source, converted, client)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    table = xr.open_zarr(converted / "a/.moec_quality")
+    table = xr.open_zarr(converted / "a/.moec_zarr/quality")
     assert table.bias.isnull().all()
     assert (table.max_error == 0).all()
 
