@@ -116,7 +116,9 @@ def _tree_encoding(
 ) -> dict[Hashable, dict[Any, Any]]:
     """`encoding` of each group of a tree that has an entry, by path."""
     paths = {
-        (node.path, name): f"{node.path.rstrip('/')}/{name}" for node in tree.subtree for name in node.data_vars
+        (node.path, name): f"{node.path.rstrip('/')}/{name}"
+        for node in tree.subtree
+        for name in node.data_vars
     }
     named = [variables] if isinstance(variables, str) else variables and list(variables)
     asked = [*(codec if isinstance(codec, Mapping) else ()), *(named or ())]

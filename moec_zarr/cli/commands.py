@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import sys
 import traceback
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-try:
-    import typer
-    from rich.console import Console
-except ModuleNotFoundError as error:
-    raise SystemExit(f'error: the command line needs {error.name}; pip install "moec-zarr[all]"') from error
+import typer
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.cli.console import AsJson, Run, Variables, Verbose, complain, on_command_line, print_json, say
+from moec_zarr.cli.console import err as _err
+from moec_zarr.cli.console import out as _out
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
@@ -34,6 +32,7 @@ from moec_zarr.conversion.run import execute
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.errors import MoECError
+from moec_zarr.report.alignment import align
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
 from moec_zarr.report.metrics import compare as compare_datasets
 from moec_zarr.report.plot import plot_comparison
@@ -47,24 +46,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of scientific arrays, stored as the coded weights of small neural networks.",
 )
-# A log or a pipe has no width of its own; tables there are never broken.
-_out, _err = (
-    Console(stderr=stderr, width=None if stream.isatty() else 200)
-    for stderr, stream in ((False, sys.stdout), (True, sys.stderr))
-)
 
 
-class _Run:
-    """How much the running command says, beyond its result."""
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"moec-zarr {version('moec_zarr')}")
+        raise typer.Exit
 
-    verbose = False
 
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
-Variables = Annotated[
-    list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; repeat it.")
-]
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -119,7 +116,7 @@ def convert(
 
     The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
     """
-    _say(verbose)
+    say(verbose)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
     codec = MoECCodec(
@@ -140,15 +137,16 @@ def convert(
                 planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
             )
     if as_json:
-        _print_json(_result(result))
+        print_json(_result(result))
     elif not quiet:
         _out.print(summary_table(result.summaries()))
     for failure in result.failures[:10]:
-        _complain(
-            f"chunk {failure.index} of {failure.variable!r}, {failure.attempts} attempts: {failure.error}"
+        attempts = f"{failure.attempts} attempt{'s' if failure.attempts > 1 else ''}"
+        complain(
+            f"chunk {failure.index} of {failure.variable!r}, {attempts}: {on_command_line(failure.error)}"
         )
     if result.failures:
-        _complain(
+        complain(
             f"{len(result.failures)} of {planned.tasks} chunks failed; the same command tries them again"
         )
         raise typer.Exit(1)
@@ -182,7 +180,7 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
             }
             for each in planned.variables
         }
-        _print_json(planned.to_dict() | {"estimates": figures})
+        print_json(planned.to_dict() | {"estimates": figures})
         return
     _out.print(plan_table(planned))
     _out.print(
@@ -222,14 +220,14 @@ def inspect(
     verbose: Verbose = False,
 ) -> None:
     """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
-    _say(verbose)
+    say(verbose)
     arrays = compressed_arrays(store)
     streams = {}
     for name in _chosen(var, arrays):
         infos = dict(inspect_streams(arrays[name]))
         streams[name] = (arrays[name], infos)
     if as_json:
-        _print_json(
+        print_json(
             {
                 name: {
                     "shape": array.shape,
@@ -303,8 +301,8 @@ def compare(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how far B is from A, variable by variable."""
-    _say(verbose)
+    """Measure how far B is from A, variable by variable, where their coordinates say the same."""
+    say(verbose)
     with open_source(a) as first, open_source(b) as second:
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
@@ -312,9 +310,12 @@ def compare(
         names = _chosen(var, both)
         if not names:
             raise MoECError(f"{a} and {b} have no variable of numbers in common")
+        for which, mine, other in ((a, first, second), (b, second, first)):
+            if alone := [str(name) for name in mine.data_vars if name not in other.variables and not var]:
+                print(f"only in {which}, not compared: {', '.join(alone)}", file=sys.stderr)
         results = compare_datasets(first[names], second[names])
         if as_json:
-            _print_json({name: asdict(each) for name, each in results.items()})
+            print_json({name: asdict(each) for name, each in results.items()})
         else:
             rows = [
                 (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
@@ -323,10 +324,13 @@ def compare(
             ]  # fmt: skip
             columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
             _out.print(table(("variable", *columns), rows))
+        for text in dict.fromkeys(text for each in results.values() for text in each.left_out):
+            print(f"not compared: {text}", file=sys.stderr)
         if plot is not None:
             for name in names:
                 path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
-                plot_comparison(first[name], second[name], path, title=name, psnr=results[name].psnr)
+                x, y, _ = align(first[name], second[name])
+                plot_comparison(x, y, path, title=name, psnr=results[name].psnr)
 
 
 @app.command()
@@ -336,7 +340,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Simulate a little weather, store it, read it back, compare."""
-    _say(verbose)
+    say(verbose)
     import xarray as xr
 
     from moec_zarr.demo.run import demo as run
@@ -346,37 +350,7 @@ def demo(
         run(out)
     if as_json:
         results = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
-        _print_json({name: asdict(each) for name, each in results.items()})
-
-
-def _say(verbose: bool) -> None:
-    _Run.verbose = verbose
-    logger = logging.getLogger("moec_zarr")
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
-
-
-def _print_json(data: Any) -> None:
-    """One JSON document on stdout; what no JSON number can be is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-    print(json.dumps(plain(data), indent=1))
-
-
-def _complain(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr)
+        print_json({name: asdict(each) for name, each in results.items()})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -386,12 +360,12 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
-        if _Run.verbose:
+        if Run.verbose:
             traceback.print_exc()
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = on_command_line(" ".join(str(error).split())) or type(error).__name__
         ours = isinstance(error, (MoECError, OSError)) or hasattr(error, "format_message")  # the last: usage
-        _complain(text if ours else f"{type(error).__name__}: {text}")
+        complain(text if ours else f"{type(error).__name__}: {text}")
         code = 2
     if code == 130:  # which typer may also return
-        _complain("interrupted; a conversion goes on where it stopped when the command is given again")
+        complain("interrupted; a conversion goes on where it stopped when the command is given again")
     raise SystemExit(code or 0)

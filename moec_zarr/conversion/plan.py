@@ -390,4 +390,3 @@ def _check_budget(name: str, var: xr.Variable, settings: Settings, chunk: tuple[
             f"variable {name!r}: {settings.ratio:g}x leaves {left:.0f} bytes to a chunk of shape {chunk}, "
             f"and a model needs {LEAST_BYTES}; {remedy}"
         )
-

@@ -63,12 +63,14 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
         for index, which in ((first, "original"), (second, "decoded")):
             if not index.is_unique:
                 twice = index[index.duplicated()][0]
-                raise MoECError(f"the coordinate {dim!r} of the {which} holds {twice} twice; drop one of them")
+                raise MoECError(
+                    f"the coordinate {dim!r} of the {which} holds {twice} twice; drop one of them"
+                )
         place = _find(first, second)
         here = np.flatnonzero(place >= 0)
         there = place[here]
         lacking = [
-            f"{dim}: {_text(index[absent])} only in the {which} ({absent.size} of {len(index)})"
+            f"{dim}: {_text(index, absent)} only in the {which} ({absent.size} of {len(index)})"
             for index, absent, which in (
                 (first, np.flatnonzero(place < 0), "original"),
                 (second, np.setdiff1d(np.arange(len(second)), there), "decoded"),
@@ -99,7 +101,9 @@ def _comparable(a: xr.DataArray, b: xr.DataArray) -> tuple[pd.Index[Any], pd.Ind
     # xarray's own index of decoded times may be one of cftime's, which pandas does not make by itself.
     first, second = (each.to_index() for each in (a, b))
     if isinstance(first, pd.DatetimeIndex) and isinstance(second, pd.DatetimeIndex):
-        first, second = (each.as_unit("ms") if each.unit == "s" else each.round("ms") for each in (first, second))
+        first, second = (
+            each.as_unit("ms") if each.unit == "s" else each.round("ms") for each in (first, second)
+        )
     return first, second
 
 
@@ -153,8 +157,12 @@ def _selection(places: Integers) -> slice | Integers:
     return slice(int(places[0]), stop if stop >= 0 else None, step)
 
 
-def _text(values: pd.Index[Any]) -> str:
-    first, last = (
-        f"{each:g}" if isinstance(each, (float, np.floating)) else str(each) for each in (values[0], values[-1])
-    )
-    return first if len(values) == 1 else f"{first} .. {last}"
+def _text(index: pd.Index[Any], places: Integers) -> str:
+    """Values of a coordinate as ranges: what follows one another there is one."""
+    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+    texts = [" .. ".join(_value(index[place]) for place in dict.fromkeys((run[0], run[-1]))) for run in runs]
+    return ", ".join(texts[:3] + ["and others"] * (len(texts) > 3))
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)

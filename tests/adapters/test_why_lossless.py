@@ -54,7 +54,9 @@ def test_lazy_integers_are_sampled_and_little_is_read(ds, name):
         return block
 
     blocks = ds[[name]].chunk(dict(zip(DIMS, (1, 1, 60), strict=True)))
-    blocks[name] = blocks[name].copy(data=blocks[name].data.map_blocks(count, meta=np.array((), ds[name].dtype)))
+    blocks[name] = blocks[name].copy(
+        data=blocks[name].data.map_blocks(count, meta=np.array((), ds[name].dtype))
+    )
     assert why_lossless(blocks, name, CODEC) == REASONS[name]
     assert sum(read) <= np.prod(SHAPE)
 
@@ -83,5 +85,7 @@ def test_floats_are_not_read(ds):
         raise AssertionError("a field must not be read")
 
     lazy = ds[["temperature"]].chunk()
-    lazy["temperature"] = lazy.temperature.copy(data=lazy.temperature.data.map_blocks(fail, meta=np.zeros(0, "f4")))
+    lazy["temperature"] = lazy.temperature.copy(
+        data=lazy.temperature.data.map_blocks(fail, meta=np.zeros(0, "f4"))
+    )
     assert why_lossless(lazy, "temperature", CODEC) == ""

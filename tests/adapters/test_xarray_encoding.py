@@ -237,7 +237,10 @@ def test_a_tree_is_written_with_its_encoding(tree, tmp_path, zarr_format):
     # What was read from it is not compressed again unless it is asked for.
     assert "serializer" not in str(moec_zarr.encoding(again, CODEC, zarr_format, variables=[]))
     kept = moec_zarr.encoding(again, {"/temperature": None}, zarr_format)
-    assert {path: list(each) for path, each in kept.items()} == {"/": ["temperature"], "/ocean/fine": ["current"]}
+    assert {path: list(each) for path, each in kept.items()} == {
+        "/": ["temperature"],
+        "/ocean/fine": ["current"],
+    }
     again.to_zarr(tmp_path / "copy", zarr_format=zarr_format, encoding=kept)
     xr.testing.assert_identical(xr.open_datatree(tmp_path / "copy", engine="zarr").load(), again.load())
 

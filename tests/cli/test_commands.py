@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
-pytest.importorskip("xarray")
+xr = pytest.importorskip("xarray")
 pytest.importorskip("typer")
 
 from moec_zarr.cli import commands
@@ -17,7 +18,7 @@ from moec_zarr.cli import commands
     [
         (["convert", "SRC"], "Missing"),
         (["convert", "SRC", "DST", "--nope"], "--nope"),
-        (["convert", "SRC", "DST"], "exactly one target"),
+        (["convert", "SRC", "DST"], "exactly one target is needed, got no --ratio and no --psnr"),
         (["convert", "SRC", "DST", "--ratio", "2", "--psnr", "3"], "exactly one target"),
         (["convert", "SRC", "DST", "--ratio", "2", "--chunks", "time"], "time=24,lat=-1"),
         (["convert", "SRC", "DST", "--ratio", "2", "--chunks", "tim=3"], "'tim'"),
@@ -81,6 +82,34 @@ def test_compare(run, converted, source, tmp_path):
     assert json.loads(out)["a"]["max_error"] == 0
     assert json.loads(out)["a"]["psnr"] is None
     assert (tmp_path / "a.png").exists()
+
+
+def test_compare_a_part_with_the_whole(run, converted, source, tmp_path):
+    """A file of some times, from north to south, with a variable of its own."""
+    part = (
+        xr.open_zarr(source, consolidated=False)
+        .assign_coords(lat=np.arange(16), time=np.arange(6))
+        .isel(time=slice(1, 3), lat=slice(None, None, -1))
+    )
+    part["extra"] = part.a * 2
+    part.drop_encoding().to_netcdf(tmp_path / "part.nc")
+    whole = xr.open_zarr(converted).load().assign_coords(lat=np.arange(16), time=np.arange(6))
+    whole.drop_encoding().to_zarr(tmp_path / "whole.zarr")
+    code, out, err = run(
+        "compare", tmp_path / "part.nc", tmp_path / "whole.zarr", "--json", "--plot", tmp_path / "out.png"
+    )
+    assert code == 0
+    assert {name: each["max_error"] for name, each in json.loads(out).items()} == {
+        "a": 0,
+        "b": 0,
+        "quality": 0,
+    }
+    assert json.loads(out)["a"]["left_out"] == ["time: 0, 3 .. 5 only in the decoded (4 of 6)"]
+    assert err.splitlines() == [
+        f"only in {tmp_path}/part.nc, not compared: extra",
+        "not compared: time: 0, 3 .. 5 only in the decoded (4 of 6)",
+    ]
+    assert (tmp_path / "out-a.png").exists()
 
 
 def test_demo_as_json(run, tmp_path, monkeypatch):

@@ -22,7 +22,9 @@ def ds():
     return ds
 
 
-@pytest.fixture(scope="module", params=[{}, {"zarr_format": 2}, {"shards": {"time": 4}}], ids=["v3", "v2", "shards"])
+@pytest.fixture(
+    scope="module", params=[{}, {"zarr_format": 2}, {"shards": {"time": 4}}], ids=["v3", "v2", "shards"]
+)
 def store(request, tmp_path_factory, client, ds):
     path = tmp_path_factory.mktemp("quality") / "d.zarr"
     convert(ds, path, FAST, client=client, variables=["b"], chunks={"time": 2}, **request.param)
@@ -54,7 +56,9 @@ def test_xarray_reads_the_table_and_it_tells_what_was_stored(store, ds):
     np.testing.assert_allclose(
         table.rmse_by_index, np.sqrt(np.nanmean((decoded - original) ** 2, axis=(1, 2))), rtol=1e-5
     )
-    np.testing.assert_allclose(table.max_error_by_index, np.nanmax(abs(decoded - original), (1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(
+        table.max_error_by_index, np.nanmax(abs(decoded - original), (1, 2)), rtol=1e-5
+    )
     np.testing.assert_array_equal(table.n_valid_by_index, np.isfinite(original).sum((1, 2)))
     assert table.rmse_by_index.dims == ("time",)
     assert table.bias.attrs["units"] == "K"
@@ -72,7 +76,9 @@ def test_pandas_has_a_row_for_each_task(store):
 def test_tables_of_any_store(store):
     for place in (store, zarr.storage.LocalStore(store)):
         assert list(open_quality(place)) == ["b"]
-        xr.testing.assert_identical(open_quality(place)["b"], xr.open_zarr(store / "b/.moec_zarr/quality").load())
+        xr.testing.assert_identical(
+            open_quality(place)["b"], xr.open_zarr(store / "b/.moec_zarr/quality").load()
+        )
 
 
 def test_nothing_that_opens_the_data_sees_the_table(store, ds):
@@ -105,7 +111,9 @@ def test_records_of_older_versions_count_and_have_no_statistics(source, converte
     assert (table.max_error == 0).all()
 
 
-@pytest.mark.parametrize("damage", [{"statistics": 3}, {"statistics": {"bias": 0}}, {"steps": [1]}, {"steps": {"reading": "x"}}])
+@pytest.mark.parametrize(
+    "damage", [{"statistics": 3}, {"statistics": {"bias": 0}}, {"steps": [1]}, {"steps": {"reading": "x"}}]
+)
 def test_a_record_with_other_types_does_not_count(source, converted, client, damage, caplog):
     path = converted / "a/.moec_zarr/1.0.0.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))

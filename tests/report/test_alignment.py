@@ -34,7 +34,7 @@ def test_a_month_of_a_year():
     assert result.max_error == 0
     assert result.n == 3 * 9 * 12
     assert result.left_out == (
-        "time: 2026-01-01 00:00:00 .. 2026-01-01 05:00:00 only in the decoded (3 of 6)",
+        "time: 2026-01-01 00:00:00 .. 2026-01-01 01:00:00, 2026-01-01 05:00:00 only in the decoded (3 of 6)",
     )
     assert one(year, month).left_out[0].endswith("only in the original (3 of 6)")
 
@@ -82,11 +82,15 @@ def test_other_orders_and_subsets(order, lazy, tmp_path):
 
 def test_dimensions_in_another_order():
     assert one(field(), field().transpose("lon", "time", "lat")).max_error == 0
-    with pytest.raises(MoECError, match=r"\('time', 'lat', 'lon'\) in the original and \('time', 'y', 'lon'\)"):
+    with pytest.raises(
+        MoECError, match=r"\('time', 'lat', 'lon'\) in the original and \('time', 'y', 'lon'\)"
+    ):
         compare(field(), field().rename(lat="y"))
 
 
-@pytest.mark.parametrize("units", ["hours since 2026-01-01", "seconds since 1970-01-01", "days since 1900-01-01"])
+@pytest.mark.parametrize(
+    "units", ["hours since 2026-01-01", "seconds since 1970-01-01", "days since 1900-01-01"]
+)
 def test_times_that_count_from_elsewhere(units, tmp_path):
     """As `moec-zarr` opens a file, with times as the numbers that it holds."""
     a, b = field(2, 3), field()
@@ -111,7 +115,9 @@ def test_other_calendars():
     pytest.importorskip("cftime")
     days = xr.date_range("2026-02-28", periods=6, calendar="360_day", use_cftime=True)
     a = field().assign_coords(time=days)
-    assert one(a, a.isel(time=slice(3, None))).left_out[0].startswith("time: 2026-02-28 00:00:00 .. 2026-02-30")
+    assert (
+        one(a, a.isel(time=slice(3, None))).left_out[0].startswith("time: 2026-02-28 00:00:00 .. 2026-02-30")
+    )
     with pytest.raises(MoECError, match="nothing in common"):
         compare(a, field())
 
@@ -128,7 +134,9 @@ def test_floats_need_not_be_equal_in_their_last_digits(change):
 def test_coordinates_that_are_near_are_others():
     a = field()
     b = a.assign_coords(lat=a.lat + 0.5)
-    with pytest.raises(MoECError, match=r"nothing in common: lat: -60 \.\. 60 only in the original \(9 of 9\)"):
+    with pytest.raises(
+        MoECError, match=r"nothing in common: lat: -60 \.\. 60 only in the original \(9 of 9\)"
+    ):
         compare(a, b)
     b = a.assign_coords(lat=np.where(a.lat > 0, a.lat + 0.5, a.lat))
     assert one(a, b).left_out == (
@@ -152,6 +160,13 @@ def test_a_value_that_stands_twice():
     b = xr.concat([a, a.isel(time=[2])], "time")
     with pytest.raises(MoECError, match="'time' of the decoded holds 2026-01-01 02:00:00 twice"):
         compare(a, b)
+
+
+def test_many_ranges_are_cut_short():
+    a = field(hours=12)
+    (text,) = one(a, a.isel(time=[1, 3, 5, 7, 9])).left_out
+    assert text.count("2026") == 3
+    assert text.endswith(", and others only in the original (7 of 12)")
 
 
 def test_single_values():
