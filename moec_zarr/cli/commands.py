@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.cli.console import AsJson, Run, Variables, Verbose, complain, on_command_line, print_json, say
 from moec_zarr.cli.console import err as _err
 from moec_zarr.cli.console import out as _out
@@ -26,6 +25,7 @@ from moec_zarr.cli.tables import (
     summary_table,
     table,
 )
+from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
 from moec_zarr.conversion.plan import Plan, plan
 from moec_zarr.conversion.run import execute
@@ -77,8 +77,14 @@ def convert(
     var: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Compress only this variable; repeat it. By default all that hold fields."
+            metavar="NAME[:SETTING=VALUE,...]",
+            help="Compress only this variable, with settings of its own such as t2m:ratio=200; repeat it. "
+            "By default all that hold fields; NAME:lossless leaves one out.",
         ),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.TOML", help="Settings for all variables, and for each in a table."),
     ] = None,
     chunks: Annotated[
         str | None, typer.Option(metavar="DIM=SIZE,...", help="Chunk sizes; dimensions not named are chosen.")
@@ -87,11 +93,15 @@ def convert(
         str | None, typer.Option(metavar="DIM=SIZE,...", help="Shard sizes: fewer, larger files and tasks.")
     ] = None,
     zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
-    effort: Annotated[Effort, typer.Option(help="How long a fit may take.")] = "balanced",
-    model: Annotated[Model, typer.Option(help="What stands for a chunk; auto is the best of all.")] = "auto",
+    effort: Annotated[
+        Effort | None, typer.Option(help="How long a fit may take; balanced by default.")
+    ] = None,
+    model: Annotated[
+        Model | None, typer.Option(help="What stands for a chunk; by default auto, the best of all.")
+    ] = None,
     experts: Annotated[int | None, typer.Option(help="Experts of a network; chosen unless given.")] = None,
     missing: Annotated[float | None, typer.Option(help="A sentinel to keep exactly, as NaN is.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random in a fit.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random in a fit.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes here; by default one a core.")
     ] = None,
@@ -119,14 +129,16 @@ def convert(
     say(verbose)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
-    codec = MoECCodec(
-        ratio=ratio, psnr=psnr, effort=effort, model=model, experts=experts, missing=missing, seed=seed
-    )
+    options = {
+        "ratio": ratio, "psnr": psnr, "effort": effort, "model": model, "experts": experts,
+        "missing": missing, "seed": seed,
+    }  # fmt: skip
+    codec = codecs_of(options, var, settings)
     if device is not None:
         config.set(device=device)
     with open_source(src) as ds:
         planned = plan(
-            ds, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
+            ds, codec, chunks=_sizes("--chunks", chunks) or "auto",
             shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
         )  # fmt: skip
         if dry_run:

@@ -71,10 +71,11 @@ def quality_table(variable: PlannedVariable, records: Iterable[Record], units: s
     -------
     Dataset
         Along ``task``: the columns above, and the voxels that it covers along each dimension as
-        ``<dimension>_start`` and ``<dimension>_stop``. Along ``task`` and ``percentile``: ``error_percentile``,
-        of the absolute error. Along ``task`` and ``wavelength``, the shortest of each octave in voxels:
-        ``power`` of the original and ``power_ratio``, that of the decoded to it. Along the variable's first
-        dimension, over all tasks: ``rmse_by_index``, ``max_error_by_index`` and ``n_valid_by_index``.
+        ``<dimension>_start`` and ``<dimension>_stop``. Along ``task`` and ``percentile``:
+        ``error_percentile``, of the absolute error. Along ``task`` and ``wavelength``, the shortest of each
+        octave in voxels: ``power`` of the original and ``power_ratio``, that of the decoded to it. Along the
+        variable's first dimension, over all tasks: ``rmse_by_index``, ``max_error_by_index`` and
+        ``n_valid_by_index``.
     """
     import xarray as xr
 
