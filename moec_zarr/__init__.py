@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moec_zarr.conversion.plan import Plan
     from moec_zarr.conversion.run import convert
     from moec_zarr.conversion.status import ConversionError, Progress
+    from moec_zarr.conversion.trial import Trial, trial
     from moec_zarr.report.inspection import StreamInfo, inspect
     from moec_zarr.report.metrics import Comparison, compare
 
@@ -37,6 +38,7 @@ __all__ = [
     "Plan",
     "Progress",
     "StreamInfo",
+    "Trial",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
     "__version__",
@@ -46,6 +48,7 @@ __all__ = [
     "encoding",
     "inspect",
     "open",
+    "trial",
 ]
 
 __version__ = version("moec_zarr")
@@ -59,6 +62,8 @@ _LAZY = {
     "compare": "moec_zarr.report.metrics",
     "convert": "moec_zarr.conversion.run",
     "inspect": "moec_zarr.report.inspection",
+    "Trial": "moec_zarr.conversion.trial",
+    "trial": "moec_zarr.conversion.trial",
 }
 
 

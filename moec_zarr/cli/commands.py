@@ -16,6 +16,7 @@ import typer
 from moec_zarr.cli.console import AsJson, Run, Variables, Verbose, complain, on_command_line, print_json, say
 from moec_zarr.cli.console import err as _err
 from moec_zarr.cli.console import out as _out
+from moec_zarr.cli.quality import quality_result, quality_tables
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
@@ -25,12 +26,15 @@ from moec_zarr.cli.tables import (
     summary_table,
     table,
 )
+from moec_zarr.cli.trial import announced, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
 from moec_zarr.conversion.plan import Plan, plan
+from moec_zarr.conversion.quality_table import open_quality
 from moec_zarr.conversion.run import execute
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
+from moec_zarr.conversion.trial import try_plan
 from moec_zarr.errors import MoECError
 from moec_zarr.report.alignment import align
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
@@ -118,6 +122,12 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Fit N chunks of each variable at several targets, and write nothing."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -143,6 +153,13 @@ def convert(
         )  # fmt: skip
         if dry_run:
             _show_plan(planned, as_json)
+            return
+        if trial is not None:
+            trials = announced(try_plan(planned, ds, trial), quiet)
+            if as_json:
+                print_json(trial_result(trials))
+            else:
+                _out.print(trial_table(trials))
             return
         with nullcontext() if quiet else ProgressDisplay(_err) as shown:
             result = execute(
@@ -228,11 +245,22 @@ def inspect(
     store: Annotated[str, typer.Argument(help="A zarr store that was compressed with this package.")],
     var: Variables = None,
     chunks: Annotated[bool, typer.Option("--chunks", help="A line for each chunk.")] = False,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="What the conversion recorded of errors and time instead.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
     say(verbose)
+    if quality:
+        tables = open_quality(store)
+        tables = {name: tables[name] for name in _chosen(var, tables)}
+        if as_json:
+            print_json(quality_result(tables))
+        else:
+            _out.print(*quality_tables(tables), sep="\n\n")
+        return
     arrays = compressed_arrays(store)
     streams = {}
     for name in _chosen(var, arrays):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 xr = pytest.importorskip("xarray")
 pytest.importorskip("typer")
 
-from moec_zarr.cli import commands
+from moec_zarr.cli import commands  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,31 @@ def test_inspect(run, converted):
     streams = json.loads(out)["b"]["streams"]
     assert [stream["index"] for stream in streams] == [[0, 0, 0], [1, 0, 0], [2, 0, 0]]
     assert all(stream["stream_bytes"] == sum(stream["sections"].values()) for stream in streams)
+
+
+def test_inspect_quality(run, converted, source):
+    code, out, _ = run("inspect", converted, "--quality")
+    assert code == 0
+    for text in ("99.9%", "worst at", "2-4", "checking"):
+        assert text in out
+    code, out, _ = run("inspect", converted, "--quality", "--var", "b", "--json")
+    table = json.loads(out)["b"]
+    assert table["time_start"] == [0, 2, 4]
+    assert (
+        table["high"]
+        == xr.open_zarr(source, consolidated=False)
+        .b.coarsen(time=2)
+        .max()
+        .max(("lat", "lon"))
+        .values.tolist()
+    )
+    assert table["psnr"] == [None] * 3  # exact
+    assert table["percentile"] == [50, 90, 99, 99.9]
+    for folder in converted.glob("*/.moec_zarr/quality"):
+        shutil.rmtree(folder)
+    code, _, err = run("inspect", converted, "--quality")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "has no table of its quality" in err
 
 
 def test_compare(run, converted, source, tmp_path):
