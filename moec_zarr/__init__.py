@@ -20,6 +20,7 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
+    from moec_zarr.conversion.migration import migrate
     from moec_zarr.conversion.plan import Plan
     from moec_zarr.conversion.run import convert
     from moec_zarr.conversion.status import ConversionError, Progress
@@ -47,6 +48,7 @@ __all__ = [
     "convert",
     "encoding",
     "inspect",
+    "migrate",
     "open",
     "trial",
 ]
@@ -62,6 +64,7 @@ _LAZY = {
     "compare": "moec_zarr.report.metrics",
     "convert": "moec_zarr.conversion.run",
     "inspect": "moec_zarr.report.inspection",
+    "migrate": "moec_zarr.conversion.migration",
     "Trial": "moec_zarr.conversion.trial",
     "trial": "moec_zarr.conversion.trial",
 }

@@ -15,6 +15,7 @@ LAZY = {
     "compare": "report.metrics",
     "convert": "conversion.run",
     "inspect": "report.inspection",
+    "migrate": "conversion.migration",
     "trial": "conversion.trial",
 }
 

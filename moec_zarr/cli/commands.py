@@ -16,6 +16,7 @@ import typer
 from moec_zarr.cli.console import AsJson, Run, Variables, Verbose, complain, on_command_line, print_json, say
 from moec_zarr.cli.console import err as _err
 from moec_zarr.cli.console import out as _out
+from moec_zarr.cli.migrate import migrate
 from moec_zarr.cli.quality import quality_result, quality_tables
 from moec_zarr.cli.tables import (
     ProgressDisplay,
@@ -391,6 +392,9 @@ def demo(
     if as_json:
         results = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
         print_json({name: asdict(each) for name, each in results.items()})
+
+
+app.command()(migrate)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -36,6 +36,7 @@ from moec_zarr.report.statistics import Statistics
 __all__ = [
     "Manifest",
     "Record",
+    "change_format",
     "has_record",
     "read_manifest",
     "read_records",
@@ -212,6 +213,29 @@ def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tup
             continue
         records[record.index] = record
     return records
+
+
+def change_format(group: zarr.Group, zarr_format: int) -> None:
+    """Let the plan and all records say that the store has another zarr format, where a conversion made it."""
+    manifest = read_manifest(group)
+    if manifest is None:
+        return
+    forms = [dataclasses.replace(manifest, plan=manifest.plan | {"zarr_format": each}) for each in (2, 3)]
+    digest = next(each.digest for each in forms if each.plan["zarr_format"] == zarr_format)
+    prefix = f"{group.path}/" if group.path else ""
+    record = re.compile(rf"{re.escape(prefix)}.+/{re.escape(_FOLDER)}/[\d.]+\.json")
+    for key in filter(record.fullmatch, _list(group.store, prefix)):
+        try:
+            loaded = json.loads(_read(group.store, key) or b"")
+        except ValueError:
+            continue  # it does not count in any format
+        if isinstance(loaded, dict) and loaded.get("plan") in {each.digest for each in forms}:
+            _write(group.store, key, loaded | {"plan": digest})
+    for name in _list_dir(group.store, group.path):
+        key = _path(group, name, _PLAN)
+        if (data := _read(group.store, key)) is not None:
+            loaded = json.loads(data)
+            _write(group.store, key, loaded | {"plan": loaded["plan"] | {"zarr_format": zarr_format}})
 
 
 def _parse(data: bytes | None, variable: str, digest: str) -> Record:

@@ -152,3 +152,22 @@ def test_demo_as_json(run, tmp_path, monkeypatch):
     code, out, err = run("demo", "--out", tmp_path, "--json")
     assert (code, err) == (0, "a table\n")
     assert json.loads(out)["temperature"]["max_error"] == 0
+
+
+def test_migrate(run, converted):
+    before = xr.open_zarr(converted).load()
+    code, out, _ = run("migrate", converted, "--zarr-format", 2)
+    assert (code, out) == (0, "4 groups and arrays have zarr format 2 now\n")
+    assert (converted / ".zgroup").exists()
+    xr.testing.assert_identical(xr.open_zarr(converted).load(), before)
+    assert run("migrate", converted, "--zarr-format", 2)[1] == "nothing to do: it has zarr format 2\n"
+    code, out, _ = run("migrate", converted, "--zarr-format", 3, "--json")
+    assert sorted(json.loads(out)["rewritten"]) == ["", "a", "b", "quality"]
+    assert not (converted / ".zgroup").exists()
+    for arguments, message in (
+        ((converted,), "zarr-format"),
+        ((converted / "absent", "--zarr-format", 2), "no zarr store"),
+    ):
+        code, _, err = run("migrate", *arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
