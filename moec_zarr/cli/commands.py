@@ -49,7 +49,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Archives of scientific arrays, stored as the coded weights of small neural networks.",
+    help="Archives of scientific arrays: each chunk a transform, a small neural network, or both.",
 )
 
 

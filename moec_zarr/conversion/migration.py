@@ -290,7 +290,7 @@ def _layout(path: str, array: zarr.Array[Any]) -> tuple[str, str]:
     """
 
     async def read() -> set[tuple[str, str]]:
-        found = set()
+        found: set[tuple[str, str]] = set()
         for key in await _chunk_keys(array.store, path, array):
             data = await array.store.get(key, default_buffer_prototype())
             if data is not None:
@@ -327,8 +327,9 @@ def _fill_v2(path: str, array: zarr.Array[Any], attributes: dict[str, Any]) -> A
     effective = old.dtype.default_scalar() if wanted is None else wanted
     same = bool(effective == stored or (effective != effective and stored != stored))
     if not same and array.nchunks_initialized < array.nchunks:
+        now, then = str(stored), str(effective)
         raise _refusal(
-            path, f"has chunks that are not stored and hold {stored}, which xarray would read as {effective}"
+            path, f"has chunks that are not stored and hold {now}, which xarray would read as {then}"
         )
     return wanted
 

@@ -300,10 +300,8 @@ def plan(
         )
     result = Plan(variables=tuple(planned), zarr_format=zarr_format)
     if not result.compressed:
-        reasons = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
-        raise MoECError(
-            f"the source has nothing to compress ({reasons}); name the variables, or lower the ratio"
-        )
+        why = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
+        raise MoECError(f"the source has nothing to compress ({why}); name the variables, or lower the ratio")
     return result
 
 

@@ -128,7 +128,7 @@ def _nearby(codec: MoECCodec | None) -> list[MoECCodec]:
     if codec is None:
         return []
     if codec.psnr is not None:
-        values: dict[str, list[float]] = {"psnr": [codec.psnr + step for step in (6, 0, -6)]}
+        values: dict[str, list[Any]] = {"psnr": [codec.psnr + step for step in (6, 0, -6)]}
     else:
         # Whatever else sets a target is a factor or a distance.
         name = next(each for each in ("ratio", "max_error") if getattr(codec, each, None) is not None)
@@ -136,8 +136,9 @@ def _nearby(codec: MoECCodec | None) -> list[MoECCodec]:
     ((name, tried),) = values.items()
     codecs = []
     for value in tried:
+        target: dict[str, Any] = {name: value}
         try:
-            codecs.append(replace(codec, **{name: value}))
+            codecs.append(replace(codec, **target))
         except MoECError:
             continue  # half a ratio of 1 is none
     return codecs

@@ -10,7 +10,6 @@ from moec_zarr.arrays import Array, Integers
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 __all__ = ["align"]
@@ -91,9 +90,9 @@ def _names(array: xr.DataArray) -> str:
     return f"({', '.join(map(repr, array.dims))})"
 
 
-def _comparable(a: xr.DataArray, b: xr.DataArray) -> tuple[pd.Index[Any], pd.Index[Any]]:
+def _comparable(a: xr.DataArray, b: xr.DataArray) -> tuple[Any, Any]:
     """The values of two coordinates, such that equal ones are equal in meaning."""
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
 
     counted = [_counting(each) for each in (a, b)]
     if any(counted) and counted[0] != counted[1]:
@@ -123,7 +122,7 @@ def _times(coordinate: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(decoded.load(), name=coordinate.name)
 
 
-def _find(first: pd.Index[Any], second: pd.Index[Any]) -> Integers:
+def _find(first: Any, second: Any) -> Integers:
     """The position in `second` of each value of `first`; -1 where it is not there."""
     if first.equals(second):
         return np.arange(len(first))
@@ -157,7 +156,7 @@ def _selection(places: Integers) -> slice | Integers:
     return slice(int(places[0]), stop if stop >= 0 else None, step)
 
 
-def _text(index: pd.Index[Any], places: Integers) -> str:
+def _text(index: Any, places: Integers) -> str:
     """Values of a coordinate as ranges: what follows one another there is one."""
     runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
     texts = [" .. ".join(_value(index[place]) for place in dict.fromkeys((run[0], run[-1]))) for run in runs]

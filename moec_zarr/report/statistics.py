@@ -165,7 +165,7 @@ def power_by_octave(
     if original.ndim < 2 or min(original.shape[-2:]) < _LEAST_SIDE or not original.size:
         return (), np.zeros(0), np.zeros(0)
     middle = tuple(_middle(side) for side in original.shape[-2:])
-    x, y = (array[..., *middle] for array in (original, decoded))
+    x, y = original[..., middle[0], middle[1]], decoded[..., middle[0], middle[1]]
     ny, nx = x.shape[-2:]
     window = np.outer(np.hanning(ny + 2)[1:-1], np.hanning(nx + 2)[1:-1])
     wavenumber = np.hypot(np.fft.fftfreq(ny)[:, None], np.fft.rfftfreq(nx)[None, :])

@@ -165,7 +165,7 @@ def test_migrate(run, converted):
     assert sorted(json.loads(out)["rewritten"]) == ["", "a", "b", "quality"]
     assert not (converted / ".zgroup").exists()
     for arguments, message in (
-        ((converted,), "zarr-format"),
+        ((converted,), "Missing parameter: zarr_format"),
         ((converted / "absent", "--zarr-format", 2), "no zarr store"),
     ):
         code, _, err = run("migrate", *arguments)
