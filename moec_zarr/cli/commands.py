@@ -260,7 +260,8 @@ def inspect(
         if as_json:
             print_json(quality_result(tables))
         else:
-            _out.print(*quality_tables(tables), sep="\n\n")
+            for shown in quality_tables(tables):
+                _out.print(shown, "")
         return
     arrays = compressed_arrays(store)
     streams = {}

@@ -21,7 +21,7 @@ def announced(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
         result.append(each)
         if not quiet:
             err.print(
-                f"{each.variable} {_target(each)}: {each.chunks} chunks in {duration(each.seconds)}",
+                f"{each.variable} {_target(each)}: fitted in {duration(each.seconds)}",
                 highlight=False,
                 soft_wrap=True,
             )

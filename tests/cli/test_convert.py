@@ -78,7 +78,7 @@ def test_trial_writes_nothing(run, source, tmp_path):
     assert sorted(line[:4] for line in lines) == [
         [name, "ratio", ratio, "1"] for name in "ab" for ratio in ("1", "2", "4")
     ]
-    assert err.count("chunks in") == 6
+    assert err.count("fitted in") == 6
     code, out, err = run(*arguments, "--json", "-q", "--var", "a")
     assert (code, err) == (0, "")
     assert [each["codec"]["ratio"] for each in json.loads(out)] == [1, 2, 4]
