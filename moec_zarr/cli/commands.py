@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import traceback
 from contextlib import nullcontext, redirect_stdout
@@ -24,6 +23,7 @@ from moec_zarr.cli.tables import (
     duration,
     number,
     plan_table,
+    streams_row,
     summary_table,
     table,
 )
@@ -280,43 +280,14 @@ def inspect(
             }
         )
         return
-    rows = [(name or "(array)", *_streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
+    rows = [(name or "(array)", *streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
     columns = ("streams", "bytes", "ratio", "PSNR dB", "max error", "experts", "load", "bytes by section")
     _out.print(table(("variable", *columns), rows))
     if chunks:
         for name, (_, infos) in streams.items():
-            lines = [(str(index), info.kind, *_streams_row([info])[1:]) for index, info in infos.items()]
+            lines = [(str(index), info.kind, *streams_row([info])[1:]) for index, info in infos.items()]
             _out.print()
             _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name or None))
-
-
-def _streams_row(infos: list[Any]) -> tuple[str, ...]:
-    """Figures of several streams in a row: sums, ranges and the worst."""
-    size, raw = sum(info.stream_bytes for info in infos), sum(info.nbytes for info in infos)
-    psnrs = [info.psnr for info in infos if math.isfinite(info.psnr)]
-    experts = [info.experts for info in infos]
-    loads = [share for info in infos for share in info.load]
-    sections: dict[str, int] = {}
-    for info in infos:
-        for name, count in info.sections.items():
-            sections[name] = sections.get(name, 0) + count
-    return (
-        str(len(infos)),
-        bytes_text(size),
-        number(raw / size if size else None),
-        _range_text(psnrs, ".1f"),
-        number(max((info.max_error for info in infos), default=None), 3),
-        _range_text(experts, "d"),
-        _range_text(loads, ".2f"),
-        ", ".join(f"{name} {count}" for name, count in sections.items()),
-    )
-
-
-def _range_text(values: list[Any], form: str) -> str:
-    if not values:
-        return "-"
-    low, high = min(values), max(values)
-    return f"{low:{form}}" if low == high else f"{low:{form}}..{high:{form}}"
 
 
 def _chosen(var: list[str] | None, existing: Any) -> list[str]:
