@@ -78,6 +78,7 @@ def valid_voxels(x: Array, missing: float | None) -> Bools:
     return valid if missing is None else valid & (x != missing)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # squares of the largest doubles are infinite
 def statistics(original: Array, decoded: Array, missing: float | None = None) -> Statistics | None:
     """The distribution of errors; None where no voxel is valid.
 
@@ -91,13 +92,14 @@ def statistics(original: Array, decoded: Array, missing: float | None = None) ->
     x, y = (np.atleast_1d(array) for array in (original, decoded))
     rows = max(1, _BLOCK // max(1, x[:1].size))
     errors: list[Array] = []
+    kept = np.float64 if x.dtype.itemsize > 4 else np.float32  # what holds them all takes memory
     total, counts, squares, largest = 0.0, [], [], []
     for start in range(0, len(x), rows):
         a, b = x[start : start + rows], y[start : start + rows]
         valid = valid_voxels(a, missing)
         error = np.zeros(a.shape)
         error[valid] = absolute_error(a[valid], b[valid])
-        errors.append(error[valid].astype(np.float32))
+        errors.append(error[valid].astype(kept, copy=False))
         total += float(np.where(b < a, -error, error).sum())
         axes = tuple(range(1, a.ndim))
         counts.append(np.count_nonzero(valid, axis=axes))

@@ -51,6 +51,14 @@ def test_large_integers_are_subtracted_exactly():
     assert found.max_error_by_index == (3, 0)
 
 
+def test_large_doubles_do_not_stop_a_task():
+    found = statistics(np.full((2, 8, 8), -1e200), np.full((2, 8, 8), 1e200))
+    assert found.percentiles == (2e200,) * 4
+    assert found.max_error_by_index == (2e200, 2e200)
+    assert found.rmse_by_index == (np.inf, np.inf)
+    assert Statistics.from_dict(json.loads(json.dumps(asdict(found)))) == found
+
+
 def waves(amplitudes, shape=(96, 128)):
     """Waves of 24 and 6 voxels, in the middle of their octaves, of given amplitudes."""
     y, x = np.mgrid[: shape[0], : shape[1]]
