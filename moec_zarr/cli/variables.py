@@ -25,9 +25,9 @@ def codecs_of(
 ) -> MoECCodec | dict[str, MoECCodec | None]:
     """The codec of all variables, or of each, as `moec_zarr.convert` takes it.
 
-    Settings of a variable are, the last one first: those of its ``--var``, of its table in the file, of the
-    command line, of the top of the file. Of the targets (ratio, psnr ...) only the first that is found in
-    this order counts.
+    A setting of a variable is taken from the first of these that has it: its ``--var``, its table in the
+    file, the options of the command line, the top of the file. The targets (ratio, psnr ...) count as one
+    setting.
 
     Parameters
     ----------
@@ -43,13 +43,17 @@ def codecs_of(
     Raises
     ------
     MoECError
-        If the file cannot be read, a setting is unknown, out of range or not understood, or a variable has
-        no target.
+        If the file cannot be read, a setting is unknown, out of range or not understood, a variable has no
+        target, or is named twice.
     """
     top, tables = _read(file) if file is not None else ({}, {})
     options = {name: value for name, value in options.items() if value is not None}
     shared = _over(top, options)
-    asked = dict(map(_parse, var or ()))
+    asked: dict[str, dict[str, Any] | None] = {}
+    for name, each in map(_parse, var or ()):
+        if name in asked:
+            raise MoECError(f"--var names {name!r} twice; give its settings in one, as NAME:ratio=200,seed=1")
+        asked[name] = each
     if asked:
         layers = {name: [tables.get(name, {}), each] for name, each in asked.items()}
     else:

@@ -106,6 +106,7 @@ def test_every_field_of_the_settings_is_one(monkeypatch):
         ({}, ["a:ratio=2,psnr=3"], None, "psnr and ratio are both targets"),
         ({}, ["a:rati=2"], None, "no setting 'rati'; there are ratio"),
         ({}, ["a:ratio=x"], None, "'a': ratio must be a number, got 'x'"),
+        ({}, ["a:ratio=5", "a:seed=1"], None, "names 'a' twice"),
         ({}, ["ratio=5"], None, "NAME:SETTING=VALUE"),
         ({}, [":ratio=5"], None, "NAME:SETTING=VALUE"),
         ({}, None, "ratio = ", "is no TOML file"),
