@@ -61,7 +61,7 @@ def test_all_but_the_fields_is_exact(file, tmp_path, client, layout):
 
 @pytest.mark.parametrize("filled", [False, True])
 def test_masks_and_classes_are_exact(tmp_path, client, filled):
-    """Unless they are named; xarray makes floats of what has a fill value."""
+    """At a ratio that a mask cannot meet as a field; xarray makes floats of what has a fill value."""
     shape = (5, 40, 48)
     dims = ("time", "y", "x")
     land = (smooth(shape) + np.random.default_rng(0).normal(0, 60, shape) > 50).astype("i2")
@@ -73,22 +73,12 @@ def test_masks_and_classes_are_exact(tmp_path, client, filled):
             ds[name] = ds[name].where(smooth(shape) > 3)
             ds[name].encoding = {"dtype": "i2", "_FillValue": np.int16(-1)}
     ds.to_netcdf(tmp_path / "s.nc")
-    codec = MoECCodec(ratio=13, effort="fast")
-    convert(tmp_path / "s.nc", tmp_path / "d.zarr", codec, client=client)
-    convert(
-        tmp_path / "s.nc",
-        tmp_path / "named.zarr",
-        {"*": codec, "land": MoECCodec(psnr=10, effort="fast")},
-        client=client,
-    )
+    convert(tmp_path / "s.nc", tmp_path / "d.zarr", MoECCodec(ratio=20, effort="fast"), client=client)
     release_files(client)
     with xr.open_dataset(tmp_path / "s.nc") as original, xr.open_zarr(tmp_path / "d.zarr") as again:
         for name in ("land", "soil"):
             xr.testing.assert_identical(again[name].load(), original[name].load())
-        with xr.open_zarr(tmp_path / "named.zarr") as named:
-            assert "compression_codec" in named.land.attrs
-            assert not named.land.equals(original.land)
-            xr.testing.assert_identical(named.soil.load(), original.soil.load())
+        assert "compression_codec" in again.b.attrs
 
 
 def test_the_result_is_not_compressed_again(source, tmp_path, client):
