@@ -20,9 +20,11 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
+    from moec_zarr.conversion.migration import migrate
     from moec_zarr.conversion.plan import Plan
     from moec_zarr.conversion.run import convert
     from moec_zarr.conversion.status import ConversionError, Progress
+    from moec_zarr.conversion.trial import Trial, trial
     from moec_zarr.report.inspection import StreamInfo, inspect
     from moec_zarr.report.metrics import Comparison, compare
 
@@ -37,6 +39,7 @@ __all__ = [
     "Plan",
     "Progress",
     "StreamInfo",
+    "Trial",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
     "__version__",
@@ -45,7 +48,9 @@ __all__ = [
     "convert",
     "encoding",
     "inspect",
+    "migrate",
     "open",
+    "trial",
 ]
 
 __version__ = version("moec_zarr")
@@ -59,6 +64,9 @@ _LAZY = {
     "compare": "moec_zarr.report.metrics",
     "convert": "moec_zarr.conversion.run",
     "inspect": "moec_zarr.report.inspection",
+    "migrate": "moec_zarr.conversion.migration",
+    "Trial": "moec_zarr.conversion.trial",
+    "trial": "moec_zarr.conversion.trial",
 }
 
 

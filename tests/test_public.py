@@ -11,9 +11,12 @@ LAZY = {
     "Plan": "conversion.plan",
     "Progress": "conversion.status",
     "StreamInfo": "report.inspection",
+    "Trial": "conversion.trial",
     "compare": "report.metrics",
     "convert": "conversion.run",
     "inspect": "report.inspection",
+    "migrate": "conversion.migration",
+    "trial": "conversion.trial",
 }
 
 

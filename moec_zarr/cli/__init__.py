@@ -1,1 +1,7 @@
 """The command ``moec-zarr``."""
+
+try:
+    import rich  # noqa: F401
+    import typer  # noqa: F401
+except ModuleNotFoundError as error:
+    raise SystemExit(f'error: the command line needs {error.name}; pip install "moec-zarr[all]"') from error

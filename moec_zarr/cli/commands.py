@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import math
 import sys
 import traceback
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-try:
-    import typer
-    from rich.console import Console
-except ModuleNotFoundError as error:
-    raise SystemExit(f'error: the command line needs {error.name}; pip install "moec-zarr[all]"') from error
+import typer
 
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.cli.console import AsJson, Run, Variables, Verbose, complain, on_command_line, print_json, say
+from moec_zarr.cli.console import err as _err
+from moec_zarr.cli.console import out as _out
+from moec_zarr.cli.migrate import migrate
+from moec_zarr.cli.quality import quality_result, quality_tables
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
     duration,
     number,
     plan_table,
+    streams_row,
     summary_table,
     table,
 )
+from moec_zarr.cli.trial import announced, trial_result, trial_table
+from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
 from moec_zarr.conversion.plan import Plan, plan
+from moec_zarr.conversion.quality_table import open_quality
 from moec_zarr.conversion.run import execute
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
+from moec_zarr.conversion.trial import try_plan
 from moec_zarr.errors import MoECError
+from moec_zarr.report.alignment import align
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
 from moec_zarr.report.metrics import compare as compare_datasets
 from moec_zarr.report.plot import plot_comparison
@@ -45,26 +49,24 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Archives of scientific arrays, stored as the coded weights of small neural networks.",
-)
-# A log or a pipe has no width of its own; tables there are never broken.
-_out, _err = (
-    Console(stderr=stderr, width=None if stream.isatty() else 200)
-    for stderr, stream in ((False, sys.stdout), (True, sys.stderr))
+    help="Archives of scientific arrays: each chunk a transform, a small neural network, or both.",
 )
 
 
-class _Run:
-    """How much the running command says, beyond its result."""
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"moec-zarr {version('moec_zarr')}")
+        raise typer.Exit
 
-    verbose = False
 
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
-Variables = Annotated[
-    list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; repeat it.")
-]
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -80,8 +82,14 @@ def convert(
     var: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Compress only this variable; repeat it. By default all that hold fields."
+            metavar="NAME[:SETTING=VALUE,...]",
+            help="Compress only this variable, with settings of its own such as t2m:ratio=200; repeat it. "
+            "By default all that hold fields; NAME:lossless leaves one out.",
         ),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.TOML", help="Settings for all variables, and for each in a table."),
     ] = None,
     chunks: Annotated[
         str | None, typer.Option(metavar="DIM=SIZE,...", help="Chunk sizes; dimensions not named are chosen.")
@@ -90,11 +98,15 @@ def convert(
         str | None, typer.Option(metavar="DIM=SIZE,...", help="Shard sizes: fewer, larger files and tasks.")
     ] = None,
     zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
-    effort: Annotated[Effort, typer.Option(help="How long a fit may take.")] = "balanced",
-    model: Annotated[Model, typer.Option(help="What stands for a chunk; auto is the best of all.")] = "auto",
+    effort: Annotated[
+        Effort | None, typer.Option(help="How long a fit may take; balanced by default.")
+    ] = None,
+    model: Annotated[
+        Model | None, typer.Option(help="What stands for a chunk; by default auto, the best of all.")
+    ] = None,
     experts: Annotated[int | None, typer.Option(help="Experts of a network; chosen unless given.")] = None,
     missing: Annotated[float | None, typer.Option(help="A sentinel to keep exactly, as NaN is.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random in a fit.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random in a fit.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes here; by default one a core.")
     ] = None,
@@ -111,6 +123,12 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Fit N chunks of each variable at several targets, and write nothing."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -119,36 +137,46 @@ def convert(
 
     The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
     """
-    _say(verbose)
+    say(verbose)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
-    codec = MoECCodec(
-        ratio=ratio, psnr=psnr, effort=effort, model=model, experts=experts, missing=missing, seed=seed
-    )
+    options = {
+        "ratio": ratio, "psnr": psnr, "effort": effort, "model": model, "experts": experts,
+        "missing": missing, "seed": seed,
+    }  # fmt: skip
+    codec = codecs_of(options, var, settings)
     if device is not None:
         config.set(device=device)
     with open_source(src) as ds:
         planned = plan(
-            ds, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
+            ds, codec, chunks=_sizes("--chunks", chunks) or "auto",
             shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
         )  # fmt: skip
         if dry_run:
             _show_plan(planned, as_json)
+            return
+        if trial is not None:
+            trials = announced(try_plan(planned, ds, trial), quiet)
+            if as_json:
+                print_json(trial_result(trials))
+            else:
+                _out.print(trial_table(trials))
             return
         with nullcontext() if quiet else ProgressDisplay(_err) as shown:
             result = execute(
                 planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
             )
     if as_json:
-        _print_json(_result(result))
+        print_json(_result(result))
     elif not quiet:
         _out.print(summary_table(result.summaries()))
     for failure in result.failures[:10]:
-        _complain(
-            f"chunk {failure.index} of {failure.variable!r}, {failure.attempts} attempts: {failure.error}"
+        attempts = f"{failure.attempts} attempt{'s' if failure.attempts > 1 else ''}"
+        complain(
+            f"chunk {failure.index} of {failure.variable!r}, {attempts}: {on_command_line(failure.error)}"
         )
     if result.failures:
-        _complain(
+        complain(
             f"{len(result.failures)} of {planned.tasks} chunks failed; the same command tries them again"
         )
         raise typer.Exit(1)
@@ -182,7 +210,7 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
             }
             for each in planned.variables
         }
-        _print_json(planned.to_dict() | {"estimates": figures})
+        print_json(planned.to_dict() | {"estimates": figures})
         return
     _out.print(plan_table(planned))
     _out.print(
@@ -218,18 +246,30 @@ def inspect(
     store: Annotated[str, typer.Argument(help="A zarr store that was compressed with this package.")],
     var: Variables = None,
     chunks: Annotated[bool, typer.Option("--chunks", help="A line for each chunk.")] = False,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="What the conversion recorded of errors and time instead.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
-    _say(verbose)
+    say(verbose)
+    if quality:
+        tables = open_quality(store)
+        tables = {name: tables[name] for name in _chosen(var, tables)}
+        if as_json:
+            print_json(quality_result(tables))
+        else:
+            for shown in quality_tables(tables):
+                _out.print(shown, "")
+        return
     arrays = compressed_arrays(store)
     streams = {}
     for name in _chosen(var, arrays):
         infos = dict(inspect_streams(arrays[name]))
         streams[name] = (arrays[name], infos)
     if as_json:
-        _print_json(
+        print_json(
             {
                 name: {
                     "shape": array.shape,
@@ -240,43 +280,14 @@ def inspect(
             }
         )
         return
-    rows = [(name or "(array)", *_streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
+    rows = [(name or "(array)", *streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
     columns = ("streams", "bytes", "ratio", "PSNR dB", "max error", "experts", "load", "bytes by section")
     _out.print(table(("variable", *columns), rows))
     if chunks:
         for name, (_, infos) in streams.items():
-            lines = [(str(index), info.kind, *_streams_row([info])[1:]) for index, info in infos.items()]
+            lines = [(str(index), info.kind, *streams_row([info])[1:]) for index, info in infos.items()]
             _out.print()
             _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name or None))
-
-
-def _streams_row(infos: list[Any]) -> tuple[str, ...]:
-    """Figures of several streams in a row: sums, ranges and the worst."""
-    size, raw = sum(info.stream_bytes for info in infos), sum(info.nbytes for info in infos)
-    psnrs = [info.psnr for info in infos if math.isfinite(info.psnr)]
-    experts = [info.experts for info in infos]
-    loads = [share for info in infos for share in info.load]
-    sections: dict[str, int] = {}
-    for info in infos:
-        for name, count in info.sections.items():
-            sections[name] = sections.get(name, 0) + count
-    return (
-        str(len(infos)),
-        bytes_text(size),
-        number(raw / size if size else None),
-        _range_text(psnrs, ".1f"),
-        number(max((info.max_error for info in infos), default=None), 3),
-        _range_text(experts, "d"),
-        _range_text(loads, ".2f"),
-        ", ".join(f"{name} {count}" for name, count in sections.items()),
-    )
-
-
-def _range_text(values: list[Any], form: str) -> str:
-    if not values:
-        return "-"
-    low, high = min(values), max(values)
-    return f"{low:{form}}" if low == high else f"{low:{form}}..{high:{form}}"
 
 
 def _chosen(var: list[str] | None, existing: Any) -> list[str]:
@@ -303,8 +314,8 @@ def compare(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how far B is from A, variable by variable."""
-    _say(verbose)
+    """Measure how far B is from A, variable by variable, where their coordinates say the same."""
+    say(verbose)
     with open_source(a) as first, open_source(b) as second:
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
@@ -312,9 +323,12 @@ def compare(
         names = _chosen(var, both)
         if not names:
             raise MoECError(f"{a} and {b} have no variable of numbers in common")
+        for which, mine, other in ((a, first, second), (b, second, first)):
+            if alone := [str(name) for name in mine.data_vars if name not in other.variables and not var]:
+                print(f"only in {which}, not compared: {', '.join(alone)}", file=sys.stderr)
         results = compare_datasets(first[names], second[names])
         if as_json:
-            _print_json({name: asdict(each) for name, each in results.items()})
+            print_json({name: asdict(each) for name, each in results.items()})
         else:
             rows = [
                 (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
@@ -323,10 +337,13 @@ def compare(
             ]  # fmt: skip
             columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
             _out.print(table(("variable", *columns), rows))
+        for text in dict.fromkeys(text for each in results.values() for text in each.left_out):
+            print(f"not compared: {text}", file=sys.stderr)
         if plot is not None:
             for name in names:
                 path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
-                plot_comparison(first[name], second[name], path, title=name, psnr=results[name].psnr)
+                x, y, _ = align(first[name], second[name])
+                plot_comparison(x, y, path, title=name, psnr=results[name].psnr)
 
 
 @app.command()
@@ -336,7 +353,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Simulate a little weather, store it, read it back, compare."""
-    _say(verbose)
+    say(verbose)
     import xarray as xr
 
     from moec_zarr.demo.run import demo as run
@@ -346,37 +363,10 @@ def demo(
         run(out)
     if as_json:
         results = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
-        _print_json({name: asdict(each) for name, each in results.items()})
+        print_json({name: asdict(each) for name, each in results.items()})
 
 
-def _say(verbose: bool) -> None:
-    _Run.verbose = verbose
-    logger = logging.getLogger("moec_zarr")
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
-
-
-def _print_json(data: Any) -> None:
-    """One JSON document on stdout; what no JSON number can be is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-    print(json.dumps(plain(data), indent=1))
-
-
-def _complain(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr)
+app.command()(migrate)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -386,12 +376,12 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
-        if _Run.verbose:
+        if Run.verbose:
             traceback.print_exc()
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = on_command_line(" ".join(str(error).split())) or type(error).__name__
         ours = isinstance(error, (MoECError, OSError)) or hasattr(error, "format_message")  # the last: usage
-        _complain(text if ours else f"{type(error).__name__}: {text}")
+        complain(text if ours else f"{type(error).__name__}: {text}")
         code = 2
     if code == 130:  # which typer may also return
-        _complain("interrupted; a conversion goes on where it stopped when the command is given again")
+        complain("interrupted; a conversion goes on where it stopped when the command is given again")
     raise SystemExit(code or 0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -15,7 +16,16 @@ from rich.table import Table
 from moec_zarr.conversion.plan import Plan
 from moec_zarr.conversion.status import Progress, Summary
 
-__all__ = ["ProgressDisplay", "bytes_text", "duration", "number", "plan_table", "summary_table", "table"]
+__all__ = [
+    "ProgressDisplay",
+    "bytes_text",
+    "duration",
+    "number",
+    "plan_table",
+    "streams_row",
+    "summary_table",
+    "table",
+]
 
 _LOG_EVERY = 30.0  # seconds between two lines of a log
 
@@ -87,6 +97,35 @@ def summary_table(summaries: dict[str, Summary]) -> Table:
         for name, each in summaries.items()
     ]  # fmt: skip
     return table(("variable", "done", "read", "stored", "ratio", "PSNR dB", "max error"), rows)
+
+
+def streams_row(infos: list[Any]) -> tuple[str, ...]:
+    """Figures of several streams in a row: sums, ranges and the worst."""
+    size, raw = sum(info.stream_bytes for info in infos), sum(info.nbytes for info in infos)
+    psnrs = [info.psnr for info in infos if math.isfinite(info.psnr)]
+    experts = [info.experts for info in infos]
+    loads = [share for info in infos for share in info.load]
+    sections: dict[str, int] = {}
+    for info in infos:
+        for name, count in info.sections.items():
+            sections[name] = sections.get(name, 0) + count
+    return (
+        str(len(infos)),
+        bytes_text(size),
+        number(raw / size if size else None),
+        _range_text(psnrs, ".1f"),
+        number(max((info.max_error for info in infos), default=None), 3),
+        _range_text(experts, "d"),
+        _range_text(loads, ".2f"),
+        ", ".join(f"{name} {count}" for name, count in sections.items()),
+    )
+
+
+def _range_text(values: list[Any], form: str) -> str:
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    return f"{low:{form}}" if low == high else f"{low:{form}}..{high:{form}}"
 
 
 class ProgressDisplay:

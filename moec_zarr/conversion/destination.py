@@ -178,7 +178,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
     """
     quality = summary.quality
     attributes = {
-        "algorithm": "MoEC, mixture of experts of implicit neural representations (arXiv 2312.01361)",
+        "algorithm": "MoEC: each chunk a transform, a mixture-of-experts network (arXiv 2312.01361), or both",
         "implementation": f"moec_zarr {version('moec_zarr')}",
         "codec": repr(summary.codec),
         "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),

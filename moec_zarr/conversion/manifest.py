@@ -5,6 +5,7 @@ lies within arrays, where nothing else takes notice of it::
 
     <variable>/.moec_zarr/plan.json      of the first compressed variable: the plan and the source's digest
     <variable>/.moec_zarr/<i>.<j>.json   one record for each finished task
+    <variable>/.moec_zarr/quality/       a table of all records, made at the end of a run (`quality_table`)
 
 The plan is written by the client alone, a record by the one task that it belongs to, after the chunk. Each
 is one small object: a store either has it or does not, and one that was cut short is no JSON, and does not
@@ -18,8 +19,9 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import zarr
@@ -29,10 +31,12 @@ from zarr.core.sync import sync
 
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality
+from moec_zarr.report.statistics import Statistics
 
 __all__ = [
     "Manifest",
     "Record",
+    "change_format",
     "has_record",
     "read_manifest",
     "read_records",
@@ -65,6 +69,11 @@ class Record:
         Time that the task took.
     attempt : int
         1 where it succeeded at once.
+    steps : dict of str to float
+        Seconds of "reading", "fitting", "writing" and "checking", the last of which reads back, compares and
+        measures. Lossless codecs count as fitting. Empty in records of older versions.
+    statistics : Statistics or None
+        How the errors are distributed; None where there are none, and in records of older versions.
     """
 
     variable: str
@@ -74,6 +83,8 @@ class Record:
     quality: Quality
     seconds: float
     attempt: int
+    steps: dict[str, float] = field(default_factory=dict)
+    statistics: Statistics | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record in plain JSON types, with the PSNR in dB for those who read it there."""
@@ -190,10 +201,11 @@ def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tup
     prefix = f"{array.path}/" if array.path else ""
     keys = {key.removeprefix(prefix) for key in _list(array.store, prefix)}
     records = {}
-    for key in sorted(key for key in keys if key.startswith(f"{_FOLDER}/") and key != f"{_FOLDER}/{_PLAN}"):
+    ours = re.compile(rf"{re.escape(_FOLDER)}/[\d.]+\.json")
+    for key in sorted(filter(ours.fullmatch, keys)):
         try:
             record = _parse(_read(array.store, prefix + key), variable, digest)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("the record %s%s does not count, its task is done again: %s", prefix, key, error)
             continue
         if record.bytes_out and array.metadata.encode_chunk_key(record.index) not in keys:
@@ -203,6 +215,29 @@ def read_records(array: zarr.Array[Any], variable: str, digest: str) -> dict[tup
     return records
 
 
+def change_format(group: zarr.Group, zarr_format: int) -> None:
+    """Let the plan and all records say that the store has another zarr format, where a conversion made it."""
+    manifest = read_manifest(group)
+    if manifest is None:
+        return
+    forms = [dataclasses.replace(manifest, plan=manifest.plan | {"zarr_format": each}) for each in (2, 3)]
+    digest = next(each.digest for each in forms if each.plan["zarr_format"] == zarr_format)
+    prefix = f"{group.path}/" if group.path else ""
+    record = re.compile(rf"{re.escape(prefix)}.+/{re.escape(_FOLDER)}/[\d.]+\.json")
+    for key in filter(record.fullmatch, _list(group.store, prefix)):
+        try:
+            loaded = json.loads(_read(group.store, key) or b"")
+        except ValueError:
+            continue  # it does not count in any format
+        if isinstance(loaded, dict) and loaded.get("plan") in {each.digest for each in forms}:
+            _write(group.store, key, loaded | {"plan": digest})
+    for name in _list_dir(group.store, group.path):
+        key = _path(group, name, _PLAN)
+        if (data := _read(group.store, key)) is not None:
+            loaded = json.loads(data)
+            _write(group.store, key, loaded | {"plan": loaded["plan"] | {"zarr_format": zarr_format}})
+
+
 def _parse(data: bytes | None, variable: str, digest: str) -> Record:
     loaded = json.loads(data or b"")
     if not isinstance(loaded, dict):
@@ -210,8 +245,12 @@ def _parse(data: bytes | None, variable: str, digest: str) -> Record:
     if loaded.pop("plan") != digest or loaded["variable"] != variable:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
-    quality = Quality(**loaded.pop("quality"))
-    return Record(**loaded | {"index": tuple(int(i) for i in loaded["index"]), "quality": quality})
+    loaded["index"] = tuple(int(i) for i in loaded["index"])
+    loaded["quality"] = Quality(**loaded["quality"])
+    loaded["steps"] = {str(name): float(seconds) for name, seconds in loaded.get("steps", {}).items()}
+    if (found := loaded.get("statistics")) is not None:
+        loaded["statistics"] = Statistics.from_dict(found)
+    return Record(**loaded)
 
 
 # Zarr's stores write an object whole or not at all, locally too; they are asynchronous.

@@ -1,4 +1,4 @@
-"""What a conversion will do, decided before any of it is done: pure, and without dask."""
+"""What a conversion will do, decided before any of it is done, and without dask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
 from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.adapters.xarray_encoding import encoding, why_lossless
+from moec_zarr.adapters.xarray_encoding import choose, encoding
 from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.settings import Effort, Settings
 
@@ -209,7 +209,7 @@ class Plan:
 
 def plan(
     ds: xr.Dataset,
-    codec: MoECCodec | Mapping[Hashable, MoECCodec],
+    codec: MoECCodec | Mapping[Any, MoECCodec | None],
     *,
     variables: Iterable[Hashable] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
@@ -218,8 +218,9 @@ def plan(
 ) -> Plan:
     """Decide which variables of a dataset are compressed, in which chunks, and in how many tasks.
 
-    No values are read. Which variables are compressed is what `moec_zarr.encoding` chooses: fields of
-    integers or floats, but no coordinates, times, flags, bounds, text, nor what is too small.
+    Which variables are compressed is what `moec_zarr.encoding` chooses: fields of integers or floats, but no
+    coordinates, times, flags, bounds, text, integers of few values, nor what is too small. No values are
+    read but the samples in which it counts those of integers.
 
     Chunks are chosen so that the ratio leaves a model enough bytes, then moved to the boundaries of the
     source's chunks where these lie near: to a multiple of the source's chunk along each dimension, or to an
@@ -229,8 +230,9 @@ def plan(
     ----------
     ds : Dataset
         The source.
-    codec : MoECCodec or mapping of variable name to MoECCodec
-        The codec of all variables, or of each one to compress.
+    codec : MoECCodec or mapping of variable name to MoECCodec or None
+        The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
+        fields, and None for a variable that stays lossless.
     variables : iterable of str, optional
         Names of the data variables to compress, instead of the choice above; all others stay lossless.
     chunks : "auto" or mapping of dimension to int
@@ -260,12 +262,12 @@ def plan(
         raise MoECError("zarr format 2 has no shards; leave shards= out, or ask for zarr_format=3")
     for what, sizes in (("chunks", chunks), ("shards", shards)):
         _check_sizes(what, sizes, ds)
-    named = variables if variables is None or isinstance(variables, str) else list(variables)
-    # A stand-in without values and without chunks: the choice is free, and made once, by `encoding`.
+    codecs, reasons = choose(ds, codec, variables)
+    # A stand-in without values and without chunks: the choice of chunks is free.
     blank = ds.copy(
         data={name: np.broadcast_to(np.zeros((), var.dtype), var.shape) for name, var in ds.data_vars.items()}
     )
-    entries = encoding(blank, codec, zarr_format, named)
+    entries = encoding(blank, codecs, zarr_format)
     planned = []
     for name, var in ds.variables.items():
         entry = entries.get(name, {})
@@ -290,7 +292,7 @@ def plan(
                 shape=var.shape,
                 dtype=var.dtype,
                 codec=chosen,
-                reason="" if chosen else _reason(ds, name, codec, named),
+                reason=reasons.get(name, ""),
                 chunks=shape,
                 shards=shard,
                 encoding=entry,
@@ -298,10 +300,8 @@ def plan(
         )
     result = Plan(variables=tuple(planned), zarr_format=zarr_format)
     if not result.compressed:
-        reasons = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
-        raise MoECError(
-            f"the source has nothing to compress ({reasons}); name the variables, or lower the ratio"
-        )
+        why = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
+        raise MoECError(f"the source has nothing to compress ({why}); name the variables, or lower the ratio")
     return result
 
 
@@ -388,17 +388,3 @@ def _check_budget(name: str, var: xr.Variable, settings: Settings, chunk: tuple[
             f"variable {name!r}: {settings.ratio:g}x leaves {left:.0f} bytes to a chunk of shape {chunk}, "
             f"and a model needs {LEAST_BYTES}; {remedy}"
         )
-
-
-def _reason(
-    ds: xr.Dataset,
-    name: Hashable,
-    codec: MoECCodec | Mapping[Hashable, MoECCodec],
-    named: str | list[Hashable] | None,
-) -> str:
-    """Why a variable stays lossless, in a word for a table."""
-    if name in ds.coords:
-        return "coordinate"
-    if named is not None or (isinstance(codec, Mapping) and name not in codec):
-        return "not named"
-    return why_lossless(ds, name, codec[name] if isinstance(codec, Mapping) else codec)

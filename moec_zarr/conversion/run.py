@@ -21,6 +21,7 @@ from moec_zarr.conversion.destination import (
 )
 from moec_zarr.conversion.manifest import Manifest, Record, has_record, read_records
 from moec_zarr.conversion.plan import STORAGE, Plan, Sizes, plan
+from moec_zarr.conversion.quality_table import write_quality
 from moec_zarr.conversion.source import Source, fingerprint, open_source
 from moec_zarr.conversion.status import ConversionError, Failure, Progress
 from moec_zarr.conversion.worker import DestinationError, Task, run
@@ -40,7 +41,7 @@ _TICK = 60  # seconds without a result after which workers are looked for
 def convert(
     src: Source,
     dst: Destination,
-    codec: MoECCodec | Mapping[Hashable, MoECCodec],
+    codec: MoECCodec | Mapping[Any, MoECCodec | None],
     *,
     variables: Iterable[Hashable] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
@@ -69,8 +70,9 @@ def convert(
         or of a directory of such files; a glob pattern, or a sequence of paths.
     dst : path or zarr Store
         A local path, an fsspec URL or a zarr store, to hold the result.
-    codec : MoECCodec or mapping of variable name to MoECCodec
-        The codec of all variables, or of each one to compress.
+    codec : MoECCodec or mapping of variable name to MoECCodec or None
+        The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
+        fields, and None for a variable that stays lossless.
     variables : iterable of str, optional
         Names of the data variables to compress; all others stay lossless. By default those that hold fields.
     chunks : "auto" or mapping of dimension to int
@@ -181,6 +183,7 @@ def execute(
             state.started = time.monotonic()
             _run_all(connected, tasks, needed, state, progress)
     write_attributes(planned, src, group, state)
+    write_quality(group, planned, state.records)
     return state
 
 

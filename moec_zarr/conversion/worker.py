@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.core.sync import sync
+from zarr.storage import StorePath, WrapperStore
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.arrays import Array
@@ -19,9 +21,11 @@ from moec_zarr.config import config
 from moec_zarr.conversion.manifest import Record, write_record
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.report.statistics import Statistics, statistics, valid_voxels
 
 if TYPE_CHECKING:
     import xarray as xr
+    from zarr.core.buffer import Buffer
 
 __all__ = ["DestinationError", "Task", "run"]
 
@@ -92,31 +96,55 @@ def run(task: Task, attempt: int = 1) -> Record:
         config.set(device=task.device, threads=task.threads, progress=False),
         zarr.config.set({"async.concurrency": 1}),
     ):
+        steps = {}
         start = time.perf_counter()
         values = _stored_values(task)
+        steps["reading"] = time.perf_counter() - start
         key = "/".join(
             part for part in (task.array.path, task.array.metadata.encode_chunk_key(task.index)) if part
         )
+        store = _TimedStore(task.array.store)
+        timed = zarr.Array.from_dict(StorePath(store, task.array.path), task.array.metadata.to_dict())
+        before = time.perf_counter()
         try:
-            task.array[task.region] = values
+            timed[task.region] = values
         except OSError as error:
             raise _refused(error) from error
+        steps["writing"] = store.seconds
+        steps["fitting"] = time.perf_counter() - before - store.seconds
+        before = time.perf_counter()
         stored = sync(_size(task.array.store, key))
-        quality = merge(_check(task, values))
+        parts, errors = _check(task, values)
+        steps["checking"] = time.perf_counter() - before
         record = Record(
             variable=task.variable,
             index=task.index,
             bytes_in=values.nbytes,
             bytes_out=stored,
-            quality=quality,
+            quality=merge(parts),
             seconds=round(time.perf_counter() - start, 3),
             attempt=attempt,
+            steps={name: round(seconds, 3) for name, seconds in steps.items()},
+            statistics=errors,
         )
         try:
             write_record(task.array, record, task.plan)
         except OSError as error:
             raise _refused(error) from error
         return record
+
+
+class _TimedStore(WrapperStore[Store]):
+    """A store that adds up how long its writing takes."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.seconds = 0.0
+
+    async def set(self, key: str, value: Buffer) -> None:
+        start = time.perf_counter()
+        await super().set(key, value)
+        self.seconds += time.perf_counter() - start
 
 
 def _stored_values(task: Task) -> Array:
@@ -139,8 +167,8 @@ async def _size(store: Any, key: str) -> int:
     return await store.getsize(key) if await store.exists(key) else 0
 
 
-def _check(task: Task, values: Array) -> list[Quality]:
-    """Quality of each chunk of the region, read back from the store one at a time.
+def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]:
+    """Quality of each chunk of the region, read back from the store one at a time, and that of them all.
 
     Raises
     ------
@@ -148,8 +176,11 @@ def _check(task: Task, values: Array) -> list[Quality]:
         If a chunk does not hold what it must.
     """
     parts = []
+    inner = _chunks_within(values.shape, task.array.chunks)
+    # One chunk is kept as it was read back; those of a shard are put together.
+    back = np.empty_like(values) if task.codec is not None and len(inner) > 1 else values
     where = f"chunk {task.index} of {task.variable!r}"
-    for inside in _chunks_within(values.shape, task.array.chunks):
+    for inside in inner:
         outside = tuple(
             slice(whole.start + part.start, whole.start + part.stop)
             for whole, part in zip(task.region, inside, strict=True)
@@ -167,7 +198,11 @@ def _check(task: Task, values: Array) -> list[Quality]:
         target = task.codec.psnr
         if target is not None and part.psnr < target - _PSNR_TOLERANCE:
             raise MoECError(f"{where} reads back with {part.psnr:.2f} dB, and {target:g} dB were asked for")
-    return parts
+        if len(inner) > 1:
+            back[inside] = decoded
+        else:
+            back = decoded
+    return parts, None if task.codec is None else statistics(values, back, task.codec.missing)
 
 
 def _chunks_within(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice, ...]]:
@@ -191,7 +226,7 @@ def _measure(expected: Array, decoded: Array, missing: float | None, where: str)
     parts = []
     for start in range(0, x.size, _BLOCK):
         a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
-        masked = ~np.isfinite(a) if missing is None else ~np.isfinite(a) | (a == missing)
+        masked = ~valid_voxels(a, missing)
         lost = ~np.isfinite(b[~masked])
         if lost.any() or not np.array_equal(a[masked], b[masked], equal_nan=a.dtype.kind == "f"):
             raise MoECError(

@@ -13,6 +13,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.errors import MoECError, UnsupportedArrayError
 from moec_zarr.quality import decibel, half_range, measure, merge
+from moec_zarr.report.alignment import align
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,6 +48,8 @@ class Comparison:
         Number of voxels that are valid in the original: those that the errors are taken over.
     n_special_mismatch : int
         Number of voxels that are special in either array and do not hold the same value in both.
+    left_out : tuple of str
+        What was not compared, since the coordinates of one array lack it, in words.
     """
 
     psnr: float
@@ -57,6 +60,7 @@ class Comparison:
     n: int
     n_valid: int
     n_special_mismatch: int
+    left_out: tuple[str, ...] = ()
 
 
 @overload
@@ -71,6 +75,10 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
     """Compare a decoded array or dataset with its original.
 
     Both are read block by block, along the chunks where they are stored in chunks, and never held whole.
+
+    Arrays of xarray are aligned by the coordinates of their dimensions first: they may be of different
+    extent, order and units of time, and what one of them lacks is named in `Comparison.left_out`. A
+    dimension without a coordinate in both must have one length.
 
     Errors are taken over the voxels that are valid in the original. A voxel that is valid there and
     special in the decoded array is lost: it counts as a special mismatch, and makes the errors infinite
@@ -99,8 +107,8 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
     Raises
     ------
     MoECError
-        If shapes or dimensions differ, only one is a dataset, a variable is absent from `b`, or
-        scikit-image is not installed.
+        If shapes or dimensions differ, coordinates have nothing in common, only one is a dataset, a
+        variable is absent from `b`, or scikit-image is not installed.
     UnsupportedArrayError
         If an array holds neither integers nor floats.
     """
@@ -120,6 +128,9 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
 
 
 def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
+    left_out: tuple[str, ...] = ()
+    if all(hasattr(array, "indexes") for array in (a, b)):
+        a, b, left_out = align(a, b)
     if a.shape != b.shape or len({array.dims for array in (a, b) if hasattr(array, "dims")}) > 1:
         raise MoECError(f"got {_shape_text(a)} and {_shape_text(b)}; compare arrays of one shape")
     for array in (a, b):
@@ -163,6 +174,7 @@ def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
         n=math.prod(a.shape),
         n_valid=n_valid,
         n_special_mismatch=n_special_mismatch,
+        left_out=left_out,
     )
 
 

@@ -193,3 +193,64 @@ def test_missing_of_the_codec_wins(ds):
     ds.temperature.encoding["_FillValue"] = -1.0
     (entry,) = moec_zarr.encoding(ds, MoECCodec(ratio=10, missing=-2), zarr_format=2).values()
     assert entry["compressors"][0].missing == -2
+
+
+def test_a_codec_for_all_others_and_variables_that_stay_lossless(ds):
+    ds["humidity"], ds["rain"] = ds.temperature * 2, ds.temperature * 3
+    other = MoECCodec(psnr=40)
+    entries = moec_zarr.encoding(ds, {"*": CODEC, "rain": other, "humidity": None}, zarr_format=2)
+    assert {name: entry["compressors"] for name, entry in entries.items()} == {
+        "temperature": [CODEC],
+        "rain": [other],
+    }
+    named = moec_zarr.encoding(ds, {"*": CODEC, "rain": other}, 2, variables=["humidity", "rain"])
+    assert {name: entry["compressors"] for name, entry in named.items()} == {
+        "humidity": [CODEC],
+        "rain": [other],
+    }
+    with pytest.raises(MoECError, match="'wind' is not a data variable"):
+        moec_zarr.encoding(ds, {"*": CODEC, "wind": None})
+    with pytest.raises(MoECError, match="'rain' is not a data variable with a codec"):
+        moec_zarr.encoding(ds, {"rain": None}, variables=["rain"])
+
+
+@pytest.fixture
+def tree(ds):
+    fine = xr.Dataset({"current": (DIMS, rough(SHAPE)), "wet": (DIMS, np.ones(SHAPE, "i1"))})
+    root = xr.Dataset({"temperature": ds.temperature, "quality": ds.quality}, ds.coords)
+    return xr.DataTree.from_dict({"/": root, "/ocean/fine": fine, "/empty": xr.Dataset()})
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_tree_is_written_with_its_encoding(tree, tmp_path, zarr_format):
+    entries = moec_zarr.encoding(tree, CODEC, zarr_format)
+    assert {path: list(each) for path, each in entries.items()} == {
+        "/": ["temperature"],
+        "/ocean/fine": ["current"],
+    }
+    tree.to_zarr(tmp_path, zarr_format=zarr_format, encoding=entries)
+    again = xr.open_datatree(tmp_path, engine="zarr")
+    np.testing.assert_array_equal(again["ocean/fine/wet"], tree["ocean/fine/wet"])
+    for name in ("temperature", "ocean/fine/current"):
+        assert psnr(tree[name].values, again[name].values) > 25
+        assert again[name].values[0, 0, 0] != tree[name].values[0, 0, 0]
+    # What was read from it is not compressed again unless it is asked for.
+    assert "serializer" not in str(moec_zarr.encoding(again, CODEC, zarr_format, variables=[]))
+    kept = moec_zarr.encoding(again, {"/temperature": None}, zarr_format)
+    assert {path: list(each) for path, each in kept.items()} == {
+        "/": ["temperature"],
+        "/ocean/fine": ["current"],
+    }
+    again.to_zarr(tmp_path / "copy", zarr_format=zarr_format, encoding=kept)
+    xr.testing.assert_identical(xr.open_datatree(tmp_path / "copy", engine="zarr").load(), again.load())
+
+
+def test_variables_of_a_tree_are_named_by_their_paths(tree):
+    other = MoECCodec(psnr=40)
+    entries = moec_zarr.encoding(tree, {"*": CODEC, "/ocean/fine/current": other}, zarr_format=2)
+    assert entries["/"]["temperature"]["compressors"] == [CODEC]
+    assert entries["/ocean/fine"]["current"]["compressors"] == [other]
+    assert list(moec_zarr.encoding(tree, CODEC, variables=["/ocean/fine/wet"])) == ["/ocean/fine"]
+    for wrong in ({"variables": ["current"]}, {"codec": {"/ocean/current": CODEC}}):
+        with pytest.raises(MoECError, match="'/temperature', '/quality', '/ocean/fine/current'"):
+            moec_zarr.encoding(tree, **{"codec": CODEC} | wrong)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
-pytest.importorskip("xarray")
+xr = pytest.importorskip("xarray")
 pytest.importorskip("typer")
 
-from moec_zarr.cli import commands
+from moec_zarr.cli import commands  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,7 @@ from moec_zarr.cli import commands
     [
         (["convert", "SRC"], "Missing"),
         (["convert", "SRC", "DST", "--nope"], "--nope"),
-        (["convert", "SRC", "DST"], "exactly one target"),
+        (["convert", "SRC", "DST"], "exactly one target is needed, got no --ratio and no --psnr"),
         (["convert", "SRC", "DST", "--ratio", "2", "--psnr", "3"], "exactly one target"),
         (["convert", "SRC", "DST", "--ratio", "2", "--chunks", "time"], "time=24,lat=-1"),
         (["convert", "SRC", "DST", "--ratio", "2", "--chunks", "tim=3"], "'tim'"),
@@ -71,6 +73,31 @@ def test_inspect(run, converted):
     assert all(stream["stream_bytes"] == sum(stream["sections"].values()) for stream in streams)
 
 
+def test_inspect_quality(run, converted, source):
+    code, out, _ = run("inspect", converted, "--quality")
+    assert code == 0
+    for text in ("99.9%", "worst at", "2-4", "checking"):
+        assert text in out
+    code, out, _ = run("inspect", converted, "--quality", "--var", "b", "--json")
+    table = json.loads(out)["b"]
+    assert table["time_start"] == [0, 2, 4]
+    assert (
+        table["high"]
+        == xr.open_zarr(source, consolidated=False)
+        .b.coarsen(time=2)
+        .max()
+        .max(("lat", "lon"))
+        .values.tolist()
+    )
+    assert table["psnr"] == [None] * 3  # exact
+    assert table["percentile"] == [50, 90, 99, 99.9]
+    for folder in converted.glob("*/.moec_zarr/quality"):
+        shutil.rmtree(folder)
+    code, _, err = run("inspect", converted, "--quality")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "has no table of its quality" in err
+
+
 def test_compare(run, converted, source, tmp_path):
     code, out, _ = run("compare", source, converted, "--plot", tmp_path / "out.png")
     assert code == 0
@@ -81,6 +108,34 @@ def test_compare(run, converted, source, tmp_path):
     assert json.loads(out)["a"]["max_error"] == 0
     assert json.loads(out)["a"]["psnr"] is None
     assert (tmp_path / "a.png").exists()
+
+
+def test_compare_a_part_with_the_whole(run, converted, source, tmp_path):
+    """A file of some times, from north to south, with a variable of its own."""
+    part = (
+        xr.open_zarr(source, consolidated=False)
+        .assign_coords(lat=np.arange(16), time=np.arange(6))
+        .isel(time=slice(1, 3), lat=slice(None, None, -1))
+    )
+    part["extra"] = part.a * 2
+    part.drop_encoding().to_netcdf(tmp_path / "part.nc")
+    whole = xr.open_zarr(converted).load().assign_coords(lat=np.arange(16), time=np.arange(6))
+    whole.drop_encoding().to_zarr(tmp_path / "whole.zarr")
+    code, out, err = run(
+        "compare", tmp_path / "part.nc", tmp_path / "whole.zarr", "--json", "--plot", tmp_path / "out.png"
+    )
+    assert code == 0
+    assert {name: each["max_error"] for name, each in json.loads(out).items()} == {
+        "a": 0,
+        "b": 0,
+        "quality": 0,
+    }
+    assert json.loads(out)["a"]["left_out"] == ["time: 0, 3 .. 5 only in the decoded (4 of 6)"]
+    assert err.splitlines() == [
+        f"only in {tmp_path}/part.nc, not compared: extra",
+        "not compared: time: 0, 3 .. 5 only in the decoded (4 of 6)",
+    ]
+    assert (tmp_path / "out-a.png").exists()
 
 
 def test_demo_as_json(run, tmp_path, monkeypatch):
@@ -97,3 +152,22 @@ def test_demo_as_json(run, tmp_path, monkeypatch):
     code, out, err = run("demo", "--out", tmp_path, "--json")
     assert (code, err) == (0, "a table\n")
     assert json.loads(out)["temperature"]["max_error"] == 0
+
+
+def test_migrate(run, converted):
+    before = xr.open_zarr(converted).load()
+    code, out, _ = run("migrate", converted, "--zarr-format", 2)
+    assert (code, out) == (0, "4 groups and arrays have zarr format 2 now\n")
+    assert (converted / ".zgroup").exists()
+    xr.testing.assert_identical(xr.open_zarr(converted).load(), before)
+    assert run("migrate", converted, "--zarr-format", 2)[1] == "nothing to do: it has zarr format 2\n"
+    code, out, _ = run("migrate", converted, "--zarr-format", 3, "--json")
+    assert sorted(json.loads(out)["rewritten"]) == ["", "a", "b", "quality"]
+    assert not (converted / ".zgroup").exists()
+    for arguments, message in (
+        ((converted,), "Missing parameter: zarr_format"),
+        ((converted / "absent", "--zarr-format", 2), "no zarr store"),
+    ):
+        code, _, err = run("migrate", *arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err

@@ -70,6 +70,22 @@ def test_dry_run_does_nothing(run, source, tmp_path):
     assert not (tmp_path / "d.zarr").exists()
 
 
+def test_trial_writes_nothing(run, source, tmp_path):
+    arguments = ("convert", source, tmp_path / "d.zarr", *QUICK, "--trial", "1")
+    code, out, err = run(*arguments)
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()[1:]]
+    assert sorted(line[:4] for line in lines) == [
+        [name, "ratio", ratio, "1"] for name in "ab" for ratio in ("1", "2", "4")
+    ]
+    assert err.count("fitted in") == 6
+    code, out, err = run(*arguments, "--json", "-q", "--var", "a")
+    assert (code, err) == (0, "")
+    assert [each["codec"]["ratio"] for each in json.loads(out)] == [1, 2, 4]
+    assert all(each["whole_bytes"] == 3 * each["bytes_out"] for each in json.loads(out))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_resume_and_overwrite(run, converted, source, scheduler):
     other = ("convert", source, converted, *QUICK[:-1], "time=3", "--scheduler", scheduler, "-q")
     code, _, err = run(*other)

@@ -21,3 +21,32 @@ def test_durations(seconds, text):
 )
 def test_bytes(count, text):
     assert bytes_text(count) == text
+
+
+def test_quality_of_several_chunks_is_pooled():
+    """Bias and power by their shares, percentiles and errors by their worst."""
+    np, xr = pytest.importorskip("numpy"), pytest.importorskip("xarray")
+    from moec_zarr.cli.quality import quality_tables
+
+    ds = xr.Dataset(
+        {
+            "n_valid": ("task", [100, 300]),
+            "bias": ("task", [1.0, -1.0]),
+            "max_error": ("task", [3.0, 2.0]),
+            "error_percentile": (("task", "percentile"), [[0.1, 0.2], [0.3, 0.1]]),
+            "power": (("task", "wavelength"), [[1.0, 0.0], [3.0, 0.0]]),
+            "power_ratio": (("task", "wavelength"), [[1.0, np.nan], [0.5, np.nan]]),
+            "rmse_by_index": ("time", [0.1, 0.5, np.nan, 0.2]),
+            **{
+                f"seconds_{step}": ("task", [60.0, 5.0])
+                for step in ("reading", "fitting", "writing", "checking")
+            },
+        },
+        {"percentile": [50.0, 99.0], "wavelength": [2, 4]},
+    )
+    errors, power, time = (
+        [list(column.cells) for column in each.columns] for each in quality_tables({"a": ds})
+    )
+    assert [cell for (cell,) in errors] == ["a", "2", "-0.5", "0.3", "0.2", "3", "time 1"]
+    assert [cell for (cell,) in power] == ["a", "0.625", "-"]
+    assert [cell for (cell,) in time] == ["a", *["1m 5s"] * 4]

@@ -7,8 +7,10 @@ import pytest
 import zarr
 
 import moec_zarr
+from moec_zarr import MoECCodec
 from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import FAST, QUICK, SHAPE, dataset, quick, release_files, stored
+from tests.support.fields import smooth
 
 xr = pytest.importorskip("xarray")
 
@@ -55,6 +57,28 @@ def test_all_but_the_fields_is_exact(file, tmp_path, client, layout):
     for name in fields:
         array = zarr.open_array(dst, path=name, mode="r")
         assert seen[-1] >= 2 * -(-SHAPE[0] // (array.shards or array.chunks)[0])
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_masks_and_classes_are_exact(tmp_path, client, filled):
+    """At a ratio that a mask cannot meet as a field; xarray makes floats of what has a fill value."""
+    shape = (5, 40, 48)
+    dims = ("time", "y", "x")
+    land = (smooth(shape) + np.random.default_rng(0).normal(0, 60, shape) > 50).astype("i2")
+    ds = xr.Dataset(
+        {"b": (dims, smooth(shape)), "land": (dims, land), "soil": (dims, (smooth(shape) // 6).astype("i4"))}
+    )
+    if filled:
+        for name in ("land", "soil"):
+            ds[name] = ds[name].where(smooth(shape) > 3)
+            ds[name].encoding = {"dtype": "i2", "_FillValue": np.int16(-1)}
+    ds.to_netcdf(tmp_path / "s.nc")
+    convert(tmp_path / "s.nc", tmp_path / "d.zarr", MoECCodec(ratio=20, effort="fast"), client=client)
+    release_files(client)
+    with xr.open_dataset(tmp_path / "s.nc") as original, xr.open_zarr(tmp_path / "d.zarr") as again:
+        for name in ("land", "soil"):
+            xr.testing.assert_identical(again[name].load(), original[name].load())
+        assert "compression_codec" in again.b.attrs
 
 
 def test_the_result_is_not_compressed_again(source, tmp_path, client):

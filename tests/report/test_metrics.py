@@ -229,8 +229,8 @@ def test_refuses_what_cannot_be_compared() -> None:
     ds = xr.Dataset({"v": (("y", "x"), a)})
     with pytest.raises(MoECError, match=r"\(8, 9\) and shape \(9, 8\)"):
         compare(a, a.T)
-    with pytest.raises(MoECError, match=r"\('y', 'x'\)"):
-        compare(ds.v, ds.v.rename(y="x", x="y"))
+    with pytest.raises(MoECError, match=r"'y', 'x'\) in the original and \('y', 'z'\)"):
+        compare(ds.v, ds.v.rename(x="z"))
     with pytest.raises(MoECError, match="Dataset and ndarray"):
         compare(ds, a)
     with pytest.raises(MoECError, match="'v' of the original not found"):

@@ -31,6 +31,12 @@ REASONS = {
     "surface": "flags",
     "state": "flags",
     "land": "no number",
+    "sea": "few values: 0, 1",
+    "ice": "few values: 1",
+    "region": "few values: 5 from 0 to 4",
+    "fraction": "",
+    "wet": "few values: 0, 1",
+    "clear": "few values: 0, 1",
     "spectrum": "no number",
     "station": "no number",
     "ensemble": "more than 5 axes",
@@ -40,18 +46,28 @@ REASONS = {
 
 
 def dataset_of_kinds() -> xr.Dataset:
-    """All of `REASONS`; only the coordinates hold values of their own."""
+    """All of `REASONS`; only coordinates, integers and masks hold values of their own."""
     import xarray as xr
 
     def blank(dtype: str = "f4", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
         return np.broadcast_to(np.zeros((), dtype), shape)
 
+    field = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    sea = (field % 7 > 3).astype("i4")
+    # A mask as xarray hands it over that has a fill value in its file.
+    wet = np.where(field < 99, np.nan, sea).astype("f4")
     ensemble = ("number", "step", "level")
     ds = xr.Dataset(
         {
             "temperature": (DIMS, blank(), {"units": "K"}),
             "packed": (DIMS, blank(), {}, {"scale_factor": 0.1, "dtype": "i2", "units": "m"}),
-            "counts": (DIMS, blank("i8"), {"units": "1 since"}),
+            "counts": (DIMS, field, {"units": "1 since"}),
+            "sea": (DIMS, sea),
+            "ice": (DIMS, np.ones(SHAPE, "u4")),
+            "region": (DIMS, field // 3000),
+            "fraction": (DIMS, field / field.max(), {"long_name": "Land-sea mask"}),
+            "wet": (DIMS, wet, {}, {"dtype": "i1", "_FillValue": np.int8(-1)}),
+            "clear": (DIMS, sea.astype("f4"), {"standard_name": "clear_sky_binary_mask"}),
             "lat_bounds": (("lat", "edge"), blank("f8", (60, 9000))),
             "lon_bounds": (("lon", "edge"), blank("f8", (60, 9000))),
             "observed": (DIMS, blank("i8"), {"units": "seconds since 1970-01-01"}),

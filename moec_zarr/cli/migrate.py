@@ -1,0 +1,29 @@
+"""``moec-zarr migrate``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moec_zarr.cli.console import AsJson, Verbose, out, print_json, say
+from moec_zarr.conversion import migration
+
+__all__ = ["migrate"]
+
+
+def migrate(
+    store: Annotated[str, typer.Argument(help="A zarr store; path or URL.")],
+    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="The format that it is to have.")],
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Rewrite the metadata of STORE in the other zarr format; no stream is touched."""
+    say(verbose)
+    changed = migration.migrate(store, 3 if zarr_format == 3 else 2)
+    if as_json:
+        print_json({"zarr_format": zarr_format, "rewritten": changed})
+    elif changed:
+        out.print(f"{len(changed)} groups and arrays have zarr format {zarr_format} now", highlight=False)
+    else:
+        out.print(f"nothing to do: it has zarr format {zarr_format}", highlight=False)
