@@ -130,7 +130,7 @@ def test_too_many_for_the_bytes_that_are_not_zero_are_corrupt(compiled, monkeypa
     ones = Coefficients(shape, (AxisBasis(), AxisBasis()), 0.5, np.ones(shape, np.int32))
     data = write_coefficients(ones, context)
     assert math.prod(shape) > NONZERO_PER_BYTE * len(data)
-    monkeypatch.setattr(coefficients_module, "_COMPILED_FROM", 0)
+    monkeypatch.setattr(compiled_module, "_FROM", 0)
     with config.set(compiled=compiled):
         with pytest.raises(CorruptStreamError, match="not zero"):
             read_coefficients(data, shape)
