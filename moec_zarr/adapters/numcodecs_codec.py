@@ -49,11 +49,14 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
     Parameters
     ----------
     ratio : float, optional
-        Bytes of a chunk over bytes of its stream, at least. Exactly one of `ratio` and `psnr` is
-        given.
+        Bytes of a chunk over bytes of its stream, at least. Exactly one of `ratio`, `psnr` and
+        `max_error` is given.
     psnr : float, optional
         Peak signal-to-noise ratio in dB that a decoded chunk reaches at least, with the range of
         its valid data as the peak.
+    max_error : float, optional
+        Largest absolute error of any valid value of a decoded chunk, in units of the data. It is kept
+        by every decoder that follows the format, for whole chunks and parts of them.
     missing : int or float, optional
         A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
         infinities are without being named.
@@ -72,7 +75,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
     Raises
     ------
     MoECError
-        If a parameter is out of range, or not exactly one of `ratio` and `psnr` is given.
+        If a parameter is out of range, or not exactly one target is given.
     """
 
     codec_id = "moec"

@@ -51,7 +51,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     Raises
     ------
     MoECError
-        If a parameter is out of range, or not exactly one of `ratio` and `psnr` is given.
+        If a parameter is out of range, or not exactly one target is given.
     """
 
     is_fixed_size = False
@@ -75,7 +75,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
         if data.get("name") != cls.codec_name or not isinstance(configuration, Mapping):
             raise MoECError(
                 f"got {dict(data)!r} as a codec's metadata; expected the name {cls.codec_name!r} and a "
-                "configuration that holds at least ratio or psnr"
+                "configuration that holds ratio, psnr or max_error"
             )
         return cls.from_configuration(configuration)
 

@@ -79,6 +79,10 @@ def convert(
         float | None, typer.Option(help="How many times smaller each chunk becomes, at least.")
     ] = None,
     psnr: Annotated[float | None, typer.Option(help="Or the quality to reach, in dB.")] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="Or the largest absolute error of any value, in units of the data."),
+    ] = None,
     var: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,8 +145,8 @@ def convert(
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
     options = {
-        "ratio": ratio, "psnr": psnr, "effort": effort, "model": model, "experts": experts,
-        "missing": missing, "seed": seed,
+        "ratio": ratio, "psnr": psnr, "max_error": max_error, "effort": effort, "model": model,
+        "experts": experts, "missing": missing, "seed": seed,
     }  # fmt: skip
     codec = codecs_of(options, var, settings)
     if device is not None:
@@ -281,7 +285,9 @@ def inspect(
         )
         return
     rows = [(name or "(array)", *streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
-    columns = ("streams", "bytes", "ratio", "PSNR dB", "max error", "experts", "load", "bytes by section")
+    columns = (
+        "streams", "bytes", "ratio", "PSNR dB", "max error", "bound", "experts", "load", "bytes by section"
+    )  # fmt: skip
     _out.print(table(("variable", *columns), rows))
     if chunks:
         for name, (_, infos) in streams.items():

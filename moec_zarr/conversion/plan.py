@@ -42,10 +42,12 @@ STORAGE = frozenset(
 
 # The cost model, on one core. A transform takes so many seconds a million voxels, by ratio (between them,
 # interpolated in the ratio's logarithm); a network so many seconds in a chunk of 2 million voxels, fewer in
-# smaller ones. A PSNR takes a transform half as long again as a ratio, and a network three fits. Checking a
-# chunk decodes it. Reading is not counted, nor that a GPU is faster: the first tasks tell more.
+# smaller ones. A PSNR takes a transform half as long again as a ratio, and a network three fits; a bound is
+# taken for one of a thousandth of the range. Checking a chunk decodes it. Reading is not counted, nor that a
+# GPU is faster: the first tasks tell more.
 _TRANSFORM_SECONDS = {5.0: 6.0, 10.0: 4.0, 100.0: 1.4, 1000.0: 0.8}
 _PSNR_AS_RATIO = 100.0
+_BOUND_SECONDS = 4.0
 _NETWORK_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
 _NETWORK_VOXELS = 2_000_000
 _DECODED = 8_000_000  # voxels per second
@@ -56,15 +58,19 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
     """Time of a chunk on one core, by the cost model."""
     ratios = np.log(list(_TRANSFORM_SECONDS))
     seconds = list(_TRANSFORM_SECONDS.values())
-    transform = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds)) * voxels / 1e6
-    transform *= 1.0 if settings.ratio else 1.5
+    each = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds))
+    if settings.psnr is not None:
+        each *= 1.5
+    elif settings.max_error is not None:
+        each = _BOUND_SECONDS
+    transform = each * voxels / 1e6
     network = 0.0
     if settings.model == "network" or (
         settings.model == "auto" and (settings.effort != "fast" or settings.experts is not None)
     ):
         size = voxels / _NETWORK_VOXELS
         network = _NETWORK_SECONDS[settings.effort] * max(size**0.4, size)
-        network *= 1 if settings.ratio else _FITS_FOR_PSNR
+        network *= 1 if settings.psnr is None else _FITS_FOR_PSNR
     return transform + network + voxels / _DECODED
 
 

@@ -198,6 +198,9 @@ def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]
         target = task.codec.psnr
         if target is not None and part.psnr < target - _PSNR_TOLERANCE:
             raise MoECError(f"{where} reads back with {part.psnr:.2f} dB, and {target:g} dB were asked for")
+        bound = task.codec.max_error
+        if bound is not None and part.max_error > bound:
+            raise MoECError(f"{where} reads back with an error of {part.max_error:g}, the bound is {bound:g}")
         if len(inner) > 1:
             back[inside] = decoded
         else:

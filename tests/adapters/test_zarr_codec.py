@@ -30,6 +30,25 @@ def test_round_trip(stored):
     assert psnr(DATA, full) > 25
 
 
+@FORMATS
+def test_a_bound_is_kept_through_zarr(tmp_path, zarr_format):
+    """Whole, in parts, and in chunks at the edge, which zarr pads."""
+    shape = (13, 20, 21)
+    data, codec = rough(shape), moec_zarr.MoECCodec(max_error=3.0, effort="fast")
+    new(tmp_path, shape=shape, chunks=(8, 12, 16), compressor=codec, zarr_format=zarr_format)[:] = data
+    again = zarr.open(tmp_path, mode="r")
+    for selection in (slice(None), (slice(2, 12, 3), 7), (Ellipsis, slice(15, 19))):
+        assert np.abs(again[selection] - data[selection]).max() <= 3.0
+    assert moec_zarr.inspect(next(iter(streams(tmp_path)))).bound == 3.0
+
+
+def streams(path):
+    """The chunks of a store."""
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith(".") and file.name != "zarr.json":
+            yield file.read_bytes()
+
+
 # -------------------------------------------------------------------------------- metadata
 
 
@@ -67,13 +86,15 @@ def test_metadata_inside_shards(tmp_path):
         {"name": "moec_zarr.moec"},
         {"name": "moec_zarr.moec", "configuration": {}},
         {"name": "moec_zarr.moec", "configuration": {"ratio": 20, "speed": 3}},
+        {"name": "moec_zarr.moec", "configuration": {"ratio": 20, "max_error": 1}},
         {"name": "moec_zarr.other", "configuration": {"ratio": 20}},
     ],
 )
 def test_other_metadata_is_refused(entry):
     with pytest.raises(MoECError):
         MoECSerializer.from_dict(entry)
-    assert MoECSerializer.from_dict(MoECSerializer(ratio=20).to_dict()) == MoECSerializer(ratio=20)
+    for target in {"ratio": 20}, {"psnr": 40}, {"max_error": 0.5}:
+        assert MoECSerializer.from_dict(MoECSerializer(**target).to_dict()) == MoECSerializer(**target)
 
 
 @pytest.mark.parametrize("dtype", ["?", "c8", "M8[s]", "S3"])

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from moec_zarr import BudgetError, ConversionError
+from moec_zarr import BudgetError, ConversionError, MoECCodec
 from moec_zarr.conversion import worker
+from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import fail_to_read, quick, records
 
 xr = pytest.importorskip("xarray")
@@ -53,3 +54,16 @@ def test_a_chunk_that_reads_back_wrong_is_detected(source, tmp_path, client, mon
     )
     with pytest.raises(ConversionError, match="reads back with NaN"):
         quick(source, tmp_path / "d.zarr", client)
+
+
+def test_a_chunk_beyond_its_bound_is_detected(source, tmp_path, client, monkeypatch):
+    codec = MoECCodec(max_error=0.25, effort="fast")
+    options = {"variables": ["a"], "chunks": {"time": 2}, "client": client}
+    convert(source, tmp_path / "kept.zarr", codec, **options)
+    kept = [json.loads(path.read_text()) for path in records(tmp_path / "kept.zarr")]
+    assert len(kept) == 3
+    assert max(record["quality"]["max_error"] for record in kept) <= 0.25
+    check = worker._check
+    monkeypatch.setattr(worker, "_check", lambda task, values: check(task, values + np.float32(0.3)))
+    with pytest.raises(ConversionError, match=r"an error of 0\.\d+, the bound is 0\.25"):
+        convert(source, tmp_path / "d.zarr", codec, **options)
