@@ -34,8 +34,8 @@ class Case:
     """A stream, and what it may take.
 
     `match` is what the error says; where it is None, the stream decodes. `fixed` are bytes beside those that
-    follow from the stream and the array, `a_voxel` those of each voxel beside its values, and `read` is what is
-    done with it.
+    follow from the stream and the array, `a_voxel` those of each voxel beside its values, and `read` is what
+    is done with it.
     """
 
     body: bytes
