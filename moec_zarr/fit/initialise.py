@@ -29,7 +29,7 @@ _ENCODER = 1.4  # width of the encoder over the experts'
 _CORRECTION_ENCODER = 0.5  # the same where they correct the transform
 _FREQUENCY_SAMPLES = 1 << 17  # voxels at which frequencies are measured
 _SPECTRUM = 1 << 21  # voxels that the spectrum is taken of
-_WIDEST = 25_000  # weights that evaluate a point, about: more of them are shared out to experts
+_WIDEST = 60_000  # weights that evaluate a point, about: sharper surfaces lose decibels to fewer
 _CLUSTERED_POINTS = 6000  # points that the partition is clustered from
 _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordinate
 
