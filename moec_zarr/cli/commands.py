@@ -19,9 +19,11 @@ except ModuleNotFoundError as error:
     raise SystemExit(f'error: the command line needs {error.name}; pip install "moec-zarr[all]"') from error
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.cli.options import storage_options
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
+    counted,
     duration,
     number,
     plan_table,
@@ -29,8 +31,8 @@ from moec_zarr.cli.tables import (
     table,
 )
 from moec_zarr.config import config
-from moec_zarr.conversion.plan import Plan, plan
-from moec_zarr.conversion.run import execute
+from moec_zarr.conversion.append import Incomplete
+from moec_zarr.conversion.run import Job, execute, plan_job, tasks_done
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.errors import MoECError
@@ -64,6 +66,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
 Variables = Annotated[
     list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; repeat it.")
+]
+
+
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="What fsspec is given for URLs, such as endpoint_url=http://host:9000; repeat it, or give JSON.",
+    ),
 ]
 
 
@@ -108,6 +119,24 @@ def convert(
             "--resume/--overwrite", help="Go on where an earlier run stopped, or replace what is there."
         ),
     ] = True,
+    append: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIM",
+            help="Add what is new along this dimension to the store at DST, with the settings of that.",
+        ),
+    ] = None,
+    incomplete: Annotated[
+        Incomplete | None,
+        typer.Option(
+            help="Steps at its end that fill no chunk: keep them back, or fit them again next time."
+        ),
+    ] = None,
+    break_lock: Annotated[
+        bool,
+        typer.Option("--break-lock", help="Take DST over from a run that has ended and left its lock."),
+    ] = False,
+    storage_option: StorageOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
@@ -120,36 +149,45 @@ def convert(
     The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
     """
     _say(verbose)
+    options = storage_options(storage_option)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
-    codec = MoECCodec(
-        ratio=ratio, psnr=psnr, effort=effort, model=model, experts=experts, missing=missing, seed=seed
-    )
+    codec = None
+    if append is None or ratio is not None or psnr is not None:
+        codec = MoECCodec(
+            ratio=ratio, psnr=psnr, effort=effort, model=model, experts=experts, missing=missing, seed=seed
+        )
     if device is not None:
         config.set(device=device)
-    with open_source(src) as ds:
-        planned = plan(
-            ds, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
-            shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
-        )  # fmt: skip
-        if dry_run:
-            _show_plan(planned, as_json)
-            return
-        with nullcontext() if quiet else ProgressDisplay(_err) as shown:
+    with nullcontext() if quiet or dry_run else ProgressDisplay(_err) as shown:
+        if shown is not None:
+            shown.say("opening the source")
+        with open_source(src, options) as ds:
+            job = plan_job(
+                ds, dst, codec, variables=var or None, chunks=_sizes("--chunks", chunks) or "auto",
+                shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2, append=append,
+                incomplete=incomplete, resume=resume, storage_options=options,
+            )  # fmt: skip
+            if dry_run:
+                done = tasks_done(job, src, dst, resume=resume, storage_options=options)
+                _show_plan(job, done, as_json)
+                return
             result = execute(
-                planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
-            )
+                job, src, dst, client=scheduler, workers=workers, resume=resume, break_lock=break_lock,
+                storage_options=options, progress=shown,
+            )  # fmt: skip
     if as_json:
         _print_json(_result(result))
     elif not quiet:
         _out.print(summary_table(result.summaries()))
     for failure in result.failures[:10]:
         _complain(
-            f"chunk {failure.index} of {failure.variable!r}, {failure.attempts} attempts: {failure.error}"
+            f"chunk {failure.index} of {failure.variable!r}, {counted(failure.attempts, 'attempt')}: "
+            f"{failure.error}"
         )
     if result.failures:
         _complain(
-            f"{len(result.failures)} of {planned.tasks} chunks failed; the same command tries them again"
+            f"{len(result.failures)} of {job.plan.tasks} chunks failed; the same command tries them again"
         )
         raise typer.Exit(1)
 
@@ -170,11 +208,17 @@ def _sizes(option: str, text: str | None) -> dict[str, int] | None:
     return sizes
 
 
-def _show_plan(planned: Plan, as_json: bool) -> None:
+def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
+    """The plan of a dry run, less what an earlier run has done."""
+    planned = job.plan
+    left = sum(
+        each.seconds * (1 - done.get(each.name, 0) / each.tasks) for each in planned.variables if each.tasks
+    )
     if as_json:
         figures = {
             each.name: {
                 "tasks": each.tasks,
+                "done": done.get(each.name, 0),
                 "bytes_in": each.nbytes,
                 "bytes_out": each.stored_bytes,
                 "core_seconds": each.seconds,
@@ -182,15 +226,27 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
             }
             for each in planned.variables
         }
-        _print_json(planned.to_dict() | {"estimates": figures})
+        growth = job.growth and {"dim": job.growth.dim, "added": job.growth.added}
+        _print_json(
+            planned.to_dict()
+            | {"estimates": figures, "core_seconds_left": left, "append": growth, "held": job.held}
+        )
         return
-    _out.print(plan_table(planned))
-    _out.print(
+    lines = [
         f"{planned.tasks} tasks read {bytes_text(planned.read_bytes)}; about {duration(planned.seconds)} "
-        "on one core, by a simple model that counts fits alone",
-        highlight=False,
-        soft_wrap=True,
-    )
+        "on one core, by a simple model that counts fits alone"
+    ]
+    if job.growth is not None:
+        lines.append(
+            f"{job.growth.dim} grows by {job.growth.added} to {job.growth.length + job.growth.added}"
+        )
+    if job.held:
+        lines.append(f"{counted(job.held, 'step')} at the end fill no chunk, and are kept back")
+    if any(done.values()):
+        lines.append(f"{sum(done.values())} of the tasks are done; the others take about {duration(left)}")
+    _out.print(plan_table(planned))
+    for line in lines:
+        _out.print(line, highlight=False, soft_wrap=True)
 
 
 def _result(result: Progress) -> dict[str, Any]:

@@ -6,19 +6,22 @@ import errno
 import math
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.arrays import Array
 from moec_zarr.config import config
-from moec_zarr.conversion.manifest import Record, write_record
+from moec_zarr.conversion.manifest import Record, digest_of, read_object, write_record
+from moec_zarr.conversion.places import close_at_exit
+from moec_zarr.conversion.source import reading
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.report.inspection import headers_within
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,6 +54,10 @@ class Task:
         Its voxels in the array.
     source : xarray.Variable
         Those voxels in the source, not yet read, and the encoding of their values.
+    bytes_before : int
+        Bytes of other voxels of the chunk, which are there already and stay.
+    files : list of str
+        Where those voxels lie, as far as it is known.
     array : zarr.Array
         The array to write to.
     codec : MoECCodec or None
@@ -67,6 +74,8 @@ class Task:
     index: tuple[int, ...]
     region: tuple[slice, ...]
     source: xr.Variable
+    bytes_before: int
+    files: list[str]
     array: zarr.Array[Any]
     codec: MoECCodec | None
     plan: str
@@ -93,24 +102,24 @@ def run(task: Task, attempt: int = 1) -> Record:
         zarr.config.set({"async.concurrency": 1}),
     ):
         start = time.perf_counter()
+        close_at_exit(task.array.store)
         values = _stored_values(task)
-        key = "/".join(
-            part for part in (task.array.path, task.array.metadata.encode_chunk_key(task.index)) if part
-        )
         try:
             task.array[task.region] = values
         except OSError as error:
             raise _refused(error) from error
-        stored = sync(_size(task.array.store, key))
+        stored = read_object(task.array, task.index) or b""
         quality = merge(_check(task, values))
         record = Record(
             variable=task.variable,
             index=task.index,
-            bytes_in=values.nbytes,
-            bytes_out=stored,
+            bytes_in=task.bytes_before + values.nbytes,
+            bytes_out=len(stored),
             quality=quality,
             seconds=round(time.perf_counter() - start, 3),
             attempt=attempt,
+            checksum=digest_of(stored) if stored else "",
+            kinds=_kinds(task, stored),
         )
         try:
             write_record(task.array, record, task.plan)
@@ -124,7 +133,8 @@ def _stored_values(task: Task) -> Array:
     from xarray.conventions import encode_cf_variable
 
     # dask would otherwise send the parts of the region around the cluster.
-    values = task.source.compute(scheduler="synchronous")
+    with reading(task.files):
+        values = task.source.compute(scheduler="synchronous")
     stored = np.asarray(encode_cf_variable(values, name=task.variable).values)
     return stored.astype(task.array.dtype, copy=False)
 
@@ -135,8 +145,11 @@ def _refused(error: OSError) -> OSError | DestinationError:
     return error
 
 
-async def _size(store: Any, key: str) -> int:
-    return await store.getsize(key) if await store.exists(key) else 0
+def _kinds(task: Task, stored: bytes) -> dict[str, int]:
+    """How many of the streams that were stored are of which kind."""
+    if task.codec is None or not stored:
+        return {}
+    return dict(Counter(kind for _, _, kind in headers_within(task.array, stored)))
 
 
 def _check(task: Task, values: Array) -> list[Quality]:
