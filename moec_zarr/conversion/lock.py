@@ -1,6 +1,7 @@
 """One run at a time: a lock in the destination, with its owner and its age.
 
-The lock is one object at the root of the store. Creating it is atomic on local disks and on stores with
+The lock is one object beside the store, ``archive.zarr.lock``: within it, whoever lists the members of the
+group would be told that it is none. Creating it is atomic on local disks and on stores with
 conditional writes, such as S3; elsewhere two runs that begin at the same moment see each other at their first
 renewal. A run that was killed leaves its lock behind. Only whoever knows that can break it: it is never taken
 over in silence.
@@ -23,14 +24,14 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore
+from zarr.storage import FsspecStore, LocalStore
 
 from moec_zarr.errors import MoECError
 
-__all__ = ["LOCK", "Lock", "LockedError", "hold_lock", "read_lock"]
+__all__ = ["LOCK", "Lock", "LockedError", "hold_lock"]
 
 LOCK = "moec_zarr.lock"
-"""Key of the lock within a store."""
+"""Key of the lock within a store that has no place beside it."""
 
 _log = logging.getLogger(__name__)
 _RENEW = 30.0  # seconds between renewals
@@ -50,7 +51,7 @@ class Lock:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._key = _beside(store)
         self._lost = ""
         self._content = {
             "id": uuid.uuid4().hex,
@@ -68,8 +69,8 @@ class Lock:
         LockedError
             If another run holds it.
         """
-        sync(_create(self._store, self._data()))
-        found = read_lock(self._store)
+        sync(_create(self._store, self._key, self._data()))
+        found = self._read()
         if found is not None and found.get("id") != self._content["id"]:
             if not break_lock:
                 raise LockedError(
@@ -78,7 +79,7 @@ class Lock:
                 )
             _log.warning("the lock is broken: %s", _describe(found))
             self._write()
-            found = read_lock(self._store)
+            found = self._read()
         if found is None or found.get("id") != self._content["id"]:
             raise LockedError("another run has taken the destination at this very moment")
 
@@ -97,7 +98,7 @@ class Lock:
         """Renew the lock now and then until `over` is set, or another run has broken it."""
         while not over.wait(_RENEW):
             try:
-                found = read_lock(self._store)
+                found = self._read()
                 if found is None or found.get("id") != self._content["id"]:
                     by = f"by {found.get('owner')}" if found else "and removed"
                     self._lost = f"the lock of the destination was broken {by}; this run ends"
@@ -108,12 +109,23 @@ class Lock:
 
     def release(self) -> None:
         """Remove the lock, if it is still this one."""
-        found = read_lock(self._store)
+        found = self._read()
         if found is not None and found.get("id") == self._content["id"]:
-            sync(self._store.delete(LOCK))
+            sync(self._store.delete(self._key))
+
+    def _read(self) -> dict[str, Any] | None:
+        """What the lock says; None without one."""
+        buffer = sync(self._store.get(self._key, default_buffer_prototype()))
+        if buffer is None:
+            return None
+        try:
+            content = json.loads(buffer.to_bytes())
+        except ValueError:
+            content = None
+        return content if isinstance(content, dict) else {}
 
     def _write(self) -> None:
-        sync(self._store.set(LOCK, default_buffer_prototype().buffer.from_bytes(self._data())))
+        sync(self._store.set(self._key, default_buffer_prototype().buffer.from_bytes(self._data())))
 
     def _data(self) -> bytes:
         return json.dumps(self._content | {"renewed": _now()}, indent=1).encode()
@@ -148,22 +160,22 @@ def hold_lock(store: Store, break_lock: bool = False) -> Iterator[Lock]:
         lock.release()
 
 
-def read_lock(store: Store) -> dict[str, Any] | None:
-    """What the lock of a store says; None without one."""
-    buffer = sync(store.get(LOCK, default_buffer_prototype()))
-    if buffer is None:
-        return None
-    try:
-        content = json.loads(buffer.to_bytes())
-    except ValueError:
-        content = None
-    return content if isinstance(content, dict) else {}
+def _beside(store: Store) -> tuple[Store, str]:
+    """The store and the key of the lock of a store."""
+    if isinstance(store, LocalStore):
+        root = store.root.resolve()
+        return LocalStore(root.parent), f"{root.name}.lock"
+    if isinstance(store, FsspecStore):
+        parent, _, name = store.path.rstrip("/").rpartition("/")
+        if parent.strip("/"):  # a bucket has nothing beside it
+            return FsspecStore(store.fs, path=parent), f"{name}.lock"
+    return store, LOCK
 
 
-async def _create(store: Store, data: bytes) -> None:
+async def _create(store: Store, key: str, data: bytes) -> None:
     """Write the lock unless there is one."""
     if isinstance(store, FsspecStore):
-        path = f"{store.path.rstrip('/')}/{LOCK}"
+        path = f"{store.path.rstrip('/')}/{key}"
         try:
             await store.fs._pipe_file(path, data, mode="create")
         except FileExistsError:
@@ -172,7 +184,7 @@ async def _create(store: Store, data: bytes) -> None:
             pass  # this file system has no conditional writes
         else:
             return
-    await store.set_if_not_exists(LOCK, default_buffer_prototype().buffer.from_bytes(data))
+    await store.set_if_not_exists(key, default_buffer_prototype().buffer.from_bytes(data))
 
 
 def _describe(content: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ def test_killed_worker_killed_run_and_resume(file, tmp_path, client):
         convert(file, dst, client=client, **CONVERSION)
     convert(file, dst, client=client, break_lock=True, **CONVERSION)
     assert xr.open_zarr(dst).attrs["moec_zarr_status"] == "complete"
-    assert not (dst / "moec_zarr.lock").exists()
+    assert not (tmp_path / "d.zarr.lock").exists()
     assert {path: records(dst)[path] for path in before} == before
     assert len(records(dst)) == 5
     release_files(client)
