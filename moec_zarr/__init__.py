@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moec_zarr.conversion.plan import Plan
     from moec_zarr.conversion.run import convert
     from moec_zarr.conversion.status import ConversionError, Progress
+    from moec_zarr.conversion.verify import Verification, verify
     from moec_zarr.report.inspection import StreamInfo, inspect
     from moec_zarr.report.metrics import Comparison, compare
 
@@ -39,6 +40,7 @@ __all__ = [
     "StreamInfo",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
+    "Verification",
     "__version__",
     "compare",
     "config",
@@ -46,6 +48,7 @@ __all__ = [
     "encoding",
     "inspect",
     "open",
+    "verify",
 ]
 
 __version__ = version("moec_zarr")
@@ -56,9 +59,11 @@ _LAZY = {
     "Plan": "moec_zarr.conversion.plan",
     "Progress": "moec_zarr.conversion.status",
     "StreamInfo": "moec_zarr.report.inspection",
+    "Verification": "moec_zarr.conversion.verify",
     "compare": "moec_zarr.report.metrics",
     "convert": "moec_zarr.conversion.run",
     "inspect": "moec_zarr.report.inspection",
+    "verify": "moec_zarr.conversion.verify",
 }
 
 

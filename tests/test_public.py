@@ -11,9 +11,11 @@ LAZY = {
     "Plan": "conversion.plan",
     "Progress": "conversion.status",
     "StreamInfo": "report.inspection",
+    "Verification": "conversion.verify",
     "compare": "report.metrics",
     "convert": "conversion.run",
     "inspect": "report.inspection",
+    "verify": "conversion.verify",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import sys
 import traceback
 from contextlib import nullcontext, redirect_stdout
@@ -32,6 +33,7 @@ from moec_zarr.cli.tables import (
 )
 from moec_zarr.config import config
 from moec_zarr.conversion.append import Incomplete
+from moec_zarr.conversion.places import store_at
 from moec_zarr.conversion.run import Job, execute, plan_job, tasks_done
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
@@ -41,7 +43,18 @@ from moec_zarr.report.metrics import compare as compare_datasets
 from moec_zarr.report.plot import plot_comparison
 from moec_zarr.settings import Effort, Model
 
-__all__ = ["main"]
+__all__ = [
+    "AsJson",
+    "StorageOption",
+    "Verbose",
+    "app",
+    "complain",
+    "error_console",
+    "main",
+    "output_console",
+    "print_json",
+    "say",
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -54,6 +67,16 @@ _out, _err = (
     Console(stderr=stderr, width=None if stream.isatty() else 200)
     for stderr, stream in ((False, sys.stdout), (True, sys.stderr))
 )
+
+
+def output_console() -> Console:
+    """Where results go."""
+    return _out
+
+
+def error_console() -> Console:
+    """Where progress goes."""
+    return _err
 
 
 class _Run:
@@ -148,7 +171,7 @@ def convert(
 
     The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
     """
-    _say(verbose)
+    say(verbose)
     options = storage_options(storage_option)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
@@ -177,16 +200,16 @@ def convert(
                 storage_options=options, progress=shown,
             )  # fmt: skip
     if as_json:
-        _print_json(_result(result))
+        print_json(_result(result))
     elif not quiet:
         _out.print(summary_table(result.summaries()))
     for failure in result.failures[:10]:
-        _complain(
+        complain(
             f"chunk {failure.index} of {failure.variable!r}, {counted(failure.attempts, 'attempt')}: "
             f"{failure.error}"
         )
     if result.failures:
-        _complain(
+        complain(
             f"{len(result.failures)} of {job.plan.tasks} chunks failed; the same command tries them again"
         )
         raise typer.Exit(1)
@@ -227,7 +250,7 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
             for each in planned.variables
         }
         growth = job.growth and {"dim": job.growth.dim, "added": job.growth.added}
-        _print_json(
+        print_json(
             planned.to_dict()
             | {"estimates": figures, "core_seconds_left": left, "append": growth, "held": job.held}
         )
@@ -274,18 +297,20 @@ def inspect(
     store: Annotated[str, typer.Argument(help="A zarr store that was compressed with this package.")],
     var: Variables = None,
     chunks: Annotated[bool, typer.Option("--chunks", help="A line for each chunk.")] = False,
+    storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
-    _say(verbose)
-    arrays = compressed_arrays(store)
+    say(verbose)
+    options = storage_options(storage_option)
+    arrays = compressed_arrays(store_at(store, options) if options else store)
     streams = {}
     for name in _chosen(var, arrays):
         infos = dict(inspect_streams(arrays[name]))
         streams[name] = (arrays[name], infos)
     if as_json:
-        _print_json(
+        print_json(
             {
                 name: {
                     "shape": array.shape,
@@ -356,12 +381,14 @@ def compare(
             help="Also draw both; a file for each, with several variables.",
         ),
     ] = None,
+    storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure how far B is from A, variable by variable."""
-    _say(verbose)
-    with open_source(a) as first, open_source(b) as second:
+    say(verbose)
+    options = storage_options(storage_option)
+    with open_source(a, options) as first, open_source(b, options) as second:
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
         ]
@@ -370,7 +397,7 @@ def compare(
             raise MoECError(f"{a} and {b} have no variable of numbers in common")
         results = compare_datasets(first[names], second[names])
         if as_json:
-            _print_json({name: asdict(each) for name, each in results.items()})
+            print_json({name: asdict(each) for name, each in results.items()})
         else:
             rows = [
                 (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
@@ -392,7 +419,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Simulate a little weather, store it, read it back, compare."""
-    _say(verbose)
+    say(verbose)
     import xarray as xr
 
     from moec_zarr.demo.run import demo as run
@@ -402,10 +429,11 @@ def demo(
         run(out)
     if as_json:
         results = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
-        _print_json({name: asdict(each) for name, each in results.items()})
+        print_json({name: asdict(each) for name, each in results.items()})
 
 
-def _say(verbose: bool) -> None:
+def say(verbose: bool) -> None:
+    """Set how much is said beyond the result."""
     _Run.verbose = verbose
     logger = logging.getLogger("moec_zarr")
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
@@ -416,7 +444,7 @@ def _say(verbose: bool) -> None:
         logger.propagate = False
 
 
-def _print_json(data: Any) -> None:
+def print_json(data: Any) -> None:
     """One JSON document on stdout; what no JSON number can be is null."""
 
     def plain(value: Any) -> Any:
@@ -431,12 +459,19 @@ def _print_json(data: Any) -> None:
     print(json.dumps(plain(data), indent=1))
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
+    """Print an error in a line."""
     print(f"error: {text}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors are one line and exit code 2."""
+    import moec_zarr.cli.verify  # noqa: F401  (adds its command)
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt  # so that a job that is ended by its scheduler gives its lock back
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         code = app(arguments, prog_name="moec-zarr", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -446,8 +481,10 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
         ours = isinstance(error, (MoECError, OSError)) or hasattr(error, "format_message")  # the last: usage
-        _complain(text if ours else f"{type(error).__name__}: {text}")
+        complain(text if ours else f"{type(error).__name__}: {text}")
         code = 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if code == 130:  # which typer may also return
-        _complain("interrupted; a conversion goes on where it stopped when the command is given again")
+        complain("interrupted; a conversion goes on where it stopped when the command is given again")
     raise SystemExit(code or 0)

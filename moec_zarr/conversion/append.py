@@ -344,6 +344,9 @@ def grow(growth: Growth, group: zarr.Group, wanted: Manifest) -> None:
         part = growth.ds[small].isel({growth.dim: new})
         part = part.drop_vars([name for name in part.variables if name not in small])
         part = xr.decode_cf(part, decode_timedelta=False).load().drop_encoding()
+        part = part.drop_indexes(
+            list(part.xindexes)
+        )  # xarray leaves an index out of what it writes to a region
         store: Any = group.store
         part.to_zarr(
             store,

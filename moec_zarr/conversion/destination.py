@@ -38,6 +38,7 @@ __all__ = [
     "open_result",
     "refuse_other_than_store",
     "refuse_overlap",
+    "restore",
     "stored_dataset",
     "stored_plan",
     "without_expected_warnings",
@@ -125,7 +126,10 @@ def open_destination(
     begun = find_begun(store, dst, wanted) if resume else None
     if begun is not None and begun[1].created:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
-        _restore(planned, ds, store, group)
+        damaged = {
+            each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
+        }
+        restore(planned, ds, store, group, damaged)
         return group
     # Nothing was fitted yet, or it is to be replaced.
     _clear(store)
@@ -141,29 +145,26 @@ def open_destination(
     return zarr.open_group(store, mode="r+", zarr_format=planned.zarr_format, use_consolidated=False)
 
 
-def _restore(planned: Plan, ds: xr.Dataset, store: Store, group: zarr.Group) -> None:
-    """Write variables that have no tasks again where they are damaged.
+def restore(planned: Plan, ds: xr.Dataset, store: Store, group: zarr.Group, names: set[str]) -> None:
+    """Write variables that have no tasks again, since they are damaged.
 
     Raises
     ------
     MoECError
         If the source holds a part of one alone.
     """
-    whole = [each for each in planned.variables if not each.tasks]
-    damage = {each.name: found for each in whole if (found := check_whole(group, each.name))}
-    for name, found in damage.items():
-        _log.warning(
-            "%r is written again: %s", name, "; ".join(f"{key}: {why}" for key, why in found.items())
-        )
-    if partial := [each.name for each in whole if each.name in damage and ds[each.name].shape != each.shape]:
+    if not names:
+        return
+    _log.warning("damaged, and written again: %s", ", ".join(sorted(names)))
+    damaged = [each for each in planned.variables if each.name in names]
+    if partial := [each.name for each in damaged if ds[each.name].shape != each.shape]:
         raise MoECError(
             f"{', '.join(map(repr, partial))} in the destination is damaged, and the source holds a part of "
             "it; moec-zarr verify --repair makes it again from a source that holds all"
         )
-    if damage:
-        _create(planned, ds, store, list(damage))
-        for name in damage:
-            write_whole(group, name)
+    _create(planned, ds, store, sorted(names))
+    for name in names:
+        write_whole(group, name)
 
 
 def _clear(store: Store) -> None:

@@ -23,7 +23,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -276,12 +276,16 @@ def has_record(array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
 
 
 def read_records(
-    array: zarr.Array[Any], variable: str, digests: Digests
+    array: zarr.Array[Any],
+    variable: str,
+    digests: Digests,
+    look: Callable[[bytes], str] | None = None,
 ) -> tuple[dict[tuple[int, ...], Record], dict[tuple[int, ...], str]]:
     """The finished tasks of a variable, and what speaks against others that have a record.
 
     A record that is damaged or belongs to another plan does not count, nor does one whose chunk has gone or
-    is no longer what was written: the task is done again. Every chunk that has a record is read.
+    is no longer what was written: the task is done again. Every chunk that has a record is read, and `look`
+    says what else is wrong with its bytes.
 
     Returns
     -------
@@ -312,6 +316,8 @@ def read_records(
             damage[index] = "it has gone"
         elif digest_of(data) != records[index].checksum:
             damage[index] = "its bytes are not those that were written"
+        elif look is not None and (reason := look(data)):
+            damage[index] = reason
     return {index: record for index, record in records.items() if index not in damage}, damage
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client, Future
 
-__all__ = ["Job", "convert", "execute", "make", "plan_job", "records_of", "tasks_done"]
+__all__ = ["Job", "convert", "execute", "make", "plan_job", "records_of", "tasks_done", "tasks_of"]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -290,6 +290,16 @@ def execute(
         begun = find_begun(store, dst, wanted) if resume else None
         if not resume:
             refuse_other_than_store(store, dst)
+        if (
+            job.growth is not None
+            and not job.growth.added
+            and begun is not None
+            and begun[1].precedes(wanted)
+        ):
+            _log.info("the source has nothing that %s lacks", dst)
+            state.records = _flat(records_of(job.plan, *begun))
+            state.resumed = len(state.records)
+            return state
         with ExitStack() as held:
             connected = None
             if begun is None or not begun[1].created or begun[1].precedes(wanted):
@@ -305,14 +315,19 @@ def execute(
                 group = _grown(job.growth, store, dst, wanted)
             say("checking what is there")
             done = records_of(job.plan, group, wanted)
-            state.records = [record for each in done.values() for record in each.values()]
+            state.records = _flat(done)
             state.resumed = len(state.records)
             if state.resumed < job.plan.tasks:
                 if connected is None:
                     say("starting workers")
                     connected = held.enter_context(connect(client, workers))
                     needed = resources_for(connected, resources)
-                tasks = _tasks(job.plan, job.ds, group, done, wanted, job.offsets)
+                left = {
+                    each.name: [index for index in each.indices() if index not in done[each.name]]
+                    for each in job.plan.variables
+                    if each.tasks
+                }
+                tasks = tasks_of(job.plan, job.ds, group, left, wanted, job.offsets)
                 make(connected, tasks, needed, group, lock, state, progress)
             write_attributes(job.plan, src, group, state, "appended" if job.growth else "converted")
     except SourceError:
@@ -348,6 +363,10 @@ def records_of(
     return done
 
 
+def _flat(done: Mapping[str, Mapping[tuple[int, ...], Record]]) -> list[Record]:
+    return [record for each in done.values() for record in each.values()]
+
+
 @without_expected_warnings()
 def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
     """The destination with room for what is appended."""
@@ -356,33 +375,31 @@ def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> za
         raise MoECError(f"the store at {dst} has gone")
     _, manifest = begun
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    if growth.added and (manifest.precedes(wanted) or not manifest.created):
+    if manifest.precedes(wanted) or not manifest.created:
         mark(group, 0, growth.plan.tasks)
         grow(growth, group, wanted)
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
     return group
 
 
-def _tasks(
+def tasks_of(
     planned: Plan,
     ds: xr.Dataset,
     group: zarr.Group,
-    done: Mapping[str, Mapping[tuple[int, ...], Record]],
+    wanted: Mapping[str, Iterable[tuple[int, ...]]],
     manifest: Manifest,
     offsets: Mapping[str, int],
 ) -> Iterator[Task]:
-    """The tasks that are not done, made one by one as they are asked for."""
+    """The tasks at the indices that are wanted of each variable, made one by one as they are asked for."""
     from dask.base import optimize
 
     for each in planned.variables:
-        if not each.tasks:
+        if not each.tasks or each.name not in wanted:
             continue
         meaning = {key: value for key, value in each.encoding.items() if key not in STORAGE}
         digests = manifest.digests(each.name)
         array: Any = group[each.name]
-        for index in each.indices():
-            if index in done[each.name]:
-                continue
+        for index in wanted[each.name]:
             whole = each.region(index)
             region, inside = _covered(whole, each.dims, offsets)
             source = ds.variables[each.name][inside].to_base_variable()

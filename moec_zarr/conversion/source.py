@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from glob import has_magic
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -206,7 +207,7 @@ def _paths(
         return paths
     path = fspath(src)
     fs, root = file_system(path, options)
-    patterns = [root] if "*" in root else []
+    patterns = [root] if has_magic(root) and not fs.exists(root) else []
     if not patterns and fs.isdir(root) and not _is_store(path, options):
         patterns = [f"{root.rstrip('/')}/{pattern}" for pattern in _FILES]
     if not patterns:

@@ -26,7 +26,7 @@ from moec_zarr.report.inspection import headers_within
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["DestinationError", "Task", "run"]
+__all__ = ["DestinationError", "Task", "measure_stored", "run"]
 
 _task_lock = (
     threading.Lock()
@@ -126,6 +126,20 @@ def run(task: Task, attempt: int = 1) -> Record:
         except OSError as error:
             raise _refused(error) from error
         return record
+
+
+def measure_stored(task: Task) -> Quality:
+    """How far what is stored of a region is from the source.
+
+    Raises
+    ------
+    MoECError
+        If it is not what was asked for.
+    SourceError
+        If the source cannot be read.
+    """
+    with config.set(threads=task.threads):
+        return merge(_check(task, _stored_values(task)))
 
 
 def _stored_values(task: Task) -> Array:

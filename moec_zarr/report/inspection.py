@@ -23,7 +23,14 @@ from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.network import expert_load
 
-__all__ = ["StreamInfo", "compressed_arrays", "headers_within", "inspect", "inspect_streams"]
+__all__ = [
+    "StreamInfo",
+    "compressed_arrays",
+    "headers_within",
+    "inspect",
+    "inspect_streams",
+    "stored_objects",
+]
 
 Kind = Literal["model", "transform", "both", "constant", "lossless"]
 
@@ -175,18 +182,22 @@ def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], S
     UnsupportedVersionError
         If a newer version of this package wrote a stream.
     """
-    outer = array.shards or array.chunks
-    for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):
-        key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
-        buffer = sync(array.store.get(key, default_buffer_prototype()))
-        if buffer is None:
-            continue
-        data = buffer.to_bytes()
-        for inner, stream in _streams(array, data, key):
+    for place, data in stored_objects(array):
+        for inner, stream in _streams(array, data, str(place)):
             yield (
                 tuple(o * n + i for o, n, i in zip(place, _per_shard(array), inner, strict=True)),
                 inspect(stream),
             )
+
+
+def stored_objects(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """The chunks, or shards, that are stored: position among the others, and bytes."""
+    outer = array.shards or array.chunks
+    for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):
+        key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
+        buffer = sync(array.store.get(key, default_buffer_prototype()))
+        if buffer is not None:
+            yield place, buffer.to_bytes()
 
 
 def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[int, ...], Header, Kind]]:
