@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -11,7 +13,14 @@ import zarr
 from zarr.abc.store import Store
 
 from moec_zarr.conversion.destination import stored_dataset, stored_plan, without_expected_warnings
-from moec_zarr.conversion.manifest import Generation, Manifest, read_manifest, write_manifest, write_whole
+from moec_zarr.conversion.manifest import (
+    Generation,
+    Manifest,
+    check_whole,
+    read_manifest,
+    write_manifest,
+    write_whole,
+)
 from moec_zarr.conversion.plan import Plan
 from moec_zarr.conversion.source import STATUS
 from moec_zarr.errors import MoECError
@@ -20,6 +29,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Growth", "Incomplete", "grow", "offset_of", "plan_append", "whole_chunks"]
+
+_log = logging.getLogger(__name__)
 
 Incomplete: TypeAlias = Literal["hold", "refit"]
 
@@ -109,9 +120,21 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         generation = Generation(digest=manifest.digest, length=length)
         manifest = replace(manifest, earlier=(*manifest.earlier, generation))
     length = _length(stored, dim)
+    damaged = [each.name for each in stored.variables if not each.tasks and check_whole(group, each.name)]
+    if damaged and complete:
+        raise MoECError(
+            f"{', '.join(map(repr, damaged))} in the store is damaged; repair it first, with "
+            "moec-zarr verify --repair"
+        )
     before = stored_dataset(group).isel({dim: slice(length)})
     _check_variables(stored, ds, before, group, dim)
     offset = offset_of(ds, before, dim)
+    if offset == length and (gap := _gap(ds, before, dim)):
+        if incomplete == "hold":
+            raise MoECError(
+                f"the source does not continue the store along {dim!r}: {gap}; give what was kept back"
+            )
+        _log.warning("there is a gap along %r: %s", dim, gap)
     end = max(offset + ds.sizes[dim], length)
     end = _end(stored, dim, length, offset, end, incomplete, before)
     held = max(offset + ds.sizes[dim] - max(end, length), 0)
@@ -204,25 +227,28 @@ def _check_encoding(name: str, var: xr.Variable, before: xr.Variable, group: zar
     MoECError
         If one would change.
     """
-    from xarray.conventions import encode_cf_variable
+    import xarray as xr
+    from xarray.conventions import decode_cf_variable, encode_cf_variable
 
     array = group[name]
     assert isinstance(array, zarr.Array)
+    kept = {key: value for key, value in before.encoding.items() if key in _MEANINGS}
     plain = var.copy(deep=False).load()
-    plain.encoding = {key: value for key, value in before.encoding.items() if key in _MEANINGS}
+    plain.encoding = dict(kept)
     try:
-        encoded = np.asarray(encode_cf_variable(plain, name=name).values)
-        same = np.array_equal(encoded.astype(array.dtype).astype(encoded.dtype), encoded)
-        same = same or (
-            encoded.dtype.kind == "f"
-            and np.array_equal(encoded.astype(array.dtype).astype(encoded.dtype), encoded, equal_nan=True)
-        )
-    except (ValueError, TypeError, OverflowError):
+        with warnings.catch_warnings():
+            # xarray would choose other units, which the store cannot have for some of its steps.
+            warnings.filterwarnings("error", message="Times can't be serialized faithfully")
+            encoded = encode_cf_variable(plain, name=name)
+        stored = xr.Variable(var.dims, np.asarray(encoded.values).astype(array.dtype), encoded.attrs)
+        decoded: Any = decode_cf_variable(name, stored, decode_timedelta=False)
+        same = bool(decoded.equals(plain))
+    except (ValueError, TypeError, OverflowError, UserWarning):
         same = False
     if not same:
         raise MoECError(
             f"variable {name!r} cannot be appended exactly: the store holds it as {array.dtype}"
-            + (f" in {before.encoding['units']!r}" if "units" in before.encoding else "")
+            + (f" in {kept['units']!r}" if "units" in kept else "")
         )
 
 
@@ -261,6 +287,22 @@ def offset_of(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> int:
             f"source {new[0]} to {new[-1]}, and no step may be out of order or be missing in between"
         )
     return first
+
+
+def _gap(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> str:
+    """A gap between a store and a source that begins after it, in words; empty where there is none."""
+    import xarray as xr
+
+    if dim not in ds.variables or dim not in stored.variables or stored.sizes[dim] < 2:
+        return ""
+    old = stored.indexes[dim].values
+    first = xr.decode_cf(ds[[dim]], decode_timedelta=False).indexes[dim].values[0]
+    if old.dtype.kind in "US":
+        return ""
+    usual = max(abs(np.diff(old)))
+    if abs(first - old[-1]) <= 1.5 * usual:
+        return ""
+    return f"the store ends with {old[-1]}, and the source begins with {first}"
 
 
 def _end(
@@ -348,6 +390,10 @@ def grow(growth: Growth, group: zarr.Group, wanted: Manifest) -> None:
             list(part.xindexes)
         )  # xarray leaves an index out of what it writes to a region
         store: Any = group.store
+        for name in small:
+            array = group[name]
+            if part[name].dtype.kind in "US" and isinstance(array, zarr.Array):
+                part[name] = part[name].astype(array.dtype)  # text of another width, which was found to fit
         part.to_zarr(
             store,
             group=group.path or None,

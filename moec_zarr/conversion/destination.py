@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -321,9 +321,13 @@ def _source_name(src: Source) -> str:
 @without_expected_warnings()
 def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     """The plan that a destination was made by, with what its values mean as the store itself has it."""
-    meanings = {name: var.encoding for name, var in stored_dataset(group).variables.items()}
+    planned = manifest.plan["variables"]
+    # Variables without tasks are not looked at: one may be damaged.
+    whole = [name for name, each in planned.items() if each["chunks"] is None]
+    opened = stored_dataset(group, without=whole, decode_times=False)
+    meanings = {name: var.encoding for name, var in opened.variables.items()}
     variables = []
-    for name, each in manifest.plan["variables"].items():
+    for name, each in planned.items():
         codec = each["codec"]
         encoding = {key: value for key, value in meanings.get(name, {}).items() if key not in STORAGE}
         if each["chunks"]:
@@ -344,15 +348,16 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     return Plan(variables=tuple(variables), zarr_format=group.metadata.zarr_format)
 
 
-def stored_dataset(group: zarr.Group) -> xr.Dataset:
-    """The group as a dataset, lazily and without dask."""
+def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times: bool = True) -> xr.Dataset:
+    """The group as a dataset, lazily and without dask, nor some of its variables."""
     import xarray as xr
 
     # Stores without consolidated metadata are as good; what is consolidated may be older.
     store: Any = group.store
     ds: xr.Dataset = xr.open_zarr(
-        store, group=group.path or None, consolidated=False, chunks=None, decode_timedelta=False
-    )
+        store, group=group.path or None, consolidated=False, chunks=None, decode_timedelta=False,
+        decode_times=decode_times, drop_variables=list(without),
+    )  # fmt: skip
     return ds
 
 

@@ -290,12 +290,8 @@ def execute(
         begun = find_begun(store, dst, wanted) if resume else None
         if not resume:
             refuse_other_than_store(store, dst)
-        if (
-            job.growth is not None
-            and not job.growth.added
-            and begun is not None
-            and begun[1].precedes(wanted)
-        ):
+        idle = job.growth is not None and not job.growth.added
+        if idle and begun is not None and begun[1].precedes(wanted):
             _log.info("the source has nothing that %s lacks", dst)
             state.records = _flat(records_of(job.plan, *begun))
             state.resumed = len(state.records)

@@ -178,16 +178,18 @@ def verify(
     if against is None:
         return Verification(status=_status(group), variables=checked, problems=tuple(problems))
     with open_source(against, storage_options) as ds:
-        extent = _extent(ds, stored_dataset(group), planned)
+        damaged = {problem.variable for problem in problems if isinstance(problem.chunk, str)}
+        stored = stored_dataset(group, without=damaged)
+        extent = _extent(ds, stored, planned)
         say("comparing with the source")
-        found, checked = _compare(planned, ds, group, manifest, records, extent)
+        found, checked = _compare(planned, ds, group, stored, manifest, records, extent)
         if not repair or not problems:
             problems += found
             return Verification(status=_status(group), variables=checked, problems=tuple(problems))
         if found:
             raise MoECError(
-                f"{against} is not what {store} was made from: of {found[0].variable!r}, chunk "
-                f"{found[0].chunk}, which is undamaged, {found[0].reason}; nothing was repaired"
+                f"{against} is not what {store} was made from: {found[0].variable!r}, {found[0].chunk}, "
+                f"which is undamaged, {found[0].reason}; nothing was repaired"
             )
         repaired = _repair(
             planned, ds, against, place, manifest, records, problems, extent, say,
@@ -320,6 +322,7 @@ def _compare(
     planned: Plan,
     ds: xr.Dataset,
     group: zarr.Group,
+    stored: xr.Dataset,
     manifest: Manifest,
     records: Mapping[str, Mapping[Index, Record]],
     extent: Mapping[str, slice],
@@ -330,20 +333,21 @@ def _compare(
     problems: list[Problem] = []
     checked = {}
     offsets = {dim: part.start for dim, part in extent.items()}
-    stored = stored_dataset(group)
     small = xr.decode_cf(
         ds[[each.name for each in planned.variables if not each.tasks]], decode_timedelta=False
     )
     for each in planned.variables:
         if not each.tasks:
-            part = stored.variables[each.name][tuple(extent[dim] for dim in each.dims)]
-            same = bool(part.equals(small.variables[each.name]))  # type: ignore[no-untyped-call]
-            if not same:
-                reason = "its values are not those of the source"
-                problems.append(Problem(variable=each.name, chunk="values", kind="differs", reason=reason))
-            checked[each.name] = Checked(
-                chunks=1, compared=1, quality=Quality(n=part.size, n_valid=part.size)
-            )
+            checked[each.name] = Checked(chunks=1)
+            if each.name in stored.variables:
+                part: Any = stored.variables[each.name][tuple(extent[dim] for dim in each.dims)]
+                if not part.equals(small.variables[each.name]):
+                    reason = "has values that are not those of the source"
+                    problems.append(
+                        Problem(variable=each.name, chunk="values", kind="differs", reason=reason)
+                    )
+                quality = Quality(n=part.size, n_valid=part.size)
+                checked[each.name] = Checked(chunks=1, compared=1, quality=quality)
             continue
         chosen = [index for index in records.get(each.name, {}) if _within(each, index, extent)]
         parts = []
