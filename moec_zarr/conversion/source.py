@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import warnings
@@ -107,15 +108,15 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
             return xr.open_dataset(store_at(path, storage_options), engine="zarr", **options)  # type: ignore[arg-type]
         if is_local(fs):
             return xr.open_dataset(path, **options)
+        if not all(importlib.util.find_spec(name) for name in ("h5netcdf", "h5py")):
+            raise MoECError(
+                f"files on remote storage, such as {path}, are read through h5netcdf; pip install h5netcdf "
+                "h5py, or copy them here"
+            )
         return xr.open_dataset(fs.open(path), engine="h5netcdf", **options)
     except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, (FileNotFoundError, MoECError)):
             raise
-        if "unrecognized engine" in str(error):
-            raise MoECError(
-                f"files on remote storage, such as {path}, are read through h5netcdf; pip install h5netcdf, "
-                "or copy them here"
-            ) from error
         raise SourceError(
             f"{path} cannot be opened; it may be truncated, damaged, or in a format that needs another "
             f"package: fetch or write it again, or leave it out of the source ({_first_line(error)})"
@@ -137,7 +138,7 @@ def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
             join="exact",
             combine_attrs="override",
         )
-    except ValueError as error:  # those of a merge and of an alignment are ValueErrors, too
+    except (ValueError, TypeError) as error:  # those of a merge and of an alignment are ValueErrors, too
         raise MoECError(
             f"the {len(paths)} files from {paths[0]} to {paths[-1]} cannot be joined: {_first_line(error)}. "
             "Give files of the same variables on the same grid that follow one another; or join them with "

@@ -81,17 +81,18 @@ def test_new_steps_are_appended_there(options, url, client):
     assert verify(url, ds.isel(time=slice(4)), storage_options=options).ok
 
 
-def test_remote_files_need_a_package_of_their_own(options, tmp_path, client):
+def test_files_are_read_there(options, tmp_path, client, monkeypatch):
     pytest.importorskip("netCDF4")
-    dataset()[["a"]].to_netcdf(tmp_path / "s.nc")
-    s3fs.S3FileSystem(**options).put(str(tmp_path / "s.nc"), "bucket/s.nc")
-    try:
-        import h5netcdf  # noqa: F401
-    except ModuleNotFoundError:
-        with pytest.raises(MoECError, match="pip install h5netcdf"):
-            quick("s3://bucket/s.nc", tmp_path / "d.zarr", client, storage_options=options)
-    else:
-        quick("s3://bucket/s.nc", tmp_path / "d.zarr", client, storage_options=options)
+    pytest.importorskip("h5netcdf")
+    ds = dataset()[["a"]]
+    for i, times in enumerate((slice(2), slice(2, None))):
+        ds.isel(time=times).to_netcdf(tmp_path / f"{i}.nc")
+        s3fs.S3FileSystem(**options).put(str(tmp_path / f"{i}.nc"), f"bucket/files/{i}.nc")
+    again = quick("s3://bucket/files/*.nc", tmp_path / "d.zarr", client, storage_options=options)
+    xr.testing.assert_allclose(again.a.load(), ds.a)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MoECError, match="pip install h5netcdf"):
+        quick("s3://bucket/files/0.nc", tmp_path / "e.zarr", client, storage_options=options)
 
 
 def test_the_command_line_with_workers_of_its_own_leaves_no_session_open(source, options, url, tmp_path):
@@ -106,8 +107,22 @@ def test_the_command_line_with_workers_of_its_own_leaves_no_session_open(source,
         return done.stdout
 
     given = ["--storage-option", f"endpoint_url={options['endpoint_url']}"]
-    settings = "--ratio 2 --effort fast --var a --chunks time=2 --workers 1 --json".split()
+    settings = [
+        "--ratio",
+        "2",
+        "--effort",
+        "fast",
+        "--var",
+        "a",
+        "--chunks",
+        "time=2",
+        "--workers",
+        "1",
+        "--json",
+    ]
     result = json.loads(run("convert", str(source), url, *settings, *given))
     assert result["variables"]["a"]["done"] == 3
-    found = json.loads(run("verify", url, "--against", str(source), "--json", "--storage-option", json.dumps(options)))
+    found = json.loads(
+        run("verify", url, "--against", str(source), "--json", "--storage-option", json.dumps(options))
+    )
     assert found["ok"]
