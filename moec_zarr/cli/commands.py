@@ -259,6 +259,8 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
         f"{planned.tasks} tasks read {bytes_text(planned.read_bytes)}; about {duration(planned.seconds)} "
         "on one core, by a simple model that counts fits alone"
     ]
+    if index := sum(each.index_bytes for each in planned.compressed):
+        lines.append(f"{bytes_text(index)} of what is stored are the shards' indexes, beyond the ratio")
     if job.growth is not None:
         lines.append(
             f"{job.growth.dim} grows by {job.growth.added} to {job.growth.length + job.growth.added}"

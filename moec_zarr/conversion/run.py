@@ -481,7 +481,7 @@ def make(
         if time.monotonic() - counted > _TICK:
             slots = max(1, sum(worker["nthreads"] for worker in offering(client, resources).values()))
             state.workers, counted = slots, time.monotonic()
-        made = state.records[state.resumed :][-slots:]
+        made = state.records[max(state.resumed, len(state.records) - slots) :]
         short = made and max(record.seconds for record in made) < 1
         while len(running) < slots * (1 + (_AHEAD if short else 1)):
             task = next(tasks, None)
@@ -521,17 +521,19 @@ def make(
                     )
                 continue
             heard = time.monotonic()
+            made = [future for future in finished if future.status == "finished"]
+            fetched = dict(zip(made, client.gather(made), strict=True))  # in one message for all
             for future in finished:
                 task, attempt = running.pop(future)
                 began.pop(future, None)
-                error = _error_of(future)
+                error = None if future in fetched else _error_of(future)
                 if error is None:
                     if len(state.records) == state.resumed and not has_record(task.array, task.index):
                         raise MoECError(
                             "what the workers write cannot be seen from here; the destination must be a "
                             "place that all processes share, not one in memory or on a machine's own disk"
                         )
-                    state.records.append(future.result())
+                    state.records.append(fetched[future])
                 elif isinstance(error, DestinationError):
                     raise error
                 elif attempt < _ATTEMPTS and _is_retryable(error):
