@@ -7,8 +7,8 @@ and then, with a local cluster of two workers and effort fast:
 2. converts the NetCDF file, while ``kill -9`` ends first a worker, then the whole run, in the middle;
 3. gives the same command again, with ``--break-lock``, since the killed run could not give its lock back, and
    compares every chunk byte for byte with that of an undisturbed run;
-4. fits a sample of the chunks bare, in two processes without dask or zarr, for the overhead of all the rest, in
-   time and in memory;
+4. fits a sample of the chunks bare, in two processes without dask or zarr, for the overhead of all the rest,
+   in time and in memory;
 5. converts ``--small`` chunks that are constant, and so take no time to fit, for the rate of scheduling.
 
 Step 2 starts from NetCDF and step 1 from zarr: both hold the same values, so the chunks must be equal too.
@@ -234,9 +234,9 @@ def main() -> None:
     print(f"bare fits: {bare:.2f} s each ({len(fits)} of them, {WORKERS} at a time); a task: "
           f"{statistics.mean(each['seconds'] for each in done):.2f} s")  # fmt: skip
     busy = span(work / "whole.zarr")
-    print(f"overhead: {100 * (busy * WORKERS / (bare * tasks) - 1):.1f} % over bare fits, and {wall - busy:.1f} s "
-          f"to start and end; memory of a worker: {(max(workers) - lean) / 1e6:.0f} MB beside that of a bare fit, "
-          f"{lean / 1e6:.0f} MB")  # fmt: skip
+    more = 100 * (busy * WORKERS / (bare * tasks) - 1)
+    print(f"overhead: {more:.1f} % over bare fits, and {wall - busy:.1f} s to start and end")
+    print(f"a worker takes {(max(workers) - lean) / 1e6:.0f} MB beside the {lean / 1e6:.0f} MB of a bare fit")
     print(f"small tasks: {small_tasks(work, arguments.small):.0f} a second", flush=True)
     with xr.open_zarr(killed) as ds:
         print(ds.attrs["history"])
