@@ -109,11 +109,9 @@ class Run:
 
 def records(destination: Path) -> dict[str, tuple[int, str]]:
     """Of each finished task: when its record was written, and what it says."""
-    found = sorted(destination.glob("*/.moec_zarr/*.json"))
     return {
         str(path.relative_to(destination)): (path.stat().st_mtime_ns, path.read_text())
-        for path in found
-        if path.name != "plan.json"
+        for path in sorted(destination.glob("*/.moec_zarr/[0-9]*.json"))
     }
 
 
