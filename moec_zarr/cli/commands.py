@@ -33,8 +33,9 @@ from moec_zarr.cli.tables import (
 )
 from moec_zarr.config import config
 from moec_zarr.conversion.append import Incomplete
+from moec_zarr.conversion.job import Job, plan_job
 from moec_zarr.conversion.places import store_at
-from moec_zarr.conversion.run import Job, execute, plan_job, tasks_done
+from moec_zarr.conversion.run import execute, tasks_done
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.errors import MoECError

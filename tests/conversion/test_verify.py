@@ -89,7 +89,7 @@ def test_a_record_of_the_wrong_type_does_not_count(source, converted, client, ke
 
 
 def test_a_stream_of_another_shape_is_damage_though_its_record_matches(converted):
-    from moec_zarr.conversion.manifest import digest_of
+    from moec_zarr.conversion.objects import digest_of
 
     stream = bytes(QUICK.encode(np.arange(200, dtype="f4").reshape(2, 10, 10)))
     (converted / "a/c/1/0/0").write_bytes(stream)
