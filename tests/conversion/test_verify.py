@@ -67,11 +67,12 @@ def test_every_kind_of_damage_is_named_and_repaired(source, converted, client):
 
 
 def test_a_resume_makes_what_is_damaged_again(source, converted, client, caplog):
-    whole = stored(converted)
+    whole, attrs = stored(converted), xr.open_zarr(converted).attrs
     flip(converted / "a/c/1/0/0")
     flip(converted / "station/c/0")
     flip(converted / "time/c/0")
     quick(source, converted, client)
+    assert xr.open_zarr(converted).attrs == attrs
     assert stored(converted) == whole
     assert "chunk (1, 0, 0) of 'a' is made again: its bytes are not those that were written" in caplog.text
 
