@@ -35,9 +35,10 @@ from moec_zarr.cli.trial import announced, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
 from moec_zarr.conversion.append import Incomplete
+from moec_zarr.conversion.job import Job, plan_job
 from moec_zarr.conversion.places import store_at
 from moec_zarr.conversion.quality_table import open_quality
-from moec_zarr.conversion.run import Job, execute, plan_job, tasks_done
+from moec_zarr.conversion.run import execute, tasks_done
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.conversion.trial import try_plan

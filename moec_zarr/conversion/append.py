@@ -390,6 +390,7 @@ def grow(growth: Growth, group: zarr.Group, wanted: Manifest) -> None:
             list(part.xindexes)
         )  # xarray leaves an index out of what it writes to a region
         store: Any = group.store
+        part.attrs = dict(group.attrs)  # those of the store stay
         for name in small:
             array = group[name]
             if part[name].dtype.kind in "US" and isinstance(array, zarr.Array):

@@ -134,10 +134,11 @@ def open_destination(
     # Nothing was fitted yet, or it is to be replaced.
     _clear(store)
     group = zarr.open_group(store, mode="a", zarr_format=planned.zarr_format)
-    group.attrs[STATUS] = "incomplete: metadata is being written"
+    attrs = ds.attrs | {STATUS: "incomplete: metadata is being written"}
+    group.attrs.update({STATUS: attrs[STATUS]})
     first = planned.compressed[0].name
     write_manifest(group, first, wanted)
-    _create(planned, ds, store, [each.name for each in planned.variables])
+    _create(planned, ds, store, [each.name for each in planned.variables], attrs)
     for each in planned.variables:
         if not each.tasks:
             write_whole(group, each.name)
@@ -162,7 +163,7 @@ def restore(planned: Plan, ds: xr.Dataset, store: Store, group: zarr.Group, name
             f"{', '.join(map(repr, partial))} in the destination is damaged, and the source holds a part of "
             "it; moec-zarr verify --repair makes it again from a source that holds all"
         )
-    _create(planned, ds, store, sorted(names))
+    _create(planned, ds, store, sorted(names), dict(group.attrs))
     for name in names:
         write_whole(group, name)
 
@@ -172,7 +173,8 @@ def _clear(store: Store) -> None:
 
     async def clear() -> None:
         names = [name async for name in store.list_dir("")]
-        for name in names:
+        # What makes it a store goes last: what is left of an interrupted removal can be removed again.
+        for name in sorted(names, key=lambda name: name in ("zarr.json", ".zgroup")):
             if name != LOCK:
                 await store.delete(name)
                 await store.delete_dir(name)
@@ -218,8 +220,8 @@ def _existing(store: Store, dst: Destination) -> zarr.Group | None:
     return None
 
 
-def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str]) -> None:
-    """Write the metadata of variables, and the values of those that have no tasks."""
+def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs: Mapping[Any, Any]) -> None:
+    """Write the attributes of the group, variables' metadata, and the values of those that have no tasks."""
     import dask.array as da
 
     place: Any = store
@@ -237,6 +239,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str]) -> No
                 lazy = {} if var.chunks is None else {"scheduler": "synchronous"}
                 template[each.name] = var.compute(**lazy)
         template[each.name].encoding = {} if each.codec else each.encoding
+    template.attrs = dict(attrs)
     for var in template.variables.values():
         var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
     template.to_zarr(

@@ -18,7 +18,6 @@ the dimension that it grew to: a record counts if it names the plan that its chu
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import hashlib
 import json
@@ -27,15 +26,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
+from moec_zarr.conversion.objects import digest_of, key_of, names_in, read, read_many, write_json
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality
 from moec_zarr.report.statistics import Statistics
@@ -46,10 +42,8 @@ __all__ = [
     "Record",
     "change_format",
     "check_whole",
-    "digest_of",
     "has_record",
     "read_manifest",
-    "read_object",
     "read_records",
     "write_manifest",
     "write_record",
@@ -61,7 +55,6 @@ _FOLDER = ".moec_zarr"
 _PLAN = "plan.json"
 _WHOLE = "whole.json"
 _DEFAULT = re.compile(r"^c[./]?")  # begins the name of a chunk in format 3
-_AT_ONCE = 64  # objects asked of a store at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +233,7 @@ def _words(value: Any) -> str:
 
 def write_manifest(group: zarr.Group, variable: str, manifest: Manifest) -> None:
     """Write the plan into the folder of `variable`."""
-    _write(group.store, _path(group, variable, _PLAN), dataclasses.asdict(manifest))
+    write_json(group.store, _path(group, variable, _PLAN), dataclasses.asdict(manifest))
 
 
 def read_manifest(group: zarr.Group) -> Manifest | None:
@@ -251,8 +244,8 @@ def read_manifest(group: zarr.Group) -> Manifest | None:
     MoECError
         If there is one that cannot be read.
     """
-    for name in sorted(_list_dir(group.store, group.path)):
-        data = _read(group.store, _path(group, name, _PLAN))
+    for name in sorted(names_in(group.store, group.path)):
+        data = read(group.store, _path(group, name, _PLAN))
         if data is None:
             continue
         try:
@@ -279,12 +272,12 @@ def _parse_manifest(loaded: Any) -> Manifest:
 
 def write_record(array: zarr.Array[Any], record: Record, digest: str) -> None:
     """Write the record of a finished task, which then counts as done."""
-    _write(array.store, _record_path(array, record.index), record.to_dict() | {"plan": digest})
+    write_json(array.store, _record_path(array, record.index), record.to_dict() | {"plan": digest})
 
 
 def has_record(array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
     """Whether the record of a task can be seen from here."""
-    return _read(array.store, _record_path(array, index)) is not None
+    return read(array.store, _record_path(array, index)) is not None
 
 
 def read_records(
@@ -308,7 +301,7 @@ def read_records(
     """
     prefix = f"{array.path}/" if array.path else ""
     folder = f"{prefix}{_FOLDER}/"
-    names = [name for name in _list_dir(array.store, folder.rstrip("/")) if name[:1].isdigit()]
+    names = [name for name in names_in(array.store, folder.rstrip("/")) if name[:1].isdigit()]
     places = {}
     for name in sorted(names):
         try:
@@ -316,14 +309,14 @@ def read_records(
         except ValueError:
             _log.warning("%s%s is no record", folder, name)
     records, damage = {}, {}
-    for index, data in zip(places, _read_many(array.store, places.values()), strict=True):
+    for index, data in zip(places, read_many(array.store, places.values()), strict=True):
         try:
             records[index] = _parse(data, variable, index, digests)
         except (ValueError, KeyError, TypeError) as error:
             damage[index] = f"its record does not count: {error}"
     stored = [index for index, record in records.items() if record.checksum]
     keys = [prefix + array.metadata.encode_chunk_key(index) for index in stored]
-    for index, data in zip(stored, _read_many(array.store, keys), strict=True):
+    for index, data in zip(stored, read_many(array.store, keys), strict=True):
         if data is None:
             damage[index] = "it has gone"
         elif digest_of(data) != records[index].checksum:
@@ -340,12 +333,12 @@ def change_format(group: zarr.Group, zarr_format: int) -> None:
         return
     forms = [dataclasses.replace(manifest, plan=manifest.plan | {"zarr_format": each}) for each in (2, 3)]
     digest = next(each.digest for each in forms if each.plan["zarr_format"] == zarr_format)
-    for name in _list_dir(group.store, group.path):
+    for name in names_in(group.store, group.path):
         folder = _path(group, name, "").rstrip("/")
-        for file in _list_dir(group.store, folder):
+        for file in names_in(group.store, folder):
             key = f"{folder}/{file}"
             try:
-                loaded = json.loads(_read(group.store, key) or b"")
+                loaded = json.loads(read(group.store, key) or b"")
             except ValueError:
                 continue  # it does not count in any format
             if not isinstance(loaded, dict):
@@ -359,7 +352,7 @@ def change_format(group: zarr.Group, zarr_format: int) -> None:
                 loaded["plan"] = digest
             else:
                 continue
-            _write(group.store, key, loaded)
+            write_json(group.store, key, loaded)
 
 
 def _parse(data: bytes | None, variable: str, index: tuple[int, ...], digests: Digests) -> Record:
@@ -422,10 +415,10 @@ def write_whole(group: zarr.Group, variable: str) -> None:
     keys = sorted(_chunk_keys(array))
     digests = {
         key: digest_of(data)
-        for key, data in zip(keys, _read_many(array.store, [_key(array, key) for key in keys]), strict=True)
+        for key, data in zip(keys, read_many(array.store, [key_of(array, key) for key in keys]), strict=True)
         if data is not None
     }
-    _write(array.store, _path(group, variable, _WHOLE), digests)
+    write_json(array.store, _path(group, variable, _WHOLE), digests)
 
 
 def check_whole(group: zarr.Group, variable: str) -> dict[str, str]:
@@ -434,9 +427,9 @@ def check_whole(group: zarr.Group, variable: str) -> dict[str, str]:
     if not isinstance(array, zarr.Array):
         return {"zarr.json": "the variable has gone"}
     try:
-        digests = json.loads(_read(array.store, _path(group, variable, _WHOLE)) or b"")
+        digests = json.loads(read(array.store, _path(group, variable, _WHOLE)) or b"")
         keys = list(digests)
-        found = _read_many(array.store, [_key(array, key) for key in keys])
+        found = read_many(array.store, [key_of(array, key) for key in keys])
     except (ValueError, TypeError) as error:
         return {f"{_FOLDER}/{_WHOLE}": f"it cannot be read: {error}"}
     return {
@@ -453,23 +446,6 @@ def _chunk_keys(array: zarr.Array[Any]) -> Iterator[str]:
     return (array.metadata.encode_chunk_key(index) for index in np.ndindex(*counts))
 
 
-def _key(array: zarr.Array[Any], key: str) -> str:
-    return f"{array.path}/{key}" if array.path else key
-
-
-def digest_of(data: bytes) -> str:
-    """What tells stored bytes from others: 32 hexadecimal digits of their SHA-256."""
-    return hashlib.sha256(data).hexdigest()[:32]
-
-
-def read_object(array: zarr.Array[Any], index: tuple[int, ...]) -> bytes | None:
-    """The bytes of a stored chunk, or shard; None where there are none."""
-    return _read(array.store, _key(array, array.metadata.encode_chunk_key(index)))
-
-
-# Zarr's stores write an object whole or not at all, locally too; they are asynchronous.
-
-
 def _record_path(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
     name = ".".join(map(str, index)) or "0"
     return "/".join(part for part in (array.path, _FOLDER, f"{name}.json") if part)
@@ -477,32 +453,3 @@ def _record_path(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
 
 def _path(group: zarr.Group, variable: str, name: str) -> str:
     return "/".join(part for part in (group.path, variable, _FOLDER, name) if part)
-
-
-def _write(store: Store, path: str, data: dict[str, Any]) -> None:
-    text = json.dumps(data, indent=1).encode()
-    sync(store.set(path, default_buffer_prototype().buffer.from_bytes(text)))
-
-
-def _read(store: Store, path: str) -> bytes | None:
-    buffer = sync(store.get(path, default_buffer_prototype()))
-    return None if buffer is None else buffer.to_bytes()
-
-
-def _read_many(store: Store, paths: Iterable[str]) -> Iterator[bytes | None]:
-    """Objects of a store in order, many at a time and few held."""
-
-    async def read(part: list[str]) -> list[Any]:
-        return await asyncio.gather(*(store.get(path, default_buffer_prototype()) for path in part))
-
-    left = iter(paths)
-    while part := list(islice(left, _AT_ONCE)):
-        for buffer in sync(read(part)):
-            yield None if buffer is None else buffer.to_bytes()
-
-
-def _list_dir(store: Store, path: str) -> list[str]:
-    async def collect() -> list[str]:
-        return [key async for key in store.list_dir(path)]
-
-    return sync(collect())

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import zarr
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.config import config
-from moec_zarr.conversion.append import Growth, Incomplete, grow, plan_append, whole_chunks
-from moec_zarr.conversion.cluster import connect, offering, resources_for
+from moec_zarr.conversion.append import Growth, Incomplete, grow
+from moec_zarr.conversion.cluster import connect, resources_for
 from moec_zarr.conversion.destination import (
     Destination,
     find_begun,
@@ -27,28 +24,25 @@ from moec_zarr.conversion.destination import (
     without_expected_warnings,
     write_attributes,
 )
-from moec_zarr.conversion.lock import Lock, hold_lock
-from moec_zarr.conversion.manifest import Manifest, Record, has_record, read_records
+from moec_zarr.conversion.dispatch import make, tasks_of
+from moec_zarr.conversion.job import Job, plan_job
+from moec_zarr.conversion.lock import hold_lock
+from moec_zarr.conversion.manifest import Manifest, Record, read_records
 from moec_zarr.conversion.places import StorageOptions, store_at
-from moec_zarr.conversion.plan import STORAGE, Plan, Sizes, plan
+from moec_zarr.conversion.plan import Plan, Sizes
 from moec_zarr.conversion.quality_table import write_quality
-from moec_zarr.conversion.source import Source, SourceError, files_behind, fingerprint, open_source
-from moec_zarr.conversion.status import ConversionError, Failure, Progress
-from moec_zarr.conversion.worker import DestinationError, Task, run
-from moec_zarr.errors import CorruptStreamError, MoECError
+from moec_zarr.conversion.source import Source, SourceError, open_source
+from moec_zarr.conversion.status import ConversionError, Progress
+from moec_zarr.conversion.worker import DestinationError
+from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
-    from distributed import Client, Future
+    from distributed import Client
 
-__all__ = ["Job", "convert", "execute", "make", "plan_job", "records_of", "tasks_done", "tasks_of"]
+__all__ = ["convert", "execute", "tasks_done"]
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 3
-_TICK = 1.0  # seconds between reports of progress while no task ends
-_PATIENCE = 60.0  # seconds without a result after which workers are looked for
-_MARK = 10.0  # seconds between two notes in the destination of how much is done
-_AHEAD = 8  # tasks that wait for each that runs, where they are short
 
 
 def convert(
@@ -161,95 +155,6 @@ def convert(
             result,
         )
     return open_result(dst, job.plan.zarr_format, storage_options)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a conversion, or an append, will do.
-
-    Attributes
-    ----------
-    plan : Plan
-        Of the whole destination.
-    ds : Dataset
-        The source.
-    growth : Growth or None
-        What an append will do; None where the destination is made.
-    held : int
-        Number of steps at the end that are kept back.
-    """
-
-    plan: Plan
-    ds: xr.Dataset
-    growth: Growth | None = None
-    held: int = 0
-
-    @property
-    def offsets(self) -> dict[str, int]:
-        """Position in the destination of the first voxel of the source, by dimension, where it is not 0."""
-        return {} if self.growth is None else {self.growth.dim: self.growth.offset}
-
-    def manifest(self, src: Source, options: StorageOptions | None) -> Manifest:
-        """What the destination will say that it was made by."""
-        source = fingerprint(src, self.ds, options)
-        if self.growth is None:
-            return Manifest(plan=self.plan.to_dict(), source=source)
-        return Manifest(
-            plan=self.plan.to_dict(),
-            source=source,
-            created=True,
-            along=self.growth.dim,
-            earlier=self.growth.earlier,
-        )
-
-
-def plan_job(
-    ds: xr.Dataset,
-    dst: Destination,
-    codec: MoECCodec | Mapping[Any, MoECCodec | None] | None,
-    *,
-    variables: Iterable[Hashable] | None = None,
-    chunks: Literal["auto"] | Sizes = "auto",
-    shards: Sizes | None = None,
-    zarr_format: Literal[2, 3] = 3,
-    append: str | None = None,
-    incomplete: Incomplete | None = None,
-    resume: bool = True,
-    storage_options: StorageOptions | None = None,
-) -> Job:
-    """Plan what `convert` does; its parameters. Nothing is written."""
-    if incomplete is not None and append is None:
-        raise MoECError("incomplete= (--incomplete) belongs to an append; name the dimension")
-    if append is not None and not resume:
-        raise MoECError(
-            "an append keeps what is there, and --overwrite (resume=False) replaces it; choose one"
-        )
-    if append is not None:
-        growth = plan_append(ds, store_at(dst, storage_options), append, incomplete)
-        if growth is not None:
-            if codec is not None or variables is not None or chunks != "auto" or shards is not None:
-                raise MoECError(
-                    "an append takes codec, variables, chunks and shards from the store; leave them out"
-                )
-            return Job(plan=growth.plan, ds=growth.ds, growth=growth, held=growth.held)
-    if codec is None:
-        raise MoECError(
-            f"no finished conversion is at {dst} to append to; give a codec (--ratio or --psnr) to make one"
-        )
-    planned = plan(ds, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
-    if incomplete != "hold" or append is None:
-        return Job(plan=planned, ds=ds)
-    if chunks == "auto" or append not in chunks:
-        raise MoECError(
-            f"give the size of chunks along {append!r} (--chunks {append}=N), so that it does not depend on "
-            "how many steps there are when the store is made"
-        )
-    whole = whole_chunks(planned, append)
-    if not whole:
-        raise MoECError(f"the source does not fill one chunk along {append!r}, so nothing would be stored")
-    part = ds.isel({append: slice(whole)})
-    planned = plan(part, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
-    return Job(plan=planned, ds=part, held=ds.sizes[append] - whole)
 
 
 def execute(
@@ -379,200 +284,3 @@ def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> za
         grow(growth, group, wanted)
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
     return group
-
-
-def tasks_of(
-    planned: Plan,
-    ds: xr.Dataset,
-    group: zarr.Group,
-    wanted: Mapping[str, Iterable[tuple[int, ...]]],
-    manifest: Manifest,
-    offsets: Mapping[str, int],
-) -> Iterator[Task]:
-    """The tasks at the indices that are wanted of each variable, made one by one as they are asked for."""
-    from dask.base import optimize
-
-    for each in planned.variables:
-        if not each.tasks or each.name not in wanted:
-            continue
-        meaning = {key: value for key, value in each.encoding.items() if key not in STORAGE}
-        digests = manifest.digests(each.name)
-        array: Any = group[each.name]
-        for index in wanted[each.name]:
-            whole = each.region(index)
-            region, inside = _covered(whole, each.dims, offsets)
-            source = ds.variables[each.name][inside].to_base_variable()
-            if source.chunks is not None:
-                # Only what this region needs travels to the worker, not the graph of the whole source.
-                (source,) = optimize(source)
-            source = source.copy(deep=False)
-            source.attrs, source.encoding = {}, meaning
-            yield Task(
-                variable=each.name,
-                index=index,
-                region=region,
-                source=source,
-                bytes_before=each.dtype.itemsize * (_size(whole) - _size(region)),
-                files=files_behind(ds, each.dims, inside),
-                array=array,
-                codec=each.codec,
-                plan=digests.at(index),
-                device=config.get("device"),
-                threads=config.get("threads"),
-            )
-
-
-def _covered(
-    region: tuple[slice, ...], dims: tuple[str, ...], offsets: Mapping[str, int]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """What of a region of the destination the source holds, and where in the source that is.
-
-    That is less than the region where a lossless chunk was begun by another source: what is there stays.
-    """
-    starts = [offsets.get(dim, 0) for dim in dims]
-    region = tuple(slice(max(part.start, at), part.stop) for part, at in zip(region, starts, strict=True))
-    inside = tuple(slice(part.start - at, part.stop - at) for part, at in zip(region, starts, strict=True))
-    return region, inside
-
-
-def _size(region: tuple[slice, ...]) -> int:
-    return math.prod(part.stop - part.start for part in region)
-
-
-def make(
-    client: Client,
-    tasks: Iterator[Task],
-    resources: Mapping[str, float],
-    group: zarr.Group,
-    lock: Lock,
-    state: Progress,
-    progress: Callable[[Progress], None] | None,
-) -> None:
-    """Keep every worker busy until all tasks are done or have failed for good.
-
-    Raises
-    ------
-    MoECError
-        If the cluster lost the tasks, its workers write elsewhere, or the lock was broken.
-    DestinationError
-        If the destination is full or read-only.
-    """
-    from dask import config as dask_config
-    from distributed import wait
-
-    running: dict[Future[Any], tuple[Task, int]] = {}  # in the order in which they were handed out
-    began: dict[Future[Any], float] = {}  # of those that a worker has
-    slots = 1
-    heard = counted = marked = -math.inf
-    state.started = time.monotonic()
-    state.phase = ""
-
-    def submit(task: Task, attempt: int) -> None:
-        name = f"{task.variable}-{'.'.join(map(str, task.index))}-{attempt}"
-        # A task may carry its region of a source that lives in memory; dask's warning is for larger things.
-        with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-            future = client.submit(
-                run, task, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
-                resources=dict(resources) or None, retries=0,
-            )  # fmt: skip
-        running[future] = (task, attempt)
-
-    def fill() -> None:
-        # One waits for each that runs, so that no worker is idle and the client holds few at a time; more
-        # where tasks end faster than the client could hand out the next one.
-        nonlocal slots, counted
-        if time.monotonic() - counted > _TICK:
-            slots = max(1, sum(worker["nthreads"] for worker in offering(client, resources).values()))
-            state.workers, counted = slots, time.monotonic()
-        made = state.records[max(state.resumed, len(state.records) - slots) :]
-        short = made and max(record.seconds for record in made) < 1
-        while len(running) < slots * (1 + (_AHEAD if short else 1)):
-            task = next(tasks, None)
-            if task is None:
-                return
-            submit(task, 1)
-
-    def report() -> None:
-        """Tell how far it is: the caller, and now and then the destination."""
-        nonlocal marked
-        now = time.monotonic()
-        for future in running:
-            if len(began) < slots:
-                began.setdefault(future, now)
-        state.running = [(running[future][0].variable, at) for future, at in began.items()]
-        if now - marked > _MARK:
-            mark(group, len(state.records), state.plan.tasks)
-            marked = now
-        if progress is not None:
-            progress(state)
-
-    try:
-        fill()
-        heard = time.monotonic()
-        report()
-        while running:
-            lock.check()
-            try:
-                with client.as_current():
-                    finished = wait(list(running), timeout=_TICK, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                report()
-                if time.monotonic() - heard > _PATIENCE and not offering(client, resources):
-                    heard = time.monotonic()
-                    _log.warning(
-                        "no worker is left that offers %s; waiting for one", dict(resources) or "its time"
-                    )
-                continue
-            heard = time.monotonic()
-            made = [future for future in finished if future.status == "finished"]
-            fetched = dict(zip(made, client.gather(made), strict=True))  # in one message for all
-            for future in finished:
-                task, attempt = running.pop(future)
-                began.pop(future, None)
-                error = None if future in fetched else _error_of(future)
-                if error is None:
-                    if len(state.records) == state.resumed and not has_record(task.array, task.index):
-                        raise MoECError(
-                            "what the workers write cannot be seen from here; the destination must be a "
-                            "place that all processes share, not one in memory or on a machine's own disk"
-                        )
-                    state.records.append(fetched[future])
-                elif isinstance(error, DestinationError):
-                    raise error
-                elif attempt < _ATTEMPTS and _is_retryable(error):
-                    _log.warning(
-                        "chunk %s of %r failed and is tried again: %r", task.index, task.variable, error
-                    )
-                    submit(task, attempt + 1)
-                    continue
-                else:
-                    state.failures.append(_failure(task, error, attempt))
-                    _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=error)
-                report()
-            fill()
-    finally:
-        state.running = []
-        if running:
-            client.cancel(list(running), force=True)
-
-
-def _error_of(future: Future[Any]) -> BaseException | None:
-    """What a finished task raised."""
-    if future.cancelled():
-        raise MoECError(
-            "the scheduler lost the tasks; see to the cluster and start the same conversion again"
-        )
-    error: BaseException | None = future.exception()
-    return error
-
-
-def _is_retryable(error: BaseException) -> bool:
-    """Whether another attempt could end otherwise. A fit would not; a dead worker dask itself replaced."""
-    from distributed import KilledWorker
-
-    return isinstance(error, CorruptStreamError) or not isinstance(error, (MoECError, KilledWorker))
-
-
-def _failure(task: Task, error: BaseException, attempts: int) -> Failure:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return Failure(variable=task.variable, index=task.index, error=text, attempts=attempts)

@@ -21,11 +21,11 @@ from moec_zarr.conversion.destination import (
     without_expected_warnings,
     write_attributes,
 )
+from moec_zarr.conversion.dispatch import make, tasks_of
 from moec_zarr.conversion.lock import hold_lock
 from moec_zarr.conversion.manifest import Manifest, Record, check_whole, read_manifest, read_records
 from moec_zarr.conversion.places import StorageOptions, store_at
 from moec_zarr.conversion.plan import Plan, PlannedVariable
-from moec_zarr.conversion.run import make, tasks_of
 from moec_zarr.conversion.source import STATUS, Source, open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.conversion.worker import measure_stored

@@ -18,7 +18,8 @@ from zarr.storage import StorePath, WrapperStore
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.arrays import Array
 from moec_zarr.config import config
-from moec_zarr.conversion.manifest import Record, digest_of, read_object, write_record
+from moec_zarr.conversion.manifest import Record, write_record
+from moec_zarr.conversion.objects import digest_of, read_object
 from moec_zarr.conversion.places import close_at_exit
 from moec_zarr.conversion.source import reading
 from moec_zarr.errors import MoECError

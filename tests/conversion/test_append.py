@@ -41,6 +41,7 @@ def year():
         {"time": times, "lat": np.arange(12.0), "lon": np.arange(16.0)},
     )
     ds.time.attrs["bounds"] = "time_bnds"
+    ds.attrs = {"title": "a year", "history": "simulated"}
     ds.packed.encoding = {"dtype": "i2", "scale_factor": np.float32(0.1), "_FillValue": np.int16(-999)}
     return ds
 
@@ -75,7 +76,10 @@ def test_files_one_after_the_other_are_what_all_of_them_are_at_once(
     assert {path: records(dst)[path] for path in before} == before
     with xr.open_zarr(whole) as one, xr.open_zarr(dst) as other:
         assert other.attrs["moec_zarr_status"] == "complete"
-        assert other.attrs["history"].count("appended from") == 2
+        *appended, made, before = other.attrs["history"].splitlines()
+        assert [line.split(": ")[1].split(" from ")[0] for line in appended] == ["appended"] * 2
+        assert (": converted from" in made, before) == (True, "simulated")
+        assert other.attrs["title"] == "a year"
         xr.testing.assert_equal(one, other)
         xr.testing.assert_equal(other.drop_vars(["a", "packed"]).load(), year.drop_vars(["a", "packed"]))
         for name in ("a", "packed"):

@@ -67,11 +67,12 @@ def test_every_kind_of_damage_is_named_and_repaired(source, converted, client):
 
 
 def test_a_resume_makes_what_is_damaged_again(source, converted, client, caplog):
-    whole = stored(converted)
+    whole, attrs = stored(converted), xr.open_zarr(converted).attrs
     flip(converted / "a/c/1/0/0")
     flip(converted / "station/c/0")
     flip(converted / "time/c/0")
     quick(source, converted, client)
+    assert xr.open_zarr(converted).attrs == attrs
     assert stored(converted) == whole
     assert "chunk (1, 0, 0) of 'a' is made again: its bytes are not those that were written" in caplog.text
 
@@ -89,7 +90,7 @@ def test_a_record_of_the_wrong_type_does_not_count(source, converted, client, ke
 
 
 def test_a_stream_of_another_shape_is_damage_though_its_record_matches(converted):
-    from moec_zarr.conversion.manifest import digest_of
+    from moec_zarr.conversion.objects import digest_of
 
     stream = bytes(QUICK.encode(np.arange(200, dtype="f4").reshape(2, 10, 10)))
     (converted / "a/c/1/0/0").write_bytes(stream)
