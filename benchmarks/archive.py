@@ -5,8 +5,11 @@ and then, with a local cluster of two workers and effort fast:
 
 1. converts it from zarr, undisturbed;
 2. converts the NetCDF file, while ``kill -9`` ends first a worker, then the whole run, in the middle;
-3. gives the same command again, and compares every chunk byte for byte with that of an undisturbed run;
-4. fits a sample of the chunks bare, in two processes without dask or zarr, for the overhead of all the rest.
+3. gives the same command again, with ``--break-lock``, since the killed run could not give its lock back, and
+   compares every chunk byte for byte with that of an undisturbed run;
+4. fits a sample of the chunks bare, in two processes without dask or zarr, for the overhead of all the rest,
+   in time and in memory;
+5. converts ``--small`` chunks that are constant, and so take no time to fit, for the rate of scheduling.
 
 Step 2 starts from NetCDF and step 1 from zarr: both hold the same values, so the chunks must be equal too.
 """
@@ -17,6 +20,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -105,12 +109,16 @@ class Run:
 
 def records(destination: Path) -> dict[str, tuple[int, str]]:
     """Of each finished task: when its record was written, and what it says."""
-    found = sorted(destination.glob("*/.moec_zarr/*.json"))
     return {
         str(path.relative_to(destination)): (path.stat().st_mtime_ns, path.read_text())
-        for path in found
-        if path.name != "plan.json"
+        for path in sorted(destination.glob("*/.moec_zarr/[0-9]*.json"))
     }
+
+
+def span(destination: Path) -> float:
+    """Seconds from the beginning of the first task to the end of the last one."""
+    ended = [(written / 1e9, json.loads(text)["seconds"]) for written, text in records(destination).values()]
+    return max(end for end, _ in ended) - min(end - seconds for end, seconds in ended)
 
 
 def wait_for(destination: Path, count: int, run: Run) -> None:
@@ -129,13 +137,27 @@ def chunk_bytes(destination: Path) -> dict[str, bytes]:
     }
 
 
-def bare_fit(path: str, name: str, start: int, chunk: int, ratio: float) -> float:
-    """Seconds that one fit takes by itself."""
+def small_tasks(work: Path, count: int) -> float:
+    """Tasks a second where there is next to nothing to fit."""
+    source, destination = work / "small-source.zarr", work / "small.zarr"
+    steps = np.arange(1, count + 1, dtype="f4")
+    values = np.broadcast_to(steps[:, None, None], (count, 16, 32))
+    ds = xr.Dataset({"a": (("time", "y", "x"), values)})
+    ds.to_zarr(source, mode="w", encoding={"a": {"chunks": (256, 16, 32)}}, consolidated=False)
+    subprocess.run(["rm", "-rf", str(destination)], check=True)
+    run = Run(command(source, destination, 5, 1))
+    run.finish()
+    return count / span(destination)
+
+
+def bare_fit(path: str, name: str, start: int, chunk: int, ratio: float) -> tuple[float, int]:
+    """Seconds that one fit takes by itself, and the peak memory of its process so far."""
     values = np.ascontiguousarray(zarr.open_array(path, path=name, mode="r")[start : start + chunk])
     begun = time.perf_counter()
     with config.set(threads=1, progress=False):
         encode(values, Settings(ratio=ratio, effort="fast"), fill_value=np.nan)
-    return time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    return seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:
@@ -146,6 +168,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=1000.0)
     parser.add_argument("--chunk", type=int, default=16, help="hours a chunk; 16 are 8.4 MB")
     parser.add_argument("--sample", type=int, default=8, help="bare fits to time; each chunk is one at most")
+    parser.add_argument("--small", type=int, default=10_000, help="constant chunks to schedule")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/results/archive"))
     arguments = parser.parse_args()
     work, chunk, ratio = arguments.work, arguments.chunk, arguments.ratio
@@ -184,7 +207,7 @@ def main() -> None:
     _, alive = psutil.wait_procs(orphans, timeout=30)
     before = records(killed)
     print(f"killed the run after {len(before)} tasks; processes left of it: {len(alive)}", flush=True)
-    run = Run(again)
+    run = Run([*again, "--break-lock"])
     result, rest = run.finish()
     after = records(killed)
     refitted = sum(after[name] != record for name, record in before.items())
@@ -204,10 +227,15 @@ def main() -> None:
         jobs = [(str(work / "source.zarr"), name, start, chunk, ratio) for name, start in sample]
         pool.starmap(bare_fit, jobs[:WORKERS], chunksize=1)  # what is loaded once is not counted
         fits = pool.starmap(bare_fit, jobs, chunksize=1)
-    bare = statistics.mean(fits)
+    bare = statistics.mean(seconds for seconds, _ in fits)
+    lean = max(peak for _, peak in fits)
     print(f"bare fits: {bare:.2f} s each ({len(fits)} of them, {WORKERS} at a time); a task: "
           f"{statistics.mean(each['seconds'] for each in done):.2f} s")  # fmt: skip
-    print(f"overhead: {100 * (wall * WORKERS / (bare * tasks) - 1):.1f} % over bare fits, start included")
+    busy = span(work / "whole.zarr")
+    more = 100 * (busy * WORKERS / (bare * tasks) - 1)
+    print(f"overhead: {more:.1f} % over bare fits, and {wall - busy:.1f} s to start and end")
+    print(f"a worker takes {(max(workers) - lean) / 1e6:.0f} MB beside the {lean / 1e6:.0f} MB of a bare fit")
+    print(f"small tasks: {small_tasks(work, arguments.small):.0f} a second", flush=True)
     with xr.open_zarr(killed) as ds:
         print(ds.attrs["history"])
     if differ or refitted or alive:

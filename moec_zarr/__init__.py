@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moec_zarr.conversion.run import convert
     from moec_zarr.conversion.status import ConversionError, Progress
     from moec_zarr.conversion.trial import Trial, trial
+    from moec_zarr.conversion.verify import Verification, verify
     from moec_zarr.report.inspection import StreamInfo, inspect
     from moec_zarr.report.metrics import Comparison, compare
 
@@ -42,6 +43,7 @@ __all__ = [
     "Trial",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
+    "Verification",
     "__version__",
     "compare",
     "config",
@@ -51,6 +53,7 @@ __all__ = [
     "migrate",
     "open",
     "trial",
+    "verify",
 ]
 
 __version__ = version("moec_zarr")
@@ -61,12 +64,14 @@ _LAZY = {
     "Plan": "moec_zarr.conversion.plan",
     "Progress": "moec_zarr.conversion.status",
     "StreamInfo": "moec_zarr.report.inspection",
+    "Verification": "moec_zarr.conversion.verify",
     "compare": "moec_zarr.report.metrics",
     "convert": "moec_zarr.conversion.run",
     "inspect": "moec_zarr.report.inspection",
     "migrate": "moec_zarr.conversion.migration",
     "Trial": "moec_zarr.conversion.trial",
     "trial": "moec_zarr.conversion.trial",
+    "verify": "moec_zarr.conversion.verify",
 }
 
 

@@ -12,11 +12,13 @@ LAZY = {
     "Progress": "conversion.status",
     "StreamInfo": "report.inspection",
     "Trial": "conversion.trial",
+    "Verification": "conversion.verify",
     "compare": "report.metrics",
     "convert": "conversion.run",
     "inspect": "report.inspection",
     "migrate": "conversion.migration",
     "trial": "conversion.trial",
+    "verify": "conversion.verify",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from contextlib import nullcontext, redirect_stdout
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
 from moec_zarr.cli.console import AsJson, Run, Variables, Verbose, complain, on_command_line, print_json, say
 from moec_zarr.cli.console import err as _err
 from moec_zarr.cli.console import out as _out
 from moec_zarr.cli.migrate import migrate
+from moec_zarr.cli.options import storage_options
 from moec_zarr.cli.quality import quality_result, quality_tables
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
+    counted,
     duration,
     number,
     plan_table,
@@ -30,9 +34,11 @@ from moec_zarr.cli.tables import (
 from moec_zarr.cli.trial import announced, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
-from moec_zarr.conversion.plan import Plan, plan
+from moec_zarr.conversion.append import Incomplete
+from moec_zarr.conversion.job import Job, plan_job
+from moec_zarr.conversion.places import store_at
 from moec_zarr.conversion.quality_table import open_quality
-from moec_zarr.conversion.run import execute
+from moec_zarr.conversion.run import execute, tasks_done
 from moec_zarr.conversion.source import open_source
 from moec_zarr.conversion.status import Progress
 from moec_zarr.conversion.trial import try_plan
@@ -43,7 +49,18 @@ from moec_zarr.report.metrics import compare as compare_datasets
 from moec_zarr.report.plot import plot_comparison
 from moec_zarr.settings import Effort, Model
 
-__all__ = ["main"]
+__all__ = [
+    "AsJson",
+    "StorageOption",
+    "Verbose",
+    "app",
+    "complain",
+    "error_console",
+    "main",
+    "output_console",
+    "print_json",
+    "say",
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -51,6 +68,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of scientific arrays: each chunk a transform, a small neural network, or both.",
 )
+
+
+def output_console() -> Console:
+    """Where results go."""
+    return _out
+
+
+def error_console() -> Console:
+    """Where progress goes."""
+    return _err
 
 
 def _show_version(asked: bool) -> None:
@@ -67,6 +94,15 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="What fsspec is given for URLs, such as endpoint_url=http://host:9000; repeat it, or give JSON.",
+    ),
+]
 
 
 @app.command()
@@ -124,6 +160,24 @@ def convert(
             "--resume/--overwrite", help="Go on where an earlier run stopped, or replace what is there."
         ),
     ] = True,
+    append: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIM",
+            help="Add what is new along this dimension to the store at DST, with the settings of that.",
+        ),
+    ] = None,
+    incomplete: Annotated[
+        Incomplete | None,
+        typer.Option(
+            help="Steps at its end that fill no chunk: keep them back, or fit them again next time."
+        ),
+    ] = None,
+    break_lock: Annotated[
+        bool,
+        typer.Option("--break-lock", help="Take DST over from a run that has ended and left its lock."),
+    ] = False,
+    storage_option: StorageOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
@@ -142,46 +196,54 @@ def convert(
     The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
     """
     say(verbose)
+    stores = storage_options(storage_option)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
     options = {
         "ratio": ratio, "psnr": psnr, "max_error": max_error, "effort": effort, "model": model,
         "experts": experts, "missing": missing, "seed": seed,
     }  # fmt: skip
-    codec = codecs_of(options, var, settings)
+    # An append takes all settings from the store; where none are given, there must be one.
+    given = var or settings or any(value is not None for value in options.values())
+    codec = codecs_of(options, var, settings) if append is None or given else None
     if device is not None:
         config.set(device=device)
-    with open_source(src) as ds:
-        planned = plan(
-            ds, codec, chunks=_sizes("--chunks", chunks) or "auto",
-            shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2,
-        )  # fmt: skip
-        if dry_run:
-            _show_plan(planned, as_json)
-            return
-        if trial is not None:
-            trials = announced(try_plan(planned, ds, trial), quiet)
-            if as_json:
-                print_json(trial_result(trials))
-            else:
-                _out.print(trial_table(trials))
-            return
-        with nullcontext() if quiet else ProgressDisplay(_err) as shown:
+    with nullcontext() if quiet or dry_run or trial is not None else ProgressDisplay(_err) as shown:
+        if shown is not None:
+            shown.say("opening the source")
+        with open_source(src, stores) as ds:
+            job = plan_job(
+                ds, dst, codec, chunks=_sizes("--chunks", chunks) or "auto",
+                shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2, append=append,
+                incomplete=incomplete, resume=resume, storage_options=stores,
+            )  # fmt: skip
+            if trial is not None and not dry_run:
+                trials = announced(try_plan(job.plan, job.ds, trial), quiet)
+                if as_json:
+                    print_json(trial_result(trials))
+                else:
+                    _out.print(trial_table(trials))
+                return
+            if dry_run:
+                done = tasks_done(job, src, dst, resume=resume, storage_options=stores)
+                _show_plan(job, done, as_json)
+                return
             result = execute(
-                planned, src, ds, dst, client=scheduler, workers=workers, resume=resume, progress=shown
-            )
+                job, src, dst, client=scheduler, workers=workers, resume=resume, break_lock=break_lock,
+                storage_options=stores, progress=shown,
+            )  # fmt: skip
     if as_json:
         print_json(_result(result))
     elif not quiet:
         _out.print(summary_table(result.summaries()))
     for failure in result.failures[:10]:
-        attempts = f"{failure.attempts} attempt{'s' if failure.attempts > 1 else ''}"
         complain(
-            f"chunk {failure.index} of {failure.variable!r}, {attempts}: {on_command_line(failure.error)}"
+            f"chunk {failure.index} of {failure.variable!r}, {counted(failure.attempts, 'attempt')}: "
+            f"{on_command_line(failure.error)}"
         )
     if result.failures:
         complain(
-            f"{len(result.failures)} of {planned.tasks} chunks failed; the same command tries them again"
+            f"{len(result.failures)} of {job.plan.tasks} chunks failed; the same command tries them again"
         )
         raise typer.Exit(1)
 
@@ -202,11 +264,17 @@ def _sizes(option: str, text: str | None) -> dict[str, int] | None:
     return sizes
 
 
-def _show_plan(planned: Plan, as_json: bool) -> None:
+def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
+    """The plan of a dry run, less what an earlier run has done."""
+    planned = job.plan
+    left = sum(
+        each.seconds * (1 - done.get(each.name, 0) / each.tasks) for each in planned.variables if each.tasks
+    )
     if as_json:
         figures = {
             each.name: {
                 "tasks": each.tasks,
+                "done": done.get(each.name, 0),
                 "bytes_in": each.nbytes,
                 "bytes_out": each.stored_bytes,
                 "core_seconds": each.seconds,
@@ -214,15 +282,29 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
             }
             for each in planned.variables
         }
-        print_json(planned.to_dict() | {"estimates": figures})
+        growth = job.growth and {"dim": job.growth.dim, "added": job.growth.added}
+        print_json(
+            planned.to_dict()
+            | {"estimates": figures, "core_seconds_left": left, "append": growth, "held": job.held}
+        )
         return
-    _out.print(plan_table(planned))
-    _out.print(
+    lines = [
         f"{planned.tasks} tasks read {bytes_text(planned.read_bytes)}; about {duration(planned.seconds)} "
-        "on one core, by a simple model that counts fits alone",
-        highlight=False,
-        soft_wrap=True,
-    )
+        "on one core, by a simple model that counts fits alone"
+    ]
+    if index := sum(each.index_bytes for each in planned.compressed):
+        lines.append(f"{bytes_text(index)} of what is stored are the shards' indexes, beyond the ratio")
+    if job.growth is not None:
+        lines.append(
+            f"{job.growth.dim} grows by {job.growth.added} to {job.growth.length + job.growth.added}"
+        )
+    if job.held:
+        lines.append(f"{counted(job.held, 'step')} at the end fill no chunk, and are kept back")
+    if any(done.values()):
+        lines.append(f"{sum(done.values())} of the tasks are done; the others take about {duration(left)}")
+    _out.print(plan_table(planned))
+    for line in lines:
+        _out.print(line, highlight=False, soft_wrap=True)
 
 
 def _result(result: Progress) -> dict[str, Any]:
@@ -253,13 +335,16 @@ def inspect(
     quality: Annotated[
         bool, typer.Option("--quality", help="What the conversion recorded of errors and time instead.")
     ] = False,
+    storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
     say(verbose)
+    options = storage_options(storage_option)
+    place = store_at(store, options) if options else store
     if quality:
-        tables = open_quality(store)
+        tables = open_quality(place)
         tables = {name: tables[name] for name in _chosen(var, tables)}
         if as_json:
             print_json(quality_result(tables))
@@ -267,7 +352,7 @@ def inspect(
             for shown in quality_tables(tables):
                 _out.print(shown, "")
         return
-    arrays = compressed_arrays(store)
+    arrays = compressed_arrays(place)
     streams = {}
     for name in _chosen(var, arrays):
         infos = dict(inspect_streams(arrays[name]))
@@ -317,12 +402,14 @@ def compare(
             help="Also draw both; a file for each, with several variables.",
         ),
     ] = None,
+    storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure how far B is from A, variable by variable, where their coordinates say the same."""
     say(verbose)
-    with open_source(a) as first, open_source(b) as second:
+    options = storage_options(storage_option)
+    with open_source(a, options) as first, open_source(b, options) as second:
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
         ]
@@ -377,6 +464,12 @@ app.command()(migrate)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors are one line and exit code 2."""
+    import moec_zarr.cli.verify  # noqa: F401  (adds its command)
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt  # so that a job that is ended by its scheduler gives its lock back
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         code = app(arguments, prog_name="moec-zarr", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -388,6 +481,8 @@ def main(arguments: list[str] | None = None) -> None:
         ours = isinstance(error, (MoECError, OSError)) or hasattr(error, "format_message")  # the last: usage
         complain(text if ours else f"{type(error).__name__}: {text}")
         code = 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if code == 130:  # which typer may also return
         complain("interrupted; a conversion goes on where it stopped when the command is given again")
     raise SystemExit(code or 0)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -19,6 +19,7 @@ from moec_zarr.conversion.status import Progress, Summary
 __all__ = [
     "ProgressDisplay",
     "bytes_text",
+    "counted",
     "duration",
     "number",
     "plan_table",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _LOG_EVERY = 30.0  # seconds between two lines of a log
+_DRAW_EVERY = 0.1  # seconds between two pictures of a bar
 
 
 def bytes_text(count: float | None) -> str:
@@ -50,6 +52,11 @@ def duration(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size}{long} {whole % size // part}{short}"
     return f"{whole}s"
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things, such as 1 attempt or 2 attempts."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -140,12 +147,13 @@ class ProgressDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said = -_LOG_EVERY
+        self._logged = self._drawn = -math.inf
+        self._phase = ""
         self._bar: Bar | None = None
         if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+            columns = (BarColumn(), TextColumn("{task.fields[count]}"), TextColumn("{task.description}"))
             self._bar = Bar(*columns, console=console)
-            self._task = self._bar.add_task("")
+            self._task = self._bar.add_task("", count="", total=None)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -158,25 +166,52 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, progress: Progress) -> None:
-        """Take note of a task that was done."""
-        done, total = len(progress.records), progress.plan.tasks
-        facts = [f"{bytes_text(progress.bytes_in)} in, {bytes_text(progress.bytes_out)} out"]
-        if progress.bytes_out:
-            facts.append(f"{progress.bytes_in / progress.bytes_out:.4g}x")
-        if (psnr := progress.mean_psnr) is not None:
-            facts.append(f"{psnr:.1f} dB")
-        if progress.failures:
-            facts.append(f"{len(progress.failures)} failed")
-        if progress.seconds_left is not None:
-            facts.append(f"{duration(progress.seconds_left)} left")
-        text = ", ".join(facts)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, description=text)
+    def say(self, phase: str) -> None:
+        """Show what is being done before there are figures."""
+        if phase == self._phase:
             return
-        now = time.monotonic()
-        if now - self._said >= _LOG_EVERY or done + len(progress.failures) == total:
-            self._said = now
-            self._console.print(
-                f"{time.strftime('%H:%M:%S')} {done}/{total} chunks, {text}", highlight=False, soft_wrap=True
-            )
+        self._phase = phase
+        if self._bar is not None:
+            self._bar.update(self._task, description=phase)
+        else:
+            self._line(phase)
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of how far it is."""
+        if progress.phase:
+            self.say(progress.phase)
+            return
+        done, total, now = len(progress.records), progress.plan.tasks, time.monotonic()
+        last = done + len(progress.failures) == total
+        first = self._phase != ""
+        self._phase = ""
+        if self._bar is not None:
+            if last or first or now - self._drawn >= _DRAW_EVERY:
+                self._drawn = now
+                self._bar.update(
+                    self._task, completed=progress.done, total=total, count=f"{done}/{total}",
+                    description=_facts(progress),
+                )  # fmt: skip
+        elif last or first or now - self._logged >= _LOG_EVERY:
+            self._logged = now
+            running = f" ({progress.done - done:.1f} more under way)" if progress.running else ""
+            self._line(f"{done}/{total} chunks{running}, {_facts(progress)}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True)
+
+
+def _facts(progress: Progress) -> str:
+    """The figures of a conversion in a line."""
+    facts = []
+    if progress.records:
+        facts.append(f"{bytes_text(progress.bytes_in)} in, {bytes_text(progress.bytes_out)} out")
+    if progress.bytes_out:
+        facts.append(f"{progress.bytes_in / progress.bytes_out:.4g}x")
+    if (psnr := progress.mean_psnr) is not None:
+        facts.append(f"{psnr:.1f} dB")
+    if progress.failures:
+        facts.append(f"{len(progress.failures)} failed")
+    measured = len(progress.records) > progress.resumed
+    facts.append(f"{duration(progress.seconds_left)} left" + ("" if measured else " by the plan"))
+    return ", ".join(facts)

@@ -1,10 +1,11 @@
-"""The store that a conversion makes: its metadata before any chunk, and what it says of itself after."""
+"""The store that a conversion makes: its metadata before any chunk, and what it says of itself."""
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,33 +13,60 @@ from importlib.metadata import version
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 
-from moec_zarr.conversion.manifest import Manifest, read_manifest, write_manifest
-from moec_zarr.conversion.plan import STORAGE, Plan
-from moec_zarr.conversion.source import Source, is_local
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.conversion.lock import LOCK
+from moec_zarr.conversion.manifest import Manifest, check_whole, read_manifest, write_manifest, write_whole
+from moec_zarr.conversion.places import StorageOptions, file_system, store_at
+from moec_zarr.conversion.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.conversion.source import STATUS, Source, files_behind, reading
 from moec_zarr.conversion.status import Progress, Summary
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Destination", "open_destination", "open_result", "refuse_overlap", "write_attributes"]
+__all__ = [
+    "Destination",
+    "find_begun",
+    "mark",
+    "open_destination",
+    "open_result",
+    "refuse_other_than_store",
+    "refuse_overlap",
+    "restore",
+    "stored_dataset",
+    "stored_plan",
+    "without_expected_warnings",
+    "write_attributes",
+]
 
 Destination = str | PathLike[str] | Store
 
+_log = logging.getLogger(__name__)
 _PREFIX = "compression_"  # begins the name of every attribute that says how a variable was compressed
+_KINDS = {  # of a stream, in the words of an attribute
+    "transform": "a transform",
+    "model": "a mixture-of-experts network",
+    "both": "a transform corrected by a mixture-of-experts network",
+    "constant": "a constant",
+    "lossless": "lossless values",
+}
 
 
-def refuse_overlap(src: Source, ds: xr.Dataset, dst: Destination) -> None:
+def refuse_overlap(
+    src: Source, ds: xr.Dataset, dst: Destination, options: StorageOptions | None = None
+) -> None:
     """Refuse a destination that lies within the source, or around it."""
     if isinstance(dst, Store):
         return
-    import fsspec
 
     def whole(path: str) -> str:
-        fs, root = fsspec.url_to_fs(path)
+        fs, root = file_system(path, options)
         return f"{fs.unstrip_protocol(root).rstrip('/')}/"
 
     paths = [ds.encoding.get("source"), *(var.encoding.get("source") for var in ds.variables.values())]
@@ -53,56 +81,119 @@ def refuse_overlap(src: Source, ds: xr.Dataset, dst: Destination) -> None:
 
 
 @contextmanager
-def _without_expected_warnings() -> Iterator[None]:
+def without_expected_warnings() -> Iterator[None]:
     """Silence what zarr says of stores like these, and what their users can do nothing about."""
     with warnings.catch_warnings():
         # Text has no type in the specification of format 3 so far; zarr reads what it writes.
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
         # Nor does that specification know of consolidated metadata.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        # The folder of a variable whose manifest is there before its metadata.
+        # The lock, and the folder of a variable whose manifest is there before its metadata.
         warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
         yield
 
 
-@_without_expected_warnings()
-def open_destination(
-    planned: Plan, ds: xr.Dataset, dst: Destination, wanted: Manifest, resume: bool
-) -> zarr.Group:
-    """The destination with its metadata complete: as an earlier run left it, or made anew."""
-    store = _place(dst)
-    first = planned.compressed[0].name
-    existing = _existing(store)
-    if existing is not None and resume:
-        manifest = read_manifest(existing)
-        if manifest is None and any(True for _ in existing.members()):
+@without_expected_warnings()
+def find_begun(store: Store, dst: Destination, wanted: Manifest) -> tuple[zarr.Group, Manifest] | None:
+    """What an earlier run left at the destination, if this one can go on from it; nothing is changed.
+
+    Raises
+    ------
+    MoECError
+        If there is something else.
+    """
+    existing = _existing(store, dst)
+    if existing is None:
+        return None
+    manifest = read_manifest(existing)
+    if manifest is None:
+        if any(True for _ in existing.members()):
             raise MoECError(
                 f"there is a store at {dst}, and no conversion made it; choose another destination, or "
                 "--overwrite (resume=False) to replace it"
             )
-        if manifest is not None:
-            manifest.refuse_other(wanted)
-            if manifest.created:
-                return existing
+        return None
+    if not manifest.precedes(wanted):
+        manifest.refuse_other(wanted)
+    return existing, manifest
+
+
+@without_expected_warnings()
+def open_destination(
+    planned: Plan, ds: xr.Dataset, store: Store, dst: Destination, wanted: Manifest, resume: bool
+) -> zarr.Group:
+    """The destination with its metadata complete: as an earlier run left it, or made anew."""
+    begun = find_begun(store, dst, wanted) if resume else None
+    if begun is not None and begun[1].created:
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        damaged = {
+            each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
+        }
+        restore(planned, ds, store, group, damaged)
+        return group
     # Nothing was fitted yet, or it is to be replaced.
-    group = zarr.open_group(store, mode="w", zarr_format=planned.zarr_format)
+    _clear(store)
+    group = zarr.open_group(store, mode="a", zarr_format=planned.zarr_format)
+    attrs = ds.attrs | {STATUS: "incomplete: metadata is being written"}
+    group.attrs.update({STATUS: attrs[STATUS]})
+    first = planned.compressed[0].name
     write_manifest(group, first, wanted)
-    _create(planned, ds, store)
+    _create(planned, ds, store, [each.name for each in planned.variables], attrs)
+    for each in planned.variables:
+        if not each.tasks:
+            write_whole(group, each.name)
     write_manifest(group, first, replace(wanted, created=True))
     return zarr.open_group(store, mode="r+", zarr_format=planned.zarr_format, use_consolidated=False)
 
 
-def _place(dst: Destination) -> str | Store:
-    """Where zarr finds the destination; a local URL as a path, which it writes atomically."""
-    if isinstance(dst, Store):
-        return dst
-    import fsspec
+def restore(planned: Plan, ds: xr.Dataset, store: Store, group: zarr.Group, names: set[str]) -> None:
+    """Write variables that have no tasks again, since they are damaged.
 
-    fs, root = fsspec.url_to_fs(fspath(dst))
-    return str(root) if is_local(fs) else fspath(dst)
+    Raises
+    ------
+    MoECError
+        If the source holds a part of one alone.
+    """
+    if not names:
+        return
+    _log.warning("damaged, and written again: %s", ", ".join(sorted(names)))
+    damaged = [each for each in planned.variables if each.name in names]
+    if partial := [each.name for each in damaged if ds[each.name].shape != each.shape]:
+        raise MoECError(
+            f"{', '.join(map(repr, partial))} in the destination is damaged, and the source holds a part of "
+            "it; moec-zarr verify --repair makes it again from a source that holds all"
+        )
+    _create(planned, ds, store, sorted(names), dict(group.attrs))
+    for name in names:
+        write_whole(group, name)
 
 
-def _existing(store: str | Store) -> zarr.Group | None:
+def _clear(store: Store) -> None:
+    """Remove everything but the lock."""
+
+    async def clear() -> None:
+        names = [name async for name in store.list_dir("")]
+        # What makes it a store goes last: what is left of an interrupted removal can be removed again.
+        for name in sorted(names, key=lambda name: name in ("zarr.json", ".zgroup")):
+            if name != LOCK:
+                await store.delete(name)
+                await store.delete_dir(name)
+
+    sync(clear())
+
+
+def refuse_other_than_store(store: Store, dst: Destination) -> None:
+    """Raise if what is at a place must not be replaced, since it is no zarr group.
+
+    Raises
+    ------
+    MoECError
+        If it is a file, an array, or a folder of other things.
+    """
+    _existing(store, dst)
+
+
+def _existing(store: Store, dst: Destination) -> zarr.Group | None:
     """The group at a place; None where there is nothing.
 
     Raises
@@ -110,62 +201,87 @@ def _existing(store: str | Store) -> zarr.Group | None:
     MoECError
         If there is something else, which must not be replaced.
     """
-    if isinstance(store, str):
-        import fsspec
-
-        fs, root = fsspec.url_to_fs(store)
-        if fs.isfile(root):
-            raise MoECError(f"there is a file at {store}; choose another destination")
+    root = getattr(store, "root", None)
+    if root is not None and root.is_file():
+        raise MoECError(f"there is a file at {dst}; choose another destination")
+    store = store.with_read_only(True)  # a local folder would be made as soon as it is opened for writing
     try:
-        return zarr.open_group(store, mode="r+", use_consolidated=False)
+        return zarr.open_group(store, mode="r", use_consolidated=False)
     except FileNotFoundError:
         pass
     except zarr.errors.ContainsArrayError as error:
-        raise MoECError(f"{store} holds an array, not a group; choose another destination") from error
-    if isinstance(store, str) and fs.exists(root) and fs.ls(root):
-        raise MoECError(f"there is a folder at {store} that is no zarr store; choose another destination")
+        raise MoECError(f"{dst} holds an array, not a group; choose another destination") from error
+
+    async def names() -> set[str]:
+        return {name async for name in store.list_dir("")}
+
+    if sync(names()) - {LOCK}:
+        raise MoECError(f"there is a folder at {dst} that is no zarr store; choose another destination")
     return None
 
 
-def _create(planned: Plan, ds: xr.Dataset, store: str | Store) -> None:
-    """Write metadata, and the variables that have no tasks."""
+def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs: Mapping[Any, Any]) -> None:
+    """Write the attributes of the group, variables' metadata, and the values of those that have no tasks."""
     import dask.array as da
 
-    template = ds.copy()
-    for each in planned.variables:
+    place: Any = store
+    chosen = [each for each in planned.variables if each.name in names]
+    template = ds.drop_vars([name for name in ds.variables if name not in names])
+    for each in chosen:
         var = ds.variables[each.name]
         if each.tasks:
             # A stand-in of one chunk: nothing of it is ever computed.
             blank = da.zeros(var.shape, dtype=var.dtype, chunks=-1)
             template[each.name] = var.copy(data=blank)
-        elif var.chunks is not None:
-            # What is lazy is not written now, and this variable has no task that would.
-            template[each.name] = var.compute(scheduler="synchronous")
+        else:
+            # What is lazy would not be written now, and this variable has no task that would.
+            with reading(files_behind(ds, each.dims, tuple(slice(0, n) for n in each.shape))):
+                lazy = {} if var.chunks is None else {"scheduler": "synchronous"}
+                template[each.name] = var.compute(**lazy)
         template[each.name].encoding = {} if each.codec else each.encoding
+    template.attrs = dict(attrs)
     for var in template.variables.values():
         var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
     template.to_zarr(
-        store,
+        place,
         mode="a",
         zarr_format=planned.zarr_format,
-        encoding={each.name: each.encoding for each in planned.compressed},
+        encoding={each.name: each.encoding for each in chosen if each.codec},
         consolidated=False,
         compute=False,
     )
 
 
-@_without_expected_warnings()
-def write_attributes(planned: Plan, src: Source, group: zarr.Group, state: Progress) -> None:
-    """Say in the destination's attributes what was done to each variable."""
+def mark(group: zarr.Group, done: int, tasks: int) -> None:
+    """Say in the attributes of the group that it is unfinished, and how much of it is done."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    group.attrs[STATUS] = (
+        f"incomplete: {done} of {tasks} chunks are done at {when}, the others read as missing values or zeros"
+    )
+    if group.metadata.zarr_format == 2:
+        # Consolidated metadata would go on saying that all is done. In format 3 it has just been dropped.
+        prefix = f"{group.path}/" if group.path else ""
+        sync(group.store.delete(f"{prefix}.zmetadata"))
+
+
+@without_expected_warnings()
+def write_attributes(
+    planned: Plan, src: Source, group: zarr.Group, state: Progress, what: str = "converted"
+) -> None:
+    """Say in the destination's attributes what was done to each variable, and whether all is done."""
     summaries = state.summaries()
     for each in planned.compressed:
         group[each.name].attrs.update(_attributes(summaries[each.name]))
     complete = not state.failures and len(state.records) == planned.tasks
     history = str(group.attrs.get("history", ""))
-    done = f"moec_zarr {version('moec_zarr')}: converted from {_source_name(src)}"
-    if complete and done not in history:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        group.attrs["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
+    done = f"moec_zarr {version('moec_zarr')}: {what} from {_source_name(src)}"
+    if complete:
+        if done not in history:
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            group.attrs["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
+        group.attrs[STATUS] = "complete"
+    else:
+        mark(group, len(state.records), planned.tasks)
     zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
 
 
@@ -178,7 +294,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
     """
     quality = summary.quality
     attributes = {
-        "algorithm": "MoEC: each chunk a transform, a mixture-of-experts network (arXiv 2312.01361), or both",
+        "algorithm": _algorithm(summary.kinds),
         "implementation": f"moec_zarr {version('moec_zarr')}",
         "codec": repr(summary.codec),
         "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),
@@ -186,6 +302,14 @@ def _attributes(summary: Summary) -> dict[str, Any]:
         "max_error": quality.max_error,
     }
     return {_PREFIX + key: value for key, value in attributes.items() if value is not None}
+
+
+def _algorithm(kinds: Mapping[str, int]) -> str:
+    """What the streams of a variable hold, the most frequent first."""
+    order = sorted(kinds, key=lambda kind: -kinds[kind])
+    return "MoEC: " + (
+        ", ".join(f"{_KINDS[kind]} ({kinds[kind]})" for kind in order) or "nothing but fill values"
+    )
 
 
 def _source_name(src: Source) -> str:
@@ -197,11 +321,56 @@ def _source_name(src: Source) -> str:
     return str(origin or "a dataset in memory")
 
 
-def open_result(dst: Destination, zarr_format: Literal[2, 3]) -> xr.Dataset:
+@without_expected_warnings()
+def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
+    """The plan that a destination was made by, with what its values mean as the store itself has it."""
+    planned = manifest.plan["variables"]
+    # Variables without tasks are not looked at: one may be damaged.
+    whole = [name for name, each in planned.items() if each["chunks"] is None]
+    opened = stored_dataset(group, without=whole, decode_times=False)
+    meanings = {name: var.encoding for name, var in opened.variables.items()}
+    variables = []
+    for name, each in planned.items():
+        codec = each["codec"]
+        encoding = {key: value for key, value in meanings.get(name, {}).items() if key not in STORAGE}
+        if each["chunks"]:
+            encoding["chunks"] = tuple(each["chunks"])
+        variables.append(
+            PlannedVariable(
+                name=name,
+                dims=tuple(each["dims"]),
+                shape=tuple(each["shape"]),
+                dtype=np.dtype(each["dtype"]),
+                codec=None if codec is None else MoECCodec.from_configuration(codec),
+                reason="" if codec else "as before",
+                chunks=each["chunks"] and tuple(each["chunks"]),
+                shards=each["shards"] and tuple(each["shards"]),
+                encoding=encoding,
+            )
+        )
+    return Plan(variables=tuple(variables), zarr_format=group.metadata.zarr_format)
+
+
+def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times: bool = True) -> xr.Dataset:
+    """The group as a dataset, lazily and without dask, nor some of its variables."""
+    import xarray as xr
+
+    # Stores without consolidated metadata are as good; what is consolidated may be older.
+    store: Any = group.store
+    ds: xr.Dataset = xr.open_zarr(
+        store, group=group.path or None, consolidated=False, chunks=None, decode_timedelta=False,
+        decode_times=decode_times, drop_variables=list(without),
+    )  # fmt: skip
+    return ds
+
+
+def open_result(
+    dst: Destination, zarr_format: Literal[2, 3], options: StorageOptions | None = None
+) -> xr.Dataset:
     """The destination, with encodings that say what values mean and not how they were stored."""
     import xarray as xr
 
-    store: Any = _place(dst)
+    store: Any = store_at(dst, options)
     ds: xr.Dataset = xr.open_zarr(store, zarr_format=zarr_format, decode_timedelta=False)
     for var in ds.variables.values():
         var.encoding = {key: value for key, value in var.encoding.items() if key not in STORAGE}

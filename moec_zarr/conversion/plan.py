@@ -145,11 +145,19 @@ class PlannedVariable:
 
     @property
     def stored_bytes(self) -> int | None:
-        """Bytes of the streams at most; None where no ratio sets them."""
+        """Bytes at most, of streams and of the shards' indexes; None where no ratio sets them."""
         if self.codec is None or self.codec.ratio is None or self.chunks is None:
             return None
         chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
-        return int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.codec.ratio)
+        streams = int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.codec.ratio)
+        return streams + self.index_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the shards' indexes, beyond the ratio: 16 for each chunk, and a checksum of 4."""
+        if self.shards is None or self.chunks is None:
+            return 0
+        return self.tasks * (16 * math.prod(self.shards) // math.prod(self.chunks) + 4)
 
     @property
     def seconds(self) -> float:

@@ -4,53 +4,64 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 import zarr
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.config import config
-from moec_zarr.conversion.cluster import connect, offering, resources_for
+from moec_zarr.conversion.append import Growth, Incomplete, grow
+from moec_zarr.conversion.cluster import connect, resources_for
 from moec_zarr.conversion.destination import (
     Destination,
+    find_begun,
+    mark,
     open_destination,
     open_result,
+    refuse_other_than_store,
     refuse_overlap,
+    without_expected_warnings,
     write_attributes,
 )
-from moec_zarr.conversion.manifest import Manifest, Record, has_record, read_records
-from moec_zarr.conversion.plan import STORAGE, Plan, Sizes, plan
+from moec_zarr.conversion.dispatch import make, tasks_of
+from moec_zarr.conversion.job import Job, plan_job
+from moec_zarr.conversion.lock import hold_lock
+from moec_zarr.conversion.manifest import Manifest, Record, read_records
+from moec_zarr.conversion.places import StorageOptions, store_at
+from moec_zarr.conversion.plan import Plan, Sizes
 from moec_zarr.conversion.quality_table import write_quality
-from moec_zarr.conversion.source import Source, fingerprint, open_source
-from moec_zarr.conversion.status import ConversionError, Failure, Progress
-from moec_zarr.conversion.worker import DestinationError, Task, run
-from moec_zarr.errors import CorruptStreamError, MoECError
+from moec_zarr.conversion.source import Source, SourceError, open_source
+from moec_zarr.conversion.status import ConversionError, Progress
+from moec_zarr.conversion.worker import DestinationError
+from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
-    from distributed import Client, Future
+    from distributed import Client
 
-__all__ = ["convert", "execute"]
+__all__ = ["convert", "execute", "tasks_done"]
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 3
-_TICK = 60  # seconds without a result after which workers are looked for
 
 
 def convert(
     src: Source,
     dst: Destination,
-    codec: MoECCodec | Mapping[Any, MoECCodec | None],
+    codec: MoECCodec | Mapping[Any, MoECCodec | None] | None = None,
     *,
     variables: Iterable[Hashable] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
     shards: Sizes | None = None,
     zarr_format: Literal[2, 3] = 3,
+    append: str | None = None,
+    incomplete: Incomplete | None = None,
     client: Client | str | None = None,
     workers: int | None = None,
     resources: Mapping[str, float] | None = None,
     resume: bool = True,
+    break_lock: bool = False,
+    storage_options: StorageOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> xr.Dataset:
     """Convert whatever xarray opens into a compressed zarr store.
@@ -72,7 +83,7 @@ def convert(
         A local path, an fsspec URL or a zarr store, to hold the result.
     codec : MoECCodec or mapping of variable name to MoECCodec or None
         The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
-        fields, and None for a variable that stays lossless.
+        fields, and None for a variable that stays lossless. An append takes what the store has.
     variables : iterable of str, optional
         Names of the data variables to compress; all others stay lossless. By default those that hold fields.
     chunks : "auto" or mapping of dimension to int
@@ -81,6 +92,14 @@ def convert(
         Sizes of shards, in voxels; dimensions that are not named take one chunk.
     zarr_format : {2, 3}
         Format of the destination.
+    append : str, optional
+        The dimension to append along, such as ``"time"``: what is new in `src` is added to the store at
+        `dst`, with the settings that it was made with. Steps that the store has are recognised by their
+        coordinate, and not made again. Where there is no store yet, one is made.
+    incomplete : {"hold", "refit"}, optional
+        What to do with steps at the end of the dimension that is appended along that do not fill a chunk:
+        keep them back, or store them, and make that chunk again from the source when more are appended. Such
+        steps are refused by default.
     client : distributed.Client or str, optional
         Where to run: a client, or the address of a scheduler. By default a cluster is made on this machine.
     workers : int, optional
@@ -90,8 +109,12 @@ def convert(
         ``"cuda"`` and workers offer it.
     resume : bool
         Go on with what an earlier run left at `dst`. If False, a zarr store at `dst` is replaced.
+    break_lock : bool
+        Take `dst` over from a run that was killed, and left its lock there. Never while that run goes on.
+    storage_options : mapping, optional
+        What fsspec is given for remote places, source and destination alike: an endpoint, credentials.
     progress : callable, optional
-        Called with a `Progress` at the start and after each task.
+        Called with a `Progress` at the start, after each task, and about every second between.
 
     Returns
     -------
@@ -115,42 +138,39 @@ def convert(
         raise MoECError(
             f"workers= counts those of a cluster that is made here, at least one; got {workers!r}"
         )
-    with open_source(src) as ds:
-        planned = plan(ds, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
+    with open_source(src, storage_options) as ds:
+        job = plan_job(
+            ds, dst, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
+            append=append, incomplete=incomplete, resume=resume, storage_options=storage_options,
+        )  # fmt: skip
         result = execute(
-            planned,
-            src,
-            ds,
-            dst,
-            client=client,
-            workers=workers,
-            resources=resources,
-            resume=resume,
-            progress=progress,
-        )
+            job, src, dst, client=client, workers=workers, resources=resources, resume=resume,
+            break_lock=break_lock, storage_options=storage_options, progress=progress,
+        )  # fmt: skip
     if result.failures:
         first = result.failures[0]
         raise ConversionError(
-            f"{len(result.failures)} of {planned.tasks} chunks failed; the first is {first.index} of "
+            f"{len(result.failures)} of {job.plan.tasks} chunks failed; the first is {first.index} of "
             f"{first.variable!r}: {first.error}. The others are done; the same call tries these again",
             result,
         )
-    return open_result(dst, zarr_format)
+    return open_result(dst, job.plan.zarr_format, storage_options)
 
 
 def execute(
-    planned: Plan,
+    job: Job,
     src: Source,
-    ds: xr.Dataset,
     dst: Destination,
     *,
     client: Client | str | None = None,
     workers: int | None = None,
     resources: Mapping[str, float] | None = None,
     resume: bool = True,
+    break_lock: bool = False,
+    storage_options: StorageOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Do what a plan says; the parameters are those of `convert`, and what it opened.
+    """Do what was planned by `plan_job`; the other parameters are those of `convert`.
 
     Returns
     -------
@@ -162,156 +182,105 @@ def execute(
     MoECError
         As `convert` does, except for chunks that failed.
     """
-    refuse_overlap(src, ds, dst)
-    manifest = Manifest(plan=planned.to_dict(), source=fingerprint(src, ds))
+    state = Progress(plan=job.plan, resumed=0, records=[], failures=[], started=time.monotonic())
+
+    def say(phase: str) -> None:
+        state.phase = phase
+        if progress is not None:
+            progress(state)
+
+    say("looking at the destination")
+    refuse_overlap(src, job.ds, dst, storage_options)
+    wanted = job.manifest(src, storage_options)
     try:
-        group = open_destination(planned, ds, dst, manifest, resume)
+        store = store_at(dst, storage_options)
+        begun = find_begun(store, dst, wanted) if resume else None
+        if not resume:
+            refuse_other_than_store(store, dst)
+        idle = job.growth is not None and not job.growth.added
+        if idle and begun is not None and begun[1].precedes(wanted):
+            _log.info("the source has nothing that %s lacks", dst)
+            state.records = _flat(records_of(job.plan, *begun))
+            state.resumed = len(state.records)
+            return state
+        with ExitStack() as held:
+            connected = None
+            if begun is None or not begun[1].created or begun[1].precedes(wanted):
+                # Workers come first: a run that they refuse leaves nothing behind.
+                say("starting workers")
+                connected = held.enter_context(connect(client, workers))
+                needed = resources_for(connected, resources)
+            lock = held.enter_context(hold_lock(store, break_lock))
+            say("writing metadata")
+            if job.growth is None:
+                group = open_destination(job.plan, job.ds, store, dst, wanted, resume)
+            else:
+                group = _grown(job.growth, store, dst, wanted)
+            say("checking what is there")
+            done = records_of(job.plan, group, wanted)
+            state.records = _flat(done)
+            state.resumed = len(state.records)
+            if state.resumed < job.plan.tasks:
+                if connected is None:
+                    say("starting workers")
+                    connected = held.enter_context(connect(client, workers))
+                    needed = resources_for(connected, resources)
+                left = {
+                    each.name: [index for index in each.indices() if index not in done[each.name]]
+                    for each in job.plan.variables
+                    if each.tasks
+                }
+                tasks = tasks_of(job.plan, job.ds, group, left, wanted, job.offsets)
+                make(connected, tasks, needed, group, lock, state, progress)
+            write_attributes(job.plan, src, group, state, "appended" if job.growth else "converted")
+            write_quality(group, job.plan, state.records)
+    except SourceError:
+        raise
     except OSError as error:
         raise DestinationError(f"the destination {dst} cannot be written: {error}") from error
-    arrays: dict[str, Any] = {each.name: group[each.name] for each in planned.variables if each.tasks}
-    done = {name: read_records(array, name, manifest.digest) for name, array in arrays.items()}
-    records = [record for each in done.values() for record in each.values()]
-    state = Progress(
-        plan=planned, resumed=len(records), records=records, failures=[], started=time.monotonic()
-    )
-    if progress is not None:
-        progress(state)
-    if state.resumed < planned.tasks:
-        with connect(client, workers) as connected:
-            needed = resources_for(connected, resources)
-            tasks = _tasks(planned, ds, arrays, done, manifest.digest)
-            state.started = time.monotonic()
-            _run_all(connected, tasks, needed, state, progress)
-    write_attributes(planned, src, group, state)
-    write_quality(group, planned, state.records)
     return state
 
 
-def _tasks(
-    planned: Plan,
-    ds: xr.Dataset,
-    arrays: Mapping[str, zarr.Array[Any]],
-    done: Mapping[str, Mapping[tuple[int, ...], Record]],
-    digest: str,
-) -> Iterator[Task]:
-    """The tasks that are not done, made one by one as they are asked for."""
-    from dask.base import optimize
+def tasks_done(
+    job: Job, src: Source, dst: Destination, *, resume: bool, storage_options: StorageOptions | None
+) -> dict[str, int]:
+    """Number of tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
+    wanted = job.manifest(src, storage_options)
+    begun = find_begun(store_at(dst, storage_options), dst, wanted) if resume else None
+    if begun is None:
+        return {}
+    done = records_of(job.plan, begun[0], wanted)
+    return {name: len(records) for name, records in done.items()}
 
+
+def records_of(
+    planned: Plan, group: zarr.Group, manifest: Manifest
+) -> dict[str, dict[tuple[int, ...], Record]]:
+    """The tasks that are done, by variable and index; what is damaged does not count, and is logged."""
+    done = {}
     for each in planned.variables:
-        meaning = {key: value for key, value in each.encoding.items() if key not in STORAGE}
-        for index in each.indices():
-            if index in done[each.name]:
-                continue
-            region = each.region(index)
-            source = ds.variables[each.name][region].to_base_variable()
-            if source.chunks is not None:
-                # Only what this region needs travels to the worker, not the graph of the whole source.
-                (source,) = optimize(source)
-            source = source.copy(deep=False)
-            source.attrs, source.encoding = {}, meaning
-            yield Task(
-                variable=each.name,
-                index=index,
-                region=region,
-                source=source,
-                array=arrays[each.name],
-                codec=each.codec,
-                plan=digest,
-                device=config.get("device"),
-                threads=config.get("threads"),
-            )
+        if each.tasks:
+            records, damage = read_records(group[each.name], each.name, manifest.digests(each.name))  # type: ignore[arg-type]
+            for index, why in damage.items():
+                _log.warning("chunk %s of %r is made again: %s", index, each.name, why)
+            done[each.name] = records
+    return done
 
 
-def _run_all(
-    client: Client,
-    tasks: Iterator[Task],
-    resources: Mapping[str, float],
-    state: Progress,
-    progress: Callable[[Progress], None] | None,
-) -> None:
-    """Keep every worker busy until all tasks are done or have failed for good."""
-    from dask import config as dask_config
-    from distributed import wait
-
-    running: dict[Future[Any], tuple[Task, int]] = {}
-
-    def submit(task: Task, attempt: int) -> None:
-        name = f"{task.variable}-{'.'.join(map(str, task.index))}-{attempt}"
-        # A task may carry its region of a source that lives in memory; dask's warning is for larger things.
-        with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-            future = client.submit(
-                run, task, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
-                resources=dict(resources) or None, retries=0,
-            )  # fmt: skip
-        running[future] = (task, attempt)
-
-    def fill() -> None:
-        # One waits for each that runs, so that no worker is idle and the client holds few at a time.
-        slots = sum(worker["nthreads"] for worker in offering(client, resources).values())
-        while len(running) < 2 * max(1, slots):
-            task = next(tasks, None)
-            if task is None:
-                return
-            submit(task, 1)
-
-    try:
-        fill()
-        while running:
-            try:
-                with client.as_current():
-                    finished = wait(list(running), timeout=_TICK, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                if not offering(client, resources):
-                    _log.warning(
-                        "no worker is left that offers %s; waiting for one", dict(resources) or "its time"
-                    )
-                continue
-            for future in finished:
-                task, attempt = running.pop(future)
-                error = _error_of(future)
-                if error is None:
-                    if len(state.records) == state.resumed and not has_record(task.array, task.index):
-                        raise MoECError(
-                            "what the workers write cannot be seen from here; the destination must be a "
-                            "place that all processes share, not one in memory or on a machine's own disk"
-                        )
-                    state.records.append(future.result())
-                elif isinstance(error, DestinationError):
-                    raise error
-                elif attempt < _ATTEMPTS and _is_retryable(error):
-                    _log.warning(
-                        "chunk %s of %r failed and is tried again: %r", task.index, task.variable, error
-                    )
-                    submit(task, attempt + 1)
-                    continue
-                else:
-                    state.failures.append(_failure(task, error, attempt))
-                    _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=error)
-                if progress is not None:
-                    progress(state)
-            fill()
-    finally:
-        if running:
-            client.cancel(list(running), force=True)
+def _flat(done: Mapping[str, Mapping[tuple[int, ...], Record]]) -> list[Record]:
+    return [record for each in done.values() for record in each.values()]
 
 
-def _error_of(future: Future[Any]) -> BaseException | None:
-    """What a finished task raised."""
-    if future.cancelled():
-        raise MoECError(
-            "the scheduler lost the tasks; see to the cluster and start the same conversion again"
-        )
-    error: BaseException | None = future.exception()
-    return error
-
-
-def _is_retryable(error: BaseException) -> bool:
-    """Whether another attempt could end otherwise. A fit would not; a dead worker dask itself replaced."""
-    from distributed import KilledWorker
-
-    return isinstance(error, CorruptStreamError) or not isinstance(error, (MoECError, KilledWorker))
-
-
-def _failure(task: Task, error: BaseException, attempts: int) -> Failure:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return Failure(variable=task.variable, index=task.index, error=text, attempts=attempts)
+@without_expected_warnings()
+def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
+    """The destination with room for what is appended."""
+    begun = find_begun(store, dst, wanted)
+    if begun is None:
+        raise MoECError(f"the store at {dst} has gone")
+    _, manifest = begun
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    if manifest.precedes(wanted) or not manifest.created:
+        mark(group, 0, growth.plan.tasks)
+        grow(growth, group, wanted)
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    return group

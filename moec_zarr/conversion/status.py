@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.conversion.manifest import Record
@@ -51,6 +52,8 @@ class Summary:
         Bytes of the chunks that are done, before and after.
     quality : Quality
         How far their values are from the source's.
+    kinds : dict of str to int
+        How many of their streams hold a transform, a network ("model"), both, a constant or lossless values.
     """
 
     codec: MoECCodec | None
@@ -59,6 +62,7 @@ class Summary:
     bytes_in: int
     bytes_out: int
     quality: Quality
+    kinds: dict[str, int]
 
     @property
     def ratio(self) -> float | None:
@@ -82,6 +86,13 @@ class Progress:
         Tasks that failed for good.
     started : float
         `time.monotonic` when the first task was handed out.
+    phase : str
+        What is being done now, in words; empty while chunks are made.
+    workers : int
+        Number of tasks that are worked on at a time.
+    running : list of (str, float)
+        Of each task that is worked on, as far as the client knows: its variable, and `time.monotonic` when
+        it began.
     """
 
     plan: Plan
@@ -89,6 +100,9 @@ class Progress:
     records: list[Record]
     failures: list[Failure]
     started: float
+    phase: str = ""
+    workers: int = 1
+    running: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def bytes_in(self) -> int:
@@ -107,15 +121,42 @@ class Progress:
         return sum(values) / len(values) if values else None
 
     @property
-    def seconds_left(self) -> float | None:
-        """Time left, if the rest goes as what this run has done; None before its first task is done."""
-        cost = {each.name: each.seconds / each.tasks for each in self.plan.variables if each.tasks}
-        done = sum(cost[record.variable] for record in self.records[self.resumed :])
-        lost = sum(cost[failure.variable] for failure in self.failures)
-        before = sum(cost[record.variable] for record in self.records[: self.resumed])
-        if not done:
-            return None
-        return (time.monotonic() - self.started) * (self.plan.seconds - done - lost - before) / (done + lost)
+    def done(self) -> float:
+        """Number of tasks that are done, with the part of those that run that is expected to be behind them.
+
+        A task that runs is never taken for done: it counts nine tenths at most.
+        """
+        now, cost, speed = time.monotonic(), self._cost, self._speed
+        parts = (
+            min((now - began) * speed / cost[name], 0.9) if cost[name] else 0.0
+            for name, began in self.running
+        )
+        return len(self.records) + sum(parts)
+
+    @property
+    def seconds_left(self) -> float:
+        """Time left: at first by the plan, and once this run has done a task as fast as those went."""
+        cost, now = self._cost, time.monotonic()
+        left = self.plan.seconds
+        left -= sum(cost[record.variable] for record in self.records)
+        left -= sum(cost[failure.variable] for failure in self.failures)
+        speed = self._speed
+        for name, began in self.running:
+            left -= min((now - began) * speed, 0.9 * cost[name])
+        return max(left, 0.0) / (speed * max(self.workers, 1))
+
+    @property
+    def _cost(self) -> dict[str, float]:
+        """Seconds of a task on one core, by the plan."""
+        return {each.name: each.seconds / each.tasks for each in self.plan.variables if each.tasks}
+
+    @property
+    def _speed(self) -> float:
+        """Seconds of the plan that one worker gets done in a second."""
+        made = self.records[self.resumed :]
+        planned = sum(self._cost[record.variable] for record in made)
+        taken = sum(record.seconds for record in made)
+        return planned / taken if planned and taken else 1.0
 
     def summaries(self) -> dict[str, Summary]:
         """What became of each variable that has tasks."""
@@ -134,6 +175,7 @@ def _summary(variable: PlannedVariable, records: list[Record]) -> Summary:
         bytes_in=sum(record.bytes_in for record in records),
         bytes_out=sum(record.bytes_out for record in records),
         quality=merge(record.quality for record in records),
+        kinds=dict(sum((Counter(record.kinds) for record in records), Counter())),
     )
 
 

@@ -6,28 +6,32 @@ import errno
 import math
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 from zarr.storage import StorePath, WrapperStore
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.arrays import Array
 from moec_zarr.config import config
 from moec_zarr.conversion.manifest import Record, write_record
+from moec_zarr.conversion.objects import digest_of, read_object
+from moec_zarr.conversion.places import close_at_exit
+from moec_zarr.conversion.source import reading
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.report.inspection import headers_within
 from moec_zarr.report.statistics import Statistics, statistics, valid_voxels
 
 if TYPE_CHECKING:
     import xarray as xr
     from zarr.core.buffer import Buffer
 
-__all__ = ["DestinationError", "Task", "run"]
+__all__ = ["DestinationError", "Task", "measure_stored", "run"]
 
 _task_lock = (
     threading.Lock()
@@ -55,6 +59,10 @@ class Task:
         Its voxels in the array.
     source : xarray.Variable
         Those voxels in the source, not yet read, and the encoding of their values.
+    bytes_before : int
+        Bytes of other voxels of the chunk, which are there already and stay.
+    files : list of str
+        Where those voxels lie, as far as it is known.
     array : zarr.Array
         The array to write to.
     codec : MoECCodec or None
@@ -71,6 +79,8 @@ class Task:
     index: tuple[int, ...]
     region: tuple[slice, ...]
     source: xr.Variable
+    bytes_before: int
+    files: list[str]
     array: zarr.Array[Any]
     codec: MoECCodec | None
     plan: str
@@ -98,11 +108,9 @@ def run(task: Task, attempt: int = 1) -> Record:
     ):
         steps = {}
         start = time.perf_counter()
+        close_at_exit(task.array.store)
         values = _stored_values(task)
         steps["reading"] = time.perf_counter() - start
-        key = "/".join(
-            part for part in (task.array.path, task.array.metadata.encode_chunk_key(task.index)) if part
-        )
         store = _TimedStore(task.array.store)
         timed = zarr.Array.from_dict(StorePath(store, task.array.path), task.array.metadata.to_dict())
         before = time.perf_counter()
@@ -113,17 +121,19 @@ def run(task: Task, attempt: int = 1) -> Record:
         steps["writing"] = store.seconds
         steps["fitting"] = time.perf_counter() - before - store.seconds
         before = time.perf_counter()
-        stored = sync(_size(task.array.store, key))
+        stored = read_object(task.array, task.index) or b""
         parts, errors = _check(task, values)
         steps["checking"] = time.perf_counter() - before
         record = Record(
             variable=task.variable,
             index=task.index,
-            bytes_in=values.nbytes,
-            bytes_out=stored,
+            bytes_in=task.bytes_before + values.nbytes,
+            bytes_out=len(stored),
             quality=merge(parts),
             seconds=round(time.perf_counter() - start, 3),
             attempt=attempt,
+            checksum=digest_of(stored) if stored else "",
+            kinds=_kinds(task, stored),
             steps={name: round(seconds, 3) for name, seconds in steps.items()},
             statistics=errors,
         )
@@ -147,12 +157,27 @@ class _TimedStore(WrapperStore[Store]):
         self.seconds += time.perf_counter() - start
 
 
+def measure_stored(task: Task) -> Quality:
+    """How far what is stored of a region is from the source.
+
+    Raises
+    ------
+    MoECError
+        If it is not what was asked for.
+    SourceError
+        If the source cannot be read.
+    """
+    with config.set(threads=task.threads):
+        return merge(_check(task, _stored_values(task))[0])
+
+
 def _stored_values(task: Task) -> Array:
     """The values of the region as they are to be stored, in the array's dtype."""
     from xarray.conventions import encode_cf_variable
 
     # dask would otherwise send the parts of the region around the cluster.
-    values = task.source.compute(scheduler="synchronous")
+    with reading(task.files):
+        values = task.source.compute(scheduler="synchronous")
     stored = np.asarray(encode_cf_variable(values, name=task.variable).values)
     return stored.astype(task.array.dtype, copy=False)
 
@@ -163,8 +188,11 @@ def _refused(error: OSError) -> OSError | DestinationError:
     return error
 
 
-async def _size(store: Any, key: str) -> int:
-    return await store.getsize(key) if await store.exists(key) else 0
+def _kinds(task: Task, stored: bytes) -> dict[str, int]:
+    """How many of the streams that were stored are of which kind."""
+    if task.codec is None or not stored:
+        return {}
+    return dict(Counter(kind for _, _, kind in headers_within(task.array, stored)))
 
 
 def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from os import PathLike, fspath
@@ -18,12 +18,19 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from moec_zarr.adapters.find import codec_of
-from moec_zarr.bitstream.container import VERSION
-from moec_zarr.bitstream.stream import Stream, open_stream
+from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
+from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.network import expert_load
 
-__all__ = ["StreamInfo", "compressed_arrays", "inspect", "inspect_streams"]
+__all__ = [
+    "StreamInfo",
+    "compressed_arrays",
+    "headers_within",
+    "inspect",
+    "inspect_streams",
+    "stored_objects",
+]
 
 Kind = Literal["model", "transform", "both", "constant", "lossless"]
 
@@ -80,12 +87,12 @@ class StreamInfo:
     load: tuple[float, ...]
 
 
-def _kind(parts: Stream) -> Kind:
-    if parts.values is not None:
+def _kind(sections: Collection[Section]) -> Kind:
+    if Section.LOSSLESS in sections:
         return "lossless"
-    if parts.network is not None:
-        return "model" if parts.coefficients is None else "both"
-    return "constant" if parts.coefficients is None and parts.residual is None else "transform"
+    if Section.MODEL in sections:
+        return "both" if Section.TRANSFORM in sections else "model"
+    return "transform" if {Section.RESIDUAL, Section.TRANSFORM} & set(sections) else "constant"
 
 
 def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
@@ -121,7 +128,7 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         psnr=header.psnr,
         max_error=min(header.max_error * (float(header.high) - float(header.low)), bound),
         bound=None if parts.residual is None else bound,
-        kind=_kind(parts),
+        kind=_kind(read_stream(data)[1]),
         sections=parts.sections,
         weights=network.architecture.parameter_count if network else 0,
         experts=network.architecture.experts if network else 0,
@@ -184,18 +191,37 @@ def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], S
     UnsupportedVersionError
         If a newer version of this package wrote a stream.
     """
-    outer = array.shards or array.chunks
-    for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):
-        key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
-        buffer = sync(array.store.get(key, default_buffer_prototype()))
-        if buffer is None:
-            continue
-        data = buffer.to_bytes()
-        for inner, stream in _streams(array, data, key):
+    for place, data in stored_objects(array):
+        for inner, stream in _streams(array, data, str(place)):
             yield (
                 tuple(o * n + i for o, n, i in zip(place, _per_shard(array), inner, strict=True)),
                 inspect(stream, array.chunks),
             )
+
+
+def stored_objects(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """The chunks, or shards, that are stored: position among the others, and bytes."""
+    outer = array.shards or array.chunks
+    for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):
+        key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
+        buffer = sync(array.store.get(key, default_buffer_prototype()))
+        if buffer is not None:
+            yield place, buffer.to_bytes()
+
+
+def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[int, ...], Header, Kind]]:
+    """Of each stream within a stored object: its position there, its header, and how values are stored.
+
+    Checksums are compared; nothing else is parsed.
+
+    Raises
+    ------
+    CorruptStreamError, UnsupportedVersionError
+        If a stream or a shard is damaged, or newer than this package.
+    """
+    for place, stream in _streams(array, data, "that was read"):
+        header, sections = read_stream(stream)
+        yield place, header, _kind(sections)
 
 
 def _per_shard(array: zarr.Array[Any]) -> tuple[int, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from moec_zarr import MoECError
 from moec_zarr.conversion import worker
 from tests.cli.conftest import QUICK
 
@@ -16,6 +18,7 @@ xr = pytest.importorskip("xarray")
 pytest.importorskip("typer")
 
 from moec_zarr.cli import commands  # noqa: E402
+from moec_zarr.cli.options import storage_options  # noqa: E402
 
 
 def test_convert_shows_progress_in_a_log_and_a_table(run, source, tmp_path, scheduler):
@@ -84,6 +87,78 @@ def test_trial_writes_nothing(run, source, tmp_path):
     assert [each["codec"]["ratio"] for each in json.loads(out)] == [1, 2, 4]
     assert all(each["whole_bytes"] == 3 * each["bytes_out"] for each in json.loads(out))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_subtracts_what_is_done(run, converted, source):
+    (converted / "a/c/1/0/0").unlink()
+    code, out, _ = run("convert", source, converted, *QUICK, "--dry-run")
+    assert code == 0
+    assert "5 of the tasks are done" in out
+    planned = json.loads(run("convert", source, converted, *QUICK, "--dry-run", "--json")[1])
+    whole = sum(each["core_seconds"] for each in planned["estimates"].values())
+    assert planned["estimates"]["a"]["done"] == 2
+    assert planned["core_seconds_left"] == pytest.approx(whole / 6)
+    code, out, _ = run("convert", source, converted, *QUICK, "--dry-run", "--overwrite")
+    assert "are done" not in out
+
+
+def test_the_index_of_shards_is_said(run, source, tmp_path):
+    code, out, _ = run("convert", source, tmp_path / "d.zarr", *QUICK, "--shards", "time=4", "--dry-run")
+    assert code == 0
+    assert "144 B of what is stored are the shards' indexes" in out
+
+
+def test_progress_says_what_is_done_and_how_long_it_takes(run, source, tmp_path, scheduler):
+    code, _, err = run("convert", source, tmp_path / "d.zarr", *QUICK, "--scheduler", scheduler)
+    phases = [line.split(" ", 1)[1] for line in err.splitlines()]
+    assert code == 0
+    assert phases[:3] == ["opening the source", "looking at the destination", "starting workers"]
+    # Before any chunk is done, the time that is left is that of the plan.
+    assert re.fullmatch(r"0/6 chunks.*, \ds left by the plan", phases[5])
+    assert "by the plan" not in phases[-1]
+
+
+def test_append_and_verify(run, source, tmp_path, scheduler):
+    dst = tmp_path / "d.zarr"
+    with xr.open_zarr(source, consolidated=False) as ds:
+        for name, times in (("0", slice(4)), ("1", slice(4, 6)), ("2", slice(4, 5))):
+            ds.isel(time=times).to_zarr(tmp_path / f"{name}.zarr", consolidated=False)
+    common = ("--scheduler", scheduler, "-q")
+    assert run("convert", tmp_path / "0.zarr", dst, *QUICK, *common)[0] == 0
+    code, out, _ = run("convert", tmp_path / "1.zarr", dst, "--append", "time", "--dry-run")
+    assert (code, "time grows by 2 to 6" in out, "4 of the tasks are done" in out) == (0, True, True)
+    code, _, err = run("convert", tmp_path / "2.zarr", dst, "--append", "time", *common)
+    assert (code, "--incomplete hold" in err) == (2, True)
+    assert run("convert", tmp_path / "1.zarr", dst, "--append", "time", *common)[0] == 0
+    code, out, _ = run("verify", dst, "--against", source)
+    assert code == 0
+    assert ["a", "3", "0", "0", "0", "3"] in [line.split()[:6] for line in out.splitlines()]
+    (dst / "b/c/0/0/0").write_bytes(b"")
+    code, out, err = run("verify", dst, "-q")
+    assert (code, out, err) == (1, "", "error: the archive is not whole: 1 damaged\n")
+    found = json.loads(run("verify", dst, "--json", "-q")[1])
+    assert [(each["variable"], each["chunk"]) for each in found["problems"]] == [("b", [0, 0, 0])]
+    code, out, _ = run("verify", dst, "--against", source, "--repair", "--scheduler", scheduler)
+    assert (code, "1 chunk repaired" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a=b", "n=4", "anon=true", 'client_kwargs={"x": 1}'],
+         {"a": "b", "n": 4, "anon": True, "client_kwargs": {"x": 1}}),
+        (['{"key": "123"}', "secret=a=b"], {"key": "123", "secret": "a=b"}),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_storage_options(given, expected):
+    assert storage_options(given) == expected
+
+
+@pytest.mark.parametrize("given", ["endpoint", "=x", "{", "[]"])
+def test_storage_options_that_are_none(given):
+    with pytest.raises(MoECError, match="--storage-option"):
+        storage_options([given])
 
 
 def test_resume_and_overwrite(run, converted, source, scheduler):

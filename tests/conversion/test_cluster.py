@@ -24,6 +24,7 @@ def test_resources_that_no_worker_offers_are_refused_at_once(source, tmp_path, c
     ):
         quick(source, tmp_path / "d.zarr", client)
     assert time.monotonic() - start < 20
+    assert list(tmp_path.iterdir()) == []  # a run that is refused leaves nothing behind
 
 
 def test_resources_that_workers_offer_are_taken(source, tmp_path, monkeypatch):
@@ -35,6 +36,7 @@ def test_resources_that_workers_offer_are_taken(source, tmp_path, monkeypatch):
     monkeypatch.setattr("moec_zarr.conversion.cluster._ANSWER", 1)
     with pytest.raises(MoECError, match="no scheduler can be reached"):
         quick(source, tmp_path / "e.zarr", "tcp://nowhere.invalid:8786")
+    assert not list(tmp_path.glob("e.zarr*"))
 
 
 @pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": 2, "client": "tcp://localhost:1"}])

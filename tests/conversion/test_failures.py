@@ -10,7 +10,7 @@ import pytest
 from moec_zarr import BudgetError, ConversionError, MoECCodec
 from moec_zarr.conversion import worker
 from moec_zarr.conversion.run import convert
-from tests.conversion.conversions import fail_to_read, quick, records
+from tests.conversion.conversions import dataset, fail_to_read, quick, records, release_files
 
 xr = pytest.importorskip("xarray")
 
@@ -20,6 +20,23 @@ def test_a_failed_chunk_is_tried_again(source, tmp_path, client, monkeypatch):
     quick(source, tmp_path / "d.zarr", client)
     record = json.loads((tmp_path / "d.zarr/a/.moec_zarr/1.0.0.json").read_text())
     assert record["attempt"] == 3
+
+
+def test_a_chunk_that_cannot_be_read_names_its_file(tmp_path, client, monkeypatch):
+    files = [tmp_path / f"{i}.nc" for i in range(2)]
+    for path, times in zip(files, (slice(3), slice(3, None)), strict=True):
+        dataset()[["a"]].isel(time=times).to_netcdf(path)
+    compute = xr.Variable.compute
+
+    def fails(self, **options):
+        if self.shape == (2, 12, 16) and options:
+            raise RuntimeError("NetCDF: HDF error")
+        return compute(self, **options)
+
+    monkeypatch.setattr(xr.Variable, "compute", fails)
+    with pytest.raises(ConversionError, match=r"(/[^ ]*0\.nc|1\.nc).* cannot be read \(NetCDF: HDF error\)"):
+        quick(files, tmp_path / "d.zarr", client)
+    release_files(client)
 
 
 def test_after_three_attempts_it_is_reported_and_the_others_go_on(source, tmp_path, client, monkeypatch):

@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from moec_zarr import MoECCodec
+from moec_zarr import MoECCodec, MoECError
 from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import records, release_files, stored
 
 psutil = pytest.importorskip("psutil")
+xr = pytest.importorskip("xarray")
 
 # Five chunks, so small that each is fitted within a second or two.
 CONVERSION = {"codec": MoECCodec(ratio=2.5, effort="fast"), "variables": ["b"], "chunks": {"time": 1}}
@@ -53,7 +54,12 @@ def test_killed_worker_killed_run_and_resume(file, tmp_path, client):
     assert not alive
     before = records(dst)
     assert 2 <= len(before) < 5
-    convert(file, dst, client=client, **CONVERSION)
+    assert xr.open_zarr(dst, consolidated=False).attrs["moec_zarr_status"].startswith("incomplete: ")
+    with pytest.raises(MoECError, match=r"process \d+, begun .* ago.*no such process.*--break-lock"):
+        convert(file, dst, client=client, **CONVERSION)
+    convert(file, dst, client=client, break_lock=True, **CONVERSION)
+    assert xr.open_zarr(dst).attrs["moec_zarr_status"] == "complete"
+    assert not (tmp_path / "d.zarr.lock").exists()
     assert {path: records(dst)[path] for path in before} == before
     assert len(records(dst)) == 5
     release_files(client)

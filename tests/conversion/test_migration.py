@@ -295,6 +295,8 @@ def test_a_conversion_goes_on_in_the_other_format(source, tmp_path, client, zarr
     assert streams_of(dst) == before
     xr.testing.assert_identical(xr.open_zarr(dst).load(), values)
     assert moec_zarr.conversion.quality_table.open_quality(dst)["b"].sizes["task"] == 3
+    found = moec_zarr.verify(dst, source)
+    assert (found.ok, found.status) == (True, "complete"), found.problems
     done = records(dst)
     again = convert(source, dst, FAST, zarr_format=other, **part)
     assert records(dst) == done

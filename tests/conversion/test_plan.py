@@ -160,6 +160,16 @@ def test_nothing_is_read(ds):
     assert planned.compressed[0].chunks[0] > 1
 
 
+def test_the_index_of_a_shard_is_planned(ds):
+    sizes = {"chunks": {"time": 5}, "shards": {"time": 20}}
+    streams, sharded = (
+        plan(ds, MoECCodec(ratio=10), variables=["temperature"], **options).compressed[0]
+        for options in ({"chunks": {"time": 5}}, sizes)
+    )
+    # Two shards of four chunks: 16 bytes a chunk, and 4 for a checksum.
+    assert sharded.stored_bytes - streams.stored_bytes == 2 * (4 * 16 + 4)
+
+
 def test_it_is_a_function_of_its_arguments(ds):
     first, second = (plan(ds, MoECCodec(ratio=100)) for _ in range(2))
     assert json.loads(json.dumps(first.to_dict())) == second.to_dict()

@@ -97,20 +97,6 @@ def test_a_resumed_run_writes_the_whole_table(source, converted, client, caplog)
     assert "does not count" not in caplog.text  # the table is no record
 
 
-def test_records_of_older_versions_count_and_have_no_statistics(source, converted, client):
-    before = {}
-    for path in (converted / "a/.moec_zarr").glob("*.*.*.json"):
-        record = json.loads(path.read_text())
-        del record["steps"], record["statistics"]
-        path.write_text(json.dumps(record))
-        before[path] = path.stat().st_mtime_ns
-    quick(source, converted, client)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    table = xr.open_zarr(converted / "a/.moec_zarr/quality")
-    assert table.bias.isnull().all()
-    assert (table.max_error == 0).all()
-
-
 @pytest.mark.parametrize(
     "damage", [{"statistics": 3}, {"statistics": {"bias": 0}}, {"steps": [1]}, {"steps": {"reading": "x"}}]
 )

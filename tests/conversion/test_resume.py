@@ -88,6 +88,17 @@ def test_a_source_that_changed_is_refused(source, tmp_path, client):
         quick(src, tmp_path / "d.zarr", client)
 
 
+def test_a_copy_of_an_archive_is_unfinished_until_it_is_done(converted, tmp_path, client, monkeypatch):
+    dst = tmp_path / "copy.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr("moec_zarr.conversion.run.make", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            quick(converted, dst, client)
+    assert xr.open_zarr(dst, consolidated=False).attrs["moec_zarr_status"].startswith("incomplete")
+    quick(converted, dst, client)
+    assert xr.open_zarr(dst).attrs["moec_zarr_status"] == "complete"
+
+
 def test_a_run_that_died_while_it_made_the_metadata_starts_anew(source, tmp_path, client, monkeypatch):
     dst = tmp_path / "d.zarr"
     with monkeypatch.context() as patch:

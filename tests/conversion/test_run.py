@@ -48,6 +48,11 @@ def test_all_but_the_fields_is_exact(file, tmp_path, client, layout):
             shards = -(-original.sizes["time"] // 4) if "shards" in layout else 0
             stored = original[name].nbytes / attrs["compression_ratio"] - shards * (2 * 16 + 4)
             assert original[name].nbytes / stored > 4
+            # What the streams hold, and no more: effort "fast" is the transform alone.
+            assert "mixture" not in attrs["compression_algorithm"]
+            assert attrs["compression_algorithm"].startswith(
+                "MoEC: a transform (" if name == "b" else "MoEC: "
+            )
             assert "ratio=5" in attrs["compression_codec"]
             assert original[name].attrs.items() <= attrs.items()
         assert again.attrs["history"].endswith(f"converted from {file}\nmade")

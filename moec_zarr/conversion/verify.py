@@ -1,0 +1,416 @@
+"""Is an archive whole: every chunk there, undamaged, and as close to its source as was recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+
+from moec_zarr.conversion.cluster import connect, resources_for
+from moec_zarr.conversion.destination import (
+    Destination,
+    mark,
+    restore,
+    stored_dataset,
+    stored_plan,
+    without_expected_warnings,
+    write_attributes,
+)
+from moec_zarr.conversion.dispatch import make, tasks_of
+from moec_zarr.conversion.lock import hold_lock
+from moec_zarr.conversion.manifest import Manifest, Record, check_whole, read_manifest, read_records
+from moec_zarr.conversion.places import StorageOptions, store_at
+from moec_zarr.conversion.plan import Plan, PlannedVariable
+from moec_zarr.conversion.source import STATUS, Source, open_source
+from moec_zarr.conversion.status import Progress
+from moec_zarr.conversion.worker import measure_stored
+from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
+from moec_zarr.quality import Quality, merge
+from moec_zarr.report.inspection import compressed_arrays, headers_within, stored_objects
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from distributed import Client
+
+__all__ = ["Checked", "Problem", "Verification", "verify"]
+
+_TOLERANCE = 0.01  # of the largest error: machines decode the same values up to rounding
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something of a store that is not as it should be.
+
+    Attributes
+    ----------
+    variable : str
+        Name of the variable.
+    chunk : tuple of int or str
+        Position of the chunk, or shard, among the others; the name of the object where it is no chunk of a
+        task.
+    kind : {"missing", "damaged", "differs"}
+        Whether it is not there, is not what was written, or is farther from the source than was recorded.
+    reason : str
+        What was found.
+    """
+
+    variable: str
+    chunk: Index | str
+    kind: Literal["missing", "damaged", "differs"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was looked at of a variable.
+
+    Attributes
+    ----------
+    chunks : int
+        Number of chunks, or shards, that it has.
+    compared : int
+        Number of those that were compared with the source.
+    quality : Quality
+        How far their values are from the source's.
+    """
+
+    chunks: int
+    compared: int = 0
+    quality: Quality = field(default_factory=Quality)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    status : str
+        What the store says of itself: "complete", or how much of it is done; empty where no conversion made
+        it.
+    variables : dict of str to Checked
+        By name.
+    problems : tuple of Problem
+        All that is missing, damaged, or differs from the source.
+    repaired : int
+        Number of chunks that were made again.
+    """
+
+    status: str
+    variables: dict[str, Checked]
+    problems: tuple[Problem, ...]
+    repaired: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(
+    store: Destination,
+    against: Source | None = None,
+    *,
+    repair: bool = False,
+    client: Client | str | None = None,
+    workers: int | None = None,
+    break_lock: bool = False,
+    storage_options: StorageOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Verification:
+    """Check an archive: every chunk is there, and its bytes, streams and shapes are those that were written.
+
+    Parameters
+    ----------
+    store : path or zarr Store
+        What `moec_zarr.convert` made. Of other stores with this package's codec, the streams are checked.
+    against : Dataset, DataArray, path, or sequence of paths, optional
+        The source, or a part of it: chunks that lie within are decoded and compared with it, on one core.
+    repair : bool
+        Make what is missing or damaged again, from `against`.
+    client, workers : optional
+        Where to repair, as for `moec_zarr.convert`.
+    break_lock : bool
+        Take the store over, for a repair, from a run that was killed.
+    storage_options : mapping, optional
+        What fsspec is given for remote places.
+    progress : callable, optional
+        Called with a `Progress` while chunks are repaired.
+    say : callable, optional
+        Called with what is being done, in words.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    MoECError
+        If there is no archive, `against` does not belong to it, or a repair is not possible.
+    """
+    say = say or (lambda phase: None)
+    place = store_at(store, storage_options)
+    if repair and against is None:
+        raise MoECError("a repair makes chunks again from the source; name it (--against, against=)")
+    try:
+        group = zarr.open_group(place.with_read_only(True), mode="r", use_consolidated=False)
+    except FileNotFoundError as error:
+        raise MoECError(f"there is no zarr store at {store}") from error
+    manifest = read_manifest(group)
+    if manifest is None:
+        if against is not None:
+            raise MoECError(
+                f"no conversion made {store}; moec-zarr compare measures how far it is from a source"
+            )
+        return _streams_alone(place)
+    planned = stored_plan(group, manifest)
+    say("checking bytes and records")
+    problems, records = _check_bytes(planned, group, manifest)
+    checked = {each.name: Checked(chunks=max(each.tasks, 1)) for each in planned.variables}
+    if against is None:
+        return Verification(status=_status(group), variables=checked, problems=tuple(problems))
+    with open_source(against, storage_options) as ds:
+        damaged = {problem.variable for problem in problems if isinstance(problem.chunk, str)}
+        stored = stored_dataset(group, without=damaged)
+        extent = _extent(ds, stored, planned)
+        say("comparing with the source")
+        found, checked = _compare(planned, ds, group, stored, manifest, records, extent)
+        if not repair or not problems:
+            problems += found
+            return Verification(status=_status(group), variables=checked, problems=tuple(problems))
+        if found:
+            raise MoECError(
+                f"{against} is not what {store} was made from: {found[0].variable!r}, {found[0].chunk}, "
+                f"which is undamaged, {found[0].reason}; nothing was repaired"
+            )
+        repaired = _repair(
+            planned, ds, against, place, manifest, records, problems, extent, say,
+            client=client, workers=workers, break_lock=break_lock, progress=progress,
+        )  # fmt: skip
+    after = verify(store, against, storage_options=storage_options, say=say)
+    return Verification(
+        status=after.status, variables=after.variables, problems=after.problems, repaired=repaired
+    )
+
+
+def _status(group: zarr.Group) -> str:
+    return str(group.attrs.get(STATUS, ""))
+
+
+def _streams_alone(place: Any) -> Verification:
+    """A store that was not made by a conversion: of a chunk that is not there, nothing is known."""
+    problems, checked = [], {}
+    for name, array in compressed_arrays(place).items():
+        checked[name] = Checked(chunks=int(array.nchunks))
+        for index, data in stored_objects(array):
+            if reason := _look(array, data):
+                problems.append(Problem(variable=name, chunk=index, kind="damaged", reason=reason))
+    return Verification(status="", variables=checked, problems=tuple(problems))
+
+
+def _look(array: zarr.Array[Any], data: bytes) -> str:
+    """What is wrong with the streams of a stored object; empty where nothing is."""
+    try:
+        for place, header, _ in headers_within(array, data):
+            if header.shape != array.chunks or header.dtype != array.dtype:
+                return (
+                    f"its stream {place} holds {header.dtype} of shape {header.shape}, and the array has "
+                    f"{array.dtype} in chunks of {array.chunks}"
+                )
+    except (CorruptStreamError, UnsupportedVersionError) as error:
+        return str(error)
+    return ""
+
+
+def _check_bytes(
+    planned: Plan, group: zarr.Group, manifest: Manifest
+) -> tuple[list[Problem], dict[str, dict[Index, Record]]]:
+    """What is missing or damaged, and the records of what is not."""
+    problems: list[Problem] = []
+    records: dict[str, dict[Index, Record]] = {}
+    for each in planned.variables:
+        array = group.get(each.name)
+        if not isinstance(array, zarr.Array) or array.shape != each.shape:
+            what = f"has shape {array.shape}" if isinstance(array, zarr.Array) else "cannot be read"
+            problems.append(
+                Problem(
+                    variable=each.name,
+                    chunk="metadata",
+                    kind="damaged",
+                    reason=f"the array {what}; the plan says {each.shape}",
+                )
+            )
+            continue
+        if not each.tasks:
+            for key, reason in check_whole(group, each.name).items():
+                kind: Literal["missing", "damaged"] = "missing" if reason == "it has gone" else "damaged"
+                problems.append(Problem(variable=each.name, chunk=key, kind=kind, reason=reason))
+            continue
+        look = None if each.codec is None else (lambda data, array=array: _look(array, data))
+        records[each.name], damage = read_records(array, each.name, manifest.digests(each.name), look)
+        for index in each.indices():
+            if index in damage:
+                gone = damage[index] == "it has gone"
+                problems.append(
+                    Problem(
+                        variable=each.name,
+                        chunk=index,
+                        kind="missing" if gone else "damaged",
+                        reason=damage[index],
+                    )
+                )
+            elif index not in records[each.name]:
+                problems.append(
+                    Problem(variable=each.name, chunk=index, kind="missing", reason="it has not been made")
+                )
+    return problems, records
+
+
+def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slice]:
+    """What of the store a source covers, by dimension.
+
+    Raises
+    ------
+    MoECError
+        If its coordinates are not those of the store.
+    """
+    import xarray as xr
+
+    lengths = {dim: n for each in planned.variables for dim, n in zip(each.dims, each.shape, strict=True)}
+    if absent := [each.name for each in planned.variables if each.name not in ds.variables]:
+        raise MoECError(f"the source lacks {', '.join(map(repr, absent))}")
+    extent = {}
+    for dim, length in lengths.items():
+        if dim not in ds.dims:
+            raise MoECError(f"the source lacks the dimension {dim!r}")
+        if dim in ds.variables and dim in stored.variables:
+            index = xr.decode_cf(ds[[dim]], decode_timedelta=False).indexes[dim]
+            places = stored.indexes[dim].get_indexer(index)
+            if not len(places) or (places < 0).any() or (np.diff(places) != 1).any():
+                raise MoECError(
+                    f"the source's {dim!r} is not a part of the store's: it has {index[0]} to {index[-1]}, "
+                    f"the store {stored.indexes[dim][0]} to {stored.indexes[dim][-1]}"
+                )
+            extent[dim] = slice(int(places[0]), int(places[-1]) + 1)
+        elif ds.sizes[dim] != length:
+            raise MoECError(
+                f"{dim!r} has {ds.sizes[dim]} steps in the source and {length} in the store, and no "
+                "coordinate says which they are"
+            )
+        else:
+            extent[dim] = slice(0, length)
+    return extent
+
+
+def _within(each: PlannedVariable, index: Index, extent: Mapping[str, slice]) -> bool:
+    """Whether the source covers a chunk."""
+    return all(
+        extent[dim].start <= part.start and part.stop <= extent[dim].stop
+        for dim, part in zip(each.dims, each.region(index), strict=True)
+    )
+
+
+def _compare(
+    planned: Plan,
+    ds: xr.Dataset,
+    group: zarr.Group,
+    stored: xr.Dataset,
+    manifest: Manifest,
+    records: Mapping[str, Mapping[Index, Record]],
+    extent: Mapping[str, slice],
+) -> tuple[list[Problem], dict[str, Checked]]:
+    """Undamaged chunks compared with the source, as far as it covers them."""
+    import xarray as xr
+
+    problems: list[Problem] = []
+    checked = {}
+    offsets = {dim: part.start for dim, part in extent.items()}
+    small = xr.decode_cf(
+        ds[[each.name for each in planned.variables if not each.tasks]], decode_timedelta=False
+    )
+    for each in planned.variables:
+        if not each.tasks:
+            checked[each.name] = Checked(chunks=1)
+            if each.name in stored.variables:
+                part: Any = stored.variables[each.name][tuple(extent[dim] for dim in each.dims)]
+                if not part.equals(small.variables[each.name]):
+                    reason = "has values that are not those of the source"
+                    problems.append(
+                        Problem(variable=each.name, chunk="values", kind="differs", reason=reason)
+                    )
+                quality = Quality(n=part.size, n_valid=part.size)
+                checked[each.name] = Checked(chunks=1, compared=1, quality=quality)
+            continue
+        chosen = [index for index in records.get(each.name, {}) if _within(each, index, extent)]
+        parts = []
+        for task in tasks_of(planned, ds, group, {each.name: chosen}, manifest, offsets):
+            recorded = records[each.name][task.index].quality
+            try:
+                quality = measure_stored(task)
+            except MoECError as error:
+                problems.append(
+                    Problem(variable=each.name, chunk=task.index, kind="differs", reason=str(error))
+                )
+                continue
+            parts.append(quality)
+            if quality.max_error > recorded.max_error * (1 + _TOLERANCE):
+                reason = f"is {quality.max_error:.4g} off at most, and {recorded.max_error:.4g} was recorded"
+                problems.append(Problem(variable=each.name, chunk=task.index, kind="differs", reason=reason))
+        checked[each.name] = Checked(chunks=max(each.tasks, 1), compared=len(parts), quality=merge(parts))
+    return problems, checked
+
+
+@without_expected_warnings()
+def _repair(
+    planned: Plan,
+    ds: xr.Dataset,
+    src: Source,
+    place: Any,
+    manifest: Manifest,
+    records: Mapping[str, Mapping[Index, Record]],
+    problems: list[Problem],
+    extent: Mapping[str, slice],
+    say: Callable[[str], None],
+    *,
+    client: Client | str | None,
+    workers: int | None,
+    break_lock: bool,
+    progress: Callable[[Progress], None] | None,
+) -> int:
+    """Make what is missing or damaged again; the number of chunks, and of variables written whole."""
+    if lost := [problem.variable for problem in problems if problem.chunk == "metadata"]:
+        raise MoECError(
+            f"the metadata of {', '.join(map(repr, lost))} is damaged; bring it back, or convert anew"
+        )
+    bad: dict[str, list[Index]] = {}
+    whole = {problem.variable for problem in problems if isinstance(problem.chunk, str)}
+    for each in planned.variables:
+        found = [p.chunk for p in problems if p.variable == each.name and not isinstance(p.chunk, str)]
+        bad[each.name] = [index for index in found if _within(each, index, extent)]
+    count = sum(map(len, bad.values()))
+    state = Progress(plan=planned, resumed=0, records=[], failures=[], started=time.monotonic())
+    state.records = [record for each in records.values() for record in each.values()]
+    state.resumed = len(state.records)
+    with ExitStack() as held:
+        if count:
+            say("starting workers")
+            connected = held.enter_context(connect(client, workers))
+            needed = resources_for(connected, None)
+        lock = held.enter_context(hold_lock(place, break_lock))
+        group = zarr.open_group(place, mode="r+", use_consolidated=False)
+        mark(group, state.resumed, planned.tasks)
+        restore(planned, ds, place, group, whole)
+        if count:
+            offsets = {dim: part.start for dim, part in extent.items()}
+            tasks = tasks_of(planned, ds, group, bad, manifest, offsets)
+            make(connected, tasks, needed, group, lock, state, progress)
+        write_attributes(planned, src, group, state, "repaired")
+    return count + len(whole)
