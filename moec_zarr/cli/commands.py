@@ -177,7 +177,8 @@ def convert(
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
     codec = None
-    if append is None or ratio is not None or psnr is not None:
+    defaults = (None, None, "balanced", "auto", None, None, 0)
+    if append is None or (ratio, psnr, effort, model, experts, missing, seed) != defaults:
         codec = MoECCodec(
             ratio=ratio, psnr=psnr, effort=effort, model=model, experts=experts, missing=missing, seed=seed
         )

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("typer")
 
-from moec_zarr.cli.tables import bytes_text, duration
+from moec_zarr.cli.tables import bytes_text, counted, duration
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,7 @@ def test_durations(seconds, text):
 )
 def test_bytes(count, text):
     assert bytes_text(count) == text
+
+
+def test_counts():
+    assert [counted(n, "attempt") for n in (0, 1, 2)] == ["0 attempts", "1 attempt", "2 attempts"]
