@@ -21,6 +21,7 @@ from moec_zarr.conversion.manifest import (
     write_manifest,
     write_whole,
 )
+from moec_zarr.conversion.places import to_read
 from moec_zarr.conversion.plan import Plan
 from moec_zarr.conversion.source import STATUS
 from moec_zarr.errors import MoECError
@@ -99,7 +100,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         If `ds` does not continue the store, or would not end on the boundary of a chunk.
     """
     try:
-        group = zarr.open_group(store, mode="r", use_consolidated=False)
+        group = zarr.open_group(to_read(store), mode="r", use_consolidated=False)
     except FileNotFoundError:
         return None
     manifest = read_manifest(group)

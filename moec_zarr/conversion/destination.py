@@ -21,7 +21,7 @@ from zarr.core.sync import sync
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.conversion.lock import LOCK
 from moec_zarr.conversion.manifest import Manifest, check_whole, read_manifest, write_manifest, write_whole
-from moec_zarr.conversion.places import StorageOptions, file_system, store_at
+from moec_zarr.conversion.places import StorageOptions, file_system, store_at, to_read
 from moec_zarr.conversion.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.conversion.source import STATUS, Source, files_behind, reading
 from moec_zarr.conversion.status import Progress, Summary
@@ -204,7 +204,7 @@ def _existing(store: Store, dst: Destination) -> zarr.Group | None:
     root = getattr(store, "root", None)
     if root is not None and root.is_file():
         raise MoECError(f"there is a file at {dst}; choose another destination")
-    store = store.with_read_only(True)  # a local folder would be made as soon as it is opened for writing
+    store = to_read(store)
     try:
         return zarr.open_group(store, mode="r", use_consolidated=False)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
-__all__ = ["StorageOptions", "close_at_exit", "file_system", "is_local", "store_at"]
+__all__ = ["StorageOptions", "close_at_exit", "file_system", "is_local", "store_at", "to_read"]
 
 StorageOptions = Mapping[str, Any]
 
@@ -49,6 +49,11 @@ def store_at(place: str | PathLike[str] | Store, options: StorageOptions | None 
     )
     close_at_exit(store)
     return store
+
+
+def to_read(store: Store) -> Store:
+    """A store to look into: a local folder would be made as soon as it is opened for writing."""
+    return store.with_read_only(True) if isinstance(store, LocalStore) else store
 
 
 def close_at_exit(store: Store) -> None:

@@ -24,7 +24,7 @@ from moec_zarr.conversion.destination import (
 from moec_zarr.conversion.dispatch import make, tasks_of
 from moec_zarr.conversion.lock import hold_lock
 from moec_zarr.conversion.manifest import Manifest, Record, check_whole, read_manifest, read_records
-from moec_zarr.conversion.places import StorageOptions, store_at
+from moec_zarr.conversion.places import StorageOptions, store_at, to_read
 from moec_zarr.conversion.plan import Plan, PlannedVariable
 from moec_zarr.conversion.source import STATUS, Source, open_source
 from moec_zarr.conversion.status import Progress
@@ -161,7 +161,7 @@ def verify(
     if repair and against is None:
         raise MoECError("a repair makes chunks again from the source; name it (--against, against=)")
     try:
-        group = zarr.open_group(place.with_read_only(True), mode="r", use_consolidated=False)
+        group = zarr.open_group(to_read(place), mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
     manifest = read_manifest(group)

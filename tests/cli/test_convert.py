@@ -129,6 +129,10 @@ def test_append_and_verify(run, source, tmp_path, scheduler):
     assert (code, "time grows by 2 to 6" in out, "4 of the tasks are done" in out) == (0, True, True)
     code, _, err = run("convert", tmp_path / "2.zarr", dst, "--append", "time", *common)
     assert (code, "--incomplete hold" in err) == (2, True)
+    for settings in (("--ratio", "2"), ("--ratio", "2", "--effort", "fast"), ("--chunks", "time=2")):
+        code, _, err = run("convert", tmp_path / "1.zarr", dst, "--append", "time", *settings, *common)
+        assert (code, "leave them out" in err) == (2, True)
+    assert run("convert", tmp_path / "1.zarr", dst, "--append", "time", "--effort", "best", *common)[0] == 2
     assert run("convert", tmp_path / "1.zarr", dst, "--append", "time", *common)[0] == 0
     code, out, _ = run("verify", dst, "--against", source)
     assert code == 0

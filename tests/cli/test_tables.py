@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("typer")
 
-from moec_zarr.cli.tables import bytes_text, duration
+from moec_zarr.cli.tables import bytes_text, counted, duration
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,7 @@ def test_quality_of_several_chunks_is_pooled():
     assert [cell for (cell,) in errors] == ["a", "2", "-0.5", "0.3", "0.2", "3", "time 1"]
     assert [cell for (cell,) in power] == ["a", "0.625", "-"]
     assert [cell for (cell,) in time] == ["a", *["1m 5s"] * 4]
+
+
+def test_counts():
+    assert [counted(n, "attempt") for n in (0, 1, 2)] == ["0 attempts", "1 attempt", "2 attempts"]
