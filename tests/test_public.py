@@ -17,6 +17,7 @@ LAZY = {
     "inspect": "report.inspection",
     "migrate": "conversion.migration",
     "trial": "conversion.trial",
+    "write_report": "conversion.reporting",
 }
 
 

@@ -17,6 +17,7 @@ from moec_zarr.cli.console import err as _err
 from moec_zarr.cli.console import out as _out
 from moec_zarr.cli.migrate import migrate
 from moec_zarr.cli.quality import quality_result, quality_tables
+from moec_zarr.cli.report import report
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
@@ -367,6 +368,7 @@ def demo(
 
 
 app.command()(migrate)
+app.command()(report)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,7 +11,17 @@ import numpy as np
 
 from moec_zarr.arrays import Array
 
-__all__ = ["Axis", "axis_of", "clean", "figure_text", "name_of", "power_of_ten", "units_of", "with_units"]
+__all__ = [
+    "Axis",
+    "axis_of",
+    "bytes_text",
+    "clean",
+    "figure_text",
+    "name_of",
+    "power_of_ten",
+    "units_of",
+    "with_units",
+]
 
 _LONGEST = 80  # characters of a name from a store
 _REGULAR = 1e-3  # of a step, by which the steps of an even coordinate may differ
@@ -42,6 +52,17 @@ def name_of(array: Any) -> str:
     return clean(
         attributes.get("long_name") or attributes.get("standard_name") or getattr(array, "name", None) or ""
     )
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in decimal units of three digits."""
+    if count is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} PB"
 
 
 def figure_text(value: float | None, digits: int = 3) -> str:

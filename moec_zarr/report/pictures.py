@@ -26,9 +26,9 @@ def drawing(**settings: Any) -> Iterator[None]:
     """Settings of matplotlib for a picture; text that a font lacks is no reason for a warning."""
     import warnings
 
-    import matplotlib
+    import matplotlib as mpl
 
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         yield

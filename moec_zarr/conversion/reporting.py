@@ -1,0 +1,610 @@
+"""A report on a compressed store: what is on record there, and a few slices beside the source."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import product
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from zarr.core.sync import sync
+
+from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.xarray_encoding import why_lossless
+from moec_zarr.arrays import Array, Doubles, Integers
+from moec_zarr.conversion.quality_table import open_quality
+from moec_zarr.conversion.source import Source, open_source
+from moec_zarr.errors import MoECError
+from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.report.alignment import align
+from moec_zarr.report.findings import Cell, Choice, Experts, Lossless, Profile, Report, SliceView, Variable
+from moec_zarr.report.inspection import StreamInfo, compressed_arrays, expert_map, inspect_streams
+from moec_zarr.report.labels import axis_of, clean, name_of, units_of
+from moec_zarr.report.page import page
+from moec_zarr.report.pictures import Slice
+from moec_zarr.report.spectra import Spectrum, spectrum
+from moec_zarr.report.statistics import valid_voxels
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["gather_report", "write_report"]
+
+_STREAMS = 256  # stored objects of a variable whose streams are looked at
+_SLICES = 9  # of a variable, and the one with the largest error
+_ALL_SLICES = 45  # of all variables together
+_PLACES = 5  # to choose from along a dimension
+_SIDE = 1024  # voxels of a slice that is read; of larger ones the middle
+_DRAWN = 320  # voxels of a side that are drawn, at least half as many and at most so many
+_PROFILE = 32  # slices that are compared along a dimension
+_BINS = 61
+_SINGLE = "array"  # name of an array that stands alone
+
+# Codecs that keep every bit, by their names in either format, with numcodecs' prefix or without.
+_EXACT = set(
+    "bytes transpose sharding_indexed blosc zstd gzip zlib lz4 lzma bz2 crc32c crc32 adler32 fletcher32 "
+    "shuffle delta packbits vlen-utf8 vlen-bytes vlen-array".split()
+)
+_REASONS = {
+    "": "not chosen when the store was made",
+    "small": "too small to gain by it",
+    "flags": "flags",
+    "bounds": "bounds of a coordinate",
+    "time": "times",
+}
+
+
+def write_report(
+    store: str | PathLike[str],
+    path: str | PathLike[str],
+    *,
+    against: Source | None = None,
+    variables: Iterable[str] | None = None,
+) -> None:
+    """Write a report on a compressed store: one HTML page that needs no network.
+
+    It shows what the conversion recorded and what the streams say of themselves, and a few slices as they
+    are decoded. With a source it compares these slices with their originals. It reads no more of a variable
+    than the slices and 256 of its stored objects.
+
+    Parameters
+    ----------
+    store : path or URL
+        A zarr group with variables that this package compressed, or one such array.
+    path : path
+        The file to write; one that exists is replaced.
+    against : Source, optional
+        The original, as `moec_zarr.convert` takes it.
+    variables : iterable of str, optional
+        Compressed variables to report on; by default all.
+
+    Raises
+    ------
+    MoECError
+        If there is no compressed variable in `store`, or none of a name asked for.
+    """
+    text = page(gather_report(store, against=against, variables=variables))
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def gather_report(
+    store: str | PathLike[str], *, against: Source | None = None, variables: Iterable[str] | None = None
+) -> Report:
+    """What `write_report` shows, with the same parameters."""
+    arrays = compressed_arrays(store)
+    tables = _tables(store, arrays)
+    if "" in arrays:
+        arrays = {_SINGLE: arrays[""]}
+        tables = {_SINGLE: table for table in tables.values()}
+    names = list(arrays) if variables is None else list(variables)
+    if absent := [name for name in names if name not in arrays]:
+        raise MoECError(
+            f"no compressed variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, arrays))}"
+        )
+    budget = max(1, min(_SLICES, _ALL_SLICES // max(len(names), 1)))
+    found = []
+    with _opened(store, arrays) as ds, nullcontext() if against is None else open_source(against) as source:
+        for name in names:
+            original, note = _original(source, name, arrays)
+            gathered = _Gathering(arrays[name], ds[name], tables.get(name), original, budget)
+            found.append(gathered.variable(name, [note] if note else []))
+        lossless = tuple(_lossless(store, ds, arrays)) if _SINGLE not in arrays else ()
+        history = str(ds.attrs.get("history", "")).splitlines()
+    return Report(
+        store=clean(fspath(store)),
+        source="" if against is None else _source_name(against),
+        history=clean(history[0]) if history else "",
+        variables=tuple(found),
+        lossless=lossless,
+    )
+
+
+def _tables(store: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables that a conversion left; none where the store was written otherwise."""
+    folder = "/.moec_zarr/quality/"
+    recorded = any(folder in f"/{key}" for array in arrays.values() for key in _keys(array))
+    return dict(open_quality(store)) if recorded else {}
+
+
+@contextmanager
+def _opened(store: str | PathLike[str], arrays: Mapping[str, zarr.Array[Any]]) -> Iterator[xr.Dataset]:
+    """The store as a dataset; one array alone as its only variable."""
+    if _SINGLE not in arrays or arrays[_SINGLE].path:
+        with open_source(store) as ds:
+            yield ds
+        return
+    import dask.array as da
+    import xarray as xr
+
+    array = arrays[_SINGLE]
+    named = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
+    dims = [name or f"axis_{i}" for i, name in enumerate(named)]
+    yield xr.Dataset({_SINGLE: (dims, da.from_zarr(array), dict(array.attrs))})  # type: ignore[no-untyped-call]
+
+
+def _original(
+    source: xr.Dataset | None, name: str, arrays: Mapping[str, Any]
+) -> tuple[xr.DataArray | None, str]:
+    """The original of a variable, or why there is none."""
+    if source is None:
+        return None, ""
+    if name in source.variables:
+        return source[name], ""
+    if len(arrays) == len(source.data_vars) == 1:
+        return next(iter(source.data_vars.values())), ""
+    return None, "The source has no variable of this name: nothing was compared."
+
+
+def _source_name(source: Source) -> str:
+    if isinstance(source, (str, PathLike)):
+        return clean(fspath(source))
+    return "a dataset in memory" if hasattr(source, "dims") else f"{len(list(source))} files"
+
+
+class _Gathering:
+    """What is known of one variable; each method finds one part of it.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    stored : DataArray
+        The same, opened by xarray.
+    table : Dataset or None
+        What the conversion recorded.
+    original : DataArray or None
+    budget : int
+        Slices to embed.
+    """
+
+    def __init__(self, array: zarr.Array[Any], stored: Any, table: Any, original: Any, budget: int) -> None:
+        self.array, self.stored, self.table, self.budget = array, stored, table, budget
+        codec = codec_of(array)
+        assert codec is not None
+        self.codec, self.missing = codec, codec.missing
+        self.axes = [axis_of(stored, i) for i in range(stored.ndim)]
+        self.infos: dict[tuple[int, ...], StreamInfo] = dict(inspect_streams(array, _STREAMS))
+        self.notes: list[str] = []
+        self.decoded, self.original = stored, None
+        if original is not None:
+            self.original, self.decoded, left_out = align(original, stored)
+            self.notes += [f"Not compared: {clean(text)}." for text in left_out]
+        self.plane = [i for i, n in enumerate(self.decoded.shape) if n > 1][-2:]
+        self.outer = [i for i, n in enumerate(self.decoded.shape) if n > 1 and i not in self.plane]
+
+    def variable(self, name: str, notes: list[str]) -> Variable:
+        cells, grid, cell_name = self._cells()
+        qualities = [] if self.table is None else list(_qualities(self.table))
+        whole = merge(qualities)
+        self._check_completeness(len(qualities), math.prod(grid))
+        spread = None if whole.low is None or whole.high is None else whole.high - whole.low
+        max_error = max((cell.max_error for cell in cells), default=0.0)
+        if qualities:
+            origin = "recorded by the conversion, of every value as it was read back"
+        else:
+            origin = "stated by the streams, as measured when they were made"
+        counts = [-(-n // side) for n, side in zip(self.array.shape, self.array.chunks, strict=True)]
+        slices, choices, measured, histogram, found = self._slices()
+        if measured is not None and measured.max_error > 1.01 * max_error + 1e-5 * (spread or 0):
+            self.notes.insert(
+                0,
+                f"The source differs from what was compressed: errors of {measured.max_error:.3g} were found, "
+                f"and {max_error:.3g} is on record as the largest. Compare it with the right source, "
+                "or suspect damage.",
+            )
+        elif found is None and self.table is not None:
+            found = _octaves(self.table)
+        sections: Counter[str] = Counter()
+        for info in self.infos.values():
+            sections.update(info.sections)
+        return Variable(
+            name=clean(name),
+            title=name_of(self.stored),
+            units=units_of(self.stored),
+            codec=", ".join(f"{key}={value}" for key, value in self.codec.configuration().items()),
+            dims=tuple(clean(dim) for dim in self.stored.dims),
+            shape=self.array.shape,
+            chunks=self.array.chunks,
+            bytes_in=math.prod(self.array.shape) * self.array.dtype.itemsize,
+            bytes_out=self._stored_bytes(len(qualities) == math.prod(grid)),
+            psnr=whole.psnr if qualities else None,
+            psnr_lowest=min((cell.psnr for cell in cells), default=None),
+            max_error=max_error,
+            spread=spread,
+            bound=_bound(self.infos.values()),
+            origin=origin,
+            cell_name=cell_name,
+            cells=cells,
+            grid=grid,
+            streams=len(self.infos),
+            streams_all=math.prod(counts),
+            kinds=Counter(info.kind for info in self.infos.values()),
+            sections=sections,
+            percentiles=_percentiles(self.table),
+            choices=choices,
+            slices=slices,
+            measured=measured,
+            histogram=histogram,
+            spectrum=found,
+            spectrum_origin=(
+                "of the slices above" if self.original is not None and slices
+                else "recorded by the conversion by octave, in slices of every chunk"
+            ),
+            spacing=self._spacing(),
+            profiles=tuple(self._profiles()),
+            experts=self._experts(),
+            notes=(*notes, *self.notes),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------- on record
+
+    def _check_completeness(self, done: int, expected: int) -> None:
+        if self.table is None:
+            self.notes.append(
+                "No conversion left its records here, so a PSNR of the whole variable is not known."
+            )
+        elif done < expected:
+            self.notes.insert(
+                0, f"The conversion has not come to its end: {done} of {expected} tasks are done."
+            )
+        if "scale_factor" in self.array.attrs:
+            self.notes.append("The values are packed: errors on record are before scale_factor is applied.")
+
+    def _stored_bytes(self, recorded: bool) -> int:
+        return (
+            int(self.table.bytes_out.sum())
+            if recorded and self.table is not None
+            else _stored_bytes(self.array)
+        )
+
+    def _cells(self) -> tuple[tuple[Cell, ...], tuple[int, ...], str]:
+        """Figures of all tasks that are on record; else of the streams that were looked at."""
+        recorded = self.table is not None
+        block = (self.array.shards or self.array.chunks) if recorded else self.array.chunks
+        grid = tuple(-(-n // side) for n, side in zip(self.array.shape, block, strict=True))
+        if not recorded:
+            rows = [(i, info.psnr, info.max_error, info.ratio) for i, info in self.infos.items()]
+        else:
+            table = self.table
+            starts = np.stack([table[f"{dim}_start"].values for dim in self.stored.dims], axis=1)
+            ratio = table.bytes_in.values / np.maximum(table.bytes_out.values, 1)
+            rows = [
+                (tuple((start // np.array(block)).tolist()), float(psnr), float(largest), float(its))
+                for start, psnr, largest, its in zip(
+                    starts, table.psnr.values, table.max_error.values, ratio, strict=True
+                )
+            ]
+        cells = tuple(
+            Cell(index=index, place=self._place(index, block), psnr=psnr, max_error=largest, ratio=its)
+            for index, psnr, largest, its in rows
+        )
+        return cells, grid, "shard" if recorded and self.array.shards else "chunk"
+
+    def _place(self, index: tuple[int, ...], block: tuple[int, ...]) -> str:
+        """What a block covers, along the dimensions that have several."""
+        parts = []
+        for axis, i, side in zip(self.axes, index, block, strict=True):
+            first, last = i * side, min((i + 1) * side, axis.length) - 1
+            if side < axis.length and first <= last:
+                to = f" to {axis.place(last)}" if last > first else ""
+                parts.append(f"{axis.at(first)}{to}")
+        return ", ".join(parts) or "all"
+
+    def _experts(self) -> Experts | None:
+        index = max(self.infos, key=lambda i: self.infos[i].experts, default=None)
+        if index is None or self.infos[index].experts < 2:
+            return None
+        found = expert_map(self.array, index)
+        if found is None:
+            return None
+        return Experts(chunk=self._place(index, self.array.chunks), map=found, load=self.infos[index].load)
+
+    # ------------------------------------------------------------------------------- slices
+
+    def _places(self, axis: int) -> list[int]:
+        """Indices along an axis that the reader chooses from; the worst one on record is among them."""
+        length = self.decoded.shape[axis]
+        count = min(_PLACES, max(1, int(self.budget ** (1 / len(self.outer)) + 1e-9)), length)
+        ends = (0, length - 1) if count > 1 else (length // 2, length // 2)
+        places = set(np.linspace(*ends, count).round().astype(int).tolist())
+        worst = self._worst()
+        if axis == 0 and worst is not None and self.decoded.shape[0] == self.stored.shape[0]:
+            places.add(worst)
+        return sorted(places)
+
+    def _worst(self) -> int | None:
+        """The index along the first dimension with the largest error on record."""
+        largest = None if self.table is None else self.table.get("max_error_by_index")
+        if largest is None or not np.isfinite(largest.values).any() or not np.nanmax(largest.values):
+            return None
+        return int(np.nanargmax(largest.values))
+
+    def _slice(self, place: Mapping[int, int]) -> tuple[Any, Array | None, Array]:
+        """A slice as an array of xarray without values, and the values of original and decoded."""
+        where: dict[Any, Any] = {}
+        for axis, (dim, length) in enumerate(zip(self.decoded.dims, self.decoded.shape, strict=True)):
+            start = max(0, length - _SIDE) // 2
+            where[dim] = slice(start, start + _SIDE) if axis in self.plane else place.get(axis, 0)
+        decoded = self.decoded.isel(where)
+        x = None if self.original is None else np.asarray(self.original.isel(where).values)
+        return decoded, x, np.asarray(decoded.values)
+
+    def _slices(
+        self,
+    ) -> tuple[
+        tuple[SliceView, ...],
+        tuple[Choice, ...],
+        Quality | None,
+        tuple[Integers, Doubles] | None,
+        Spectrum | None,
+    ]:
+        """Slices to embed, what the reader chooses among, and figures of all of them with their originals."""
+        if len(self.plane) < 2:
+            self.notes.append("It has fewer than two axes longer than 1: there is no slice to show.")
+            return (), (), None, None, None
+        places = [self._places(axis) for axis in self.outer]
+        axes = [axis_of(self.decoded, axis) for axis in self.outer]
+        choices = tuple(
+            Choice(title=axis.title, places=tuple(axis.place(i) for i in chosen))
+            for axis, chosen in zip(axes, places, strict=True)
+        )
+        views: list[SliceView] = []
+        errors: list[Doubles] = []
+        differ = 0
+
+        def read() -> Iterator[tuple[Array, Array, Array]]:
+            """One slice after the other, so that only one is held at full size."""
+            nonlocal differ
+            for key in product(*(range(len(chosen)) for chosen in places)):
+                at = {axis: places[j][key[j]] for j, axis in enumerate(self.outer)}
+                shown, x, y = self._slice(at)
+                view, error = self._view(key, shown, x, y)
+                views.append(view)
+                if x is None or error is None:
+                    continue
+                valid_x, valid_y = valid_voxels(x, self.missing), valid_voxels(y, self.missing)
+                differ += int(np.count_nonzero(valid_x != valid_y))
+                errors.append(error[valid_x & valid_y].astype(np.float32))
+                yield x, y, valid_x & valid_y
+
+        found = spectrum(read())
+        if differ:
+            self.notes.insert(0, f"{differ} voxels of these slices have no value in one of both alone.")
+        if self.original is None:
+            return tuple(views), choices, None, None, None
+        measured = merge(view.quality for view in views if view.quality is not None)
+        error = np.concatenate(errors) if errors else np.zeros(0)
+        bound = float(np.abs(error).max(initial=0))
+        counts, edges = np.histogram(error, bins=_BINS, range=(-bound, bound) if bound else (-1, 1))
+        return tuple(views), choices, measured, (counts, edges), found
+
+    def _view(
+        self, key: tuple[int, ...], shown: Any, x: Array | None, y: Array
+    ) -> tuple[SliceView, Doubles | None]:
+        steps = [-(-n // _DRAWN) for n in y.shape]
+        small = tuple(slice(None, None, step) for step in steps)
+        drawn = shown[small]
+        decoded = Slice.of(drawn, np.where(valid_voxels(y, self.missing), y, np.nan)[small])
+        if x is None:
+            return SliceView(key=key, decoded=decoded), None
+        valid = valid_voxels(x, self.missing)
+        both = valid & valid_voxels(y, self.missing)
+        original = np.where(valid, x, np.nan)
+        error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
+        return SliceView(
+            key=key,
+            decoded=decoded,
+            original=Slice.of(drawn, original[small]),
+            error=Slice.of(drawn, error[small]),
+            quality=measure(x, y, both),
+        ), error
+
+    def _spacing(self) -> tuple[float, str] | None:
+        """The length of a voxel along both axes of a slice, where it is one."""
+        if len(self.plane) < 2:
+            return None
+        y, x = (axis_of(self.decoded, axis) for axis in self.plane)
+        if y.values is None or not y.comparable(x) or y.step is None or x.step is None or not y.units:
+            return None
+        return (abs(y.step), y.units) if math.isclose(abs(y.step), abs(x.step), rel_tol=1e-3) else None
+
+    # ------------------------------------------------------------------------------- profiles
+
+    def _profiles(self) -> Iterator[Profile]:
+        """Errors along each dimension that is no side of a slice, from records where there are some."""
+        for axis in self.outer:
+            profile = self._recorded(axis) or self._by_cells(axis) or self._sampled(axis)
+            if profile is not None:
+                yield profile
+
+    def _recorded(self, axis: int) -> Profile | None:
+        rmse = None if self.table is None or axis else self.table.get("rmse_by_index")
+        if rmse is None or bool(rmse.isnull().all()) or len(rmse) != self.axes[0].length:
+            return None
+        largest = self.table.max_error_by_index
+        return self._profile(
+            axis, range(len(rmse)), rmse.values, largest.values, "Recorded by the conversion, of every value."
+        )
+
+    def _by_cells(self, axis: int) -> Profile | None:
+        """By the chunks along an axis, where a conversion recorded several."""
+        if self.table is None:
+            return None
+        starts = self.table[f"{self.stored.dims[axis]}_start"].values
+        stops = self.table[f"{self.stored.dims[axis]}_stop"].values
+        if len(set(starts.tolist())) < 2:
+            return None
+        rows = list(_qualities(self.table))
+        ranges = sorted(set(zip(starts.tolist(), stops.tolist(), strict=True)))
+        merged = [
+            merge(row for row, start in zip(rows, starts, strict=True) if start == first)
+            for first, _ in ranges
+        ]
+        along = self.axes[axis]
+        return Profile(
+            title=along.name,
+            places=tuple(f"{along.place(first)} to {along.place(stop - 1)}" for first, stop in ranges),
+            positions=None,
+            rmse=tuple(each.rmse if each.n_valid else math.nan for each in merged),
+            max_error=tuple(each.max_error if each.n_valid else math.nan for each in merged),
+            origin="Recorded by the conversion, of every value, by chunk.",
+        )
+
+    def _sampled(self, axis: int) -> Profile | None:
+        """From slices at some places along an axis, in the middle of the others."""
+        if self.original is None:
+            return None
+        length = self.decoded.shape[axis]
+        places = np.unique(np.linspace(0, length - 1, min(length, _PROFILE)).round().astype(int)).tolist()
+        middle = {other: self.decoded.shape[other] // 2 for other in self.outer}
+        found = []
+        for i in places:
+            _, x, y = self._slice(middle | {axis: i})
+            assert x is not None
+            found.append(measure(x, y, valid_voxels(x, self.missing) & valid_voxels(y, self.missing)))
+        others = [axis_of(self.decoded, other).at(middle[other]) for other in self.outer if other != axis]
+        at = f" at {', '.join(others)}" if others else ""
+        rmse, largest = (
+            np.array([getattr(each, name) if each.n_valid else math.nan for each in found])
+            for name in ("rmse", "max_error")
+        )
+        return self._profile(axis, places, rmse, largest, f"Measured in {len(places)} slices{at}.")
+
+    def _profile(
+        self, axis: int, indices: Iterable[int], rmse: Doubles, largest: Doubles, origin: str
+    ) -> Profile:
+        along = axis_of(self.decoded, axis) if len(rmse) != self.axes[axis].length else self.axes[axis]
+        indices = list(indices)
+        numbers = along.values is not None and along.values.dtype.kind in "iuf"
+        return Profile(
+            title=along.name,
+            places=tuple(along.place(i) for i in indices),
+            positions=tuple(float(along.values[i]) for i in indices)
+            if numbers and along.values is not None
+            else None,
+            rmse=tuple(rmse.tolist()),
+            max_error=tuple(largest.tolist()),
+            origin=origin,
+        )
+
+
+def _qualities(table: Any) -> Iterator[Quality]:
+    """The errors of each task on record."""
+    columns = ("n", "n_valid", "low", "high", "rmse", "max_error")
+    for n, n_valid, low, high, rmse, largest in zip(*(table[name].values for name in columns), strict=True):
+        yield Quality(
+            n=int(n),
+            n_valid=int(n_valid),
+            low=None if math.isnan(low) else float(low),
+            high=None if math.isnan(high) else float(high),
+            rmse=float(rmse),
+            max_error=float(largest),
+        )
+
+
+def _percentiles(table: Any) -> dict[str, float]:
+    if table is None or bool(table.error_percentile.isnull().all()):
+        return {}
+    largest = table.error_percentile.max("task")
+    return {f"{each:g}%": float(largest.sel(percentile=each)) for each in table.percentile.values}
+
+
+def _octaves(table: Any) -> Spectrum | None:
+    """Spectra by octave, over all tasks on record."""
+    power = table.power.sum("task").values
+    decoded = (table.power * table.power_ratio).sum("task").values
+    if not power.size or not (power > 0).any():
+        return None
+    middle = 1 / (table.wavelength.values * math.sqrt(2))
+    return Spectrum(wavenumber=middle[::-1], original=power[::-1], decoded=decoded[::-1])
+
+
+def _bound(infos: Iterable[StreamInfo]) -> float | None:
+    """What all streams keep; None where one keeps nothing."""
+    bounds = [0.0 if info.max_error == 0 else info.bound for info in infos]
+    kept = [bound for bound in bounds if bound is not None]
+    return max(kept) if kept and len(kept) == len(bounds) else None
+
+
+# ------------------------------------------------------------------------------- what is lossless
+
+
+def _lossless(
+    store: str | PathLike[str], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
+) -> Iterator[Lossless]:
+    """All variables but those that this package compressed."""
+    settings = codec_of(next(iter(arrays.values())))
+    assert settings is not None
+    group = zarr.open_group(fspath(store), mode="r")
+    for name in map(str, ds.variables):
+        if name in arrays or not isinstance(array := group.get(name), zarr.Array):
+            continue
+        reason = why_lossless(ds, name, settings)
+        if foreign := _foreign_codecs(array):
+            reason = f"not by this package, and perhaps not lossless: {', '.join(foreign)}"
+        yield Lossless(
+            name=clean(name),
+            bytes_in=array.nbytes,
+            bytes_out=_stored_bytes(array),
+            reason=clean(_REASONS.get(reason, reason)),
+        )
+
+
+def _foreign_codecs(array: zarr.Array[Any]) -> list[str]:
+    """Codecs of an array that are not known to keep every bit."""
+    metadata: Any = array.metadata
+    if array.metadata.zarr_format == 2:
+        names = [c.codec_id for c in (metadata.compressor, *(metadata.filters or ())) if c is not None]
+    else:
+        names = [codec.to_dict()["name"] for codec in metadata.codecs]
+    return [clean(name) for name in names if str(name).removeprefix("numcodecs.") not in _EXACT]
+
+
+def _keys(array: zarr.Array[Any]) -> list[str]:
+    async def collect() -> list[str]:
+        prefix = f"{array.path}/" if array.path else ""
+        return [key async for key in array.store.list_prefix(prefix)]
+
+    return sync(collect())
+
+
+def _stored_bytes(array: zarr.Array[Any]) -> int:
+    """Bytes of an array's chunks, without metadata and records."""
+    prefix = f"{array.path}/" if array.path else ""
+    names = ("zarr.json", ".zarray", ".zattrs", ".zmetadata", ".zgroup")
+    keys = [
+        key
+        for key in _keys(array)
+        if key.removeprefix(prefix) not in names and not key.removeprefix(prefix).startswith(".moec_zarr/")
+    ]
+
+    async def sizes() -> list[int]:
+        return list(await asyncio.gather(*(array.store.getsize(key) for key in keys)))
+
+    return sum(sync(sizes()))

@@ -1,0 +1,214 @@
+"""The charts of a report, as SVG that takes its colours from the page around it."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from moec_zarr.arrays import Doubles, Integers
+from moec_zarr.report.findings import Profile, Variable
+from moec_zarr.report.labels import figure_text, power_of_ten, with_units
+from moec_zarr.report.pictures import Limits, Slice, draw_field, draw_spectrum, drawing
+from moec_zarr.report.spectra import Spectrum
+
+__all__ = ["expert_chart", "field_chart", "grid_chart", "histogram_chart", "profile_chart", "spectrum_chart"]
+
+# Colours that stand for those of the page; no other colour of a chart is any of them.
+_INK, _GRID, _FIRST, _SECOND = "#010203", "#010204", "#010205", "#010206"
+_OF_THE_PAGE = {_INK: "currentColor", _GRID: "var(--rule)", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "moec_zarr",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+}
+_ANNOTATED = 48  # cells of a grid at most that have their figures written in
+
+
+def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> str:
+    """An inline SVG of a figure of some inches; what it shows is said by the page around it."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with drawing(**_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        draw(figure, axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for pattern in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r'<g id="[^"]*"', r"<!--.*?-->"):
+        text = re.sub(pattern, "<g" if pattern.startswith("<g") else "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'^<svg .*?viewBox="([^"]*)".*?>', r'<svg viewBox="\1" aria-hidden="true">', text, flags=re.DOTALL
+    )
+    for colour, name in _OF_THE_PAGE.items():
+        text = text.replace(colour, name)
+    return text
+
+
+def field_chart(field: Slice, limits: Limits, units: str) -> str:
+    """A slice as a map."""
+
+    def draw(figure: Any, axes: Any) -> None:
+        draw_field(axes, field, limits, units=units, smooth="none")
+
+    return _svg((4.6, 3.7), draw)
+
+
+def spectrum_chart(found: Spectrum, units: str) -> str:
+    """Spectra of original and decoded."""
+
+    def draw(figure: Any, axes: Any) -> None:
+        draw_spectrum(axes, found, units=units, colours=(_FIRST, _SECOND), part=_INK)
+        axes.grid(visible=True)
+        _bare(axes)
+
+    return _svg((6.2, 3.6), draw)
+
+
+def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
+    """How many voxels have which error."""
+    scale, name = power_of_ten(edges)
+
+    def draw(figure: Any, axes: Any) -> None:
+        axes.stairs(counts, edges / scale, fill=True, color=_FIRST)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(edges[0] / scale, edges[-1] / scale)
+        axes.set_xlabel(with_units("decoded − original", f"{name} {units}".strip()), parse_math=False)
+        axes.set_ylabel("voxels")
+        axes.grid(visible=True, axis="y")
+        _bare(axes)
+
+    return _svg((6.2, 3.6), draw)
+
+
+def profile_chart(profile: Profile, units: str) -> str:
+    """Root mean square and largest error along a dimension."""
+    both = np.array([profile.rmse, profile.max_error])
+    scale, name = power_of_ten(both)
+    numbers = profile.positions is not None
+    places = np.array(profile.positions) if profile.positions is not None else np.arange(len(profile.rmse))
+    style = {"marker": "o", "ms": 3.5} if len(places) <= 40 else {}
+
+    def draw(figure: Any, axes: Any) -> None:
+        axes.plot(places, both[1] / scale, "--", color=_SECOND, lw=1.6, label="largest", **style)
+        axes.plot(places, both[0] / scale, "-", color=_FIRST, lw=2, label="root mean square", **style)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(profile.title, parse_math=False)
+        axes.set_ylabel(with_units("error", f"{name} {units}".strip()), parse_math=False)
+        if not numbers:
+            chosen = np.unique(np.linspace(0, len(places) - 1, 5).round().astype(int)).tolist()
+            labels = [profile.places[i] for i in chosen]
+            turned = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > 9 else {}
+            axes.set_xticks(chosen, labels, parse_math=False, **turned)
+        axes.grid(visible=True)
+        axes.legend(frameon=False, loc="best")
+        _bare(axes)
+
+    return _svg((6.2, 3.4), draw)
+
+
+def grid_chart(variable: Variable, which: str) -> str | None:
+    """PSNR, or largest error, over the grid of chunks: the worst over all other dimensions.
+
+    Parameters
+    ----------
+    variable : Variable
+    which : {"psnr", "max_error"}
+
+    Returns
+    -------
+    str or None
+        None where there is a single chunk.
+    """
+    several = [axis for axis, count in enumerate(variable.grid) if count > 1][-2:]
+    if not several:
+        return None
+    rows, columns = ([1] + [variable.grid[axis] for axis in several])[-2:]
+    worst = np.full((rows, columns), np.nan)
+    pick = np.fmin if which == "psnr" else np.fmax
+    for cell in variable.cells:
+        place = tuple(([0] + [cell.index[axis] for axis in several])[-2:])
+        worst[place] = pick(worst[place], getattr(cell, which))
+    shown = np.where(np.isposinf(worst), np.nan, worst)
+    scale, name = (1.0, "") if which == "psnr" else power_of_ten(shown)
+    units = "dB" if which == "psnr" else f"{name} {variable.units}".strip()
+
+    def draw(figure: Any, axes: Any) -> None:
+        values = np.ma.masked_invalid(shown / scale)
+        # The better, the lighter, in both.
+        image = axes.imshow(
+            values, origin="lower", interpolation="none", aspect="auto",
+            cmap="viridis" if which == "psnr" else "viridis_r",
+        )  # fmt: skip
+        axes.set_facecolor("0.75")
+        bar = figure.colorbar(image, ax=axes)
+        bar.set_label(units, parse_math=False)
+        bar.outline.set_linewidth(0.5)
+        if worst.size <= _ANNOTATED and columns <= 10:
+            for (y, x), value in np.ndenumerate(worst):
+                if math.isnan(value):
+                    continue
+                red, green, blue, _ = image.cmap(image.norm(shown[y, x] / scale))
+                dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+                axes.text(
+                    x, y, figure_text(float(value / scale)), ha="center", va="center", fontsize=9,
+                    color="white" if dark and math.isfinite(shown[y, x]) else "black",
+                )  # fmt: skip
+        for name_of_axis, axis in zip(("y", "x")[-len(several) :], several, strict=True):
+            getattr(axes, f"set_{name_of_axis}label")(
+                f"{variable.cell_name} along {variable.dims[axis]}", parse_math=False
+            )
+        _whole_ticks(axes, rows, columns)
+
+    return _svg((4.8, max(1.6, min(3.6, 1.2 + 0.4 * rows))), draw)
+
+
+def expert_chart(found: Integers) -> str:
+    """Which expert evaluates each voxel of a slice."""
+    from matplotlib import colormaps
+
+    def draw(figure: Any, axes: Any) -> None:
+        count = int(found.max()) + 1
+        # Ten of them are told apart by their colours; the edges between the others still show.
+        colours = colormaps["tab20" if count > 10 else "tab10"].resampled(20 if count > 10 else 10)
+        axes.imshow(
+            found % colours.N, origin="lower", interpolation="none", cmap=colours, vmin=0, vmax=colours.N
+        )
+        axes.set_xlabel("voxel")
+        axes.set_ylabel("voxel")
+
+    return _svg((4.2, 3.4), draw)
+
+
+def _bare(axes: Any) -> None:
+    """Without a frame above and to the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _whole_ticks(axes: Any, rows: int, columns: int) -> None:
+    for ticks, count in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        chosen: Sequence[int] = np.unique(
+            np.linspace(0, count - 1, min(count, 6)).round().astype(int)
+        ).tolist()
+        ticks.set_ticks(chosen, [str(i) for i in chosen])
+    if rows == 1:
+        axes.set_yticks([])
