@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from moec_zarr.arrays import Doubles, Integers
 from moec_zarr.report.findings import Profile, Variable
 from moec_zarr.report.labels import figure_text, power_of_ten, with_units
-from moec_zarr.report.pictures import Limits, Slice, draw_field, draw_spectrum, drawing
+from moec_zarr.report.pictures import Limits, Slice, draw_field, draw_spectrum, drawing, even_places
 from moec_zarr.report.spectra import Spectrum
 
 __all__ = ["expert_chart", "field_chart", "grid_chart", "histogram_chart", "profile_chart", "spectrum_chart"]
@@ -39,18 +39,23 @@ _STYLE = {
 _ANNOTATED = 48  # cells of a grid at most that have their figures written in
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> str:
+def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None], *, right: float = 0.98) -> str:
     """An inline SVG of a figure of some inches; what it shows is said by the page around it."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
     with drawing(**_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
-        axes = figure.subplots()
+        axes = figure.subplots(gridspec_kw={"left": 0.13, "right": right, "bottom": 0.16, "top": 0.97})
         draw(figure, axes)
+        # As wide as asked for, so that neighbours look alike, and as high as needed.
+        box = figure.get_tightbbox()
+        edges = min(box.x0, 0), box.y0 - 0.03, max(box.x1, size[0]), box.y1 + 0.03
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        inches = Bbox.from_extents(*edges)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None}, bbox_inches=inches)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for pattern in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r'<g id="[^"]*"', r"<!--.*?-->"):
@@ -69,7 +74,7 @@ def field_chart(field: Slice, limits: Limits, units: str) -> str:
     def draw(figure: Any, axes: Any) -> None:
         draw_field(axes, field, limits, units=units, smooth="none")
 
-    return _svg((4.6, 3.7), draw)
+    return _svg((4.6, 3.7), draw, right=0.79)
 
 
 def spectrum_chart(found: Spectrum, units: str) -> str:
@@ -88,6 +93,7 @@ def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
     scale, name = power_of_ten(edges)
 
     def draw(figure: Any, axes: Any) -> None:
+        axes.set_axisbelow(True)
         axes.stairs(counts, edges / scale, fill=True, color=_FIRST)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
@@ -115,7 +121,7 @@ def profile_chart(profile: Profile, units: str) -> str:
         axes.set_xlabel(profile.title, parse_math=False)
         axes.set_ylabel(with_units("error", f"{name} {units}".strip()), parse_math=False)
         if not numbers:
-            chosen = np.unique(np.linspace(0, len(places) - 1, 5).round().astype(int)).tolist()
+            chosen = even_places(len(places), 5)
             labels = [profile.places[i] for i in chosen]
             turned = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > 9 else {}
             axes.set_xticks(chosen, labels, parse_math=False, **turned)
@@ -206,9 +212,7 @@ def _bare(axes: Any) -> None:
 
 def _whole_ticks(axes: Any, rows: int, columns: int) -> None:
     for ticks, count in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        chosen: Sequence[int] = np.unique(
-            np.linspace(0, count - 1, min(count, 6)).round().astype(int)
-        ).tolist()
+        chosen = even_places(count, 6)
         ticks.set_ticks(chosen, [str(i) for i in chosen])
     if rows == 1:
         axes.set_yticks([])

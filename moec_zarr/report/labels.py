@@ -71,7 +71,8 @@ def figure_text(value: float | None, digits: int = 3) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.{digits}g}".replace("-", "−")
+    mantissa, _, exponent = f"{value:.{digits}g}".replace("-", "−").partition("e")
+    return f"{mantissa} × {_power(int(exponent.replace('−', '-')))}" if exponent else mantissa
 
 
 def power_of_ten(values: Array) -> tuple[float, str]:
@@ -84,7 +85,11 @@ def power_of_ten(values: Array) -> tuple[float, str]:
     if largest == 0 or 1e-3 <= largest < 1e5:
         return 1.0, ""
     exponent = 3 * math.floor(math.log10(largest) / 3)
-    return 10.0**exponent, "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return 10.0**exponent, _power(exponent)
+
+
+def _power(exponent: int) -> str:
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,10 @@ def _decibel(value: float | None) -> str:
     return "exact" if value == math.inf else f"{value:.1f} dB".replace("-", "−")
 
 
+def _size(count: int) -> str:
+    return _e(bytes_text(count).replace(" ", "\u00a0"))
+
+
 def _times(bytes_in: int, bytes_out: int) -> str:
     return f"{bytes_in / bytes_out:.3g}×" if bytes_out else "–"
 
@@ -180,7 +184,7 @@ def _summary(report: Report) -> str:
     cards = [
         _card(
             "Size",
-            f"{_e(bytes_text(before))} → {_e(bytes_text(after))}",
+            f"{_size(before)} → {_size(after)}",
             f"{_times(before, after)} smaller, all variables together",
         )
     ]
@@ -217,8 +221,8 @@ def _summary(report: Report) -> str:
         (
             f'<a href="#v{i}">{_e(each.name)}</a>',
             f"<code>{_e(each.codec)}</code>",
-            _e(bytes_text(each.bytes_in)),
-            _e(bytes_text(each.bytes_out)),
+            _size(each.bytes_in),
+            _size(each.bytes_out),
             _times(each.bytes_in, each.bytes_out),
             _decibel(_psnr(each)),
             _figure(each.max_error, each.units),
@@ -258,10 +262,7 @@ def _kept(each: Variable) -> str:
 def _lossless(found: Sequence[Lossless]) -> str:
     if not found:
         return ""
-    rows = [
-        (_e(each.name), _e(each.reason), _e(bytes_text(each.bytes_in)), _e(bytes_text(each.bytes_out)))
-        for each in found
-    ]
+    rows = [(_e(each.name), _e(each.reason), _size(each.bytes_in), _size(each.bytes_out)) for each in found]
     table = _table(
         ("variable", "why", "before", "after"), rows, "Variables that come back bit for bit", text=2
     )
@@ -277,7 +278,7 @@ def _variable(key: str, each: Variable) -> str:
     cards = [
         _card(
             "Size",
-            f"{_e(bytes_text(each.bytes_in))} → {_e(bytes_text(each.bytes_out))}",
+            f"{_size(each.bytes_in)} → {_size(each.bytes_out)}",
             f"{_times(each.bytes_in, each.bytes_out)} smaller",
         ),
         _card("Largest error", _figure(each.max_error, each.units), _of_range(each)),
@@ -400,7 +401,7 @@ def _errors(each: Variable) -> str:
             ("all", _figure(each.max_error, each.units))
         ]
         caption = f"Share of the values, and what their error is at most, in every {_e(each.cell_name)}"
-        parts.append(_table(("share", "error at most"), rows, caption))
+        parts.append(_table(("share", "error at most"), rows, caption, wide=True))
     return f"<div><h3>Distribution of the error</h3>{''.join(parts)}</div>" if parts else ""
 
 
@@ -504,7 +505,7 @@ def _bytes(each: Variable) -> str:
     rows = [
         (
             _e(name),
-            _e(bytes_text(count)),
+            _size(count),
             f"{100 * count / total:.1f} %",
             _bar(count / total),
         )

@@ -13,7 +13,16 @@ from moec_zarr.arrays import Array, Doubles
 from moec_zarr.report.labels import Axis, axis_of, power_of_ten, with_units
 from moec_zarr.report.spectra import Spectrum
 
-__all__ = ["Limits", "Slice", "draw_field", "draw_spectrum", "drawing", "error_limits", "field_limits"]
+__all__ = [
+    "Limits",
+    "Slice",
+    "draw_field",
+    "draw_spectrum",
+    "drawing",
+    "error_limits",
+    "even_places",
+    "field_limits",
+]
 
 _SIGNED = 0.2  # of the larger side that the smaller side of a signed field has at least
 _CLIPPED = 0.1  # percent of the voxels beyond the colour bar, at either end
@@ -156,7 +165,7 @@ def draw_field(axes: Any, field: Slice, limits: Limits, *, units: str, smooth: s
             ticks.set_major_locator(MaxNLocator(_TICKS))
             ticks.set_major_formatter(_plain_numbers())
         else:
-            chosen = np.unique(np.linspace(0, axis.length - 1, _TICKS).round().astype(int)).tolist()
+            chosen = even_places(axis.length, _TICKS)
             places = [axis.place(i).removesuffix(f" {axis.units}") for i in chosen]
             turned = {"rotation": 30, "ha": "right"} if which == "x" and max(map(len, places)) > 7 else {}
             ticks.set_ticks(chosen, places, parse_math=False, **turned)
@@ -178,6 +187,12 @@ def draw_field(axes: Any, field: Slice, limits: Limits, *, units: str, smooth: s
     bar.ax.yaxis.set_major_locator(MaxNLocator(6))
     bar.ax.yaxis.set_major_formatter(_plain_numbers())
     bar.outline.set_linewidth(0.5)
+
+
+def even_places(length: int, most: int) -> list[int]:
+    """The first of so many indices and others at even steps, `most` of them or a few less."""
+    step = max(1, -(-(length - 1) // max(most - 1, 1)))
+    return list(range(0, length, step))
 
 
 def _plain_numbers() -> Any:
