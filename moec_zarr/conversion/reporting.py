@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from itertools import product
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
 from moec_zarr.adapters.find import codec_of
-from moec_zarr.adapters.xarray_encoding import why_lossless
-from moec_zarr.arrays import Array, Doubles, Integers
 from moec_zarr.conversion.quality_table import open_quality
 from moec_zarr.conversion.source import Source, open_source
+from moec_zarr.conversion.stored import lossless_variables, stored_bytes, stored_keys
 from moec_zarr.errors import MoECError
-from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.quality import Quality, merge
 from moec_zarr.report.alignment import align
-from moec_zarr.report.findings import Cell, Choice, Experts, Lossless, Profile, Report, SliceView, Variable
+from moec_zarr.report.findings import Cell, Experts, Profile, Report, Variable
 from moec_zarr.report.inspection import StreamInfo, compressed_arrays, expert_map, inspect_streams
 from moec_zarr.report.labels import axis_of, clean, name_of, units_of
 from moec_zarr.report.page import page
-from moec_zarr.report.pictures import Slice
-from moec_zarr.report.spectra import Spectrum, spectrum
-from moec_zarr.report.statistics import valid_voxels
+from moec_zarr.report.slices import Pair, Sample, make_profile, sample, sampled_profile, spacing
+from moec_zarr.report.spectra import Spectrum
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,25 +35,7 @@ __all__ = ["gather_report", "write_report"]
 _STREAMS = 256  # stored objects of a variable whose streams are looked at
 _SLICES = 9  # of a variable, and the one with the largest error
 _ALL_SLICES = 45  # of all variables together
-_PLACES = 5  # to choose from along a dimension
-_SIDE = 1024  # voxels of a slice that is read; of larger ones the middle
-_DRAWN = 320  # voxels of a side that are drawn, at least half as many and at most so many
-_PROFILE = 32  # slices that are compared along a dimension
-_BINS = 61
 _SINGLE = "array"  # name of an array that stands alone
-
-# Codecs that keep every bit, by their names in either format, with numcodecs' prefix or without.
-_EXACT = set(
-    "bytes transpose sharding_indexed blosc zstd gzip zlib lz4 lzma bz2 crc32c crc32 adler32 fletcher32 "
-    "shuffle delta packbits vlen-utf8 vlen-bytes vlen-array".split()
-)
-_REASONS = {
-    "": "not chosen when the store was made",
-    "small": "too small to gain by it",
-    "flags": "flags",
-    "bounds": "bounds of a coordinate",
-    "time": "times",
-}
 
 
 def write_report(
@@ -101,8 +78,7 @@ def gather_report(
     arrays = compressed_arrays(store)
     tables = _tables(store, arrays)
     if "" in arrays:
-        arrays = {_SINGLE: arrays[""]}
-        tables = {_SINGLE: table for table in tables.values()}
+        arrays, tables = {_SINGLE: arrays[""]}, {_SINGLE: tables[""]} if tables else {}
     names = list(arrays) if variables is None else list(variables)
     if absent := [name for name in names if name not in arrays]:
         raise MoECError(
@@ -115,7 +91,7 @@ def gather_report(
             original, note = _original(source, name, arrays)
             gathered = _Gathering(arrays[name], ds[name], tables.get(name), original, budget)
             found.append(gathered.variable(name, [note] if note else []))
-        lossless = tuple(_lossless(store, ds, arrays)) if _SINGLE not in arrays else ()
+        lossless = tuple(lossless_variables(store, ds, arrays)) if _SINGLE not in arrays else ()
         history = str(ds.attrs.get("history", "")).splitlines()
     return Report(
         store=clean(fspath(store)),
@@ -129,7 +105,7 @@ def gather_report(
 def _tables(store: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The tables that a conversion left; none where the store was written otherwise."""
     folder = "/.moec_zarr/quality/"
-    recorded = any(folder in f"/{key}" for array in arrays.values() for key in _keys(array))
+    recorded = any(folder in f"/{key}" for array in arrays.values() for key in stored_keys(array))
     return dict(open_quality(store)) if recorded else {}
 
 
@@ -146,7 +122,7 @@ def _opened(store: str | PathLike[str], arrays: Mapping[str, zarr.Array[Any]]) -
     array = arrays[_SINGLE]
     named = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
     dims = [name or f"axis_{i}" for i, name in enumerate(named)]
-    yield xr.Dataset({_SINGLE: (dims, da.from_zarr(array), dict(array.attrs))})  # type: ignore[no-untyped-call]
+    yield xr.Dataset({_SINGLE: (dims, da.from_zarr(array), dict(array.attrs))})
 
 
 def _original(
@@ -187,16 +163,15 @@ class _Gathering:
         self.array, self.stored, self.table, self.budget = array, stored, table, budget
         codec = codec_of(array)
         assert codec is not None
-        self.codec, self.missing = codec, codec.missing
+        self.codec = codec
         self.axes = [axis_of(stored, i) for i in range(stored.ndim)]
         self.infos: dict[tuple[int, ...], StreamInfo] = dict(inspect_streams(array, _STREAMS))
         self.notes: list[str] = []
-        self.decoded, self.original = stored, None
+        self.pair = Pair(decoded=stored, original=None, missing=codec.missing)
         if original is not None:
-            self.original, self.decoded, left_out = align(original, stored)
+            x, y, left_out = align(original, stored)
+            self.pair = Pair(decoded=y, original=x, missing=codec.missing)
             self.notes += [f"Not compared: {clean(text)}." for text in left_out]
-        self.plane = [i for i, n in enumerate(self.decoded.shape) if n > 1][-2:]
-        self.outer = [i for i, n in enumerate(self.decoded.shape) if n > 1 and i not in self.plane]
 
     def variable(self, name: str, notes: list[str]) -> Variable:
         cells, grid, cell_name = self._cells()
@@ -210,12 +185,13 @@ class _Gathering:
         else:
             origin = "stated by the streams, as measured when they were made"
         counts = [-(-n // side) for n, side in zip(self.array.shape, self.array.chunks, strict=True)]
-        slices, choices, measured, histogram, found = self._slices()
+        sampled = self._sample()
+        measured, found = sampled.measured, sampled.spectrum
         if measured is not None and measured.max_error > 1.01 * max_error + 1e-5 * (spread or 0):
             self.notes.insert(
                 0,
-                f"The source differs from what was compressed: errors of {measured.max_error:.3g} were found, "
-                f"and {max_error:.3g} is on record as the largest. Compare it with the right source, "
+                f"The source differs from what was compressed: errors of {measured.max_error:.3g} were "
+                f"found, and {max_error:.3g} is on record as the largest. Compare it with the right source, "
                 "or suspect damage.",
             )
         elif found is None and self.table is not None:
@@ -244,19 +220,20 @@ class _Gathering:
             grid=grid,
             streams=len(self.infos),
             streams_all=math.prod(counts),
+            sampled=_sampled(self.array),
             kinds=Counter(info.kind for info in self.infos.values()),
             sections=sections,
             percentiles=_percentiles(self.table),
-            choices=choices,
-            slices=slices,
+            choices=sampled.choices,
+            slices=tuple(sampled.views),
             measured=measured,
-            histogram=histogram,
+            histogram=sampled.histogram,
             spectrum=found,
             spectrum_origin=(
-                "of the slices above" if self.original is not None and slices
+                "of the slices above" if sampled.spectrum is not None
                 else "recorded by the conversion by octave, in slices of every chunk"
             ),
-            spacing=self._spacing(),
+            spacing=spacing(self.pair),
             profiles=tuple(self._profiles()),
             experts=self._experts(),
             notes=(*notes, *self.notes),
@@ -280,7 +257,7 @@ class _Gathering:
         return (
             int(self.table.bytes_out.sum())
             if recorded and self.table is not None
-            else _stored_bytes(self.array)
+            else stored_bytes(self.array)
         )
 
     def _cells(self) -> tuple[tuple[Cell, ...], tuple[int, ...], str]:
@@ -327,119 +304,29 @@ class _Gathering:
 
     # ------------------------------------------------------------------------------- slices
 
-    def _places(self, axis: int) -> list[int]:
-        """Indices along an axis that the reader chooses from; the worst one on record is among them."""
-        length = self.decoded.shape[axis]
-        count = min(_PLACES, max(1, int(self.budget ** (1 / len(self.outer)) + 1e-9)), length)
-        ends = (0, length - 1) if count > 1 else (length // 2, length // 2)
-        places = set(np.linspace(*ends, count).round().astype(int).tolist())
-        worst = self._worst()
-        if axis == 0 and worst is not None and self.decoded.shape[0] == self.stored.shape[0]:
-            places.add(worst)
-        return sorted(places)
+    def _sample(self) -> Sample:
+        if len(self.pair.plane) < 2:
+            self.notes.append("It has fewer than two axes longer than 1: there is no slice to show.")
+            return Sample()
+        found = sample(self.pair, self.budget, self._worst())
+        if found.differ:
+            self.notes.insert(0, f"{found.differ} voxels of these slices have no value in one of both alone.")
+        return found
 
     def _worst(self) -> int | None:
         """The index along the first dimension with the largest error on record."""
         largest = None if self.table is None else self.table.get("max_error_by_index")
         if largest is None or not np.isfinite(largest.values).any() or not np.nanmax(largest.values):
             return None
-        return int(np.nanargmax(largest.values))
-
-    def _slice(self, place: Mapping[int, int]) -> tuple[Any, Array | None, Array]:
-        """A slice as an array of xarray without values, and the values of original and decoded."""
-        where: dict[Any, Any] = {}
-        for axis, (dim, length) in enumerate(zip(self.decoded.dims, self.decoded.shape, strict=True)):
-            start = max(0, length - _SIDE) // 2
-            where[dim] = slice(start, start + _SIDE) if axis in self.plane else place.get(axis, 0)
-        decoded = self.decoded.isel(where)
-        x = None if self.original is None else np.asarray(self.original.isel(where).values)
-        return decoded, x, np.asarray(decoded.values)
-
-    def _slices(
-        self,
-    ) -> tuple[
-        tuple[SliceView, ...],
-        tuple[Choice, ...],
-        Quality | None,
-        tuple[Integers, Doubles] | None,
-        Spectrum | None,
-    ]:
-        """Slices to embed, what the reader chooses among, and figures of all of them with their originals."""
-        if len(self.plane) < 2:
-            self.notes.append("It has fewer than two axes longer than 1: there is no slice to show.")
-            return (), (), None, None, None
-        places = [self._places(axis) for axis in self.outer]
-        axes = [axis_of(self.decoded, axis) for axis in self.outer]
-        choices = tuple(
-            Choice(title=axis.title, places=tuple(axis.place(i) for i in chosen))
-            for axis, chosen in zip(axes, places, strict=True)
-        )
-        views: list[SliceView] = []
-        errors: list[Doubles] = []
-        differ = 0
-
-        def read() -> Iterator[tuple[Array, Array, Array]]:
-            """One slice after the other, so that only one is held at full size."""
-            nonlocal differ
-            for key in product(*(range(len(chosen)) for chosen in places)):
-                at = {axis: places[j][key[j]] for j, axis in enumerate(self.outer)}
-                shown, x, y = self._slice(at)
-                view, error = self._view(key, shown, x, y)
-                views.append(view)
-                if x is None or error is None:
-                    continue
-                valid_x, valid_y = valid_voxels(x, self.missing), valid_voxels(y, self.missing)
-                differ += int(np.count_nonzero(valid_x != valid_y))
-                errors.append(error[valid_x & valid_y].astype(np.float32))
-                yield x, y, valid_x & valid_y
-
-        found = spectrum(read())
-        if differ:
-            self.notes.insert(0, f"{differ} voxels of these slices have no value in one of both alone.")
-        if self.original is None:
-            return tuple(views), choices, None, None, None
-        measured = merge(view.quality for view in views if view.quality is not None)
-        error = np.concatenate(errors) if errors else np.zeros(0)
-        bound = float(np.abs(error).max(initial=0))
-        counts, edges = np.histogram(error, bins=_BINS, range=(-bound, bound) if bound else (-1, 1))
-        return tuple(views), choices, measured, (counts, edges), found
-
-    def _view(
-        self, key: tuple[int, ...], shown: Any, x: Array | None, y: Array
-    ) -> tuple[SliceView, Doubles | None]:
-        steps = [-(-n // _DRAWN) for n in y.shape]
-        small = tuple(slice(None, None, step) for step in steps)
-        drawn = shown[small]
-        decoded = Slice.of(drawn, np.where(valid_voxels(y, self.missing), y, np.nan)[small])
-        if x is None:
-            return SliceView(key=key, decoded=decoded), None
-        valid = valid_voxels(x, self.missing)
-        both = valid & valid_voxels(y, self.missing)
-        original = np.where(valid, x, np.nan)
-        error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
-        return SliceView(
-            key=key,
-            decoded=decoded,
-            original=Slice.of(drawn, original[small]),
-            error=Slice.of(drawn, error[small]),
-            quality=measure(x, y, both),
-        ), error
-
-    def _spacing(self) -> tuple[float, str] | None:
-        """The length of a voxel along both axes of a slice, where it is one."""
-        if len(self.plane) < 2:
-            return None
-        y, x = (axis_of(self.decoded, axis) for axis in self.plane)
-        if y.values is None or not y.comparable(x) or y.step is None or x.step is None or not y.units:
-            return None
-        return (abs(y.step), y.units) if math.isclose(abs(y.step), abs(x.step), rel_tol=1e-3) else None
+        whole = self.pair.decoded.shape[0] == self.stored.shape[0]
+        return int(np.nanargmax(largest.values)) if whole else None
 
     # ------------------------------------------------------------------------------- profiles
 
     def _profiles(self) -> Iterator[Profile]:
         """Errors along each dimension that is no side of a slice, from records where there are some."""
-        for axis in self.outer:
-            profile = self._recorded(axis) or self._by_cells(axis) or self._sampled(axis)
+        for axis in self.pair.outer:
+            profile = self._recorded(axis) or self._by_cells(axis) or sampled_profile(self.pair, axis)
             if profile is not None:
                 yield profile
 
@@ -448,9 +335,8 @@ class _Gathering:
         if rmse is None or bool(rmse.isnull().all()) or len(rmse) != self.axes[0].length:
             return None
         largest = self.table.max_error_by_index
-        return self._profile(
-            axis, range(len(rmse)), rmse.values, largest.values, "Recorded by the conversion, of every value."
-        )
+        origin = "Recorded by the conversion, of every value."
+        return make_profile(self.axes[0], range(len(rmse)), rmse.values, largest.values, origin)
 
     def _by_cells(self, axis: int) -> Profile | None:
         """By the chunks along an axis, where a conversion recorded several."""
@@ -476,43 +362,6 @@ class _Gathering:
             origin="Recorded by the conversion, of every value, by chunk.",
         )
 
-    def _sampled(self, axis: int) -> Profile | None:
-        """From slices at some places along an axis, in the middle of the others."""
-        if self.original is None:
-            return None
-        length = self.decoded.shape[axis]
-        places = np.unique(np.linspace(0, length - 1, min(length, _PROFILE)).round().astype(int)).tolist()
-        middle = {other: self.decoded.shape[other] // 2 for other in self.outer}
-        found = []
-        for i in places:
-            _, x, y = self._slice(middle | {axis: i})
-            assert x is not None
-            found.append(measure(x, y, valid_voxels(x, self.missing) & valid_voxels(y, self.missing)))
-        others = [axis_of(self.decoded, other).at(middle[other]) for other in self.outer if other != axis]
-        at = f" at {', '.join(others)}" if others else ""
-        rmse, largest = (
-            np.array([getattr(each, name) if each.n_valid else math.nan for each in found])
-            for name in ("rmse", "max_error")
-        )
-        return self._profile(axis, places, rmse, largest, f"Measured in {len(places)} slices{at}.")
-
-    def _profile(
-        self, axis: int, indices: Iterable[int], rmse: Doubles, largest: Doubles, origin: str
-    ) -> Profile:
-        along = axis_of(self.decoded, axis) if len(rmse) != self.axes[axis].length else self.axes[axis]
-        indices = list(indices)
-        numbers = along.values is not None and along.values.dtype.kind in "iuf"
-        return Profile(
-            title=along.name,
-            places=tuple(along.place(i) for i in indices),
-            positions=tuple(float(along.values[i]) for i in indices)
-            if numbers and along.values is not None
-            else None,
-            rmse=tuple(rmse.tolist()),
-            max_error=tuple(largest.tolist()),
-            origin=origin,
-        )
-
 
 def _qualities(table: Any) -> Iterator[Quality]:
     """The errors of each task on record."""
@@ -526,6 +375,12 @@ def _qualities(table: Any) -> Iterator[Quality]:
             rmse=float(rmse),
             max_error=float(largest),
         )
+
+
+def _sampled(array: zarr.Array[Any]) -> bool:
+    """Whether an array has more stored objects than are looked at."""
+    block = array.shards or array.chunks
+    return math.prod(-(-n // side) for n, side in zip(array.shape, block, strict=True)) > _STREAMS
 
 
 def _percentiles(table: Any) -> dict[str, float]:
@@ -550,61 +405,3 @@ def _bound(infos: Iterable[StreamInfo]) -> float | None:
     bounds = [0.0 if info.max_error == 0 else info.bound for info in infos]
     kept = [bound for bound in bounds if bound is not None]
     return max(kept) if kept and len(kept) == len(bounds) else None
-
-
-# ------------------------------------------------------------------------------- what is lossless
-
-
-def _lossless(
-    store: str | PathLike[str], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
-) -> Iterator[Lossless]:
-    """All variables but those that this package compressed."""
-    settings = codec_of(next(iter(arrays.values())))
-    assert settings is not None
-    group = zarr.open_group(fspath(store), mode="r")
-    for name in map(str, ds.variables):
-        if name in arrays or not isinstance(array := group.get(name), zarr.Array):
-            continue
-        reason = why_lossless(ds, name, settings)
-        if foreign := _foreign_codecs(array):
-            reason = f"not by this package, and perhaps not lossless: {', '.join(foreign)}"
-        yield Lossless(
-            name=clean(name),
-            bytes_in=array.nbytes,
-            bytes_out=_stored_bytes(array),
-            reason=clean(_REASONS.get(reason, reason)),
-        )
-
-
-def _foreign_codecs(array: zarr.Array[Any]) -> list[str]:
-    """Codecs of an array that are not known to keep every bit."""
-    metadata: Any = array.metadata
-    if array.metadata.zarr_format == 2:
-        names = [c.codec_id for c in (metadata.compressor, *(metadata.filters or ())) if c is not None]
-    else:
-        names = [codec.to_dict()["name"] for codec in metadata.codecs]
-    return [clean(name) for name in names if str(name).removeprefix("numcodecs.") not in _EXACT]
-
-
-def _keys(array: zarr.Array[Any]) -> list[str]:
-    async def collect() -> list[str]:
-        prefix = f"{array.path}/" if array.path else ""
-        return [key async for key in array.store.list_prefix(prefix)]
-
-    return sync(collect())
-
-
-def _stored_bytes(array: zarr.Array[Any]) -> int:
-    """Bytes of an array's chunks, without metadata and records."""
-    prefix = f"{array.path}/" if array.path else ""
-    names = ("zarr.json", ".zarray", ".zattrs", ".zmetadata", ".zgroup")
-    keys = [
-        key
-        for key in _keys(array)
-        if key.removeprefix(prefix) not in names and not key.removeprefix(prefix).startswith(".moec_zarr/")
-    ]
-
-    async def sizes() -> list[int]:
-        return list(await asyncio.gather(*(array.store.getsize(key) for key in keys)))
-
-    return sum(sync(sizes()))

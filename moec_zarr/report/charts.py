@@ -85,7 +85,7 @@ def spectrum_chart(found: Spectrum, units: str) -> str:
         axes.grid(visible=True)
         _bare(axes)
 
-    return _svg((6.2, 3.6), draw)
+    return _svg((5.2, 3.2), draw)
 
 
 def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
@@ -103,7 +103,7 @@ def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
         axes.grid(visible=True, axis="y")
         _bare(axes)
 
-    return _svg((6.2, 3.6), draw)
+    return _svg((5.2, 3.2), draw)
 
 
 def profile_chart(profile: Profile, units: str) -> str:
@@ -129,7 +129,7 @@ def profile_chart(profile: Profile, units: str) -> str:
         axes.legend(frameon=False, loc="best")
         _bare(axes)
 
-    return _svg((6.2, 3.4), draw)
+    return _svg((5.2, 3.0), draw)
 
 
 def grid_chart(variable: Variable, which: str) -> str | None:

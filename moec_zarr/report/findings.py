@@ -22,10 +22,13 @@ class Choice:
     title : str
     places : tuple of str
         What the reader chooses from.
+    first : int
+        Which of them is shown before anything is chosen.
     """
 
     title: str
     places: tuple[str, ...]
+    first: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,9 @@ class Variable:
     grid : tuple of int
         Number of cells along each dimension.
     streams, streams_all : int
-        Streams that were looked at, and chunks that the variable has.
+        Streams that were looked at, and chunks that the variable has; those of fill alone are not stored.
+    sampled : bool
+        Whether there are more streams than were looked at.
     kinds, sections : mapping of str to int
         Streams by what stands for their values; bytes by section, of those that were looked at.
     percentiles : mapping of str to float
@@ -184,6 +189,7 @@ class Variable:
     grid: tuple[int, ...]
     streams: int
     streams_all: int
+    sampled: bool
     kinds: Mapping[str, int]
     sections: Mapping[str, int]
     percentiles: Mapping[str, float] = field(default_factory=dict)
@@ -201,9 +207,20 @@ class Variable:
 
 @dataclass(frozen=True, kw_only=True)
 class Lossless:
-    """A variable that is stored exactly, and why."""
+    """A variable that this package did not compress.
+
+    Attributes
+    ----------
+    name : str
+    exact : bool
+        Whether its codecs are known to keep every bit.
+    bytes_in, bytes_out : int
+    reason : str
+        Why it is stored as it is.
+    """
 
     name: str
+    exact: bool
     bytes_in: int
     bytes_out: int
     reason: str

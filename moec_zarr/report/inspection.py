@@ -240,7 +240,7 @@ def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) 
         return None
     indices = [np.array([n // 2]) for n in lengths[:-2]]
     indices += [np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) for n in lengths[-2:]]
-    return chosen_experts(parts.network, lengths, indices)[(0,) * (len(lengths) - 2)]
+    return np.asarray(chosen_experts(parts.network, lengths, indices)[(0,) * (len(lengths) - 2)])
 
 
 def _per_shard(array: zarr.Array[Any]) -> tuple[int, ...]:

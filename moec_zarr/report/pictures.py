@@ -37,7 +37,7 @@ def drawing(**settings: Any) -> Iterator[None]:
 
     import matplotlib as mpl
 
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(dict[Any, Any](settings)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         yield
