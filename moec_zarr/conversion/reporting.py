@@ -89,9 +89,13 @@ def gather_report(
     with _opened(store, arrays) as ds, nullcontext() if against is None else open_source(against) as source:
         for name in names:
             original, note = _original(source, name, arrays)
-            gathered = _Gathering(arrays[name], ds[name], tables.get(name), original, budget)
+            stored = ds[name]
+            nameless = not _names_dimensions(arrays[name])
+            if nameless and original is not None and original.shape == stored.shape:
+                stored = stored.rename(dict(zip(stored.dims, original.dims, strict=True)))
+            gathered = _Gathering(arrays[name], stored, tables.get(name), original, budget)
             found.append(gathered.variable(name, [note] if note else []))
-        lossless = tuple(lossless_variables(store, ds, arrays)) if _SINGLE not in arrays else ()
+        lossless = tuple(lossless_variables(store, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()
     return Report(
         store=clean(fspath(store)),
@@ -111,18 +115,31 @@ def _tables(store: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _opened(store: str | PathLike[str], arrays: Mapping[str, zarr.Array[Any]]) -> Iterator[xr.Dataset]:
-    """The store as a dataset; one array alone as its only variable."""
-    if _SINGLE not in arrays or arrays[_SINGLE].path:
+    """The store as a dataset; where xarray cannot open it, its compressed arrays without coordinates."""
+    group = zarr.open(fspath(store), mode="r")
+    if isinstance(group, zarr.Group) and all(_names_dimensions(each) for _, each in group.arrays()):
         with open_source(store) as ds:
             yield ds
         return
     import dask.array as da
     import xarray as xr
 
-    array = arrays[_SINGLE]
-    named = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
-    dims = [name or f"axis_{i}" for i, name in enumerate(named)]
-    yield xr.Dataset({_SINGLE: (dims, da.from_zarr(array), dict(array.attrs))})
+    # Dimensions that have no names are no two arrays' in common.
+    yield xr.Dataset(
+        {
+            name: ([f"{name}_{i}" for i in range(array.ndim)], da.from_zarr(array), dict(array.attrs))
+            for name, array in arrays.items()
+        }
+    )
+
+
+def _names_dimensions(array: zarr.Array[Any]) -> bool:
+    """Whether the dimensions of an array have names, as xarray needs it."""
+    return (
+        bool(getattr(array.metadata, "dimension_names", None))
+        or "_ARRAY_DIMENSIONS" in array.attrs
+        or not array.ndim
+    )
 
 
 def _original(

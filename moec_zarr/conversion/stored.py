@@ -52,11 +52,11 @@ def lossless_variables(
     """All variables but those that this package compressed."""
     settings = codec_of(next(iter(arrays.values())))
     assert settings is not None
-    group = zarr.open_group(fspath(store), mode="r")
-    for name in map(str, ds.variables):
-        if name in arrays or not isinstance(array := group.get(name), zarr.Array):
+    group = zarr.open(fspath(store), mode="r")
+    for name, array in sorted(group.arrays()) if isinstance(group, zarr.Group) else ():
+        if name in arrays:
             continue
-        reason = why_lossless(ds, name, settings)
+        reason = why_lossless(ds, name, settings) if name in ds.variables else ""
         if foreign := _foreign_codecs(array):
             reason = f"not by this package, and perhaps not lossless: {', '.join(foreign)}"
         yield Lossless(

@@ -66,7 +66,8 @@ def page(report: Report) -> str:
 <footer class="soft small">
 <p>{escape(report.history)}</p>
 <p>Report by moec_zarr {escape(version("moec_zarr"))}. PSNR: 20 log<sub>10</sub> of the range of the
-original over the root mean square error. Errors are taken over the valid values: neither NaN, infinite, nor a sentinel.</p>
+original over the root mean square error. Errors are taken over the valid values: neither NaN, infinite, nor
+a sentinel.</p>
 </footer>
 <script>{script}</script>
 </body>

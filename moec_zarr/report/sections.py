@@ -119,7 +119,8 @@ def _slices(key: str, each: Variable) -> str:
     what = "Original, decoded, and the error" if each.slices[0].original is not None else "Slices as decoded"
     return (
         f"<h3>{what}</h3><div data-slices>"
-        f'<div class="choose" role="group" aria-label="Choose a slice">{choosers}</div>{views}<p class="small soft" role="status" aria-live="polite"></p></div>'
+        f'<div class="choose" role="group" aria-label="Choose a slice">{choosers}</div>{views}'
+        '<p class="small soft" role="status" aria-live="polite"></p></div>'
     )
 
 
