@@ -226,7 +226,7 @@ class _Gathering:
             chunks=self.array.chunks,
             bytes_in=math.prod(self.array.shape) * self.array.dtype.itemsize,
             bytes_out=self._stored_bytes(len(qualities) == math.prod(grid)),
-            psnr=whole.psnr if qualities else None,
+            psnr=whole.psnr if qualities else cells[0].psnr if len(cells) == math.prod(grid) == 1 else None,
             psnr_lowest=min((cell.psnr for cell in cells), default=None),
             max_error=max_error,
             spread=spread,
@@ -260,9 +260,10 @@ class _Gathering:
 
     def _check_completeness(self, done: int, expected: int) -> None:
         if self.table is None:
-            self.notes.append(
-                "No conversion left its records here, so a PSNR of the whole variable is not known."
-            )
+            if expected > 1:
+                self.notes.append(
+                    "No conversion left its records here, so a PSNR of the whole variable is not known."
+                )
         elif done < expected:
             self.notes.insert(
                 0, f"The conversion has not come to its end: {done} of {expected} tasks are done."

@@ -124,6 +124,8 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
             yield await Page.ready(socket)
         finally:
             socket.close()
+            while await asyncio.wait_for(socket.read_message(), _ANSWER) is not None:
+                pass  # until the browser has closed its end too
     finally:
         process.terminate()
         process.wait(timeout=_START)
