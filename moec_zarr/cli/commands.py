@@ -344,7 +344,7 @@ def compare(
             for name in names:
                 path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
                 x, y, _ = align(first[name], second[name])
-                plot_comparison(x, y, path, title=name, psnr=results[name].psnr)
+                plot_comparison(x, y, path, psnr=results[name].psnr)
 
 
 @app.command()

@@ -155,7 +155,7 @@ def _places(pair: Pair, axis: int, budget: int, worst: int | None) -> list[int]:
 
 
 def _choice(axis: Axis, chosen: list[int], worst: int | None) -> Choice:
-    texts = [axis.place(i) + (", largest error" if i == worst else "") for i in chosen]
+    texts = [axis.place(i) + (" (has the largest error)" if i == worst else "") for i in chosen]
     return Choice(title=axis.title, places=tuple(texts), first=0 if worst is None else chosen.index(worst))
 
 
