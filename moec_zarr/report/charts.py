@@ -36,6 +36,9 @@ _STYLE = {
     "grid.color": _GRID,
     "grid.linewidth": 0.6,
 }
+# Of Okabe and Ito, which the colour-blind tell apart and black is read on; without black.
+_PALETTE = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#a6cee3", "#bbbbbb"]
+_NUMBERED = 16  # experts at most whose numbers are written in
 _ANNOTATED = 48  # cells of a grid at most that have their figures written in
 
 
@@ -90,11 +93,14 @@ def spectrum_chart(found: Spectrum, units: str) -> str:
 
 def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
     """How many voxels have which error."""
+    from matplotlib.ticker import MaxNLocator
+
     scale, name = power_of_ten(edges)
 
     def draw(figure: Any, axes: Any) -> None:
         axes.set_axisbelow(True)
         axes.stairs(counts, edges / scale, fill=True, color=_FIRST)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
         axes.set_xlim(edges[0] / scale, edges[-1] / scale)
@@ -188,17 +194,21 @@ def grid_chart(variable: Variable, which: str) -> str | None:
     return _svg((4.8, max(1.6, min(3.6, 1.2 + 0.4 * rows))), draw)
 
 
-def expert_chart(found: Integers) -> str:
-    """Which expert evaluates each voxel of a slice."""
-    from matplotlib import colormaps
+def expert_chart(found: Integers, first_row_on_top: bool) -> str:
+    """Which expert evaluates each voxel of a slice; each region bears its expert's number."""
+    from matplotlib.colors import ListedColormap
 
     def draw(figure: Any, axes: Any) -> None:
-        count = int(found.max()) + 1
-        # Ten of them are told apart by their colours; the edges between the others still show.
-        colours = colormaps["tab20" if count > 10 else "tab10"].resampled(20 if count > 10 else 10)
         axes.imshow(
-            found % colours.N, origin="lower", interpolation="none", cmap=colours, vmin=0, vmax=colours.N
-        )
+            found % len(_PALETTE), interpolation="none", origin="upper" if first_row_on_top else "lower",
+            cmap=ListedColormap(_PALETTE), vmin=-0.5, vmax=len(_PALETTE) - 0.5,
+        )  # fmt: skip
+        if (experts := np.unique(found)).size <= _NUMBERED:
+            for expert in experts.tolist():
+                # At the voxel of the region that is nearest to the region's middle.
+                places = np.argwhere(found == expert)
+                y, x = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
+                axes.text(x, y, str(expert), ha="center", va="center", color="black", weight="bold")
         axes.set_xlabel("voxel")
         axes.set_ylabel("voxel")
 

@@ -71,6 +71,8 @@ def figure_text(value: float | None, digits: int = 3) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if 1e3 <= abs(value) < 1e6:
+        return f"{float(f'{value:.{digits}g}'):.10g}".replace("-", "−")
     mantissa, _, exponent = f"{value:.{digits}g}".replace("-", "−").partition("e")
     return f"{mantissa} × {_power(int(exponent.replace('−', '-')))}" if exponent else mantissa
 

@@ -113,6 +113,14 @@ class Slice:
     y: Axis
     x: Axis
 
+    @property
+    def first_row_on_top(self) -> bool:
+        """Whether rows go down, as those of images do, of falling coordinates, and of depths."""
+        if self.y.values is None:
+            return self.x.values is None
+        step = self.y.step
+        return (step is not None and step < 0) != self.y.downward
+
     @classmethod
     def of(cls, array: Any, values: Doubles) -> Slice:
         """Values of an array of two axes, on its coordinates."""

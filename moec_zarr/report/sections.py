@@ -74,7 +74,7 @@ def variable_section(key: str, each: Variable) -> str:
             "PSNR" if each.psnr is not None else f"PSNR of the worst {escape(each.cell_name)}",
             decibel(psnr_of(each)),
             f"{decibel(each.psnr_lowest)} in the worst {escape(each.cell_name)}"
-            if each.psnr is not None
+            if each.psnr is not None and len(each.cells) > 1
             else "",
         ),
     ]
@@ -317,11 +317,12 @@ def _experts(each: Variable) -> str:
     body = table(
         ("expert", "load", "&nbsp;"), rows, "Share of the voxels that each expert evaluates", wide=True
     )
+    on_top = bool(each.slices) and each.slices[0].decoded.first_row_on_top
     where = f"in the middle slice of one chunk: {found.chunk}"
     caption = f"Which of {len(found.load)} experts evaluates a voxel, {where}"
     return (
         "<div><h3>Experts of the network</h3>"
-        + chart(expert_chart(found.map), caption, escape(caption), small=True)
+        + chart(expert_chart(found.map, on_top), caption, escape(caption), small=True)
         + body
         + "</div>"
     )

@@ -127,7 +127,10 @@ def test_slices_state_their_own_error_beside_that_of_the_whole(contents, both, d
 def test_the_worst_slice_is_shown_first(contents, both, ds):
     worst = int(np.nanargmax(np.nanmax(abs(both[0] - both[1]), axis=(1, 2))))
     shown = next(a for tag, a in contents.elements if "data-said" in a and "hidden" not in a)
-    assert f"time {str(ds.time.values[worst])[:16].replace('T', ' ')} (has the largest error)" in shown["data-said"]
+    assert (
+        f"time {str(ds.time.values[worst])[:16].replace('T', ' ')} (has the largest error)"
+        in shown["data-said"]
+    )
 
 
 def test_the_histogram_counts_every_valid_voxel_of_the_slices(contents, both):

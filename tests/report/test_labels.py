@@ -16,6 +16,7 @@ from moec_zarr.report.labels import axis_of, bytes_text, clean, figure_text, nam
     [
         (0.5, "0.5"), (4.66e-5, "4.66 × 10⁻⁵"), (-1.234e9, "−1.23 × 10⁹"), (1e-12, "1 × 10⁻¹²"),
         (math.inf, "∞"), (-math.inf, "−∞"), (math.nan, "–"), (None, "–"), (0, "0"),
+        (71_428.6, "71400"), (-1234.5, "−1230"), (999_999.0, "1000000"),
     ],
 )  # fmt: skip
 def test_figures(value: float | None, text: str) -> None:
