@@ -20,6 +20,7 @@ from moec_zarr.cli.console import out as _out
 from moec_zarr.cli.migrate import migrate
 from moec_zarr.cli.options import storage_options
 from moec_zarr.cli.quality import quality_result, quality_tables
+from moec_zarr.cli.report import report
 from moec_zarr.cli.tables import (
     ProgressDisplay,
     bytes_text,
@@ -436,7 +437,7 @@ def compare(
             for name in names:
                 path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
                 x, y, _ = align(first[name], second[name])
-                plot_comparison(x, y, path, title=name, psnr=results[name].psnr)
+                plot_comparison(x, y, path, psnr=results[name].psnr)
 
 
 @app.command()
@@ -460,6 +461,7 @@ def demo(
 
 
 app.command()(migrate)
+app.command()(report)
 
 
 def main(arguments: list[str] | None = None) -> None:
