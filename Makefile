@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint streams clean
+.PHONY: demo test lint docs streams clean
 
 demo: .venv/installed
 	$(BIN)/python -m moec_zarr.demo
@@ -16,6 +16,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
+# The pages as a web site in site/; a broken link or an undocumented name is an error.
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict
+
 # Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
 	$(BIN)/python -m tests.conformance.freeze_streams
@@ -25,6 +29,10 @@ streams: .venv/installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install -e '.[dev,docs]' -c constraints.txt
 	touch $@
 
 clean:
