@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs streams clean
+.PHONY: demo test lint docs wheel streams clean
 
 demo: .venv/installed
 	$(BIN)/python -m moec_zarr.demo
@@ -19,6 +19,14 @@ lint: .venv/installed
 # The pages as a web site in site/; a broken link or an undocumented name is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict
+
+# The wheel in an environment with nothing else but what it asks for: it must read a store.
+wheel:
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel/dist .
+	build/wheel/bin/python -m pip install --quiet -c constraints.txt build/wheel/dist/*.whl
+	build/wheel/bin/python -I tests/read_with_wheel.py
 
 # Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
