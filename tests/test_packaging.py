@@ -24,7 +24,10 @@ def pins() -> dict[str, str]:
 
 def test_every_dependency_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
-    asked = [*PROJECT["dependencies"], *(r for extra in ("encode", "all", "dev", "docs") for r in extras[extra])]
+    asked = [
+        *PROJECT["dependencies"],
+        *(r for extra in ("encode", "all", "dev", "docs") for r in extras[extra]),
+    ]
     assert {name_of(requirement) for requirement in asked} - {"moec-zarr"} <= set(pins())
 
 

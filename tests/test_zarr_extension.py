@@ -69,7 +69,9 @@ def test_both_refuse(configuration: dict[str, Any]) -> None:
         MoECSerializer.from_dict(entry)
 
 
-@pytest.mark.parametrize("entry", [{"name": "moec_zarr.moec"}, {"name": "moec", "configuration": {"ratio": 10}}])
+@pytest.mark.parametrize(
+    "entry", [{"name": "moec_zarr.moec"}, {"name": "moec", "configuration": {"ratio": 10}}]
+)
 def test_both_refuse_other_entries(entry: dict[str, Any]) -> None:
     assert not follows_schema(entry)
     with pytest.raises(MoECError):
