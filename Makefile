@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint streams clean
+.PHONY: demo test lint docs wheel streams clean
 
 demo: .venv/installed
 	$(BIN)/python -m moec_zarr.demo
@@ -16,6 +16,18 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
+# The pages as a web site in site/; a broken link or an undocumented name is an error.
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict
+
+# The wheel in an environment with nothing else but what it asks for: it must read a store.
+wheel:
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel/dist .
+	build/wheel/bin/python -m pip install --quiet -c constraints.txt build/wheel/dist/*.whl
+	build/wheel/bin/python -I tests/read_with_wheel.py
+
 # Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
 	$(BIN)/python -m tests.conformance.freeze_streams
@@ -25,6 +37,10 @@ streams: .venv/installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install -e '.[dev,docs]' -c constraints.txt
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Lossy compression of zarr arrays, each chunk by a transform, a mixture-of-experts network, or both."""
+"""A lossy zarr codec: each chunk is stored as a transform, a mixture-of-experts network, or both."""
 
 from __future__ import annotations
 

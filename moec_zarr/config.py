@@ -1,8 +1,8 @@
-"""Run-time settings: what may differ between two machines that read the same store.
+"""Run-time settings, which may differ between two machines that read the same store.
 
-They are read from ``moec_zarr.config`` (donfig, as in zarr and dask), from the environment
-(``MOEC_ZARR_DEVICE=cuda``) and from ``moec_zarr.yaml`` files in donfig's search path. None of
-them changes what a stream means, hence none is ever written to metadata.
+They are set in ``moec_zarr.config`` (donfig, as in zarr and dask), in the environment
+(``MOEC_ZARR_DEVICE=cuda``) or in a ``moec_zarr.yaml`` in donfig's search path. None of them changes
+what a stream means, so none is written to metadata.
 
 ============ =========== ==================================================================
 key          default     meaning

@@ -16,27 +16,27 @@ class MoECError(ValueError):
 
 
 class CorruptStreamError(MoECError):
-    """Raised when bytes are not a complete, undamaged MoEC stream.
+    """Raised when bytes are not a complete, undamaged stream.
 
-    Truncation, a failed checksum, a size that contradicts the declared shape and a reserved
-    value all end here, before anything of the declared size is allocated.
+    The stream is truncated, its checksum does not match, a size contradicts the declared shape, or it
+    holds a reserved value. The error is raised before memory of the declared size is allocated.
     """
 
 
 class UnsupportedVersionError(MoECError):
-    """Raised when a stream was written by a newer version of the format than this one reads."""
+    """Raised when a stream has a newer format version than this package reads."""
 
 
 class UnsupportedArrayError(MoECError, TypeError):
-    """Raised, before any fit, when an array cannot be encoded: its dtype, rank or values.
+    """Raised, before any fit, when the dtype, rank or values of an array cannot be encoded.
 
-    A `TypeError` too, as which numcodecs and its users expect a dtype to be refused.
+    It is also a `TypeError`, which numcodecs and its users expect for a dtype.
     """
 
 
 class BudgetError(MoECError):
-    """Raised when a chunk cannot meet the target that was asked for.
+    """Raised when a chunk cannot meet its target.
 
-    For ``ratio=`` the message names the smallest chunk that could; for ``psnr=`` the highest
-    PSNR reached.
+    For ``ratio=`` the message names the smallest chunk that could, for ``psnr=`` the highest PSNR
+    reached.
     """

@@ -1,4 +1,4 @@
-"""What a user asks of the codec: its parameters, as they are stored in metadata."""
+"""The parameters of the codec, as they are stored in metadata."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class Settings:
     Parameters
     ----------
     ratio : float, optional
-        Bytes of the array over bytes of its stream, at least. Exactly one of `ratio`, `psnr` and
-        `max_error` is given.
+        Bytes of the array divided by bytes of its stream, at least; from 1 to 1e9. Give exactly one
+        of `ratio`, `psnr` and `max_error`.
     psnr : float, optional
-        Peak signal-to-noise ratio in dB that the decoded array reaches at least, with the
-        range of the valid data as the peak.
+        Peak signal-to-noise ratio of the decoded array in dB, at least; from 0 to 400. The peak is
+        the range of the valid values.
     max_error : float, optional
-        Largest absolute error of any valid value of the decoded array, in units of the data; the
-        smallest stream found that keeps it. 0 is lossless.
+        Largest absolute error of any valid value of the decoded array, in units of the data. The
+        smallest stream found that keeps it is stored. 0 is lossless.
     missing : int or float, optional
-        A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
-        infinities are without being named.
+        A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
+        and infinities are always treated so.
     effort : {"fast", "balanced", "best"}
-        How long a fit may take. "fast" fits a transform alone, wherever an array can have one.
-        "balanced" fits networks too, as far as short fits promise a gain. "best" fits all that
+        How long a fit may take. "fast" fits a transform only, where the array can have one.
+        "balanced" also fits networks where short fits promise a gain. "best" fits all that
         "balanced" does, then more and longer.
     model : {"auto", "transform", "network"}
-        What stands for a chunk: by default whichever has the smallest error, a transform, a network,
-        or a transform that a network corrects. "network" is the mixture of experts alone.
+        What may be fitted. "auto" keeps whichever has the smallest error: a transform, a network, or
+        a transform that a network corrects. "network" is the mixture of experts alone.
     experts : int, optional
-        Number of experts of a network, which is then fitted at any effort; by default the encoder
-        derives it from the byte budget.
+        Number of experts of a network, from 1 to 256. If given, a network is fitted at any effort.
+        By default the encoder derives it from the bytes that are available.
     seed : int
         Seed of everything random in a fit.
 

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fits import fitted_once
-
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def name_of(requirement: str) -> str:
@@ -27,7 +24,10 @@ def pins() -> dict[str, str]:
 
 def test_every_dependency_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
-    asked = [*PROJECT["dependencies"], *(r for extra in ("encode", "all", "dev") for r in extras[extra])]
+    asked = [
+        *PROJECT["dependencies"],
+        *(r for extra in ("encode", "all", "dev", "docs") for r in extras[extra]),
+    ]
     assert {name_of(requirement) for requirement in asked} - {"moec-zarr"} <= set(pins())
 
 
@@ -42,12 +42,3 @@ def test_entry_points_lead_to_the_codecs(group: str) -> None:
     for name, value in declared.items():
         assert installed[name].value == value
         assert isinstance(installed[name].load(), type)
-
-
-def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {}
-    assert len(BLOCKS) >= 3
-    with fitted_once():
-        for block in BLOCKS:
-            exec(compile(block, "README.md", "exec"), namespace)

@@ -42,33 +42,34 @@ def _is_untyped(buf: Any) -> bool:
 class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not typed
     """Lossy codec for scientific arrays: a transform, a mixture-of-experts network, or both, per chunk.
 
-    In zarr format 2 it is the array's compressor, without filters before it: a filter that
-    flattens its chunk takes the neighbourhood of voxels from the model. For zarr format 3 use
-    `serializer`, or `moec_zarr.open`, which does so itself.
+    In zarr format 2 it is the compressor of an array. Use no filter before it: one that flattens the
+    chunk hides which voxels are neighbours. In zarr format 3 use `serializer`, or `moec_zarr.open`,
+    which does so itself.
 
     Parameters
     ----------
     ratio : float, optional
-        Bytes of a chunk over bytes of its stream, at least. Exactly one of `ratio`, `psnr` and
-        `max_error` is given.
+        Bytes of a chunk divided by bytes of its stream, at least; from 1 to 1e9. Give exactly one of
+        `ratio`, `psnr` and `max_error`.
     psnr : float, optional
-        Peak signal-to-noise ratio in dB that a decoded chunk reaches at least, with the range of
-        its valid data as the peak.
+        Peak signal-to-noise ratio of a decoded chunk in dB, at least; from 0 to 400. The peak is the
+        range of the chunk's valid values.
     max_error : float, optional
-        Largest absolute error of any valid value of a decoded chunk, in units of the data. It is kept
-        by every decoder that follows the format, for whole chunks and parts of them.
+        Largest absolute error of any valid value of a decoded chunk, in units of the data. Every
+        decoder that follows the format keeps it, for whole chunks and parts of them. 0 is lossless.
     missing : int or float, optional
-        A sentinel that is kept exactly where it stands and never enters the fit, as NaN and
-        infinities are without being named.
+        A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
+        and infinities are always treated so.
     effort : {"fast", "balanced", "best"}
-        How long a fit may take. "fast" fits a transform alone, wherever an array can have one, and
-        needs no torch.
+        How long a fit may take. "fast" fits a transform only, where the chunk can have one, and needs
+        no torch. "balanced" also fits networks where short fits promise a gain. "best" fits all that
+        "balanced" does, then more and longer.
     model : {"auto", "transform", "network"}
-        What stands for a chunk: by default whichever has the smallest error, a transform, a network,
-        or a transform that a network corrects. "network" is the mixture of experts alone.
+        What may be fitted. "auto" keeps whichever has the smallest error: a transform, a network, or
+        a transform that a network corrects. "network" is the mixture of experts alone.
     experts : int, optional
-        Number of experts of a network, which is then fitted at any effort; by default derived from
-        the bytes that a chunk may have.
+        Number of experts of a network, from 1 to 256. If given, a network is fitted at any effort. By
+        default the encoder derives it from the bytes that are available.
     seed : int
         Seed of everything random in a fit.
 
@@ -81,25 +82,26 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
     codec_id = "moec"
 
     def encode(self, buf: Any) -> bytes:
-        """Fit a model to an array and return its stream.
+        """Compress an array.
 
         Parameters
         ----------
         buf : array_like
-            Integer or floating point array, of any memory order and byte order; not changed.
+            Array of integers or floats with at most 5 axes, in any memory order and byte order. It is
+            not changed.
 
         Returns
         -------
         bytes
-            A stream that decodes by itself, without these settings.
+            The stream. It decodes by itself, without these settings.
 
         Raises
         ------
         UnsupportedArrayError
-            If `buf` holds no shape and dtype (bytes and other untyped buffers), or one that cannot be
-            modelled.
+            If `buf` has no shape and dtype (bytes and other untyped buffers), or if its dtype, rank or
+            values cannot be encoded.
         MoECError
-            If `buf` has more bytes than ``config largest``, with which a reader would refuse the stream.
+            If `buf` has more bytes than `largest` in `moec_zarr.config`, which a reader would refuse.
         BudgetError
             If the target cannot be met.
         """
@@ -113,21 +115,21 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         return encode(array, self)
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
-        """Evaluate the model of a stream.
+        """Decompress a stream.
 
         Parameters
         ----------
         buf : bytes_like
             A stream as `encode` returns it.
         out : array_like, optional
-            Writable array of the shape and dtype that were encoded, or a flat buffer of as many
-            bytes, to write into.
+            Where to write the values: a writable array of the encoded shape and dtype, or a flat
+            buffer of as many bytes.
 
         Returns
         -------
         ndarray
-            `out` where it was given; otherwise an array with the shape, dtype, byte order and
-            memory order that were encoded.
+            `out` if given. Otherwise a new array with the shape, dtype, byte order and memory order
+            that were encoded.
 
         Raises
         ------
@@ -136,8 +138,8 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         UnsupportedVersionError
             If a newer version of this package wrote it.
         MoECError
-            If `out` is read-only or does not match what was encoded, before anything is decoded; or if there
-            is no `out` and the stream declares more bytes than ``config largest``.
+            If `out` is read-only or does not match what was encoded (checked before decoding), or if there
+            is no `out` and the stream declares more bytes than `largest` in `moec_zarr.config`.
         """
         data = ensure_bytes(buf)
         if out is None:
@@ -161,12 +163,12 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         return out  # type: ignore[no-any-return]
 
     def get_config(self) -> dict[str, Any]:
-        """The codec's entry in zarr metadata: ``id`` and all that differs from its default."""
+        """The codec's entry in zarr metadata: ``id``, and the parameters that differ from their default."""
         return {"id": self.codec_id, **self.configuration()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Create the codec from `get_config`'s dictionary, with or without ``id``.
+        """Create the codec from what `get_config` returns, with or without ``id``.
 
         Raises
         ------

@@ -32,46 +32,48 @@ def open(  # noqa: A001  # the namesake of zarr.open
     config: Any = None,
     **kwargs: Any,
 ) -> zarr.Array[Any]:
-    """Open an array, or create one that is compressed by `compressor`, in either zarr format.
+    """Open an array, or create one that is compressed with `compressor`, in either zarr format.
+
+    It works as ``zarr.open`` does, and knows where each zarr format takes the codec.
 
     Parameters
     ----------
     store : StoreLike
         What ``zarr.open`` takes: a path, a URL, a mapping or a zarr store.
     mode : {"r", "r+", "a", "w", "w-"}
-        "r" reads and "r+" also writes an existing array; "a" creates it where there is none; "w"
-        replaces it; "w-" creates and never replaces.
+        "r" reads an existing array, and "r+" also writes it. "a" opens the array, and creates it if
+        there is none. "w" replaces it. "w-" creates it, and fails if it exists.
     path : str, optional
         Path of the array within the store.
     shape : int or sequence of int, optional
         Shape of a new array, in voxels.
     chunks : int or sequence of int, optional
-        Chunk shape of a new array, in voxels; `moec_zarr.adapters.chunking.choose_chunks` by default.
+        Chunk shape of a new array, in voxels. By default a shape is chosen that suits the target.
     dtype : dtype_like, optional
         Dtype of a new array.
     compressor : MoECCodec, optional
-        The codec of a new array. In format 3 it becomes the serializer, and nothing follows it.
+        The codec of a new array. In format 3 its `serializer` is used, and no other codec follows.
     zarr_format : {2, 3}, optional
-        Format of a new array; by default zarr's own setting ``default_zarr_format``.
+        Format of a new array. By default zarr's setting ``default_zarr_format``, which is 3.
     storage_options : dict, optional
         Options of the fsspec backend of a URL.
     config : dict or ArrayConfig, optional
         Run-time configuration of the array, as in zarr.
     **kwargs
-        Whatever else ``zarr.create_array`` takes, such as ``shards`` and ``fill_value``. It only
-        serves to create: an existing array keeps what it has.
+        Further arguments of ``zarr.create_array``, such as ``shards`` and ``fill_value``. They are
+        ignored if the array exists.
 
     Returns
     -------
     zarr.Array
-        The array; reading and writing it is zarr's alone.
+        An ordinary zarr array.
 
     Raises
     ------
     MoECError
-        If `compressor` is no `MoECCodec`; if a shape, dtype, chunk shape or compressor is given
-        that an existing array does not have; if one is missing for a new array; or if `store`
-        holds a group.
+        If `compressor` is not a `MoECCodec`; if the array exists with another shape, dtype, chunk
+        shape or compressor than the one given; if shape, dtype or compressor is missing for a new
+        array; or if `store` holds a group.
     UnsupportedArrayError
         If no array of this dtype or rank can be encoded.
     FileNotFoundError

@@ -40,52 +40,50 @@ def encoding(
     zarr_format: Literal[2, 3] = 3,
     variables: Iterable[Hashable] | None = None,
 ) -> dict[Hashable, dict[Any, Any]]:
-    """The ``encoding`` with which ``to_zarr`` compresses the fields of a dataset, or of a tree of them.
+    """The ``encoding`` argument of ``to_zarr`` that compresses the fields of a dataset or tree.
 
-    ``ds.to_zarr(path, zarr_format=3, encoding=moec_zarr.encoding(ds, MoECCodec(ratio=1000)))``
+    ``ds.to_zarr(path, encoding=moec_zarr.encoding(ds, MoECCodec(ratio=1000)))``
 
-    By default every data variable of integers or floats is compressed, except those whose values
-    are not a field: times, flags (``flag_values``, ``flag_meanings`` or ``flag_masks``), bounds of
-    coordinates, integers of few values such as masks, and whatever is too small to be compressed so
-    far. They, and all coordinates, are left to zarr's lossless default.
+    By default every data variable of integers or floats is compressed, except those that do not hold
+    a field: times, flags (``flag_values``, ``flag_meanings`` or ``flag_masks``), bounds of
+    coordinates, integers of few values such as masks, and variables too small for the ratio. These,
+    and all coordinates, keep zarr's lossless default.
 
-    Whether integers have few values is seen in a sample: at most 64 different ones in 16 places of
-    the variable, 16,384 voxels each, of which the first are enough for most fields. Floats are looked
-    at only where a name of the variable speaks of a mask or flag. Of other variables no value is read.
+    Integers count as few values if a sample shows at most 64 different ones. The sample has 16 places
+    of 16,384 voxels each; for most fields the first is enough. Floats are sampled only if a name of
+    the variable contains "mask" or "flag". No value of other variables is read.
 
-    An entry replaces all that a variable remembers of the file it was read from. Hence values are
-    stored as they are in `ds`: what was unpacked from scaled integers is not packed again, since
-    rounding it first would only make it harder to model. A ``_FillValue`` or ``missing_value`` of
-    a variable that was not packed is kept, and becomes the codec's ``missing`` if it names none.
+    An entry replaces the encoding that a variable has from the file it was read from. So values are
+    stored as they are in `ds`: those unpacked from scaled integers are not packed again, because
+    rounding would make them harder to compress. If a variable was not packed, its ``_FillValue`` or
+    ``missing_value`` is kept, and becomes the codec's ``missing`` unless the codec has one.
 
-    A variable that stays lossless has an entry only if it was read from a store of the other zarr
-    format, whose codecs cannot be written, or with this package's codec, which would silently lose
-    accuracy again.
+    A variable that stays lossless has an entry in two cases: it was read from a store of the other
+    zarr format, whose codecs cannot be written, or from one with this package's codec, which would
+    lose accuracy again.
 
     Parameters
     ----------
     ds : Dataset, DataArray or DataTree
-        What is going to be written, with the dask chunks it is going to be written in. A DataArray
-        must have a name.
+        The data to be written, chunked by dask as it will be written. A DataArray must have a name.
     codec : MoECCodec or mapping of variable name to MoECCodec or None
         The codec of all variables, or of each one to compress. In a mapping, ``"*"`` stands for all
-        others that are compressed by default, and None for a variable that stays lossless. In a tree
-        a variable's name is its path, such as ``"/ocean/temperature"``.
+        other fields, and None for lossless. In a tree a variable's name is its path, such as
+        ``"/ocean/temperature"``.
     zarr_format : {2, 3}
-        The ``zarr_format`` that ``to_zarr`` is going to be given.
+        The ``zarr_format`` that you pass to ``to_zarr``.
     variables : iterable of str, optional
-        Names of the data variables to compress, instead of the choice above.
+        Names of the data variables to compress, instead of the default choice.
 
     Returns
     -------
     dict
-        Encoding by variable name; of a tree, such a dict by path of its group, as ``DataTree.to_zarr``
-        takes it.
+        Encoding by variable name. For a tree, such a dict by path of the group.
 
     Raises
     ------
     MoECError
-        If a variable is not in `ds` or has no codec, a DataArray has no name, or `codec` is no
+        If a variable is not in `ds` or has no codec, a DataArray has no name, or `codec` is not a
         `MoECCodec`.
     UnsupportedArrayError
         If a variable that is named has a dtype or rank that cannot be encoded.

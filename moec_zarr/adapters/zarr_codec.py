@@ -26,7 +26,7 @@ __all__ = ["MoECSerializer", "check_array"]
 
 
 def check_array(shape: Sequence[int], dtype: DTypeLike) -> None:
-    """Refuse, before an array is created, what could not be written to it.
+    """Check, before an array is created, that it can be written.
 
     Raises
     ------
@@ -43,10 +43,10 @@ def check_array(shape: Sequence[int], dtype: DTypeLike) -> None:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
-    """The codec of zarr format 3: `MoECCodec` is its twin for format 2, with the same parameters.
+    """The codec for zarr format 3, with the parameters of `MoECCodec`, which is the one for format 2.
 
-    It is the ``serializer`` of an array, with ``compressors=None``: only then can a part of a chunk
-    be read without evaluating all of it.
+    Pass it as the ``serializer`` of an array, together with ``compressors=None``. Only then can a part
+    of a chunk be read without decoding the whole chunk.
 
     Raises
     ------
@@ -58,7 +58,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     codec_name = "moec_zarr.moec"
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr metadata: its name and all that differs from its default."""
+        """The codec's entry in zarr metadata: its name, and the parameters that differ from their default."""
         return {"name": self.codec_name, "configuration": self.configuration()}
 
     @classmethod
@@ -80,7 +80,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
         return cls.from_configuration(configuration)
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Refuse, when an array is created, what could not be written to it.
+        """Check, when an array is created, that it can be written.
 
         Parameters
         ----------
@@ -99,17 +99,17 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
         check_array(shape, dtype.to_native_dtype())
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
-        """Refuse what `validate` refuses, which zarr does not call inside shards."""
+        """Check what `validate` checks; inside shards zarr does not call that."""
         check_array(array_spec.shape, array_spec.dtype.to_native_dtype())
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known before the fit.
+        """Not available: the size is known only after the fit.
 
         Raises
         ------
         NotImplementedError
-            If it is called at all.
+            Always.
         """
         raise NotImplementedError("the size of a stream is known only after its fit")
 

@@ -67,7 +67,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Archives of scientific arrays: each chunk a transform, a small neural network, or both.",
+    help="Compress scientific arrays in zarr stores, check them, and look into them.",
 )
 
 
@@ -91,7 +91,7 @@ def _show_version(asked: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -101,7 +101,7 @@ StorageOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="What fsspec is given for URLs, such as endpoint_url=http://host:9000; repeat it, or give JSON.",
+        help="Option of fsspec for URLs, such as endpoint_url=http://host:9000; may be repeated, or JSON.",
     ),
 ]
 
@@ -109,83 +109,99 @@ StorageOption = Annotated[
 @app.command()
 def convert(
     src: Annotated[
-        str, typer.Argument(help="A zarr store, a file or a glob of files that xarray opens; path or URL.")
+        str,
+        typer.Argument(help="A zarr store, a file that xarray opens, or a glob of such files; path or URL."),
     ],
-    dst: Annotated[str, typer.Argument(help="The zarr store to make; path or URL.")],
+    dst: Annotated[str, typer.Argument(help="The zarr store to create; path or URL.")],
     ratio: Annotated[
-        float | None, typer.Option(help="How many times smaller each chunk becomes, at least.")
+        float | None,
+        typer.Option(
+            help="How many times smaller each chunk becomes, at least. "
+            "Give one of --ratio, --psnr, --max-error."
+        ),
     ] = None,
-    psnr: Annotated[float | None, typer.Option(help="Or the quality to reach, in dB.")] = None,
+    psnr: Annotated[float | None, typer.Option(help="PSNR that each chunk reaches, in dB, at least.")] = None,
     max_error: Annotated[
         float | None,
-        typer.Option(help="Or the largest absolute error of any value, in units of the data."),
+        typer.Option(help="Largest absolute error of any value, in units of the data."),
     ] = None,
     var: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[:SETTING=VALUE,...]",
-            help="Compress only this variable, with settings of its own such as t2m:ratio=200; repeat it. "
-            "By default all that hold fields; NAME:lossless leaves one out.",
+            help="Compress only this variable, with settings of its own "
+            "such as t2m:ratio=200; may be repeated. "
+            "By default all fields are compressed; NAME:lossless excludes one.",
         ),
     ] = None,
     settings: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.TOML", help="Settings for all variables, and for each in a table."),
+        typer.Option(metavar="FILE.TOML", help="A file of settings, for all variables and for single ones."),
     ] = None,
     chunks: Annotated[
-        str | None, typer.Option(metavar="DIM=SIZE,...", help="Chunk sizes; dimensions not named are chosen.")
+        str | None,
+        typer.Option(metavar="DIM=SIZE,...", help="Chunk sizes; those of other dimensions are chosen."),
     ] = None,
     shards: Annotated[
-        str | None, typer.Option(metavar="DIM=SIZE,...", help="Shard sizes: fewer, larger files and tasks.")
+        str | None,
+        typer.Option(metavar="DIM=SIZE,...", help="Shard sizes, for fewer and larger files and tasks."),
     ] = None,
     zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
     effort: Annotated[
-        Effort | None, typer.Option(help="How long a fit may take; balanced by default.")
+        Effort | None, typer.Option(help="How long a fit may take; by default balanced.")
     ] = None,
     model: Annotated[
-        Model | None, typer.Option(help="What stands for a chunk; by default auto, the best of all.")
+        Model | None, typer.Option(help="What may be fitted; by default auto, which keeps the best.")
     ] = None,
-    experts: Annotated[int | None, typer.Option(help="Experts of a network; chosen unless given.")] = None,
-    missing: Annotated[float | None, typer.Option(help="A sentinel to keep exactly, as NaN is.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random in a fit.")] = None,
+    experts: Annotated[
+        int | None, typer.Option(help="Number of experts of a network; chosen by default.")
+    ] = None,
+    missing: Annotated[float | None, typer.Option(help="A value to keep exactly, as NaN is.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random in a fit; by default 0.")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes here; by default one a core.")
+        int | None,
+        typer.Option(min=1, help="Number of worker processes on this machine; by default one for each core."),
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A dask scheduler to run on, such as tcp://host:8786.")
+        str | None,
+        typer.Option(metavar="ADDR", help="Address of a dask scheduler to run on, such as tcp://host:8786."),
     ] = None,
-    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="Where to fit.")] = None,
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="Where networks are fitted.")] = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume/--overwrite", help="Go on where an earlier run stopped, or replace what is there."
+            "--resume/--overwrite", help="Continue where an earlier run stopped, or replace what is there."
         ),
     ] = True,
     append: Annotated[
         str | None,
         typer.Option(
             metavar="DIM",
-            help="Add what is new along this dimension to the store at DST, with the settings of that.",
+            help="Add what is new along this dimension to the store at DST, with the settings of that store.",
         ),
     ] = None,
     incomplete: Annotated[
         Incomplete | None,
         typer.Option(
-            help="Steps at its end that fill no chunk: keep them back, or fit them again next time."
+            help="Appended steps that do not fill a chunk: hold them back, or fit that chunk again next time."
         ),
     ] = None,
     break_lock: Annotated[
         bool,
-        typer.Option("--break-lock", help="Take DST over from a run that has ended and left its lock."),
+        typer.Option("--break-lock", help="Take over DST from a run that was killed and left its lock."),
     ] = False,
     storage_option: StorageOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")
     ] = False,
     trial: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Fit N chunks of each variable at several targets, and write nothing."
+            min=1,
+            metavar="N",
+            help="Fit N chunks of each variable at several targets, without writing anything.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
@@ -194,7 +210,7 @@ def convert(
 ) -> None:
     """Convert SRC into a compressed zarr store at DST.
 
-    The same command goes on where a killed run stopped. It exits with 1 if chunks failed.
+    The same command continues a run that was killed. The exit code is 1 if chunks failed.
     """
     say(verbose)
     stores = storage_options(storage_option)
@@ -332,15 +348,16 @@ def _result(result: Progress) -> dict[str, Any]:
 def inspect(
     store: Annotated[str, typer.Argument(help="A zarr store that was compressed with this package.")],
     var: Variables = None,
-    chunks: Annotated[bool, typer.Option("--chunks", help="A line for each chunk.")] = False,
+    chunks: Annotated[bool, typer.Option("--chunks", help="Show a line for each chunk.")] = False,
     quality: Annotated[
-        bool, typer.Option("--quality", help="What the conversion recorded of errors and time instead.")
+        bool,
+        typer.Option("--quality", help="Show the errors and times that the conversion recorded instead."),
     ] = False,
     storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what the streams in STORE hold: bytes by section, experts and their load, the PSNR stored."""
+    """Show what the streams of STORE hold: bytes by section, experts and their load, the stored PSNR."""
     say(verbose)
     options = storage_options(storage_option)
     place = store_at(store, options) if options else store
@@ -393,21 +410,21 @@ def _chosen(var: list[str] | None, existing: Any) -> list[str]:
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="The original: whatever xarray opens.")],
-    b: Annotated[str, typer.Argument(help="What was decoded.")],
+    a: Annotated[str, typer.Argument(help="The original: anything that xarray opens.")],
+    b: Annotated[str, typer.Argument(help="The decoded data: anything that xarray opens.")],
     var: Variables = None,
     plot: Annotated[
         Path | None,
         typer.Option(
             metavar="OUT.PNG",
-            help="Also draw both; a file for each, with several variables.",
+            help="Also draw both. With several variables, a file for each.",
         ),
     ] = None,
     storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how far B is from A, variable by variable, where their coordinates say the same."""
+    """Measure how far B is from A, variable by variable, where their coordinates agree."""
     say(verbose)
     options = storage_options(storage_option)
     with open_source(a, options) as first, open_source(b, options) as second:
@@ -442,11 +459,11 @@ def compare(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for store and pictures.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the store and the pictures.")] = Path("demo"),
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Simulate a little weather, store it, read it back, compare."""
+    """Simulate a little weather, compress it, read it back and compare."""
     say(verbose)
     import xarray as xr
 

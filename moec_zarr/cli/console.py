@@ -32,9 +32,9 @@ out, err = (
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and show tracebacks.")]
 Variables = Annotated[
-    list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; repeat it.")
+    list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; may be repeated.")
 ]
 
 # Arguments in Python, and their options where these have other names.

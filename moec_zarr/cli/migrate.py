@@ -14,11 +14,11 @@ __all__ = ["migrate"]
 
 def migrate(
     store: Annotated[str, typer.Argument(help="A zarr store; path or URL.")],
-    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="The format that it is to have.")],
+    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="The new format.")],
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Rewrite the metadata of STORE in the other zarr format; no stream is touched."""
+    """Rewrite the metadata of STORE in the other zarr format; streams stay as they are."""
     say(verbose)
     changed = migration.migrate(store, 3 if zarr_format == 3 else 2)
     if as_json:

@@ -27,16 +27,16 @@ def verify(
         str | None, typer.Option(metavar="SRC", help="Compare with the source, or with a part of it.")
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make what is missing or damaged again, from --against.")
+        bool, typer.Option("--repair", help="Make missing and damaged chunks again, from --against.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes of a repair; by default one a core.")
+        int | None, typer.Option(min=1, help="Worker processes of a repair; by default one for each core.")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDR", help="A dask scheduler to repair on.")
     ] = None,
     break_lock: Annotated[
-        bool, typer.Option("--break-lock", help="Take STORE over from a run that has ended, to repair it.")
+        bool, typer.Option("--break-lock", help="Take over STORE from a killed run, to repair it.")
     ] = False,
     storage_option: commands.StorageOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,

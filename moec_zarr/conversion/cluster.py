@@ -38,7 +38,7 @@ def connect(client: Client | str | None, workers: int | None) -> Iterator[Client
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         raise MoECError(
-            'this needs dask.distributed; install it with pip install "moec-zarr[all]"'
+            "this needs dask.distributed, which the extra moec-zarr[all] brings; install it"
         ) from error
     if isinstance(client, Client):
         yield client
@@ -117,7 +117,7 @@ def _probe(device: str) -> str:
     """What a worker lacks; empty where it is nothing."""
     absent = [name for name in ("torch", "xarray", "dask") if importlib.util.find_spec(name) is None]
     if absent:
-        return f'{", ".join(absent)} not found; install with pip install "moec-zarr[all]"'
+        return f"{', '.join(absent)} not found, which the extra moec-zarr[all] brings; install it"
     if device == "cuda":
         import torch
 

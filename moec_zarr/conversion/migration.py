@@ -39,29 +39,29 @@ def migrate(
 ) -> tuple[str, ...]:
     """Rewrite the metadata of a store in the other zarr format, and leave its streams as they are.
 
-    Fields keep their codec. Lossless variables keep theirs where both formats have it: zstd, blosc, gzip,
+    Fields keep their codec. Lossless variables keep theirs if both formats have it: zstd, blosc, gzip,
     none, and the coding of text. What xarray keeps in metadata (names of dimensions, ``_FillValue``) is
-    moved to where it belongs in the other format. Nothing else may write to the store meanwhile.
+    moved to its place in the other format. Nothing else may write to the store meanwhile.
 
     Parameters
     ----------
     store : path or zarr Store
-        A group with all that is in it, or an array.
+        A group, with everything in it, or an array.
     zarr_format : {2, 3}
-        The format that it is to have.
+        The new format.
     storage_options : dict, optional
         Options of the fsspec backend of a URL.
 
     Returns
     -------
     tuple of str
-        Paths of the groups and arrays that were rewritten; none if the store has that format.
+        Paths of the groups and arrays that were rewritten; empty if the store has that format already.
 
     Raises
     ------
     MoECError
-        If there is no store, or an array cannot be expressed in the other format: it has shards, or a codec
-        or data type that only one format has. Nothing has been changed then.
+        If there is no store, or if an array cannot be expressed in the other format, because it has shards,
+        or a codec or data type that only one format has. Nothing is changed then.
     """
     if zarr_format not in (2, 3):
         raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")

@@ -64,15 +64,15 @@ def convert(
     storage_options: StorageOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> xr.Dataset:
-    """Convert whatever xarray opens into a compressed zarr store.
+    """Convert anything that xarray opens into a compressed zarr store.
 
-    Fields are compressed; coordinates, times, flags, text and all else are copied without loss. Each chunk,
-    or shard, is read, fitted, written, read back and compared by one task in a worker process, which holds
-    no other at the time. A run that was killed goes on where it stopped when it is started again.
+    Fields are compressed. Coordinates, times, flags, text and everything else are copied without loss.
+    Each chunk or shard is one task: a worker process reads it, fits it, writes it, reads it back and compares
+    it, and holds no other meanwhile. A run that was killed continues where it stopped when it is started
+    again.
 
-    `moec_zarr.config` sets where to fit, and with how many threads. A script that
-    lets a cluster be made must be importable, since its workers import it: begin its work under
-    ``if __name__ == "__main__":``.
+    `moec_zarr.config` sets the device and the number of threads. Worker processes import the script that
+    called `convert`, so call it under ``if __name__ == "__main__":``.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def convert(
     dst : path or zarr Store
         A local path, an fsspec URL or a zarr store, to hold the result.
     codec : MoECCodec or mapping of variable name to MoECCodec or None
-        The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
-        fields, and None for a variable that stays lossless. An append takes what the store has.
+        The codec of all variables, or of each one to compress. ``"*"`` stands for all other fields, and
+        None for lossless. Leave it out for an append, which uses the codecs of the store.
     variables : iterable of str, optional
         Names of the data variables to compress; all others stay lossless. By default those that hold fields.
     chunks : "auto" or mapping of dimension to int
@@ -93,42 +93,43 @@ def convert(
     zarr_format : {2, 3}
         Format of the destination.
     append : str, optional
-        The dimension to append along, such as ``"time"``: what is new in `src` is added to the store at
-        `dst`, with the settings that it was made with. Steps that the store has are recognised by their
-        coordinate, and not made again. Where there is no store yet, one is made.
+        The dimension to append along, such as ``"time"``. What is new in `src` is added to the store at
+        `dst`, with the settings of that store. Steps that the store has are recognised by their coordinate
+        and left alone. If there is no store yet, one is created.
     incomplete : {"hold", "refit"}, optional
-        What to do with steps at the end of the dimension that is appended along that do not fill a chunk:
-        keep them back, or store them, and make that chunk again from the source when more are appended. Such
-        steps are refused by default.
+        What to do with appended steps at the end that do not fill a chunk. "hold" leaves them out. "refit"
+        stores them, and makes that chunk again from the source when more are appended. By default such steps
+        are refused.
     client : distributed.Client or str, optional
         Where to run: a client, or the address of a scheduler. By default a cluster is made on this machine.
     workers : int, optional
-        Number of worker processes of that cluster; by default one a core, or one a graphics card.
+        Number of worker processes of that cluster; by default one for each core, or for each GPU.
     resources : mapping of str to float, optional
-        What each task takes of a worker's dask resources. By default ``{"GPU": 1}`` where the device is
+        The dask resources that each task takes of a worker. By default ``{"GPU": 1}`` if the device is
         ``"cuda"`` and workers offer it.
     resume : bool
-        Go on with what an earlier run left at `dst`. If False, a zarr store at `dst` is replaced.
+        Continue what an earlier run left at `dst`. If False, a zarr store at `dst` is replaced.
     break_lock : bool
-        Take `dst` over from a run that was killed, and left its lock there. Never while that run goes on.
+        Take over `dst` from a run that was killed and left its lock. Never use it while that run is alive.
     storage_options : mapping, optional
-        What fsspec is given for remote places, source and destination alike: an endpoint, credentials.
+        Options of fsspec, such as an endpoint and credentials, for source and destination alike.
     progress : callable, optional
         Called with a `Progress` at the start, after each task, and about every second between.
 
     Returns
     -------
     Dataset
-        The destination, opened lazily. Its variables have forgotten how they are stored, so that writing it
-        elsewhere does not compress, and lose, a second time.
+        The destination, opened lazily. Its variables have no encoding of codecs, so writing it elsewhere does
+        not compress it, and lose accuracy, a second time.
 
     Raises
     ------
     ConversionError
-        If chunks failed, each after three attempts, or one where another could not do better.
+        If chunks failed. Each is tried three times, or once if another attempt could not help.
     MoECError
-        If the settings or the source differ from those that the destination was begun with, it holds
-        something else, it is full or read-only, nothing is to be compressed, or workers cannot do the work.
+        If the settings or the source differ from those that the destination was begun with; if the
+        destination holds something else, or is full or read-only; if there is nothing to compress; or if
+        workers cannot do the work.
     BudgetError, UnsupportedArrayError
         If a variable cannot be compressed as asked, before any work is done.
     FileNotFoundError

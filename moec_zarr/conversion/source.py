@@ -73,7 +73,7 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
     try:
         import xarray as xr
     except ModuleNotFoundError as error:
-        raise MoECError('this needs xarray; install it with pip install "moec-zarr[all]"') from error
+        raise MoECError("this needs xarray, which the extra moec-zarr[all] brings; install it") from error
     if isinstance(src, xr.Dataset):
         yield src
         return

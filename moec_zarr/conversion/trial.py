@@ -86,11 +86,11 @@ def trial(
     variables: Iterable[str] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
 ) -> list[Trial]:
-    """Fit a few chunks of each variable at several targets, here and one after the other.
+    """Fit a few chunks of each variable at several targets, in this process, one after the other.
 
-    The chunks have the shapes that `convert` would give them, and are spread evenly over the variable. Each
-    is fitted at its target, and at an easier and a harder one: half and double a ratio or a largest error,
-    6 dB to either side of a PSNR. Nothing is written.
+    The chunks have the shapes that `convert` would use, and are spread evenly over the variable. Each is
+    fitted at its target, at an easier one and at a harder one: half and double a ratio or a bound, 6 dB to
+    either side of a PSNR. Nothing is written.
 
     Parameters
     ----------

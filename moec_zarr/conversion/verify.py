@@ -126,26 +126,27 @@ def verify(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Verification:
-    """Check an archive: every chunk is there, and its bytes, streams and shapes are those that were written.
+    """Check that an archive is complete, and that its bytes, streams and shapes are those that were written.
 
     Parameters
     ----------
     store : path or zarr Store
-        What `moec_zarr.convert` made. Of other stores with this package's codec, the streams are checked.
+        A store that `moec_zarr.convert` made. In other stores with this package's codec, only the streams are
+        checked.
     against : Dataset, DataArray, path, or sequence of paths, optional
-        The source, or a part of it: chunks that lie within are decoded and compared with it, on one core.
+        The source, or a part of it. Chunks that it covers are decoded and compared with it, on one core.
     repair : bool
-        Make what is missing or damaged again, from `against`.
+        Make missing and damaged chunks again, from `against`.
     client, workers : optional
         Where to repair, as for `moec_zarr.convert`.
     break_lock : bool
-        Take the store over, for a repair, from a run that was killed.
+        For a repair, take over the store from a run that was killed.
     storage_options : mapping, optional
-        What fsspec is given for remote places.
+        Options of fsspec for remote places.
     progress : callable, optional
         Called with a `Progress` while chunks are repaired.
     say : callable, optional
-        Called with what is being done, in words.
+        Called with a description of what is being done.
 
     Returns
     -------
@@ -154,7 +155,7 @@ def verify(
     Raises
     ------
     MoECError
-        If there is no archive, `against` does not belong to it, or a repair is not possible.
+        If there is no archive, if `against` does not belong to it, or if a repair is not possible.
     """
     say = say or (lambda phase: None)
     place = store_at(store, storage_options)

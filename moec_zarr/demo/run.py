@@ -39,7 +39,9 @@ def demo(out: Path, *, shape: tuple[int, int, int, int] = (16, 8, 64, 64), ratio
     # Asked for now rather than after the fits.
     needed = ("torch", "xarray", "matplotlib", "skimage")
     if absent := [name for name in needed if find_spec(name) is None]:
-        raise MoECError(f'the demo needs {", ".join(absent)}; install with pip install "moec-zarr[all]"')
+        raise MoECError(
+            f"the demo needs {', '.join(absent)}, which the extra moec-zarr[all] brings; install it"
+        )
     import xarray as xr
 
     out.mkdir(parents=True, exist_ok=True)

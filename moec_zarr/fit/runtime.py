@@ -46,7 +46,7 @@ def naming_extras() -> Iterator[None]:
         remedy = ', or ask for effort="fast", which needs none' if absent.name == "torch" else ""
         raise ImportError(
             f"this fit needs {absent.name}, which is not installed (reading does not). "
-            f"Install it: pip install 'moec-zarr[{extra}]'{remedy}"
+            f"Install the extra moec-zarr[{extra}], which brings it{remedy}"
         ) from absent
 
 
