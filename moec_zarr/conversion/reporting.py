@@ -90,8 +90,7 @@ def gather_report(
         for name in names:
             original, note = _original(source, name, arrays)
             stored = ds[name]
-            nameless = not _names_dimensions(arrays[name])
-            if nameless and original is not None and original.shape == stored.shape:
+            if not _dimensions(arrays[name]) and original is not None and original.shape == stored.shape:
                 stored = stored.rename(dict(zip(stored.dims, original.dims, strict=True)))
             gathered = _Gathering(arrays[name], stored, tables.get(name), original, budget)
             found.append(gathered.variable(name, [note] if note else []))
@@ -117,7 +116,9 @@ def _tables(store: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
 def _opened(store: str | PathLike[str], arrays: Mapping[str, zarr.Array[Any]]) -> Iterator[xr.Dataset]:
     """The store as a dataset; where xarray cannot open it, its compressed arrays without coordinates."""
     group = zarr.open(fspath(store), mode="r")
-    if isinstance(group, zarr.Group) and all(_names_dimensions(each) for _, each in group.arrays()):
+    if isinstance(group, zarr.Group) and all(
+        _dimensions(each) or not each.ndim for _, each in group.arrays()
+    ):
         with open_source(store) as ds:
             yield ds
         return
@@ -127,19 +128,22 @@ def _opened(store: str | PathLike[str], arrays: Mapping[str, zarr.Array[Any]]) -
     # Dimensions that have no names are no two arrays' in common.
     yield xr.Dataset(
         {
-            name: ([f"{name}_{i}" for i in range(array.ndim)], da.from_zarr(array), dict(array.attrs))
+            name: (
+                _dimensions(array) or [f"{name}_{i}" for i in range(array.ndim)],
+                da.from_zarr(array),
+                dict(array.attrs),
+            )
             for name, array in arrays.items()
         }
     )
 
 
-def _names_dimensions(array: zarr.Array[Any]) -> bool:
-    """Whether the dimensions of an array have names, as xarray needs it."""
-    return (
-        bool(getattr(array.metadata, "dimension_names", None))
-        or "_ARRAY_DIMENSIONS" in array.attrs
-        or not array.ndim
-    )
+def _dimensions(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """The names of an array's dimensions, as xarray needs them; empty where one has none."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, (list, tuple)) or len(names) != array.ndim or None in names:
+        return ()
+    return tuple(map(str, names))
 
 
 def _original(
@@ -186,9 +190,13 @@ class _Gathering:
         self.notes: list[str] = []
         self.pair = Pair(decoded=stored, original=None, missing=codec.missing)
         if original is not None:
-            x, y, left_out = align(original, stored)
-            self.pair = Pair(decoded=y, original=x, missing=codec.missing)
-            self.notes += [f"Not compared: {clean(text)}." for text in left_out]
+            try:
+                x, y, left_out = align(original, stored)
+            except MoECError as error:  # the other variables of the page may be compared all the same
+                self.notes.append(f"Not compared with the source: {clean(error)}.")
+            else:
+                self.pair = Pair(decoded=y, original=x, missing=codec.missing)
+                self.notes += [f"Not compared: {clean(text)}." for text in left_out]
 
     def variable(self, name: str, notes: list[str]) -> Variable:
         cells, grid, cell_name = self._cells()

@@ -230,7 +230,7 @@ def draw_spectrum(axes: Any, found: Spectrum, *, units: str, colours: tuple[str,
 
     lines = ((found.original, "original", "-", 2.4), (found.decoded, "decoded", "--", 1.6))
     for (power, label, style, width), colour in zip(lines, colours, strict=True):
-        shown = np.where(power > 0, power, np.nan)
+        shown = np.where((power > 0) & np.isfinite(power), power, np.nan)
         axes.plot(found.wavenumber, shown, style, lw=width, color=colour, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xlim(found.wavenumber[0] / 1.05, found.wavenumber[-1] * 1.05)

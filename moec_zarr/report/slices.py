@@ -129,16 +129,17 @@ def sample(pair: Pair, budget: int, worst: int | None) -> Sample:
                 continue
             in_x, in_y = pair.valid(x), pair.valid(y)
             both = in_x & in_y
-            error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
+            with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which do not count
+                error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
             found.views.append(_view(pair, key, shown, x, y, error))
             found.differ += int(np.count_nonzero(in_x != in_y))
-            errors.append(error[both].astype(np.float32))
+            errors.append(error[both])
             yield x, y, both
 
     found.spectrum = spectrum(read())
     if pair.original is not None:
         found.measured = merge(view.quality for view in found.views if view.quality is not None)
-        error = np.concatenate(errors).astype(np.float64)
+        error = np.concatenate(errors)
         bound = float(np.abs(error).max(initial=0)) or 1.0
         found.histogram = np.histogram(error, bins=_BINS, range=(-bound, bound))
     return found

@@ -42,6 +42,7 @@ class Spectrum:
         return float(self.wavenumber[found[0]]) if found.size else None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # squares of the largest doubles are infinite
 def spectrum(slices: Iterable[tuple[Array, Array, Bools]]) -> Spectrum | None:
     """Isotropic spectra of an original and a decoded field, as the mean over slices of one shape.
 
@@ -59,7 +60,7 @@ def spectrum(slices: Iterable[tuple[Array, Array, Bools]]) -> Spectrum | None:
     Returns
     -------
     Spectrum or None
-        None where a side is shorter than 8 voxels, or no voxel is valid.
+        None where a side is shorter than 8 voxels, no voxel is valid, or powers overflow.
     """
     sums: list[Doubles] = []
     taken, side = 0, 0
@@ -83,4 +84,6 @@ def spectrum(slices: Iterable[tuple[Array, Array, Bools]]) -> Spectrum | None:
     if not taken:
         return None
     rings = np.arange(1, side // 2 + 1)
+    if not all(np.isfinite(total[rings]).all() for total in sums):
+        return None
     return Spectrum(wavenumber=rings / side, original=sums[0][rings] / taken, decoded=sums[1][rings] / taken)

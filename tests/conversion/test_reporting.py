@@ -311,3 +311,53 @@ def test_a_codec_that_may_lose_is_not_called_lossless(tmp_path, hostile):
 def test_a_name_that_is_not_there(store, tmp_path):
     with pytest.raises(MoECError, match="no compressed variable 'lat'; there are 'b', 'bounded'"):
         write_report(store, tmp_path / "r.html", variables=["lat"])
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (smooth((300,)), {}),  # no slice
+        (np.where(np.indices((3, 9, 12))[1] == 4, np.inf, smooth((3, 9, 12))), {"shards": (4, 9, 12)}),
+        (np.full((3, 9, 12), np.nan, "f4"), {}),
+        (np.full((3, 9, 12), 7.0), {}),
+        (np.zeros((3, 9, 12), "u2"), {"fill_value": 0}),  # nothing is stored
+        (smooth((3, 9, 12), "u2") ** 2, {"zarr_format": 2}),
+    ],
+    ids=["line", "infinite", "nan", "constant", "fill", "v2"],
+)
+def test_any_values_have_a_page(tmp_path, values, options):
+    chunks = values.shape if values.ndim == 1 else (2, 9, 12)
+    array = moec_zarr.open(
+        tmp_path / "a.zarr", mode="w", shape=values.shape, chunks=chunks, dtype=values.dtype,
+        compressor=MoECCodec(ratio=1.5, effort="fast"), **options,
+    )  # fmt: skip
+    array[:] = values
+    original = xr.DataArray(values, dims=("t", "y", "x")[-values.ndim :], name="f")
+    write_report(tmp_path / "a.zarr", tmp_path / "r.html", against=original)
+    contents = Contents((tmp_path / "r.html").read_text("utf-8"))
+    (row,) = contents.tables["Variables that were compressed with loss"]
+    error = np.abs(array[:].astype("f8") - values)[np.isfinite(values)] if values.size else np.zeros(1)
+    assert number(row[6]) == pytest.approx(error.max(initial=0), rel=6e-3, abs=1e-6)
+
+
+def test_what_cannot_be_aligned_is_said(store, ds, tmp_path):
+    other = ds.isel(lat=slice(3)).drop_vars("lat")
+    write_report(store, tmp_path / "r.html", against=other, variables=["b"])
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert "Not compared with the source: the original has 3 voxels along" in text
+    assert "Slices as decoded" in text
+
+
+def test_dimensions_without_names(tmp_path):
+    field = smooth((3, 16, 16))
+    zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("plain", shape=(3,), dtype="f4")
+    array = moec_zarr.open(
+        tmp_path / "a.zarr", path="v", mode="a", shape=field.shape, chunks=(3, 16, 16), dtype="f4",
+        compressor=MoECCodec(ratio=4, effort="fast"),
+    )  # fmt: skip
+    array[:] = field
+    against = xr.Dataset({"v": (("t", "y", "x"), field)})
+    write_report(tmp_path / "a.zarr", tmp_path / "r.html", against=against)
+    contents = Contents((tmp_path / "r.html").read_text("utf-8"))
+    assert "Voxels by error" in contents.tables
+    assert [row[0] for row in contents.tables["Variables as they are stored"]] == ["plain"]

@@ -63,3 +63,7 @@ def test_none_where_there_is_nothing_to_see() -> None:
     constant = spectrum([(np.ones((9, 9)), np.ones((9, 9)), np.ones((9, 9), bool))])
     assert constant is not None
     assert constant.parting is None
+
+
+def test_none_where_squares_overflow() -> None:
+    assert spectrum([(wave(1, 1, 1e200), wave(1, 1, 1e200), EVERYWHERE)]) is None
