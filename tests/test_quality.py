@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.quality import Quality, absolute_error, measure, merge
+from moec_zarr.quality import Quality, absolute_error, keeps, measure, merge
 from tests.support.strategies import FEW
 
 DTYPES = ["i1", "u1", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]
@@ -126,6 +126,21 @@ def test_only_valid_voxels_count(pair, bits, cuts):
     assert (merged.n, merged.n_valid) == (quality.n, quality.n_valid)
     assert (merged.low, merged.high, merged.max_error) == (quality.low, quality.high, quality.max_error)
     assert merged.rmse == pytest.approx(quality.rmse, rel=1e-12, abs=0)
+
+
+@FEW
+@given(pairs(), st.booleans())
+def test_keeps_compares_exactly(pair, at_the_error):
+    """With the largest error as the bound, which doubles of integers may miss, and next to it."""
+    largest = max(exact_errors(*pair))
+    bound = float(largest) if at_the_error else math.nextafter(float(largest), 0)
+    if pair[0].dtype.kind in "iu":
+        assert keeps(*pair, None, bound) == (Fraction(bound) >= largest)
+    elif largest:  # differences of floats are rounded
+        assert not keeps(*pair, None, float(largest) * (1 - 2**-9))
+        assert keeps(*pair, None, float(largest) * (1 + 2**-9))
+    outside = np.zeros(len(pair[0]), bool)
+    assert keeps(*pair, outside, 0.0)
 
 
 def test_merge_weighs_parts_by_their_voxels():

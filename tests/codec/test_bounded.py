@@ -12,6 +12,7 @@ from moec_zarr import inspect
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
+from moec_zarr.fit import bounded
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE
 from moec_zarr.settings import Settings
 from tests.codec.checks import assert_quality_is_stored
@@ -156,6 +157,33 @@ def test_values_that_the_dtype_rounds(dtype, offset, scale, bound):
     assert_keeps(array, stream, bound)
     if dtype[0] == "f":
         assert np.abs(array - decode(stream)).max() <= bound  # in the dtype's own arithmetic
+        if bound >= np.spacing(np.abs(array).max()):  # else only exact values may do
+            assert inspect(stream).kind == "transform"
+
+
+def test_fine_bounds_take_double_precision():
+    """Single precision is off by more than so fine a bound leaves room for."""
+    array = smooth((12, 14, 16), "f8")
+    stream = encoded(array, 2e-5)
+    assert inspect(stream).kind == "transform"
+    assert_keeps(array, stream, 2e-5)
+
+
+@pytest.mark.parametrize("factor", [0, 1])
+def test_the_encoder_checks_what_it_wrote(monkeypatch, factor):
+    """Corrections that are left out, or one too many, are found: the chunk is stored exactly."""
+    corrections_of = bounded.corrections_of
+
+    def wrong(*args):
+        result = factor * corrections_of(*args)
+        result.flat[0] += 3 * factor
+        return result
+
+    monkeypatch.setattr(bounded, "corrections_of", wrong)
+    array = rough(SHAPE, noise=5)
+    stream = encoded(array, 4.0)
+    assert inspect(stream).kind == "lossless"
+    np.testing.assert_array_equal(decode(stream), array)
 
 
 def test_corrections_leave_room_for_the_tolerance():
