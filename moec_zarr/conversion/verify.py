@@ -88,17 +88,17 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes
     ----------
     status : str
-        What the store says of itself: "complete", or how much of it is done; empty where no conversion made
-        it.
+        The store's attribute ``moec_zarr_status``: "complete", or how much is done; empty if no conversion
+        made the store.
     variables : dict of str to Checked
-        By name.
+        What was checked, by variable.
     problems : tuple of Problem
-        All that is missing, damaged, or differs from the source.
+        Everything that is missing, damaged or differs from the source.
     repaired : int
         Number of chunks that were made again.
     """
@@ -110,7 +110,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
 
