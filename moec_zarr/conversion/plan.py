@@ -233,8 +233,8 @@ def plan(
     """Decide which variables of a dataset are compressed, in which chunks, and in how many tasks.
 
     The variables to compress are those that `moec_zarr.encoding` chooses: fields of integers or floats, but
-    no coordinates, times, flags, bounds, text, integers of few values or variables too small for the ratio. Only
-    samples of integers are read.
+    no coordinates, times, flags, bounds, text, integers of few values or variables too small for the ratio.
+    Only samples of integers are read.
 
     Chunks are chosen so that the ratio leaves a model enough bytes, then moved to the boundaries of the
     source's chunks where these lie near: to a multiple of the source's chunk along each dimension, or to an
@@ -327,7 +327,7 @@ def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Datase
     for dim, size in sizes.items():
         if dim not in ds.dims:
             raise MoECError(
-                f"{what} name the dimension {dim!r}; the source has {', '.join(map(repr, ds.dims))}"
+                f"{what} give a size for {dim!r}, which is no dimension of the source; it has {', '.join(map(repr, ds.dims))}"
             )
         if not isinstance(size, int) or not (size > 0 or size == -1):
             raise MoECError(

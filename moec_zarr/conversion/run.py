@@ -277,7 +277,7 @@ def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> za
     """The destination with room for what is appended."""
     begun = find_begun(store, dst, wanted)
     if begun is None:
-        raise MoECError(f"the store at {dst} has gone")
+        raise MoECError(f"there is no store at {dst} any more")
     _, manifest = begun
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     if manifest.precedes(wanted) or not manifest.created:

@@ -389,7 +389,7 @@ def _repair(
     """Make what is missing or damaged again; the number of chunks, and of variables written whole."""
     if lost := [problem.variable for problem in problems if problem.chunk == "metadata"]:
         raise MoECError(
-            f"the metadata of {', '.join(map(repr, lost))} is damaged; bring it back, or convert anew"
+            f"the metadata of {', '.join(map(repr, lost))} is damaged; restore it, or convert anew"
         )
     bad: dict[str, list[Index]] = {}
     whole = {problem.variable for problem in problems if isinstance(problem.chunk, str)}
