@@ -327,7 +327,8 @@ def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Datase
     for dim, size in sizes.items():
         if dim not in ds.dims:
             raise MoECError(
-                f"{what} give a size for {dim!r}, which is no dimension of the source; it has {', '.join(map(repr, ds.dims))}"
+                f"{what} give a size for {dim!r}, which is no dimension; "
+                f"the source has {', '.join(map(repr, ds.dims))}"
             )
         if not isinstance(size, int) or not (size > 0 or size == -1):
             raise MoECError(
