@@ -22,6 +22,7 @@ from moec_zarr.errors import (
 if TYPE_CHECKING:
     from moec_zarr.conversion.migration import migrate
     from moec_zarr.conversion.plan import Plan
+    from moec_zarr.conversion.reporting import write_report
     from moec_zarr.conversion.run import convert
     from moec_zarr.conversion.status import ConversionError, Progress
     from moec_zarr.conversion.trial import Trial, trial
@@ -54,6 +55,7 @@ __all__ = [
     "open",
     "trial",
     "verify",
+    "write_report",
 ]
 
 __version__ = version("moec_zarr")
@@ -72,6 +74,7 @@ _LAZY = {
     "Trial": "moec_zarr.conversion.trial",
     "trial": "moec_zarr.conversion.trial",
     "verify": "moec_zarr.conversion.verify",
+    "write_report": "moec_zarr.conversion.reporting",
 }
 
 

@@ -19,6 +19,7 @@ LAZY = {
     "migrate": "conversion.migration",
     "trial": "conversion.trial",
     "verify": "conversion.verify",
+    "write_report": "conversion.reporting",
 }
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 __all__ = [
     "AsJson",
     "Run",
+    "StorageOption",
     "Variables",
     "Verbose",
     "complain",
@@ -35,6 +36,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and show tracebacks.")]
 Variables = Annotated[
     list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; may be repeated.")
+]
+
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Option of fsspec for URLs, such as endpoint_url=http://host:9000; may be repeated, or JSON.",
+    ),
 ]
 
 # Arguments in Python, and their options where these have other names.

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from moec_zarr.conversion.plan import Plan
 from moec_zarr.conversion.status import Progress, Summary
+from moec_zarr.report.labels import bytes_text
 
 __all__ = [
     "ProgressDisplay",
@@ -30,17 +31,6 @@ __all__ = [
 
 _LOG_EVERY = 30.0  # seconds between two lines of a log
 _DRAW_EVERY = 0.1  # seconds between two pictures of a bar
-
-
-def bytes_text(count: float | None) -> str:
-    """Bytes in decimal units of three digits."""
-    if count is None:
-        return "?"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.4g} PB"
 
 
 def duration(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moec_zarr.cli import commands
+from moec_zarr.cli import console
 from moec_zarr.cli.options import storage_options
 from moec_zarr.cli.tables import ProgressDisplay, counted, number, table
 from moec_zarr.conversion.verify import Verification
@@ -20,7 +20,6 @@ _KINDS = ("missing", "damaged", "differs")
 _SHOWN = 20  # problems in a table; --json has all
 
 
-@commands.app.command()
 def verify(
     store: Annotated[str, typer.Argument(help="An archive made by convert; path or URL.")],
     against: Annotated[
@@ -38,28 +37,28 @@ def verify(
     break_lock: Annotated[
         bool, typer.Option("--break-lock", help="Take over STORE from a killed run, to repair it.")
     ] = False,
-    storage_option: commands.StorageOption = None,
+    storage_option: console.StorageOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
-    as_json: commands.AsJson = False,
-    verbose: commands.Verbose = False,
+    as_json: console.AsJson = False,
+    verbose: console.Verbose = False,
 ) -> None:
     """Check that STORE is whole: checksums, shapes, types and records of all that is stored.
 
     It exits with 1 if something is missing, damaged, or farther from the source than was recorded.
     """
-    commands.say(verbose)
-    with nullcontext() if quiet else ProgressDisplay(commands.error_console()) as shown:
+    console.say(verbose)
+    with nullcontext() if quiet else ProgressDisplay(console.err) as shown:
         result = verify_store(
             store, against, repair=repair, client=scheduler, workers=workers, break_lock=break_lock,
             storage_options=storage_options(storage_option), progress=shown,
             say=None if shown is None else shown.say,
         )  # fmt: skip
     if as_json:
-        commands.print_json(asdict(result) | {"ok": result.ok})
+        console.print_json(asdict(result) | {"ok": result.ok})
     elif not quiet:
         _show(result)
     if not result.ok:
-        commands.complain(_summary(result))
+        console.complain(_summary(result))
         raise typer.Exit(1)
 
 
@@ -80,16 +79,15 @@ def _show(result: Verification) -> None:
             row += [str(each.compared), number(quality.psnr if each.compared else None)]
             row += [number(quality.max_error if each.compared else None, 3)]
         rows.append(row)
-    console = commands.output_console()
-    console.print(table(columns, rows))
+    console.out.print(table(columns, rows))
     if result.problems:
         lines = [(p.variable, str(p.chunk), p.kind, p.reason) for p in result.problems[:_SHOWN]]
-        console.print()
-        console.print(table(("variable", "chunk", "", "what was found"), lines))
+        console.out.print()
+        console.out.print(table(("variable", "chunk", "", "what was found"), lines))
     if result.status:
-        console.print(f"the store says: {result.status}", highlight=False, soft_wrap=True)
+        console.out.print(f"the store says: {result.status}", highlight=False, soft_wrap=True)
     if result.repaired:
-        console.print(f"{counted(result.repaired, 'chunk')} repaired", highlight=False)
+        console.out.print(f"{counted(result.repaired, 'chunk')} repaired", highlight=False)
 
 
 def _summary(result: Verification) -> str:

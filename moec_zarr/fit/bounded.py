@@ -30,7 +30,7 @@ from moec_zarr.model.transform import analyse
 __all__ = ["corrections_of", "fit_transform_to_bound", "residual_payload"]
 
 _log = logging.getLogger(__name__)
-_FIRST_STEP = 2.0  # of the bound
+_FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
 _WIDER = 1.5  # from one step that is tried to the next
 _WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
 _FITS = 4, 4  # steps of the optimiser of the context at each step
@@ -82,14 +82,15 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         _log.debug("step %.3g bounds: about %.0f bytes", step / bound, trial.bits / 8)
         return trial
 
-    best = tried(_FIRST_STEP * bound)
-    factor = _WIDER
-    following = tried(best.step * factor)
-    if following.bits > best.bits:
-        factor = 1 / factor
+    # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
+    best = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
+    for factor in (_WIDER, 1 / _WIDER):
         following = tried(best.step * factor)
-    while following.bits < best.bits and _NARROWEST < following.step / bound < _WIDEST:
-        best, following = following, tried(following.step * factor)
+        climbing = following.bits < best.bits
+        while following.bits < best.bits and _NARROWEST < following.step / bound < _WIDEST:
+            best, following = following, tried(following.step * factor)
+        if climbing:
+            break
     best = min(trials, key=lambda each: each.bits)
     step = _lowest(trials)
     if max(step / best.step, best.step / step) > _NEAR:

@@ -180,12 +180,13 @@ def written_rise(p: Parameters, octave: float) -> Parameters:
     return result
 
 
-def rounded(p: Parameters) -> Context:
-    """The parameters in the units of `Context`."""
+def rounded(p: Parameters, octaves: int) -> Context:
+    """The parameters in the units of `Context`, for so many octaves."""
     octave = math.log(2)
     weights, (floor, rise, power, offset, slope) = p[:-5], p[-5:].tolist()
-    # Whole numbers of activity in one of the real ones: as many as weights and floor have room for.
-    unit = min(255 / np.exp(weights.max()), 2.0**_LARGEST_LOG_FLOOR / np.exp(floor))
+    # Whole numbers of activity in one of the real ones: as many as weights and grounds have room for.
+    ground = floor + max(rise * (octaves - 1), 0.0)
+    unit = min(255 / np.exp(weights.max()), 2.0**_LARGEST_LOG_FLOOR / np.exp(ground))
 
     def whole(value: Any, low: int, high: int) -> int:
         return int(min(max(round(float(value)), low), high))

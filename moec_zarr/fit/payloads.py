@@ -18,7 +18,7 @@ from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, TAILS, WIDTHS, freque
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
 
-__all__ = ["DoesNotFit", "best_distribution", "coefficients_payload", "network_payload"]
+__all__ = ["DoesNotFit", "best_distribution", "coded_network", "coefficients_payload", "network_payload"]
 
 _SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searched
 
@@ -56,10 +56,21 @@ def network_payload(network: Network) -> bytes:
     DoesNotFit
         If an integer is too large, or a decoder would refuse so many weights in so few bytes.
     """
-    data = write_network(network, {name: best_distribution(t) for name, t in network.integers.items()})
+    data = coded_network(network)
     if not fits(network.architecture, len(data)):
         raise DoesNotFit(f"{network.architecture} is too large for {len(data)} bytes")
     return data
+
+
+def coded_network(network: Network) -> bytes:
+    """The same, whether or not a decoder takes so many weights in so few bytes.
+
+    Raises
+    ------
+    DoesNotFit
+        If an integer is too large.
+    """
+    return write_network(network, {name: best_distribution(t) for name, t in network.integers.items()})
 
 
 def best_distribution(integers: NDArray[np.integer[Any]]) -> int:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
-from moec_zarr.fit.payloads import DoesNotFit, network_payload
+from moec_zarr.fit.payloads import DoesNotFit, coded_network
 from moec_zarr.model.network import (
     GATE_LARGEST,
     GATE_LARGEST_BIAS,
@@ -124,7 +124,7 @@ class StepAllocator:
     def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
         """Whether the quantised weights stay within the budget."""
         try:
-            payload = network_payload(quantise(self._architecture, weights, codes, self._gate))
+            payload = coded_network(quantise(self._architecture, weights, codes, self._gate))
         except DoesNotFit:
             return False
         return len(payload) <= self._budget

@@ -66,6 +66,8 @@ _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
 # The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
 _UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
 _CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
+_ERROR_ROUNDS = 24  # at most, on the way to an error
+_SAME_STEP = 1.002  # of two steps: nothing lies between them
 _ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
 _AIM_ERROR = 0.985  # of an error asked for
 _CLOSE_ERROR = 0.96  # of it: near enough
@@ -134,7 +136,10 @@ def fit_transform_to_error(
         target = np.where(valid, target, np.float32(0))
     whole = target if valid is None else smoothly_filled(target, valid)
     coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    start = starting_point(whole, valid, kept_within(coefficients, error * whole.size))
+    count, start = max(1, kept_within(coefficients, error * whole.size)), None
+    while start is None and count <= whole.size:  # of few coefficients none may be worth its bytes
+        start = starting_point(whole, valid, count)
+        count *= 4
     if start is None:
         return None
     search, state, first = start
@@ -144,28 +149,37 @@ def fit_transform_to_error(
     if valid is None:  # else these are not the coefficients that the first integers stand for
         last = first.step, (energy + first.error) / voxels
         step *= _finer(last[1], error, slope)
+    fine, coarse = 0.0, math.inf  # steps that keep the error, and that do not
     best: tuple[Coefficients, Context, float] | None = None
-    for turn in range(2 * _ROUNDS):
-        if step < finest:
+    for turn in range(_ERROR_ROUNDS):
+        if not fine < step < coarse:
+            step = math.sqrt(fine * coarse) if fine > 0 and coarse < math.inf else (2 * fine or coarse / 2)
+        if step < finest or coarse < _SAME_STEP * fine:
             break
+        if step < last[0]:  # what did not pay at a coarser step may pay at this one
+            state = replace(state, unpaid=None)
         state, quantised = quantised_at(search, state, step, _FITS)
         if quantised is None:
-            step *= 0.7
+            coarse = step
             continue
         own = (energy + quantised.error) / voxels
         _log.debug("step %.4g: a mean square error of about %.3g for %.3g", step, ratio * own, error)
         if last[0] and quantised.step != last[0] and own != last[1]:
             slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
-        last = quantised.step, own
-        if _MEASURED[0] < ratio * own / error < _MEASURED[1]:
+        last, measured = (quantised.step, own), ratio * own
+        if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
             found = coefficients_of(search, quantised)
             measured = mean_error(CoefficientField(found).whole(), target, valid)
             if measured <= error and (best is None or measured > best[2]):
                 best = found, quantised.context, measured
             close = _CLOSE_ERROR if turn < _ROUNDS // 2 else _LATE_CLOSE_ERROR
-            if best is not None and best[2] > close * error:
+            if best is not None and (best[2] > close * error or turn >= 2 * _ROUNDS):
                 break
             ratio = measured / own
+        if measured <= error:
+            fine = step
+        else:
+            coarse = step
         step = quantised.step * _finer(ratio * own, error, slope)
     if best is None:
         return None

@@ -225,7 +225,7 @@ def quantised_at(
         if len(sample.share) < _FEW_ROWS and state.parameters is not None:
             starts.append(start)  # a fit to few rows may go astray, and the next ones with it
         fits = [written_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
-        coded = [_coded(rows, magnitudes, rounded(each)) for each in fits]
+        coded = [_coded(rows, magnitudes, rounded(each, count)) for each in fits]
         best = min(range(len(fits)), key=lambda number: coded[number].total)
         parameters, (context, base, activity, _, _) = fits[best], coded[best]
         own = np.array(context.neighbour_weights, np.int32)
@@ -317,7 +317,7 @@ def fitted_context(
     )  # fmt: skip
     sample = _sample(magnitudes, rows, len(shape))
     parameters = fit_context(first_parameters((True,) * len(shape)), sample, 1, steps)
-    coded = _coded(rows, magnitudes, rounded(parameters))
+    coded = _coded(rows, magnitudes, rounded(parameters, 1))
     return coded.context, coded.total
 
 

@@ -42,7 +42,6 @@ _SENSITIVITY_BATCHES = 16  # batches from which the sensitivity is estimated
 _PROBED = 2  # starts that are trained further
 _LONGER = 3  # times as many steps in each further one
 _SUSTAINED = 0.65  # of a fit's gain a doubling of its steps, that further doublings bring on average
-_SUSTAINED_FIRST = 0.45  # the same of the first steps, which gain the most
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
@@ -310,18 +309,17 @@ def _raced(training: _Training, fresh: Callable[[Start], Weights], target_error:
     steps, before = preset.probe_steps, preset.trial_steps
     probed = [(_short_fit(training, weights, steps), first, weights) for first, weights in tried[:_PROBED]]
     loss, last, best = min(probed, key=lambda probe: probe[0])
-    sustained = _SUSTAINED_FIRST
     while True:
         done = before + steps
         slope = math.log(loss / last) / math.log2(done / before) if 0 < loss < last else 0.0
-        expected = loss * math.exp(sustained * slope * math.log2((done + preset.steps) / done))
+        expected = loss * math.exp(_SUSTAINED * slope * math.log2((done + preset.steps) / done))
         _log.debug("mean square error %.4g after %d steps, %.4g expected", loss, done, expected)
         if expected > target_error:
             return None
         steps *= _LONGER
         if target_error == math.inf or steps > preset.steps / 4:
             return best
-        last, before, sustained = loss, done, _SUSTAINED
+        last, before = loss, done
         loss = _short_fit(training, best, steps)
 
 

@@ -249,12 +249,37 @@ def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:
     experts = network.architecture.experts
     if experts == 1:
         return np.ones(1)
-    weights, parts = network.weights(), []
-    for axis, (n, samples) in enumerate(zip(lengths, _sides(lengths), strict=True)):
-        index = np.linspace(0, n - 1, samples).astype(np.int64)
-        parts.append(_logits(weights, axis, coordinates(index, n)))
-    chosen = _sum(parts, False).argmax(axis=-1)
+    indices = [
+        np.linspace(0, n - 1, samples).astype(np.int64)
+        for n, samples in zip(lengths, _sides(lengths), strict=True)
+    ]
+    chosen = chosen_experts(network, lengths, indices)
     return np.asarray(np.bincount(chosen.ravel(), minlength=experts) / chosen.size)
+
+
+def chosen_experts(network: Network, lengths: Sequence[int], indices: Sequence[Integers]) -> Integers:
+    """The expert that evaluates each voxel of a part of a grid.
+
+    Parameters
+    ----------
+    network : Network
+    lengths : sequence of int
+        Voxels along each axis of the grid.
+    indices : sequence of int64 array
+        Which voxels along each axis; their outer product is the part.
+
+    Returns
+    -------
+    int64 array, of the shape of the part
+    """
+    if network.architecture.experts == 1:
+        return np.zeros([len(index) for index in indices], np.int64)
+    weights = network.weights()
+    parts = [
+        _logits(weights, axis, coordinates(index, n))
+        for axis, (n, index) in enumerate(zip(lengths, indices, strict=True))
+    ]
+    return np.asarray(_sum(parts, False).argmax(axis=-1), np.int64)
 
 
 def _sides(lengths: Sequence[int]) -> list[int]:

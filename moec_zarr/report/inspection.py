@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from os import PathLike, fspath
@@ -18,14 +18,16 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.errors import CorruptStreamError, MoECError
-from moec_zarr.model.network import expert_load
+from moec_zarr.model.network import chosen_experts, expert_load
 
 __all__ = [
     "StreamInfo",
     "compressed_arrays",
+    "expert_map",
     "headers_within",
     "inspect",
     "inspect_streams",
@@ -170,13 +172,17 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
     return compressed
 
 
-def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], StreamInfo]]:
+def inspect_streams(
+    array: zarr.Array[Any], most: int | None = None
+) -> Iterator[tuple[tuple[int, ...], StreamInfo]]:
     """What each stored chunk of an array says of itself, without decoding it.
 
     Parameters
     ----------
     array : zarr.Array
         One of `compressed_arrays`.
+    most : int, optional
+        Look at no more stored objects (chunks, or shards) than this, spread evenly; by default at all.
 
     Yields
     ------
@@ -191,7 +197,7 @@ def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], S
     UnsupportedVersionError
         If a newer version of this package wrote a stream.
     """
-    for place, data in stored_objects(array):
+    for place, data in stored_objects(array, most):
         for inner, stream in _streams(array, data, str(place)):
             yield (
                 tuple(o * n + i for o, n, i in zip(place, _per_shard(array), inner, strict=True)),
@@ -199,14 +205,63 @@ def inspect_streams(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], S
             )
 
 
-def stored_objects(array: zarr.Array[Any]) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """The chunks, or shards, that are stored: position among the others, and bytes."""
-    outer = array.shards or array.chunks
-    for place in product(*(range(-(-n // side)) for n, side in zip(array.shape, outer, strict=True))):
-        key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
-        buffer = sync(array.store.get(key, default_buffer_prototype()))
-        if buffer is not None:
-            yield place, buffer.to_bytes()
+def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) -> Integers | None:
+    """Which expert evaluates each voxel of a chunk, in the middle slice along its last two axes.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        One of `compressed_arrays`.
+    index : tuple of int
+        Position of the chunk among the others.
+    most : int
+        Voxels along an axis; of longer ones, so many are taken, spread evenly.
+
+    Returns
+    -------
+    int64 array of two axes, or None
+        Within the bounding box of the chunk's valid values. None where the chunk is not stored, has no
+        network, or has fewer than two axes longer than 1.
+    """
+    places = [divmod(i, n) for i, n in zip(index, _per_shard(array), strict=True)]
+    data = _stored_object(array, tuple(outer for outer, _ in places))
+    inner = tuple(within for _, within in places)
+    stream = None if data is None else dict(_streams(array, data, str(index))).get(inner)
+    if stream is None:
+        return None
+    parts = open_stream(stream, array.chunks)
+    lengths = [n for n in parts.shape if n > 1]
+    if parts.network is None or len(lengths) < 2:
+        return None
+    indices = [np.array([n // 2]) for n in lengths[:-2]]
+    indices += [np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) for n in lengths[-2:]]
+    return np.asarray(chosen_experts(parts.network, lengths, indices)[(0,) * (len(lengths) - 2)])
+
+
+def stored_objects(
+    array: zarr.Array[Any], most: int | None = None
+) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """The chunks, or shards, that are stored: position among the others, and bytes.
+
+    No more than `most` positions are looked at, spread evenly; all where None.
+    """
+    counts = [-(-n // side) for n, side in zip(array.shape, array.shards or array.chunks, strict=True)]
+    objects = math.prod(counts)
+    chosen: Iterable[int] = range(objects)
+    if most is not None and most < objects:
+        chosen = np.unique(np.linspace(0, objects - 1, most).round().astype(np.int64)).tolist()
+    for number in chosen:
+        place = tuple(int(each) for each in np.unravel_index(number, counts)) if counts else ()
+        data = _stored_object(array, place)
+        if data is not None:
+            yield place, data
+
+
+def _stored_object(array: zarr.Array[Any], place: tuple[int, ...]) -> bytes | None:
+    """The bytes of a chunk, or shard; None where it is not stored."""
+    key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
+    buffer = sync(array.store.get(key, default_buffer_prototype()))
+    return None if buffer is None else buffer.to_bytes()
 
 
 def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[int, ...], Header, Kind]]:

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 
 from moec_zarr.errors import MoECError
+from moec_zarr.report.labels import axis_of, clean, figure_text, name_of, power_of_ten, units_of, with_units
+from moec_zarr.report.pictures import Slice, draw_field, draw_spectrum, drawing, error_limits, field_limits
+from moec_zarr.report.spectra import spectrum
 
 __all__ = ["plot_comparison"]
+
+_BLUE, _ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette, which the colour-blind tell apart
 
 
 def plot_comparison(
@@ -21,20 +26,23 @@ def plot_comparison(
     ratio: float | None = None,
     psnr: float | None = None,
 ) -> None:
-    """Save a picture of original, decoded and error (decoded less original) side by side.
+    """Save a picture of original, decoded, error (decoded less original) and the spectra of both.
 
-    Shown is the slice along the last two axes longer than 1, in the middle of the others.
+    Shown is the slice along the last two axes longer than 1, in the middle of the others; the title says
+    where that is. Colours diverge about zero where a field has both signs. 0.1 % of the voxels at either end
+    may lie beyond the colours; an arrow on the colour bar says so.
 
     Parameters
     ----------
     a, b : array-like
-        Original and decoded, of one shape. An xarray.DataArray gives the picture its names and units.
+        Original and decoded, of one shape. An xarray.DataArray gives the picture its names, units and
+        coordinates.
     path : str or path-like
         File to write, in the format of its suffix.
     title : str, optional
         By default the name of `a`, where it has one.
     ratio, psnr : float, optional
-        Compression ratio and PSNR in dB, for the caption.
+        Compression ratio and PSNR in dB of the whole field, for the caption.
 
     Raises
     ------
@@ -51,36 +59,56 @@ def plot_comparison(
     from matplotlib.figure import Figure
 
     middle = tuple(slice(None) if axis in plane else size // 2 for axis, size in enumerate(a.shape))
+    shown = a[middle]
     x, y = (np.asarray(v[middle]).astype(np.float64) for v in (a, b))
     with np.errstate(invalid="ignore"):  # the difference of two infinities
         error = y - x
-    x, y, error = (np.ma.masked_invalid(v) for v in (x, y, error))
-    low, high = (float(x.min()), float(x.max())) if x.count() else (0.0, 1.0)
-    bound = float(np.abs(error).max()) if error.count() else 0.0
-
-    attributes = getattr(a, "attrs", {})
-    units = str(attributes.get("units", ""))
-    name = title or str(attributes.get("long_name", getattr(a, "name", None) or ""))
+    units = units_of(a)
+    where = [
+        axis_of(a, axis).at(size // 2) for axis, size in enumerate(a.shape) if axis not in plane and size > 1
+    ]
+    name = clean(title) if title else name_of(a)
     facts = [
-        f"{ratio:.4g} times smaller" if ratio is not None else "",
+        f"{figure_text(ratio, 4)} times smaller" if ratio is not None else "",
         f"PSNR {psnr:.1f} dB" if psnr is not None else "",
     ]
+    whole = ", ".join(fact for fact in facts if fact)
+    finite = error[np.isfinite(error)]
+    scale, power = power_of_ten(finite)
+    largest = figure_text(float(np.abs(finite).max(initial=0)) / scale)
+    rms = figure_text(float(np.sqrt(np.square(finite / scale).mean())) if finite.size else None)
 
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = [
-        ("original", x, {"vmin": low, "vmax": high, "cmap": "viridis"}),
-        ("decoded", y, {"vmin": low, "vmax": high, "cmap": "viridis"}),
-        # An exact copy has no error to scale by; any bound shows it as zero.
-        ("decoded - original", error, {"vmin": -(bound or 1.0), "vmax": bound or 1.0, "cmap": "RdBu_r"}),
-    ]
-    for axes, (label, image, style) in zip(figure.subplots(1, 3), panels, strict=True):
-        axes.set_facecolor("0.8")  # shows through where there is no value
-        drawn = axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest", **style)
-        axes.set_title(label)
-        if dims := getattr(a, "dims", None):
-            axes.set_ylabel(str(dims[plane[0]]))
-            axes.set_xlabel(str(dims[plane[1]]))
-        figure.colorbar(drawn, ax=axes, label=units)
-    figure.suptitle("   ".join(part for part in [name, *facts] if part))
-    figure.savefig(path, dpi=110)
+    with drawing():
+        figure = Figure(figsize=(12, 9.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(2, 2)
+        limits = field_limits(x)
+        for axes, label, values, its in (
+            (panels[0, 0], "original", x, limits),
+            (panels[0, 1], "decoded", y, limits),
+            (panels[1, 0], "error: decoded − original", error, error_limits(error)),
+        ):
+            draw_field(axes, Slice.of(shown, values), its, units=units)
+            axes.set_title(label)
+        panels[1, 0].set_title(
+            with_units(
+                f"error: decoded − original\nin this slice at most {largest}, rms {rms}",
+                f"{power} {units}".strip(),
+            ),
+            parse_math=False,
+        )
+        found = spectrum([(x, y, np.isfinite(x) & np.isfinite(y))])
+        last = panels[1, 1]
+        last.set_title("spectra of this slice")
+        if found is None:
+            last.set_axis_off()
+            last.text(0.5, 0.5, "none: the slice has a side of less than 8 voxels, or no value", ha="center")
+        else:
+            draw_spectrum(last, found, units=units, colours=(_BLUE, _ORANGE), part="0.4")
+            last.grid(alpha=0.25)
+        heading = ", ".join(part for part in (name, *where) if part)
+        figure.suptitle(
+            "\n".join(line for line in (heading, f"whole field: {whole}" if whole else "") if line),
+            parse_math=False,
+        )
+        figure.savefig(path, dpi=110)

@@ -20,7 +20,10 @@ from moec_zarr.cli import commands  # noqa: E402
     [
         (["convert", "SRC"], "Missing"),
         (["convert", "SRC", "DST", "--nope"], "--nope"),
-        (["convert", "SRC", "DST"], "exactly one target is needed, got no --ratio and no --psnr"),
+        (
+            ["convert", "SRC", "DST"],
+            "target is needed, got no --ratio, no --psnr, no --max-error",
+        ),
         (["convert", "SRC", "DST", "--ratio", "2", "--psnr", "3"], "exactly one target"),
         (["convert", "SRC", "DST", "--ratio", "2", "--chunks", "time"], "time=24,lat=-1"),
         (["convert", "SRC", "DST", "--ratio", "2", "--chunks", "tim=3"], "'tim'"),

@@ -17,7 +17,7 @@ from tests.cli.conftest import QUICK
 xr = pytest.importorskip("xarray")
 pytest.importorskip("typer")
 
-from moec_zarr.cli import commands  # noqa: E402
+from moec_zarr.cli import console  # noqa: E402
 from moec_zarr.cli.options import storage_options  # noqa: E402
 
 
@@ -44,7 +44,7 @@ def test_progress_on_a_terminal(source, tmp_path, scheduler, monkeypatch, run):
     from rich.console import Console
 
     with (tmp_path / "screen").open("w") as screen:
-        monkeypatch.setattr(commands, "_err", Console(file=screen, force_terminal=True, width=120))
+        monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=120))
         assert run("convert", source, tmp_path / "d.zarr", *QUICK, "--scheduler", scheduler)[0] == 0
     assert "6/6" in (tmp_path / "screen").read_text()
 

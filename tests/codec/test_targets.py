@@ -4,6 +4,7 @@ import math
 import re
 import zlib
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from moec_zarr import BudgetError, inspect
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
-from tests.support.fields import psnr, smooth
+from tests.support.fields import psnr, rough, smooth
 from tests.support.fits import fast
 
 
@@ -22,6 +23,16 @@ def test_psnr_is_reached(decibels):
     stream = encode(array, Settings(psnr=decibels, effort="fast"))
     assert psnr(array, decode(stream)) >= decibels
     assert len(stream) < len(zlib.compress(array.tobytes(), 9))
+
+
+@pytest.mark.parametrize(("shape", "noise"), [((10, 30, 30), 2.0), ((40, 50), 0.5), ((12, 20, 30), 20.0)])
+def test_a_higher_psnr_takes_more_bytes(shape, noise):
+    """None falls back to the lossless stream on the way."""
+    array = rough(shape, noise=noise)
+    sizes = [len(encode(array, Settings(psnr=decibels, effort="fast"))) for decibels in range(14, 60, 5)]
+    for before, after in pairwise(sizes):
+        assert before <= 1.03 * after + 30
+    assert sizes[0] < 120
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Fitted contexts on coefficients drawn from known distributions."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -24,7 +26,7 @@ def relative_size(rng, scale, neighbours, octaves, steps):
     parameters = first_parameters((False, False))
     for _ in range(steps):
         parameters = written_rise(fit_context(parameters, sample, count, 6), float(octaves.mean()))
-    context = rounded(parameters)
+    context = rounded(parameters, count)
     activity = zero_context_activity(context, count)[octaves]
     number = classes(context, activity + neighbours @ np.array(context.neighbour_weights), octaves)
     fitted = stats.laplace(scale=(4 + number % 4) * 2.0 ** (number // 4 - 7))
@@ -79,12 +81,28 @@ def test_fit_takes_bits_away_and_does_not_change_its_arguments():
     assert _bits(first, *sample)[0] < _bits(start, *sample)[0]
 
 
+@pytest.mark.parametrize("rise", [-0.7, 0.0, 0.7, 0.9])
+def test_a_context_as_written_has_the_classes_of_its_parameters(rise):
+    """Grounds that rise with the octave have room, too."""
+    octaves = np.arange(12)
+    parameters = np.array([0.5, -1.0, -2.0, 1.2, rise, 0.9, -4.0, -0.3])
+    parameters = written_rise(parameters, 6.0)
+    context = rounded(parameters, 12)
+    floor, rise = parameters[3:5]
+    for magnitude in 0, 3:
+        weights = np.exp(parameters[:3]).sum() * magnitude
+        scale = -4.0 - 0.3 * octaves + 0.9 * np.log(np.exp(floor + rise * octaves) + weights)
+        activity = zero_context_activity(context, 12) + sum(context.neighbour_weights) * magnitude
+        expected = np.clip(4 * scale / math.log(2) + 20.5, 0, 63)
+        assert np.abs(classes(context, activity, octaves) - np.floor(expected)).max() <= 1
+
+
 @pytest.mark.parametrize("largest", [0, 1, 30_000, 2**23 - 1])
 def test_context_of_extreme_magnitudes_can_be_written(largest):
     """All zero, and as large as can be coded."""
     rng = np.random.default_rng(0)
     sample = sample_of(np.full(300, largest), np.full((300, 6), largest), rng.integers(0, 20, 300))
-    context = rounded(written_rise(fit_context(first_parameters((True, False)), sample, 20, 6), 9.5))
+    context = rounded(written_rise(fit_context(first_parameters((True, False)), sample, 20, 6), 9.5), 20)
     assert len(context.neighbour_weights) == 6
     assert all(0 <= weight <= 255 for weight in context.neighbour_weights)
     assert -128 <= context.floor <= 127

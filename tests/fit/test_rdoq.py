@@ -46,7 +46,7 @@ def test_choice_counts_what_it_costs_others():
     """After a pass over all, no coefficient is far better at another choice, the rest unchanged."""
     rng = np.random.default_rng(0)
     shape = (6, 7)
-    context = rounded(first_parameters((True, True)))
+    context = rounded(first_parameters((True, True)), 6)
     target = rng.exponential(0.8, shape).astype(np.float32) * rng.choice([-1, 1], shape)
     search = search_for(target.astype(np.float32), (COSINES, COSINES))
     rows = rdoq._rows(search, State(unpaid=None), 1.0)

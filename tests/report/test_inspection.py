@@ -6,7 +6,7 @@ import zarr
 
 import moec_zarr
 from moec_zarr import CorruptStreamError, MoECCodec, MoECError
-from moec_zarr.report.inspection import compressed_arrays, inspect_streams
+from moec_zarr.report.inspection import compressed_arrays, expert_map, inspect_streams
 from tests.conformance.freeze_streams import paths
 from tests.support.fields import rough, steps
 from tests.support.fits import fast
@@ -114,3 +114,27 @@ def test_what_a_network_adds_to_a_transform():
     assert {"model", "transform"} <= info.sections.keys()
     assert info.coefficients > 0
     assert sum(info.load) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_some_of_many_objects(tmp_path, layout):
+    array = make(tmp_path / "a.zarr", **LAYOUTS[layout])
+    all_of_them, some = dict(inspect_streams(array)), dict(inspect_streams(array, 2))
+    assert some.items() <= all_of_them.items()
+    assert (0, 0, 0) in some  # they are spread from the first to the last
+    assert max(some) == max(all_of_them)
+    assert dict(inspect_streams(array, 100)) == all_of_them
+
+
+def test_the_map_of_experts_has_the_shares_of_their_load(tmp_path):
+    codec = MoECCodec(ratio=3, model="network", experts=3, effort="fast")
+    array = moec_zarr.open(
+        tmp_path / "a.zarr", mode="w", shape=(16, 24), chunks=(16, 24), dtype="f4", compressor=codec
+    )
+    array[:] = rough((16, 24))
+    (info,) = dict(inspect_streams(array)).values()
+    found = expert_map(array, (0, 0))
+    assert found.shape == (16, 24)
+    shares = [np.count_nonzero(found == expert) / found.size for expert in range(3)]
+    assert info.load == pytest.approx(shares)
+    assert expert_map(make(tmp_path / "b.zarr"), (0, 0, 0)) is None  # it has no network

@@ -1,0 +1,271 @@
+"""The command ``moec-zarr convert``."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from moec_zarr.cli import console
+from moec_zarr.cli.options import storage_options
+from moec_zarr.cli.tables import (
+    ProgressDisplay,
+    bytes_text,
+    counted,
+    duration,
+    plan_table,
+    summary_table,
+)
+from moec_zarr.cli.trial import announced, trial_result, trial_table
+from moec_zarr.cli.variables import codecs_of
+from moec_zarr.config import config
+from moec_zarr.conversion.append import Incomplete
+from moec_zarr.conversion.job import Job, plan_job
+from moec_zarr.conversion.run import execute, tasks_done
+from moec_zarr.conversion.source import open_source
+from moec_zarr.conversion.status import Progress
+from moec_zarr.conversion.trial import try_plan
+from moec_zarr.errors import MoECError
+from moec_zarr.settings import Effort, Model
+
+__all__ = ["convert"]
+
+
+def convert(
+    src: Annotated[
+        str,
+        typer.Argument(help="A zarr store, a file that xarray opens, or a glob of such files; path or URL."),
+    ],
+    dst: Annotated[str, typer.Argument(help="The zarr store to create; path or URL.")],
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="How many times smaller each chunk becomes, at least. "
+            "Give one of --ratio, --psnr, --max-error."
+        ),
+    ] = None,
+    psnr: Annotated[float | None, typer.Option(help="PSNR that each chunk reaches, in dB, at least.")] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="Largest absolute error of any value, in units of the data."),
+    ] = None,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:SETTING=VALUE,...]",
+            help="Compress only this variable, with settings of its own "
+            "such as t2m:ratio=200; may be repeated. "
+            "By default all fields are compressed; NAME:lossless excludes one.",
+        ),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.TOML", help="A file of settings, for all variables and for single ones."),
+    ] = None,
+    chunks: Annotated[
+        str | None,
+        typer.Option(metavar="DIM=SIZE,...", help="Chunk sizes; those of other dimensions are chosen."),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="DIM=SIZE,...", help="Shard sizes, for fewer and larger files and tasks."),
+    ] = None,
+    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
+    effort: Annotated[
+        Effort | None, typer.Option(help="How long a fit may take; by default balanced.")
+    ] = None,
+    model: Annotated[
+        Model | None, typer.Option(help="What may be fitted; by default auto, which keeps the best.")
+    ] = None,
+    experts: Annotated[
+        int | None, typer.Option(help="Number of experts of a network; chosen by default.")
+    ] = None,
+    missing: Annotated[float | None, typer.Option(help="A value to keep exactly, as NaN is.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random in a fit; by default 0.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of worker processes on this machine; by default one for each core."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="Address of a dask scheduler to run on, such as tcp://host:8786."),
+    ] = None,
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="Where networks are fitted.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--overwrite", help="Continue where an earlier run stopped, or replace what is there."
+        ),
+    ] = True,
+    append: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIM",
+            help="Add what is new along this dimension to the store at DST, with the settings of that store.",
+        ),
+    ] = None,
+    incomplete: Annotated[
+        Incomplete | None,
+        typer.Option(
+            help="Appended steps that do not fill a chunk: hold them back, or fit that chunk again next time."
+        ),
+    ] = None,
+    break_lock: Annotated[
+        bool,
+        typer.Option("--break-lock", help="Take over DST from a run that was killed and left its lock."),
+    ] = False,
+    storage_option: console.StorageOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")
+    ] = False,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Fit N chunks of each variable at several targets, without writing anything.",
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
+    as_json: console.AsJson = False,
+    verbose: console.Verbose = False,
+) -> None:
+    """Convert SRC into a compressed zarr store at DST.
+
+    The same command continues a run that was killed. The exit code is 1 if chunks failed.
+    """
+    console.say(verbose)
+    stores = storage_options(storage_option)
+    if scheduler is not None and workers is not None:
+        raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
+    options = {
+        "ratio": ratio, "psnr": psnr, "max_error": max_error, "effort": effort, "model": model,
+        "experts": experts, "missing": missing, "seed": seed,
+    }  # fmt: skip
+    # An append takes all settings from the store; where none are given, there must be one.
+    given = var or settings or any(value is not None for value in options.values())
+    codec = codecs_of(options, var, settings) if append is None or given else None
+    if device is not None:
+        config.set(device=device)
+    with nullcontext() if quiet or dry_run or trial is not None else ProgressDisplay(console.err) as shown:
+        if shown is not None:
+            shown.say("opening the source")
+        with open_source(src, stores) as ds:
+            job = plan_job(
+                ds, dst, codec, chunks=_sizes("--chunks", chunks) or "auto",
+                shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2, append=append,
+                incomplete=incomplete, resume=resume, storage_options=stores,
+            )  # fmt: skip
+            if trial is not None and not dry_run:
+                trials = announced(try_plan(job.plan, job.ds, trial), quiet)
+                if as_json:
+                    console.print_json(trial_result(trials))
+                else:
+                    console.out.print(trial_table(trials))
+                return
+            if dry_run:
+                done = tasks_done(job, src, dst, resume=resume, storage_options=stores)
+                _show_plan(job, done, as_json)
+                return
+            result = execute(
+                job, src, dst, client=scheduler, workers=workers, resume=resume, break_lock=break_lock,
+                storage_options=stores, progress=shown,
+            )  # fmt: skip
+    if as_json:
+        console.print_json(_result(result))
+    elif not quiet:
+        console.out.print(summary_table(result.summaries()))
+    for failure in result.failures[:10]:
+        console.complain(
+            f"chunk {failure.index} of {failure.variable!r}, {counted(failure.attempts, 'attempt')}: "
+            f"{console.on_command_line(failure.error)}"
+        )
+    if result.failures:
+        console.complain(
+            f"{len(result.failures)} of {job.plan.tasks} chunks failed; the same command tries them again"
+        )
+        raise typer.Exit(1)
+
+
+def _sizes(option: str, text: str | None) -> dict[str, int] | None:
+    """Sizes by dimension, from ``time=24,lat=-1``."""
+    if text is None:
+        return None
+    sizes = {}
+    for part in text.split(","):
+        dim, _, size = part.partition("=")
+        try:
+            sizes[dim.strip()] = int(size)
+        except ValueError:
+            raise MoECError(
+                f"{option} takes sizes by dimension, such as time=24,lat=-1; got {part!r}"
+            ) from None
+    return sizes
+
+
+def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
+    """The plan of a dry run, less what an earlier run has done."""
+    planned = job.plan
+    left = sum(
+        each.seconds * (1 - done.get(each.name, 0) / each.tasks) for each in planned.variables if each.tasks
+    )
+    if as_json:
+        figures = {
+            each.name: {
+                "tasks": each.tasks,
+                "done": done.get(each.name, 0),
+                "bytes_in": each.nbytes,
+                "bytes_out": each.stored_bytes,
+                "core_seconds": each.seconds,
+                "reason": each.reason,
+            }
+            for each in planned.variables
+        }
+        growth = job.growth and {"dim": job.growth.dim, "added": job.growth.added}
+        console.print_json(
+            planned.to_dict()
+            | {"estimates": figures, "core_seconds_left": left, "append": growth, "held": job.held}
+        )
+        return
+    lines = [
+        f"{planned.tasks} tasks read {bytes_text(planned.read_bytes)}; about {duration(planned.seconds)} "
+        "on one core, by a simple model that counts fits alone"
+    ]
+    if index := sum(each.index_bytes for each in planned.compressed):
+        lines.append(f"{bytes_text(index)} of what is stored are the shards' indexes, beyond the ratio")
+    if job.growth is not None:
+        lines.append(
+            f"{job.growth.dim} grows by {job.growth.added} to {job.growth.length + job.growth.added}"
+        )
+    if job.held:
+        lines.append(f"{counted(job.held, 'step')} at the end fill no chunk, and are kept back")
+    if any(done.values()):
+        lines.append(f"{sum(done.values())} of the tasks are done; the others take about {duration(left)}")
+    console.out.print(plan_table(planned))
+    for line in lines:
+        console.out.print(line, highlight=False, soft_wrap=True)
+
+
+def _result(result: Progress) -> dict[str, Any]:
+    return {
+        "variables": {
+            name: {
+                "codec": each.codec and each.codec.configuration(),
+                "done": each.done,
+                "tasks": each.tasks,
+                "bytes_in": each.bytes_in,
+                "bytes_out": each.bytes_out,
+                "ratio": each.ratio,
+                "psnr": each.quality.psnr,
+                "max_error": each.quality.max_error,
+            }
+            for name, each in result.summaries().items()
+        },
+        "resumed": result.resumed,
+        "failures": [asdict(failure) for failure in result.failures],
+    }

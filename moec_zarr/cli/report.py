@@ -1,0 +1,31 @@
+"""``moec-zarr report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moec_zarr.cli.console import Variables, Verbose, out, say
+from moec_zarr.conversion.reporting import write_report
+
+__all__ = ["report"]
+
+
+def report(
+    store: Annotated[str, typer.Argument(help="A zarr store that was compressed with this package.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="The original, to compare a few slices with; path or URL."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT.HTML", help="The page to write.")
+    ] = Path("report.html"),
+    var: Variables = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a page about STORE to look at before it is trusted: sizes, errors, slices, spectra."""
+    say(verbose)
+    write_report(store, output, against=against, variables=var)
+    out.print(f"wrote {output}", highlight=False, soft_wrap=True)

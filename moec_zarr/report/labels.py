@@ -1,0 +1,199 @@
+"""What a person reads beside a picture: names, units, and places by their coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moec_zarr.arrays import Array
+
+__all__ = [
+    "Axis",
+    "axis_of",
+    "bytes_text",
+    "clean",
+    "figure_text",
+    "name_of",
+    "power_of_ten",
+    "units_of",
+    "with_units",
+]
+
+_LONGEST = 80  # characters of a name from a store
+_REGULAR = 1e-3  # of a step, by which the steps of an even coordinate may differ
+_DEGREES = ("degree", "degrees", "deg")
+
+
+def clean(text: object) -> str:
+    """Text from a store on one line, of a bounded length, without characters that cannot be printed."""
+    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * _LONGEST])
+    line = " ".join(line.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def with_units(text: str, units: str) -> str:
+    """A name or a figure followed by its units in brackets, where it has some."""
+    return f"{text} ({units})" if units else text
+
+
+def units_of(array: Any) -> str:
+    """The units of an array of xarray; empty where it has none."""
+    units = clean(getattr(array, "attrs", {}).get("units", ""))
+    return "" if units == "1" else units
+
+
+def name_of(array: Any) -> str:
+    """The long name of an array of xarray, or else its name; empty where it has neither."""
+    attributes: Mapping[Any, Any] = getattr(array, "attrs", {})
+    return clean(
+        attributes.get("long_name") or attributes.get("standard_name") or getattr(array, "name", None) or ""
+    )
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in decimal units of three digits."""
+    if count is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} PB"
+
+
+def figure_text(value: float | None, digits: int = 3) -> str:
+    """A figure of so many digits; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if 1e3 <= abs(value) < 1e6:
+        return f"{float(f'{value:.{digits}g}'):.10g}".replace("-", "−")
+    mantissa, _, exponent = f"{value:.{digits}g}".replace("-", "−").partition("e")
+    return f"{mantissa} × {_power(int(exponent.replace('−', '-')))}" if exponent else mantissa
+
+
+def power_of_ten(values: Array) -> tuple[float, str]:
+    """A power of ten to divide values by so that they print in few digits, and its name for the units.
+
+    It is 1, with an empty name, where the largest magnitude lies between 0.001 and 99,999.
+    """
+    finite = np.abs(values[np.isfinite(values)])
+    largest = float(finite.max()) if finite.size else 0.0
+    if largest == 0 or 1e-3 <= largest < 1e5:
+        return 1.0, ""
+    exponent = 3 * math.floor(math.log10(largest) / 3)
+    return 10.0**exponent, _power(exponent)
+
+
+def _power(exponent: int) -> str:
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A dimension of an array, and where its voxels lie.
+
+    Attributes
+    ----------
+    dim, title, units : str
+        Name of the dimension, name to show, and units of the coordinate.
+    length : int
+        Number of voxels.
+    values : array or None
+        The coordinate of each voxel; times are decoded. None without a coordinate.
+    downward : bool
+        Whether the coordinate says that it grows downwards, as depth does.
+    """
+
+    dim: str
+    title: str
+    units: str
+    length: int
+    values: Array | None
+    downward: bool = False
+
+    @property
+    def step(self) -> float | None:
+        """The step of an even coordinate of numbers, or 1 without a coordinate; None where it is uneven."""
+        if self.values is None:
+            return 1.0
+        if self.values.dtype.kind not in "iuf" or self.length < 2:
+            return None
+        steps = np.diff(self.values.astype(np.float64))
+        mean = float(steps.mean())
+        even = mean != 0 and np.isfinite(steps).all() and np.abs(steps - mean).max() <= _REGULAR * abs(mean)
+        return mean if even else None
+
+    @property
+    def name(self) -> str:
+        """Title and units."""
+        if self.values is None:
+            return f"{self.title} (index)"
+        return with_units(self.title, self.units)
+
+    def place(self, index: int) -> str:
+        """Where a voxel lies, without the name of the dimension: ``625 m``, ``2000-01-01 03:00``."""
+        if self.values is None:
+            return f"index {index}"
+        value = self.values[index]
+        if self.values.dtype.kind in "iuf":
+            number = float(value)
+            whole = number.is_integer() and abs(number) < 1e9
+            text = f"{number:.0f}".replace("-", "−") if whole else figure_text(number, 6)
+            return f"{text} {self.units}".strip()
+        if self.values.dtype.kind == "M":
+            return str(np.datetime_as_string(value, unit="m")).replace("T", " ")
+        return clean(value)
+
+    def at(self, index: int) -> str:
+        """Where a voxel lies: ``height 625 m``."""
+        return f"{self.title} {self.place(index)}"
+
+    def comparable(self, other: Axis) -> bool:
+        """Whether a step along this axis may be drawn as long as an equal one along the other."""
+        if (self.values is None) != (other.values is None):
+            return False
+        mine, its = ("degrees" if u.split("_")[0] in _DEGREES else u for u in (self.units, other.units))
+        return mine == its and self.step is not None and other.step is not None
+
+
+def axis_of(array: Any, position: int) -> Axis:
+    """The axis of an array at a position; of an array that is not xarray's it has no coordinate.
+
+    Only one-dimensional coordinates named like the dimension are used; their values are read.
+    """
+    length = array.shape[position]
+    dims = getattr(array, "dims", None)
+    if dims is None:
+        return Axis(dim=f"axis {position}", title=f"axis {position}", units="", length=length, values=None)
+    dim = dims[position]
+    if dim not in array.coords or array.coords[dim].dims != (dim,):
+        return Axis(dim=str(dim), title=clean(dim), units="", length=length, values=None)
+    coordinate = array.coords[dim]
+    values, units = np.asarray(coordinate.values), units_of(coordinate)
+    if " since " in units:
+        values, units = _times(coordinate), ""
+    return Axis(
+        dim=str(dim),
+        title=name_of(coordinate) or clean(dim),
+        units=units,
+        length=length,
+        values=values,
+        downward=str(coordinate.attrs.get("positive", "")).lower() == "down",
+    )
+
+
+def _times(coordinate: Any) -> Array:
+    """Times that are counted by numbers; the numbers as text where they cannot be read as times."""
+    import xarray as xr
+
+    try:
+        decoded = xr.conventions.decode_cf_variable(coordinate.name, coordinate.variable.to_base_variable())
+        return np.asarray(decoded.values)
+    except (ValueError, OverflowError):
+        return np.array([f"{value} {units_of(coordinate)}" for value in coordinate.values], dtype=object)
