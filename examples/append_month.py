@@ -1,8 +1,15 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["moec-zarr[all]"]
+#
+# [tool.uv.sources]
+# moec-zarr = { path = "..", editable = true }
+# ///
 """Append a new month to a store: ``python examples/append_month.py [FOLDER]``.
 
-What is there is not touched, as long as what is new begins at the boundary of a chunk. So the chunks along
-time should divide every step in which the store is going to grow: days divide all months, weeks do not. The
-command line does the same:
+Existing chunks are left alone, as long as new steps begin at the boundary of a chunk. So choose chunks
+along time that divide every step by which the store grows: days divide all months, weeks do not. Writes
+``temperature.png``. The command line does the same:
 
     moec-zarr convert 'FOLDER/*.nc' FOLDER/archive.zarr --append time
 """
@@ -15,6 +22,7 @@ from distributed import Client, LocalCluster
 import moec_zarr
 from moec_zarr import MoECCodec
 from moec_zarr.demo.simulate import simulate
+from moec_zarr.report.plot import plot_comparison
 
 DAY = 4  # steps of a day, here
 
@@ -31,14 +39,15 @@ def main(folder: Path) -> None:
         codec = MoECCodec(ratio=10, effort="fast")
         moec_zarr.convert(january, store, codec, chunks={"time": DAY}, client=client)
 
-        # The codec is the store's. What the store has is recognised by its times, so that the source may
-        # hold both months or the new one alone.
+        # The codec is that of the store. Existing steps are recognised by their times, so the source may hold
+        # both months or only the new one.
         archive = moec_zarr.convert(both, store, append="time", client=client)
     print(archive.temperature)
     print(moec_zarr.compare(both.temperature, archive.temperature))
 
-    # Is it whole, and as close to its source as its records say?
+    # Is it complete, and as close to its source as its records say?
     print(moec_zarr.verify(store, both))
+    plot_comparison(both.temperature, archive.temperature, folder / "temperature.png")
 
 
 if __name__ == "__main__":

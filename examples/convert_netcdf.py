@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["moec-zarr[all]"]
+#
+# [tool.uv.sources]
+# moec-zarr = { path = "..", editable = true }
+# ///
 """Convert a series of NetCDF files into one compressed store: ``python examples/convert_netcdf.py [FOLDER]``.
 
-The files here are days of a small simulation. The command line does the same:
+The files are days of a small simulation. Writes ``temperature.png``. The command line does the same:
 
     moec-zarr convert 'FOLDER/*.nc' FOLDER/archive.zarr --ratio 10 --effort fast --chunks time=4
 """
@@ -13,6 +20,7 @@ import xarray as xr
 import moec_zarr
 from moec_zarr import MoECCodec
 from moec_zarr.demo.simulate import simulate
+from moec_zarr.report.plot import plot_comparison
 
 
 def main(folder: Path) -> None:
@@ -21,7 +29,7 @@ def main(folder: Path) -> None:
     for day in range(2):
         both.isel(time=slice(4 * day, 4 * day + 4)).to_netcdf(folder / f"day-{day}.nc")
 
-    # Killed half-way, the same call goes on where it stopped.
+    # If it is killed, the same call continues where it stopped.
     archive = moec_zarr.convert(
         f"{folder}/*.nc",
         folder / "archive.zarr",
@@ -32,9 +40,10 @@ def main(folder: Path) -> None:
     )
     print(archive.temperature.attrs)
 
-    # Reading needs no more than zarr and this package installed.
+    # Reading needs only zarr and this package.
     with xr.open_dataset(folder / "day-1.nc") as day:
         print(moec_zarr.compare(day.temperature, archive.temperature[4:8]))
+        plot_comparison(day.temperature, archive.temperature[4:8], folder / "temperature.png")
 
 
 # The workers of the cluster import this file, and must not convert too.

@@ -1,25 +1,34 @@
-"""Convert on a cluster whose workers have graphics cards: ``python examples/gpu_cluster.py [FOLDER]``.
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["moec-zarr[all]"]
+#
+# [tool.uv.sources]
+# moec-zarr = { path = "..", editable = true }
+# ///
+"""Convert on a cluster whose workers have GPUs: ``python examples/gpu_cluster.py [FOLDER]``.
 
-On each machine, one worker process for each card:
+Start one worker process for each GPU:
 
     dask scheduler
     CUDA_VISIBLE_DEVICES=0 dask worker tcp://HOST:8786 --nthreads 1 --resources "GPU=1"
     CUDA_VISIBLE_DEVICES=1 dask worker tcp://HOST:8786 --nthreads 1 --resources "GPU=1"
     moec-zarr convert SRC DST --ratio 1000 --scheduler tcp://HOST:8786 --device cuda
 
-On one machine ``pip install dask-cuda`` and ``--device cuda`` are enough. Here, where there is no card,
-a worker on the CPU stands in.
+On one machine, ``pip install dask-cuda`` and ``--device cuda`` are enough. Without a GPU this script uses
+a worker on the CPU. Writes ``temperature.png``.
 """
 
 import sys
 from pathlib import Path
 
 import torch
+import xarray as xr
 from distributed import Client, LocalCluster
 
 import moec_zarr
 from moec_zarr import MoECCodec
 from moec_zarr.demo.simulate import simulate
+from moec_zarr.report.plot import plot_comparison
 
 
 def main(folder: Path) -> None:
@@ -45,6 +54,8 @@ def main(folder: Path) -> None:
             resources={"GPU": 1},
         )
     print(archive.temperature.attrs)
+    original = xr.open_zarr(source, consolidated=False).temperature
+    plot_comparison(original, archive.temperature, folder / "temperature.png")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["moec-zarr[all]"]
+#
+# [tool.uv.sources]
+# moec-zarr = { path = "..", editable = true }
+# ///
 """From files to an archive and on, with commands: ``python examples/journey.py [FOLDER] [S3_ENDPOINT]``.
 
 Months of a small model, as its files would be: packed integers, a land mask, names of stations, a grid

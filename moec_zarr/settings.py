@@ -41,7 +41,7 @@ class Settings:
     missing : int or float, optional
         A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
         and infinities are always treated so.
-    effort : {"fast", "balanced", "best"}
+    effort : {"balanced", "fast", "best"}
         How long a fit may take. "fast" fits a transform only, where the array can have one.
         "balanced" also fits networks where short fits promise a gain. "best" fits all that
         "balanced" does, then more and longer.

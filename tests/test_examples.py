@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.support.s3 import s3_server
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def run(example, *arguments, **environment):
@@ -26,7 +30,20 @@ def test_examples_run(example, tmp_path):
     if example.stem == "journey":
         pytest.skip("it has a test of its own")
     out = run(example, tmp_path)
-    assert "temperature" in out or "compression_ratio" in out
+    assert re.search(r"temperature|compression_ratio|times smaller", out)
+    (picture,) = tmp_path.glob("*.png")
+    assert picture.name in example.read_text().partition('"""')[2].partition('"""')[0]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_say_what_they_need(example):
+    """PEP 723: a script runner installs it, the package from this checkout."""
+    lines = re.search(r"(?ms)^# /// script\n(.*?)^# ///$", example.read_text())[1].splitlines()
+    script = tomllib.loads("\n".join(line.removeprefix("#").removeprefix(" ") for line in lines))
+    assert script["requires-python"] == PROJECT["requires-python"]
+    assert "moec-zarr[all]" in script["dependencies"]
+    source = script["tool"]["uv"]["sources"]["moec-zarr"]
+    assert (example.parent / source["path"] / "pyproject.toml").exists()
 
 
 def test_the_journey(tmp_path):
@@ -53,4 +70,4 @@ def test_the_journey(tmp_path):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 4
+    assert len(EXAMPLES) >= 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import zarr
 
 import moec_zarr
 from moec_zarr import MoECCodec
+from moec_zarr.settings import TARGETS, Settings
 from tests.support.fields import smooth
 from tests.support.fits import fitted_once
 
@@ -151,3 +153,19 @@ def test_links_lead_to_files(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_page_installs_from_an_index_that_lacks_the_package(page: Path) -> None:
     assert not re.search(r"install +['\"]?moec[-_]zarr", page.read_text())
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    listed = re.findall(r"^::: moec_zarr\.(\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(set(moec_zarr.__all__) - {"__version__", "config"})
+
+
+def test_the_pages_have_every_setting() -> None:
+    def keys(page: str, heading: str) -> list[str]:
+        section = (ROOT / "docs" / page).read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        return sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+    assert keys("libraries.md", "Run-time settings") == sorted(moec_zarr.config.config)
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert keys("targets.md", "Other settings") == sorted(fields - set(TARGETS))

@@ -112,7 +112,7 @@ def _steps(shape: tuple[int, ...], align: Sequence[int | Sequence[int]]) -> list
         else:
             if sum(blocks) != length:
                 raise MoECError(
-                    f"blocks along an axis of {length} voxels add up to it, got {tuple(blocks)!r}"
+                    f"blocks must add up to the {length} voxels of their axis, got {tuple(blocks)!r}"
                 )
             steps.append(math.gcd(*[block for block in blocks if block][:-1]))
     return steps

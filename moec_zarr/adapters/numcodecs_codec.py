@@ -60,7 +60,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
     missing : int or float, optional
         A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
         and infinities are always treated so.
-    effort : {"fast", "balanced", "best"}
+    effort : {"balanced", "fast", "best"}
         How long a fit may take. "fast" fits a transform only, where the chunk can have one, and needs
         no torch. "balanced" also fits networks where short fits promise a gain. "best" fits all that
         "balanced" does, then more and longer.

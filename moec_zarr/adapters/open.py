@@ -40,7 +40,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
     ----------
     store : StoreLike
         What ``zarr.open`` takes: a path, a URL, a mapping or a zarr store.
-    mode : {"r", "r+", "a", "w", "w-"}
+    mode : {"a", "r", "r+", "w", "w-"}
         "r" reads an existing array, and "r+" also writes it. "a" opens the array, and creates it if
         there is none. "w" replaces it. "w-" creates it, and fails if it exists.
     path : str, optional
@@ -53,7 +53,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
         Dtype of a new array.
     compressor : MoECCodec, optional
         The codec of a new array. In format 3 its `serializer` is used, and no other codec follows.
-    zarr_format : {2, 3}, optional
+    zarr_format : 2 or 3, optional
         Format of a new array. By default zarr's setting ``default_zarr_format``, which is 3.
     storage_options : dict, optional
         Options of the fsspec backend of a URL.

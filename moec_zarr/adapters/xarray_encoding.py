@@ -70,7 +70,7 @@ def encoding(
         The codec of all variables, or of each one to compress. In a mapping, ``"*"`` stands for all
         other fields, and None for lossless. In a tree a variable's name is its path, such as
         ``"/ocean/temperature"``.
-    zarr_format : {2, 3}
+    zarr_format : {3, 2}
         The ``zarr_format`` that you pass to ``to_zarr``.
     variables : iterable of str, optional
         Names of the data variables to compress, instead of the default choice.

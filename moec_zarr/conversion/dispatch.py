@@ -213,9 +213,7 @@ def make(
 def _error_of(future: Future[Any]) -> BaseException | None:
     """What a finished task raised."""
     if future.cancelled():
-        raise MoECError(
-            "the scheduler lost the tasks; see to the cluster and start the same conversion again"
-        )
+        raise MoECError("the scheduler lost the tasks; check the cluster and start the same conversion again")
     error: BaseException | None = future.exception()
     return error
 

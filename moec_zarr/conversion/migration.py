@@ -47,7 +47,7 @@ def migrate(
     ----------
     store : path or zarr Store
         A group, with everything in it, or an array.
-    zarr_format : {2, 3}
+    zarr_format : 2 or 3
         The new format.
     storage_options : dict, optional
         Options of the fsspec backend of a URL.

@@ -89,15 +89,15 @@ class PlannedVariable:
     dtype : numpy.dtype
         The dtype of its values in the source, once unpacked.
     codec : MoECCodec or None
-        The codec that it is given; None where it stays lossless.
+        Its codec; None if it stays lossless.
     reason : str
-        Why it stays lossless; empty where it does not.
+        Why it stays lossless; empty if it is compressed.
     chunks : tuple of int or None
-        Shape of its chunks, in voxels; None where it is written whole, together with the metadata.
+        Shape of its chunks, in voxels; None if it is written whole, together with the metadata.
     shards : tuple of int or None
-        Shape of its shards, in voxels; None without.
+        Shape of its shards, in voxels; None if it has none.
     encoding : dict
-        What xarray is given to create it.
+        The encoding with which xarray creates it.
     """
 
     name: str
@@ -185,7 +185,7 @@ class Plan:
 
     @property
     def compressed(self) -> tuple[PlannedVariable, ...]:
-        """The variables that the codec is given."""
+        """The variables that are compressed."""
         return tuple(variable for variable in self.variables if variable.codec is not None)
 
     @property
@@ -204,7 +204,7 @@ class Plan:
         return sum(variable.seconds for variable in self.variables)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that decides what is stored, in plain JSON types."""
+        """Everything that decides what is stored, in plain JSON types."""
         return {
             "zarr_format": self.zarr_format,
             "variables": {
@@ -232,9 +232,9 @@ def plan(
 ) -> Plan:
     """Decide which variables of a dataset are compressed, in which chunks, and in how many tasks.
 
-    Which variables are compressed is what `moec_zarr.encoding` chooses: fields of integers or floats, but no
-    coordinates, times, flags, bounds, text, integers of few values, nor what is too small. No values are
-    read but the samples in which it counts those of integers.
+    The variables to compress are those that `moec_zarr.encoding` chooses: fields of integers or floats, but
+    no coordinates, times, flags, bounds, text, integers of few values or variables too small for the ratio.
+    Only samples of integers are read.
 
     Chunks are chosen so that the ratio leaves a model enough bytes, then moved to the boundaries of the
     source's chunks where these lie near: to a multiple of the source's chunk along each dimension, or to an
@@ -327,7 +327,8 @@ def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Datase
     for dim, size in sizes.items():
         if dim not in ds.dims:
             raise MoECError(
-                f"{what} name the dimension {dim!r}; the source has {', '.join(map(repr, ds.dims))}"
+                f"{what} give a size for {dim!r}, which is no dimension; "
+                f"the source has {', '.join(map(repr, ds.dims))}"
             )
         if not isinstance(size, int) or not (size > 0 or size == -1):
             raise MoECError(

@@ -90,13 +90,13 @@ def convert(
         Sizes of chunks, in voxels; -1 is the whole dimension. Dimensions that are not named are chosen.
     shards : mapping of dimension to int, optional
         Sizes of shards, in voxels; dimensions that are not named take one chunk.
-    zarr_format : {2, 3}
+    zarr_format : {3, 2}
         Format of the destination.
     append : str, optional
         The dimension to append along, such as ``"time"``. What is new in `src` is added to the store at
         `dst`, with the settings of that store. Steps that the store has are recognised by their coordinate
         and left alone. If there is no store yet, one is created.
-    incomplete : {"hold", "refit"}, optional
+    incomplete : "hold" or "refit", optional
         What to do with appended steps at the end that do not fill a chunk. "hold" leaves them out. "refit"
         stores them, and makes that chunk again from the source when more are appended. By default such steps
         are refused.
@@ -277,7 +277,7 @@ def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> za
     """The destination with room for what is appended."""
     begun = find_begun(store, dst, wanted)
     if begun is None:
-        raise MoECError(f"the store at {dst} has gone")
+        raise MoECError(f"there is no store at {dst} any more")
     _, manifest = begun
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     if manifest.precedes(wanted) or not manifest.created:

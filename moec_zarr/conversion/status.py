@@ -72,27 +72,26 @@ class Summary:
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a conversion has come; handed to the caller after each task.
+    """The state of a conversion, passed to the caller's function after each task.
 
     Attributes
     ----------
     plan : Plan
-        What is to be done.
+        The plan of the conversion.
     resumed : int
-        Number of tasks that an earlier run had done.
+        Number of tasks that an earlier run had finished.
     records : list of Record
-        Of all tasks that are done.
+        The records of all finished tasks.
     failures : list of Failure
         Tasks that failed for good.
     started : float
-        `time.monotonic` when the first task was handed out.
+        `time.monotonic` when the first task was submitted.
     phase : str
-        What is being done now, in words; empty while chunks are made.
+        A description of what is being done now; empty while chunks are compressed.
     workers : int
-        Number of tasks that are worked on at a time.
+        Number of tasks that run at a time.
     running : list of (str, float)
-        Of each task that is worked on, as far as the client knows: its variable, and `time.monotonic` when
-        it began.
+        For each running task, as far as the client knows: its variable, and `time.monotonic` when it began.
     """
 
     plan: Plan
@@ -106,26 +105,23 @@ class Progress:
 
     @property
     def bytes_in(self) -> int:
-        """Bytes of the chunks that are done, before compression."""
+        """Bytes of the finished chunks before compression."""
         return sum(record.bytes_in for record in self.records)
 
     @property
     def bytes_out(self) -> int:
-        """Bytes of the chunks that are done, as stored."""
+        """Bytes of the finished chunks as stored."""
         return sum(record.bytes_out for record in self.records)
 
     @property
     def mean_psnr(self) -> float | None:
-        """Mean PSNR in dB of the chunks that are done, each with its own range; None before the first."""
+        """Mean PSNR in dB of the finished chunks, each with its own range; None before the first."""
         values = [psnr for record in self.records if math.isfinite(psnr := record.quality.psnr)]
         return sum(values) / len(values) if values else None
 
     @property
     def done(self) -> float:
-        """Number of tasks that are done, with the part of those that run that is expected to be behind them.
-
-        A task that runs is never taken for done: it counts nine tenths at most.
-        """
+        """Number of finished tasks, plus the expected share of each running task, at most 0.9 of it."""
         now, cost, speed = time.monotonic(), self._cost, self._speed
         parts = (
             min((now - began) * speed / cost[name], 0.9) if cost[name] else 0.0
@@ -135,7 +131,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """Time left: at first by the plan, and once this run has done a task as fast as those went."""
+        """Estimated time left: by the plan at first, then by the speed of this run's finished tasks."""
         cost, now = self._cost, time.monotonic()
         left = self.plan.seconds
         left -= sum(cost[record.variable] for record in self.records)
@@ -159,7 +155,7 @@ class Progress:
         return planned / taken if planned and taken else 1.0
 
     def summaries(self) -> dict[str, Summary]:
-        """What became of each variable that has tasks."""
+        """The result for each variable that has tasks."""
         return {
             each.name: _summary(each, [record for record in self.records if record.variable == each.name])
             for each in self.plan.variables
@@ -180,12 +176,12 @@ def _summary(variable: PlannedVariable, records: list[Record]) -> Summary:
 
 
 class ConversionError(MoECError):
-    """Raised at the end of a conversion in which chunks failed; all others are done and stay.
+    """Raised at the end of a conversion in which chunks failed. All other chunks are stored.
 
     Attributes
     ----------
     progress : Progress
-        What was done, and what failed.
+        What was finished and what failed.
     """
 
     def __init__(self, message: str, progress: Progress) -> None:

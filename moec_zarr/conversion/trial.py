@@ -36,20 +36,20 @@ class Trial:
     variable : str
         Name of the variable.
     codec : MoECCodec
-        With the target that was tried.
+        The codec, with the target that was tried.
     chunks : int
         Number of chunks that were fitted.
     seconds : float
-        Time of all fits, reading left out.
+        Time of all fits, without reading.
     bytes_in, bytes_out : int
         Bytes of the chunks, and of their streams.
     quality : Quality
         How far the decoded chunks are from the source.
     whole : int
-        How many such chunks the variable has; times this over `chunks` are the figures of all of it.
+        Number of such chunks in the whole variable.
     error : str
-        Why a chunk cannot meet the target; empty where all do. The other figures are then those of the chunks
-        before it.
+        Why a chunk cannot meet the target; empty if all do. If not empty, the other figures are those of the
+        chunks before it.
     """
 
     variable: str
@@ -64,17 +64,17 @@ class Trial:
 
     @property
     def ratio(self) -> float | None:
-        """Bytes before over bytes after; None where nothing was fitted."""
+        """Bytes before divided by bytes after; None if nothing was fitted."""
         return self.bytes_in / self.bytes_out if self.bytes_out else None
 
     @property
     def whole_seconds(self) -> float | None:
-        """Time of all chunks of the variable on one core; None where nothing was fitted."""
+        """Estimated time of all chunks of the variable on one core; None if nothing was fitted."""
         return self.seconds / self.chunks * self.whole if self.chunks else None
 
     @property
     def whole_bytes(self) -> float | None:
-        """Bytes of all streams of the variable; None where nothing was fitted."""
+        """Estimated bytes of all streams of the variable; None if nothing was fitted."""
         return self.bytes_out / self.chunks * self.whole if self.chunks else None
 
 

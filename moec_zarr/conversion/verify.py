@@ -88,17 +88,17 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes
     ----------
     status : str
-        What the store says of itself: "complete", or how much of it is done; empty where no conversion made
-        it.
+        The store's attribute ``moec_zarr_status``: "complete", or how much is done; empty if no conversion
+        made the store.
     variables : dict of str to Checked
-        By name.
+        What was checked, by variable.
     problems : tuple of Problem
-        All that is missing, damaged, or differs from the source.
+        Everything that is missing, damaged or differs from the source.
     repaired : int
         Number of chunks that were made again.
     """
@@ -110,7 +110,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
 
@@ -389,7 +389,7 @@ def _repair(
     """Make what is missing or damaged again; the number of chunks, and of variables written whole."""
     if lost := [problem.variable for problem in problems if problem.chunk == "metadata"]:
         raise MoECError(
-            f"the metadata of {', '.join(map(repr, lost))} is damaged; bring it back, or convert anew"
+            f"the metadata of {', '.join(map(repr, lost))} is damaged; restore it, or convert anew"
         )
     bad: dict[str, list[Index]] = {}
     whole = {problem.variable for problem in problems if isinstance(problem.chunk, str)}

@@ -117,9 +117,12 @@ def _slices(key: str, each: Variable) -> str:
     first = tuple(choice.first for choice in each.choices)
     views = "".join(_view(each, view, hidden=view.key != first) for view in each.slices)
     what = "Original, decoded, and the error" if each.slices[0].original is not None else "Slices as decoded"
+    group = (
+        f'<div class="choose" role="group" aria-label="Choose a slice">{choosers}</div>' if choosers else ""
+    )
     return (
         f"<h3>{what}</h3><div data-slices>"
-        f'<div class="choose" role="group" aria-label="Choose a slice">{choosers}</div>{views}'
+        f"{group}{views}"
         '<p class="small soft" role="status" aria-live="polite"></p></div>'
     )
 
