@@ -20,7 +20,7 @@ from moec_zarr.bitstream.residual import folded, write_residual
 from moec_zarr.fit.basis_search import kept_within, wavelets_of
 from moec_zarr.fit.inpainting import smoothly_filled
 from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rate_control import Transform, starting_point
+from moec_zarr.fit.rate_control import Transform, finest_step, starting_point
 from moec_zarr.fit.rdoq import Quantised, Search, State, coefficients_of, fitted_context, quantised_at
 from moec_zarr.model.basis import voxel_functions
 from moec_zarr.model.coefficients import CoefficientField
@@ -71,10 +71,12 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     if start is None:
         return None
     search, state, _ = start
+    finest = finest_step(search)
     trials: list[_Trial] = []
 
     def tried(step: float) -> _Trial:
         nonlocal state
+        step = max(step, finest)
         # What did not pay at a far step may pay at this one.
         known = state if trials and 0.5 < step / trials[-1].step < 2 else State(state.parameters)
         state, trial = _trial(search, known, step, target, valid, bound)
@@ -87,7 +89,9 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     for factor in (_WIDER, 1 / _WIDER):
         following = tried(best.step * factor)
         climbing = following.bits < best.bits
-        while following.bits < best.bits and _NARROWEST < following.step / bound < _WIDEST:
+        while (
+            following.bits < best.bits and max(_NARROWEST * bound, finest) < following.step < _WIDEST * bound
+        ):
             best, following = following, tried(following.step * factor)
         if climbing:
             break

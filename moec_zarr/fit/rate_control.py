@@ -39,6 +39,7 @@ from moec_zarr.model.transform import analyse
 
 __all__ = [
     "Transform",
+    "finest_step",
     "fit_transform",
     "fit_transform_to_error",
     "has_transform",
@@ -143,7 +144,7 @@ def fit_transform_to_error(
     if start is None:
         return None
     search, state, first = start
-    energy, voxels, finest = energy_of(search.flat), search.flat.size, _finest(search)
+    energy, voxels, finest = energy_of(search.flat), search.flat.size, finest_step(search)
     # The error of coefficients is about that of the voxels; how nearly is measured.
     ratio, slope, last, step = 1.0, _ERROR_SLOPE, (0.0, 0.0), first.step
     if valid is None:  # else these are not the coefficients that the first integers stand for
@@ -212,7 +213,7 @@ def starting_point(
     return search, best.state, best.quantised
 
 
-def _finest(search: Search) -> float:
+def finest_step(search: Search) -> float:
     """The step with which the largest coefficient can just be coded."""
     return max(STEPS[0], 1.0001 * float(np.abs(search.flat).max()) / MAX_COEFFICIENT)
 
@@ -310,7 +311,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
     # Of few bits most say where the coefficients are that are not zero; of many, how large all are.
     nats = math.log(2) * 8 * budget / search.flat.size
     power = max(0.7, min(1.0, 5 * nats), nats)
-    finest = _finest(search)
+    finest = finest_step(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
     small = budget < _SMALL_BUDGET
     fits: Quantised | None = None

@@ -164,9 +164,18 @@ def test_values_that_the_dtype_rounds(dtype, offset, scale, bound):
 def test_fine_bounds_take_double_precision():
     """Single precision is off by more than so fine a bound leaves room for."""
     array = smooth((12, 14, 16), "f8")
-    stream = encoded(array, 2e-5)
+    stream = encoded(array, 6e-5)
     assert inspect(stream).kind == "transform"
-    assert_keeps(array, stream, 2e-5)
+    assert_keeps(array, stream, 6e-5)
+
+
+def test_bounds_beyond_what_coefficients_hold():
+    """The largest coefficient has no room for so small a step: corrections take the rest."""
+    array = smooth((12, 14, 16), "f8")
+    for bound in 1e-6, 2e-5:
+        stream = encoded(array, bound)
+        assert len(stream) < array.nbytes / 7
+        assert_keeps(array, stream, bound)
 
 
 @pytest.mark.parametrize("factor", [0, 1])
