@@ -16,7 +16,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _help_of_commands() -> str:
-    import moec_zarr.cli.verify  # noqa: F401  (adds its command)
     from moec_zarr.cli.commands import app
 
     command = typer.main.get_command(app)

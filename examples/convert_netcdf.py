@@ -7,9 +7,11 @@
 # ///
 """Convert a series of NetCDF files into one compressed store: ``python examples/convert_netcdf.py [FOLDER]``.
 
-The files are days of a small simulation. Writes ``temperature.png``. The command line does the same:
+The files are days of a small simulation. Writes ``temperature.png``, and ``report.html`` to look at before
+the files are deleted. The command line does the same:
 
     moec-zarr convert 'FOLDER/*.nc' FOLDER/archive.zarr --ratio 10 --effort fast --chunks time=4
+    moec-zarr report FOLDER/archive.zarr --against 'FOLDER/*.nc' -o FOLDER/report.html
 """
 
 import sys
@@ -44,6 +46,7 @@ def main(folder: Path) -> None:
     with xr.open_dataset(folder / "day-1.nc") as day:
         print(moec_zarr.compare(day.temperature, archive.temperature[4:8]))
         plot_comparison(day.temperature, archive.temperature[4:8], folder / "temperature.png")
+    moec_zarr.write_report(folder / "archive.zarr", folder / "report.html", against=f"{folder}/*.nc")
 
 
 # The workers of the cluster import this file, and must not convert too.
