@@ -19,7 +19,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -402,6 +402,37 @@ def plot(lines: list[Line], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def plot_quality(lines: list[Line], path: Path, fields: Sequence[str]) -> None:
+    """PSNR against the ratio, a panel for each field: effort "fast" beside the peers."""
+    own = [line for line in latest(lines) if line["benchmark"] == "speed" and line.get("psnr") is not None]
+    own = [line for line in own if line["codec"] != OURS or line["settings"]["effort"] == "fast"]
+    fields = list(fields or dict.fromkeys(line["field"] for line in own))
+    if not own:
+        return
+    rows = -(-len(fields) // 4)
+    figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, min(4, len(fields)), squeeze=False, sharex=True)
+    for axes, field in zip(grid.flat, fields, strict=False):
+        for codec in dict.fromkeys(line["codec"] for line in sorted(own, key=_order)):
+            each = [line for line in own if (line["field"], line["codec"]) == (field, codec)]
+            ratios, values = [line["ratio"] for line in each], [line["psnr"] for line in each]
+            order = np.argsort(ratios)
+            style = {"linewidth": 2.5} if codec == OURS else {"linewidth": 1.2, "linestyle": "--"}
+            axes.plot(
+                np.take(ratios, order), np.take(values, order), marker="o", markersize=4, label=codec, **style
+            )
+        axes.set_xscale("log")
+        axes.set_xticks([10, 30, 100, 1000], ["10x", "30x", "100x", "1000x"])
+        axes.minorticks_off()
+        axes.set_title(field, fontsize="medium")
+        axes.grid(alpha=0.3)
+    for row in grid:
+        row[0].set_ylabel("PSNR (dB)")
+    grid[0][0].legend(fontsize="small", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
@@ -416,6 +447,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds of a measurement, at most")
     parser.add_argument("--minutes", type=float, default=600.0, help="after which no other one is begun")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/speed.jsonl"))
+    parser.add_argument(
+        "--pictured", nargs="*", default=(), help="fields in the plot of quality; by default all"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing, make tables and plot anew")
     return parser.parse_args(words)
 
@@ -428,6 +462,8 @@ def main(words: list[str] | None = None) -> None:
         run(arguments, records)
     arguments.results.with_suffix(".md").write_text(tables(records.lines))
     plot(records.lines, arguments.results.with_suffix(".png"))
+    quality_path = arguments.results.with_name(f"{arguments.results.stem}-quality.png")
+    plot_quality(records.lines, quality_path, arguments.pictured)
     print(f"{arguments.results.with_suffix('.md')} and the plot written", flush=True)
 
 

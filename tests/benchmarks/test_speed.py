@@ -44,7 +44,8 @@ def test_run_measures_writes_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     speed.main(words)
     assert Records(tmp_path / "speed.jsonl").lines == lines
     assert "### Reads" in (tmp_path / "speed.md").read_text()
-    assert (tmp_path / "speed.png").stat().st_size > 1000
+    for name in "speed.png", "speed-quality.png":
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_tables_of_known_lines() -> None:
