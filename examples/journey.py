@@ -8,8 +8,9 @@
 """From files to an archive and on, with commands: ``python examples/journey.py [FOLDER] [S3_ENDPOINT]``.
 
 Months of a small model, as its files would be: packed integers, a land mask, names of stations, a grid
-mapping and the bounds of time steps beside the fields. Two are planned, converted, killed, resumed, verified
-and repaired, and a third is appended. Then the archive is looked into and compared with its source. With the
+mapping and the bounds of time steps beside the fields. Two are planned, tried, converted, killed, resumed,
+verified and repaired, and a third is appended. Then the archive is looked into, reported on and compared with
+its source, with a picture (out.png). With the
 address of an S3 server, where the bucket "journey" must exist, an archive is made there too.
 """
 
@@ -78,11 +79,12 @@ def main(folder: Path, endpoint: str | None = None) -> None:
     files = write_files(folder / "model")
     archive = folder / "archive.zarr"
     settings = ["--ratio", 10, "--effort", "fast", "--chunks", "time=2", "--workers", 2]
+    settings += ["--var", "temperature", "--var", "tracer:max_error=0.05"]  # no value is further off
     first = ["convert", f"{folder}/model/month-[12].nc", archive]
 
-    # What would be done, and how long it takes. A trial at several targets, and settings of their own for
-    # single variables, belong here.
+    # What would be done, how long it takes, and what a chunk becomes at easier and harder targets.
     moec_zarr(*first, *settings, "--dry-run")
+    moec_zarr(*first, *settings, "--trial", 1)
 
     # A run that was killed leaves its lock behind; whoever knows that it has ended may break it.
     convert_and_kill(archive, *first, *settings)
@@ -101,8 +103,10 @@ def main(folder: Path, endpoint: str | None = None) -> None:
     found = json.loads(moec_zarr("verify", archive, "--against", f"{folder}/model/*.nc", "--json"))
     print("whole:", found["ok"], "of", found["variables"]["temperature"]["chunks"], "chunks")
 
-    # A table of the quality of each chunk belongs here.
+    # What is stored, how good it is, and a page of it all to look at.
     moec_zarr("inspect", archive)
+    moec_zarr("inspect", archive, "--quality")
+    moec_zarr("report", archive, "--against", f"{folder}/model/*.nc", "-o", folder / "report.html")
     moec_zarr(
         "compare", f"{folder}/model/*.nc", archive, "--var", "temperature", "--plot", folder / "out.png"
     )

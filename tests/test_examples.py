@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from tests.support.s3 import s3_server
 
@@ -67,6 +68,10 @@ def test_the_journey(tmp_path):
     assert "1 chunk repaired" in out
     assert "whole: True of 12 chunks" in out
     assert list(tmp_path.glob("out*.png"))
+    assert "max_error 0.05" in out  # of the trial
+    quality = xr.open_zarr(tmp_path / "archive.zarr/tracer/.moec_zarr/quality", consolidated=False)
+    assert 0 < quality.max_error.max() <= 0.05
+    assert "tracer" in (tmp_path / "report.html").read_text()
 
 
 def test_there_are_examples():
