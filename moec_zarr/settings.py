@@ -97,6 +97,13 @@ class Settings:
     def _set(self, name: str, value: float | int | None) -> None:
         object.__setattr__(self, name, value)
 
+    @property
+    def has_networks(self) -> bool:
+        """Whether a network may be fitted, which takes torch, where a chunk can have a transform."""
+        if self.model == "auto":
+            return self.effort != "fast" or self.experts is not None
+        return self.model == "network"
+
     def configuration(self) -> dict[str, Any]:
         """The parameters that differ from their default, as plain JSON types."""
         return {

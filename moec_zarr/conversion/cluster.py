@@ -77,7 +77,7 @@ def offering(client: Client, resources: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def resources_for(client: Client, asked: Mapping[str, float] | None) -> dict[str, float]:
+def resources_for(client: Client, asked: Mapping[str, float] | None, networks: bool) -> dict[str, float]:
     """The resources that each task takes, once it is certain that workers can do the work.
 
     Those asked for, else one GPU where the device is ``"cuda"`` and a worker offers ``GPU``.
@@ -106,16 +106,17 @@ def resources_for(client: Client, asked: Mapping[str, float] | None) -> dict[str
             f"no worker offers {resources}; they offer {offered or 'no resources'}. Start workers with, for "
             'example, dask worker --nthreads 1 --resources "GPU=1", or leave resources= out'
         )
-    missing = client.run(_probe, config.get("device"), workers=list(suited), on_error="return")
+    missing = client.run(_probe, config.get("device"), networks, workers=list(suited), on_error="return")
     for address, lack in missing.items():
         if lack:
             raise MoECError(f"the worker {address} cannot do the work: {lack}")
     return resources
 
 
-def _probe(device: str) -> str:
+def _probe(device: str, networks: bool) -> str:
     """What a worker lacks; empty where it is nothing."""
-    absent = [name for name in ("torch", "xarray", "dask") if importlib.util.find_spec(name) is None]
+    needed = ["numba", "xarray", "dask"] + ["torch"] * (networks or device == "cuda")
+    absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:
         return f"{', '.join(absent)} not found, which the extra moec-zarr[all] brings; install it"
     if device == "cuda":

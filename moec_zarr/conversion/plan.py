@@ -65,9 +65,7 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
         each = _BOUND_SECONDS
     transform = each * voxels / 1e6
     network = 0.0
-    if settings.model == "network" or (
-        settings.model == "auto" and (settings.effort != "fast" or settings.experts is not None)
-    ):
+    if settings.has_networks:
         size = voxels / _NETWORK_VOXELS
         network = _NETWORK_SECONDS[settings.effort] * max(size**0.4, size)
         network *= 1 if settings.psnr is None else _FITS_FOR_PSNR
@@ -187,6 +185,11 @@ class Plan:
     def compressed(self) -> tuple[PlannedVariable, ...]:
         """The variables that are compressed."""
         return tuple(variable for variable in self.variables if variable.codec is not None)
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether workers may have to fit networks, which takes torch."""
+        return any(each.codec.has_networks for each in self.compressed if each.codec is not None)
 
     @property
     def tasks(self) -> int:

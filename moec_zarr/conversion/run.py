@@ -210,7 +210,7 @@ def execute(
                 # Workers come first: a run that they refuse leaves nothing behind.
                 say("starting workers")
                 connected = held.enter_context(connect(client, workers))
-                needed = resources_for(connected, resources)
+                needed = resources_for(connected, resources, job.plan.has_networks)
             lock = held.enter_context(hold_lock(store, break_lock))
             say("writing metadata")
             if job.growth is None:
@@ -225,7 +225,7 @@ def execute(
                 if connected is None:
                     say("starting workers")
                     connected = held.enter_context(connect(client, workers))
-                    needed = resources_for(connected, resources)
+                    needed = resources_for(connected, resources, job.plan.has_networks)
                 left = {
                     each.name: [index for index in each.indices() if index not in done[each.name]]
                     for each in job.plan.variables

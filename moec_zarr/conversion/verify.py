@@ -404,7 +404,7 @@ def _repair(
         if count:
             say("starting workers")
             connected = held.enter_context(connect(client, workers))
-            needed = resources_for(connected, None)
+            needed = resources_for(connected, None, planned.has_networks)
         lock = held.enter_context(hold_lock(place, break_lock))
         group = zarr.open_group(place, mode="r+", use_consolidated=False)
         mark(group, state.resumed, planned.tasks)

@@ -142,6 +142,4 @@ def fit_to_error(
 
 def transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:
     """Whether a chunk of this shape is fitted by a transform and never by a network."""
-    if settings.model == "auto":
-        return settings.effort == "fast" and settings.experts is None and has_transform(shape)
-    return settings.model == "transform"
+    return not settings.has_networks and (settings.model == "transform" or has_transform(shape))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 
 import pytest
 
 import moec_zarr
-from moec_zarr import MoECError
+from moec_zarr import MoECCodec, MoECError
+from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import quick
 from tests.support.clusters import cluster_here
 
@@ -37,6 +39,15 @@ def test_resources_that_workers_offer_are_taken(source, tmp_path, monkeypatch):
     with pytest.raises(MoECError, match="no scheduler can be reached"):
         quick(source, tmp_path / "e.zarr", "tcp://nowhere.invalid:8786")
     assert not list(tmp_path.glob("e.zarr*"))
+
+
+def test_workers_need_torch_for_networks_alone(source, tmp_path, client, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else found(name))
+    quick(source, tmp_path / "fast.zarr", client)
+    codec = MoECCodec(ratio=2, effort="balanced")
+    with pytest.raises(MoECError, match=r"cannot do the work: torch not found, .*moec-zarr\[all\]"):
+        convert(source, tmp_path / "d.zarr", codec, variables=["a"], chunks={"time": 2}, client=client)
 
 
 @pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": 2, "client": "tcp://localhost:1"}])
