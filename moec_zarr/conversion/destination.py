@@ -285,6 +285,10 @@ def write_attributes(
     zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
 
 
+# For those who open the store without the package: zarr's own error names the codec alone.
+_READING = "zarr and xarray decode this variable once the Python package moec_zarr is installed"
+
+
 def _attributes(summary: Summary) -> dict[str, Any]:
     """The attributes of a compressed variable.
 
@@ -296,6 +300,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
     attributes = {
         "algorithm": _algorithm(summary.kinds),
         "implementation": f"moec_zarr {version('moec_zarr')}",
+        "reading": _READING,
         "codec": repr(summary.codec),
         "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),
         "psnr": round(quality.psnr, 3) if math.isfinite(quality.psnr) else None,

@@ -50,6 +50,7 @@ def test_all_but_the_fields_is_exact(file, tmp_path, client, layout):
             assert original[name].nbytes / stored > 4
             # What the streams hold, and no more: effort "fast" is the transform alone.
             assert "mixture" not in attrs["compression_algorithm"]
+            assert "package moec_zarr is installed" in attrs["compression_reading"]
             assert attrs["compression_algorithm"].startswith(
                 "MoEC: a transform (" if name == "b" else "MoEC: "
             )
