@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs wheel streams clean
+.PHONY: demo test lint docs wheel oldest streams clean
 
 demo: .venv/installed
 	$(BIN)/python -m moec_zarr.demo
@@ -27,6 +27,14 @@ wheel:
 	build/wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel/dist .
 	build/wheel/bin/python -m pip install --quiet -c constraints.txt build/wheel/dist/*.whl
 	build/wheel/bin/python -I tests/read_with_wheel.py
+
+# The codec, without torch, with the oldest dependencies that are allowed.
+oldest:
+	rm -rf build/oldest
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet -c constraints-oldest.txt '.[encode]' hypothesis pytest pytest-xdist scipy
+	build/oldest/bin/python -m pytest -q --numprocesses auto --dist loadfile tests/bitstream tests/model \
+		tests/codec/test_indexing.py tests/adapters/test_zarr_codec.py tests/adapters/test_numcodecs_codec.py
 
 # Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
