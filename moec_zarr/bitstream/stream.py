@@ -114,6 +114,8 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     if Section.BOX in sections:
         box = read_bounding_box(sections[Section.BOX], header.shape, header.dtype)
     shape = header.shape if box is None else box.shape
+    if 0 in shape and sections.keys() & fitted:
+        raise CorruptStreamError(f"the stream holds a model of no voxels, of shape {shape}; it is damaged")
     grid = tuple(n for n in shape if n > 1)
     if Section.MASK in sections:
         masked = read_masked_values(sections[Section.MASK], shape, header.dtype)

@@ -657,6 +657,7 @@ def decode(data: bytes) -> Decoded:
         check(not any(same), "masked value twice")
         masked_values.append((value, read_mask(part.take(part.varint()), box)))
     check(2 not in sections or 1 <= len(masked_values) <= 4, "masked values")
+    check(0 not in box or not {4, 5, 6} & set(sections), "no voxels")
     network = coefficients = residual = None
     native = dtype.newbyteorder("=")
     inner = np.full(box, low, native)

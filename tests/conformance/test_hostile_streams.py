@@ -44,7 +44,7 @@ class Case:
     match: str | None = None
     dtype: str = "u1"
     fixed: int = 2 * MIB
-    a_voxel: int = 48
+    a_voxel: int = 64
     seconds: float = 2.0
     read: Callable[..., Any] = decode
 
@@ -115,6 +115,8 @@ def cases() -> Iterator[tuple[str, Case]]:
         "corrections that are not zero",
         Case(residual(side, b"\1" + WORDS_OF_ONES), side, "not zero", fixed=8 * MIB),
     )
+    nothing = residual((0, 2**31), b"\1")
+    yield "corrections of no voxels", Case(nothing, (0, 2**31), "no voxels", fixed=MIB // 4)
     yield "corrections that are all zero", Case(residual((500, 500), b"\1", likely=False), (500, 500))
     large = transform(side, b"\x3e" + WORDS_OF_ONES)
     yield "large coefficients", Case(large, side, "not zero", fixed=8 * MIB)
