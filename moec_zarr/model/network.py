@@ -233,6 +233,7 @@ def _sum(axes: list[Floats], pointwise: bool) -> Floats:
     return total
 
 
+@np.errstate(invalid="ignore")  # weights are finite: only lanes that a BLAS kernel does not use raise it
 def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floats, expert: int) -> Floats:
     for layer in range(architecture.layers):
         hidden = hidden @ weights[f"expert.weight.{layer}"][expert].T

@@ -69,6 +69,9 @@ def test_a_lock_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         mine.check()
+        # No renewal while the lock is broken: it would take it back, and the other run would end.
+        monkeypatch.setattr(lock, "_RENEW", 0.5)
+        time.sleep(0.2)
         with hold_lock(store, break_lock=True) as other:
             while not mine._lost and time.monotonic() < deadline:
                 time.sleep(0.01)

@@ -269,9 +269,10 @@ def test_an_unfinished_conversion_is_noticed(store, tmp_path, client, ds):
 
     (tmp_path / "d.zarr/b/.moec_zarr/1.0.0.json").unlink()
     group = zarr.open_group(tmp_path / "d.zarr")
-    digest = read_manifest(group).digest
+    manifest = read_manifest(group)
     planned = plan(ds, CODECS, chunks=CHUNKS)
-    records = [r for n in ("b", "bounded") for r in read_records(group[n], n, digest).values()]
+    found = [read_records(group[name], name, manifest.digests(name)) for name in ("b", "bounded")]
+    records = [record for each, _ in found for record in each.values()]
     write_quality(group, planned, records)
     write_report(tmp_path / "d.zarr", tmp_path / "r.html", variables=["b"])
     assert "5 of 6 tasks are done" in (tmp_path / "r.html").read_text("utf-8")
