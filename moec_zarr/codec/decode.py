@@ -9,7 +9,7 @@ import numpy as np
 
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import Header
-from moec_zarr.codec.indexing import Selection, place, select, take, within
+from moec_zarr.codec.indexing import Selection, place, select, short_axes, take, within
 from moec_zarr.codec.opened import Opened, opened
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
@@ -19,7 +19,7 @@ from moec_zarr.model.network import Network, evaluate_tile
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.model.residual import Residual
 
-__all__ = ["decode", "decoded_tiles", "short_axes"]
+__all__ = ["decode", "decoded_tiles"]
 
 
 def decode(
@@ -89,11 +89,6 @@ def _fill(out: Array, source: Opened, wanted: Selection) -> None:
             out[tile] = values
     for masked in stream.masked_values:
         out[take(masked.mask, wanted)] = masked.value
-
-
-def short_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of length one, which neither transform nor network has."""
-    return tuple(axis for axis, n in enumerate(shape) if n == 1)
 
 
 def decoded_tiles(

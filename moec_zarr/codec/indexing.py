@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Array, Integers
 
-__all__ = ["Selection", "place", "select", "take", "within"]
+__all__ = ["Selection", "place", "select", "short_axes", "take", "within"]
 
 
 @dataclass(frozen=True)
@@ -152,3 +152,8 @@ def _checked_index(index: NDArray[Any], length: int) -> Integers:
     if index.size and not -length <= index.min() <= index.max() < length:
         raise IndexError(f"index {index.min()}..{index.max()} on an axis of length {length}")
     return np.where(index < 0, index + length, index)
+
+
+def short_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of length one, which neither transform nor network has."""
+    return tuple(axis for axis, n in enumerate(shape) if n == 1)

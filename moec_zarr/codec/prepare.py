@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
 from moec_zarr.bitstream.values import BoundingBox, MaskedValue, write_bounding_box, write_masked_values
+from moec_zarr.codec.indexing import short_axes
 from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.model.normalisation import Normalisation
 
@@ -49,7 +50,7 @@ class Prepared:
     @property
     def grid(self) -> tuple[Array, Bools | None, Normalisation]:
         """The array, its valid voxels and their normalisation, on the axes longer than one."""
-        axes = tuple(axis for axis, n in enumerate(self.array.shape) if n == 1)
+        axes = short_axes(self.array.shape)
         valid = None if self.valid is None else self.valid.squeeze(axes)
         return self.array.squeeze(axes), valid, Normalisation.of_range(self.header.low, self.header.high)
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import warnings
 from collections.abc import Awaitable, Iterable, Iterator
-from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any, Literal, cast
 
@@ -21,6 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from moec_zarr.conversion.destination import without_expected_warnings
 from moec_zarr.conversion.formats import Node, chunk_keys, join, to_v2, to_v3
 from moec_zarr.conversion.manifest import change_format
 from moec_zarr.errors import MoECError
@@ -65,7 +64,7 @@ def migrate(
     """
     if zarr_format not in (2, 3):
         raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
-    with _without_expected_warnings():
+    with without_expected_warnings():
         other = cast("Literal[2, 3]", 5 - zarr_format)
         root = _open(store, other, storage_options)
         nodes = [] if root is None else list(_nodes(root))
@@ -83,16 +82,6 @@ def migrate(
             raise MoECError(f"there is no zarr store at {store}")
         sync(_remove(new.store, list(_nodes(new)), other))
     return tuple(path for path, _ in nodes)
-
-
-@contextmanager
-def _without_expected_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Of types that the specification of format 3 does not know, and of folders within arrays.
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
-        yield
 
 
 def _open(store: Any, zarr_format: Literal[2, 3], storage_options: dict[str, Any] | None) -> Node | None:

@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import folded, write_residual
-from moec_zarr.fit.basis_search import kept_within, wavelets_of
 from moec_zarr.fit.inpainting import smoothly_filled
 from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rate_control import Transform, finest_step, starting_point
+from moec_zarr.fit.rate_control import Transform, count_within, finest_step, starting_point
 from moec_zarr.fit.rdoq import Quantised, Search, State, coefficients_of, fitted_context, quantised_at
 from moec_zarr.model.basis import voxel_functions
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.residual import Residual
-from moec_zarr.model.transform import analyse
 
 __all__ = ["corrections_of", "fit_transform_to_bound", "residual_payload"]
 
@@ -65,8 +63,7 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         target = np.where(valid, target, np.float32(0))
     without = _bits(corrections_of(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else smoothly_filled(target, valid)
-    coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    count = kept_within(coefficients, (_ERROR * bound) ** 2 * whole.size)
+    count = count_within(whole, (_ERROR * bound) ** 2)
     start = starting_point(whole, valid, count) if count else None
     if start is None:
         return None
@@ -127,12 +124,10 @@ def _lowest(trials: list[_Trial]) -> float:
     number = min(range(len(known)), key=lambda i: known[i][1])
     if not 0 < number < len(known) - 1:
         return known[number][0]
-    x, y = (
-        np.log([step for step, _ in known[number - 1 : number + 2]]),
-        [bits for _, bits in known[number - 1 : number + 2]],
-    )
-    curvature, slope, _ = np.polyfit(x - x[1], y, 2)
-    return float(math.exp(x[1] - slope / (2 * curvature))) if curvature > 0 else known[number][0]
+    near = np.array(known[number - 1 : number + 2])
+    x = np.log(near[:, 0]) - math.log(known[number][0])
+    curvature, slope, _ = np.polyfit(x, near[:, 1], 2)
+    return known[number][0] * math.exp(-slope / (2 * curvature)) if curvature > 0 else known[number][0]
 
 
 def corrections_of(

@@ -39,6 +39,7 @@ from moec_zarr.model.transform import analyse
 
 __all__ = [
     "Transform",
+    "count_within",
     "finest_step",
     "fit_transform",
     "fit_transform_to_error",
@@ -136,8 +137,7 @@ def fit_transform_to_error(
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
     whole = target if valid is None else smoothly_filled(target, valid)
-    coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    count, start = max(1, kept_within(coefficients, error * whole.size)), None
+    count, start = max(1, count_within(whole, error)), None
     while start is None and count <= whole.size:  # of few coefficients none may be worth its bytes
         start = starting_point(whole, valid, count)
         count *= 4
@@ -186,6 +186,12 @@ def fit_transform_to_error(
         return None
     found, context, measured = best
     return Transform(found, coefficients_payload(found, context)), measured
+
+
+def count_within(whole: Floats, error: float) -> int:
+    """About how many coefficients a mean square error takes, by wavelets on all axes."""
+    coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
+    return kept_within(coefficients, error * whole.size)
 
 
 def _finer(own: float, error: float, slope: float) -> float:
