@@ -13,11 +13,12 @@ from moec_zarr.arrays import Floats
 from moec_zarr.bitstream.container import FRAME
 from moec_zarr.fit.candidates import Candidate, Task, better
 from moec_zarr.fit.initialise import architecture_for, stencils_for
+from moec_zarr.fit.network_fit import network_fit
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.rate_control import fit_transform
 from moec_zarr.fit.runtime import chosen_device
 from moec_zarr.fit.sampling import Field
-from moec_zarr.fit.train import fit_network
+from moec_zarr.fit.train import Fitted, fit_networks
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.features import feature_count
@@ -99,7 +100,7 @@ def _correction(
     field = replace(_field(task), base=base, stencils=stencils, norm=norm)
     result = _network(task, field, architecture, budget, turn, initial)
     assert result is not None  # no error is too large to go on
-    return replace(result[0], stencils=stencils)
+    return replace(result.network, stencils=stencils)
 
 
 def alone(task: Task, target_error: float, progress: Callable[[float], None]) -> Candidate | None:
@@ -109,7 +110,7 @@ def alone(task: Task, target_error: float, progress: Callable[[float], None]) ->
         result = _network(task, _field(task), architecture, task.budget, 0, None, target_error, progress)
     except DoesNotFit:
         return None
-    return None if result is None else Candidate(result[0], None, result[1]).logged()
+    return None if result is None else Candidate(result.network, None, result.error).logged()
 
 
 def _field(task: Task) -> Field:
@@ -125,7 +126,7 @@ def _network(
     initial: Network | None,
     target_error: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[Network, float] | None:
+) -> Fitted | None:
     """A network for what the transform leaves of a field, and its mean square error."""
     seed = task.settings.seed + turn
     generator = torch.Generator().manual_seed(seed)
@@ -135,10 +136,14 @@ def _network(
     # suit the learning rate, and the decoder's step codes alone undo it.
     shift = min(max(round(-math.log2(deviation)), 0), _LARGEST_SHIFT) if deviation else 0
     shifted = replace(field, normalisation=replace(field.normalisation, shift=shift))
-    return fit_network(
+    fit = network_fit(
         shifted, architecture, task.preset, budget,
-        initial=initial, seed=seed, device=chosen_device(), target_error=target_error, progress=progress,
+        initial=initial, seed=seed, target_error=target_error, progress=progress,
     )  # fmt: skip
+    (outcome,) = fit_networks([fit], chosen_device())
+    if isinstance(outcome, DoesNotFit):
+        raise outcome
+    return outcome
 
 
 def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:

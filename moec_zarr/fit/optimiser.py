@@ -9,7 +9,11 @@ arXiv 1412.6980.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+from moec_zarr.fit.stack import rows_of
 
 __all__ = ["Optimiser"]
 
@@ -24,8 +28,8 @@ class Optimiser:
     Parameters
     ----------
     tensors : dict of torch.Tensor
-        Leaves that require a gradient; a stack of matrices, shape (n, rows, columns), is
-        orthogonalised matrix by matrix.
+        Leaves that require a gradient, of shape (networks, ...); of shape (networks, experts, rows,
+        columns), they are orthogonalised matrix by matrix.
     scales : dict of float
         Factor on the learning rate of the tensors named; 1 for the others.
     """
@@ -36,6 +40,14 @@ class Optimiser:
         self._first = {name: torch.zeros_like(t) for name, t in tensors.items()}
         self._second = {name: torch.zeros_like(t) for name, t in tensors.items() if not _is_matrix(t)}
         self._count = 0
+
+    def rows(self, tensors: dict[str, torch.Tensor], rows: Sequence[int]) -> Optimiser:
+        """The optimisation of some of the networks, whose tensors are given, gone on with."""
+        result = Optimiser(tensors, self._scales)
+        result._first = rows_of({name: self._first[name] for name in result._first}, rows)
+        result._second = rows_of({name: self._second[name] for name in result._second}, rows)
+        result._count = self._count
+        return result
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -61,7 +73,7 @@ class Optimiser:
 
 
 def _is_matrix(tensor: torch.Tensor) -> bool:
-    return tensor.ndim >= 3 and min(tensor.shape[-2:]) > 3
+    return tensor.ndim >= 4 and min(tensor.shape[-2:]) > 3
 
 
 def _orthogonal(x: torch.Tensor) -> torch.Tensor:

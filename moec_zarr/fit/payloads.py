@@ -24,7 +24,10 @@ _SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searc
 
 
 class DoesNotFit(Exception):  # noqa: N818  # control flow within a fit, never seen outside
-    """Raised when integers are too large to be coded, or no quantisation meets the byte budget."""
+    """Raised when integers are too large to be coded, or no quantisation meets the byte budget.
+
+    A network whose training diverges has none either.
+    """
 
 
 def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:

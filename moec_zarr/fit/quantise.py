@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
 from moec_zarr.fit.payloads import DoesNotFit, coded_network
+from moec_zarr.fit.stack import Weights
 from moec_zarr.model.network import (
     GATE_LARGEST,
     GATE_LARGEST_BIAS,
@@ -27,7 +28,6 @@ from moec_zarr.model.network import (
 
 __all__ = ["DECODER", "StepAllocator", "freeze_gate", "quantise", "round_through", "unshifted"]
 
-Weights = dict[str, torch.Tensor]
 Gate = dict[str, NDArray[np.int32]]
 
 DECODER = "decoder.weight", "decoder.bias"
@@ -56,13 +56,12 @@ def freeze_gate(weights: Weights) -> Gate:
     }
 
 
-def round_through(weights: Weights, codes: dict[str, int]) -> Weights:
+def round_through(weights: Weights, steps: Weights) -> Weights:
     """Weights rounded to their steps, with the gradient of the unrounded (straight-through)."""
-    out = {}
-    for name, weight in weights.items():
-        step = step_size(codes[name])
-        out[name] = weight + (torch.round(weight / step) * step - weight).detach()
-    return out
+    return {
+        name: weight + (torch.round(weight / steps[name]) * steps[name] - weight).detach()
+        for name, weight in weights.items()
+    }
 
 
 def quantise(architecture: Architecture, weights: Weights, codes: dict[str, int], gate: Gate) -> Network:

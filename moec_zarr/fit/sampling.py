@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from moec_zarr.arrays import Array, Bools, Doubles, Floats, Integers
-from moec_zarr.model.features import Stencil, features, neighbours
+from moec_zarr.model.features import Stencil
 from moec_zarr.model.network import coordinates
 from moec_zarr.model.normalisation import Normalisation
 
@@ -65,16 +65,6 @@ class Field:
         if self.base is not None:
             values -= 2.0**self.normalisation.shift * self.base[where].astype(np.float64)
         return values.astype(np.float32)
-
-    def features(self, index: tuple[Integers, ...]) -> Floats | None:
-        """What the network reads of the transform at voxels `index`, shape (n, feature_count)."""
-        if self.base is None:
-            return None
-        there = []
-        for axis, stencil in enumerate(self.stencils):
-            places = neighbours(index[axis], stencil, self.array.shape[axis])
-            there.append(self.base[(*index[:axis], places, *index[axis + 1 :])])
-        return features(self.base[index], there, self.stencils, self.norm)
 
     def differences(self, index: tuple[Integers, ...]) -> list[Floats]:
         """Difference of the target to the next voxel along each axis; NaN where either is invalid."""

@@ -1,356 +1,249 @@
-"""Array to quantised network: the only place that trains."""
+"""Arrays to quantised networks: several networks of one kind are trained as one."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from moec_zarr.arrays import Floats
-from moec_zarr.fit.initialise import (
-    axis_frequencies,
-    draw_waves,
-    gate,
-    initial_weights,
-    power_spectrum,
-)
+from moec_zarr.fit.forward import forward
+from moec_zarr.fit.network_fit import NetworkFit, float_weights
 from moec_zarr.fit.optimiser import Optimiser
-from moec_zarr.fit.presets import Preset, Start
-from moec_zarr.fit.quantise import (
-    DECODER,
-    StepAllocator,
-    Weights,
-    freeze_gate,
-    quantise,
-    round_through,
-    unshifted,
-)
-from moec_zarr.fit.sampling import Field
-from moec_zarr.model.network import GATE_UNITS, Architecture, Network, coordinates
+from moec_zarr.fit.payloads import DoesNotFit
+from moec_zarr.fit.quantise import Gate, StepAllocator, freeze_gate, quantise, round_through, unshifted
+from moec_zarr.fit.stack import Weights, rows_of
+from moec_zarr.fit.training import Networks, Training
+from moec_zarr.model.network import Network, step_size
 
-__all__ = ["fit_network", "forward"]
+__all__ = ["Fitted", "Outcome", "fit_networks"]
 
 _log = logging.getLogger(__name__)
-_DRAWN = 16  # batches gathered at a time
-_JUDGED = 96  # batches from which a fit's error is estimated
-_SENSITIVITY_BATCHES = 16  # batches from which the sensitivity is estimated
+_RACED = 32  # batches from which the error of a short fit is estimated
+_JUDGED = 96  # the same, of a whole fit
 _PROBED = 2  # starts that are trained further
 _LONGER = 3  # times as many steps in each further one
 _SUSTAINED = 0.65  # of a fit's gain a doubling of its steps, that further doublings bring on average
 _MARGIN = 0.997  # of the budget while training goes on: the entropy still drifts
 
 
-def forward(
-    architecture: Architecture, weights: Weights, u: torch.Tensor, features: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values at points, and the balance loss while the gate learns.
+class Fitted(NamedTuple):
+    """A network, and its mean square error at some hundred thousands of voxels.
 
-    The chosen expert's output is multiplied by ``1 + p - stop(p)``, p its softmax probability:
-    the value stays and the gate has a gradient. Balance loss: Fedus et al., arXiv 2101.03961,
-    equation 4. A frozen gate holds integers and is evaluated as :mod:`moec_zarr.model.network` does.
+    The error is that of normalised values without the field's shift.
+    """
+
+    network: Network
+    error: float
+
+
+Outcome: TypeAlias = Fitted | DoesNotFit | None
+
+
+def fit_networks(fits: Sequence[NetworkFit], device: str = "cpu") -> list[Outcome]:
+    """Fit several networks of one kind as one.
 
     Parameters
     ----------
-    u : float32 tensor, shape (n, axes)
-        Coordinates in [-1, 1].
-    features : float32 tensor, shape (n, features), optional
-        What the experts read of the transform.
+    fits : sequence of NetworkFit
+        All of one `kind`.
+    device : str
+        Where to train.
 
     Returns
     -------
-    values : float32 tensor, shape (n,)
-    balance : scalar tensor or None
-        1 where all experts take part alike.
+    list, one for each fit
+        A `Fitted`; None where the fit was given up; a `DoesNotFit` where no quantisation of the
+        architecture fits into the budget. None of them affects the others.
     """
-    phase = weights["encoder.bias"].expand(len(u), -1)
-    for axis in range(architecture.axes):
-        phase = torch.addcmul(phase, u[:, axis, None], weights[f"encoder.weight.{axis}"])
-    hidden = torch.sin(phase)
-    if features is not None:
-        hidden = torch.cat([hidden, features], dim=1)
-    if architecture.experts == 1:
-        return _expert(architecture, weights, hidden, 0) + weights["decoder.bias"], None
-    learning = weights["gate.weight"].requires_grad
-    if learning:
-        logits = torch.addmm(weights["gate.bias"], u, weights["gate.weight"])
-    else:
-        units = GATE_UNITS
-        logits = torch.addmm(units * weights["gate.bias"], torch.round(u * units), weights["gate.weight"])
-    chosen = logits.argmax(dim=-1)
-    order = torch.argsort(chosen)
-    load = torch.bincount(chosen, minlength=architecture.experts)
-    parts = hidden[order].split(load.tolist())
-    values = torch.cat([_expert(architecture, weights, part, expert) for expert, part in enumerate(parts)])
-    balance = None
-    if learning:
-        probabilities = functional.softmax(logits, dim=-1)
-        balance = architecture.experts * (probabilities.mean(dim=0) * load / len(u)).sum()
-        p = probabilities.gather(1, chosen[:, None])[order, 0]
-        values = values * (1 + p - p.detach())
-    return torch.empty_like(values).scatter(0, order, values) + weights["decoder.bias"], balance
+    if any(fit.kind != fits[0].kind for fit in fits):
+        raise ValueError("fits of several kinds cannot be trained together")
+    training = Training(fits, torch.device(device))
+    networks = _raced(training) if fits[0].is_raced else training.started(range(len(fits)), 0)
+    outcomes: list[Outcome] = [None] * len(fits)
+    if networks.fits:
+        for index, outcome in _trained(training, networks).items():
+            outcomes[index] = outcome
+    return outcomes
 
 
-def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor, expert: int) -> torch.Tensor:
-    for layer in range(architecture.layers):
-        weight, bias = weights[f"expert.weight.{layer}"], weights[f"expert.bias.{layer}"]
-        hidden = torch.sin(functional.linear(hidden, weight[expert], bias[expert]))
-    return hidden @ weights["decoder.weight"]
+def _raced(training: Training) -> Networks:
+    """For each fit the start that does best in short fits, with weights as these leave them.
 
-
-_Batch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
-
-
-class _Batches:
-    """An endless supply of coordinates, shape (batch, axes), features and targets on the device."""
-
-    def __init__(self, field: Field, batch: int, generator: torch.Generator, device: torch.device) -> None:
-        self._field, self._batch, self._generator, self._device = field, batch, generator, device
-        self._left: list[_Batch] = []
-
-    def __call__(self) -> _Batch:
-        if not self._left:
-            index = self._field.draw(self._batch * _DRAWN, self._generator)
-            axes = zip(index, self._field.array.shape, strict=True)
-            u = np.stack([coordinates(i, n) for i, n in axes], axis=1).astype(np.float32)
-            read = self._field.features(index)
-            points, targets = self._split(u), self._split(self._field.targets(index))
-            features = [None] * _DRAWN if read is None else self._split(read)
-            self._left = list(zip(points, features, targets, strict=True))
-        return self._left.pop()
-
-    def _split(self, part: Floats) -> tuple[torch.Tensor, ...]:
-        parts: tuple[torch.Tensor, ...] = torch.from_numpy(part).to(self._device).split(self._batch)
-        return parts
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What stays the same through all phases of a fit."""
-
-    architecture: Architecture
-    preset: Preset
-    batches: _Batches
-    progress: Callable[[float], None]
-
-    def run(self, weights: Weights, optimiser: Optimiser, steps: range, of: int, report: bool = True) -> None:
-        """Train all of `weights`, unquantised."""
-        for step in steps:
-            u, features, target = self.batches()
-            values, balance = forward(self.architecture, weights, u, features)
-            loss = functional.mse_loss(values, target)
-            if balance is not None:
-                loss = loss + self.preset.balance * loss.detach() * balance
-            loss.backward()
-            optimiser.step(self.rate(step, of))
-            if report:
-                self.progress(step / of)
-
-    def rate(self, step: int, of: int) -> float:
-        warm = min(1.0, (step + 1) / self.preset.warm_up)
-        return self.preset.rate * warm * (0.5 * (1 + math.cos(math.pi * step / of)) + 0.005)
-
-    def optimiser(self, weights: Weights) -> Optimiser:
-        return Optimiser(weights, {"gate.weight": self.preset.gate_rate, "gate.bias": self.preset.gate_rate})
-
-    @torch.no_grad()
-    def loss(self, weights: Weights, batches: int) -> float:
-        losses = []
-        for _ in range(batches):
-            u, features, target = self.batches()
-            losses.append(
-                functional.mse_loss(forward(self.architecture, weights, u, features)[0], target).item()
-            )
-        return float(np.mean(losses))
-
-    def sensitivity(self, free: Weights, frozen: Weights) -> dict[str, float]:
-        """Mean square derivative of a value by a weight, for each tensor of `free`.
-
-        With signs r = +-1 drawn at random, the square of ``d(sum r y)/dw`` has the expectation
-        ``sum (dy/dw)^2``: Hutchinson's estimator of the Gauss-Newton matrix's diagonal.
-        """
-        total = dict.fromkeys(free, 0.0)
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(_SENSITIVITY_BATCHES):
-            u, features, _target = self.batches()
-            values, _ = forward(self.architecture, free | frozen, u, features)
-            signs = (2 * torch.randint(2, (len(u),), generator=generator) - 1).to(values)
-            gradients = torch.autograd.grad((values * signs).sum(), list(free.values()))
-            for name, gradient in zip(free, gradients, strict=True):
-                total[name] += gradient.square().mean().item() / len(u) / _SENSITIVITY_BATCHES
-        return total
-
-
-def fit_network(
-    field: Field,
-    architecture: Architecture,
-    preset: Preset,
-    budget: int,
-    *,
-    initial: Network | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    target_error: float = math.inf,
-    progress: Callable[[float], None] = lambda share: None,
-) -> tuple[Network, float] | None:
-    """A network fitted to a field, quantised to a byte budget.
-
-    Parameters
-    ----------
-    field : Field
-        The valid voxels and their targets.
-    budget : int
-        Bytes that the network's section may take; kept.
-    initial : Network, optional
-        One of this architecture to start from, instead of the preset's starts. Its gate is not taken
-        over: with experts, the fit starts as without it.
-    seed : int
-        Of everything random. Threads and device change results by rounding alone.
-    target_error : float
-        Mean square error that is worth having. The fit is given up where a short one shows that it
-        stays out of reach.
-    progress : callable
-        Called with the share of steps done.
-
-    Returns
-    -------
-    network : Network
-    error : float
-        Its mean square error at some hundred thousands of voxels; None instead of both where the fit
-        was given up. Both errors are those of normalised values without the field's shift.
-
-    Raises
-    ------
-    DoesNotFit
-        If no quantisation of this architecture fits into the budget.
+    All starts are tried, the better ones are trained further, the best of them ever longer. A fit is left
+    out as soon as the whole of it is not expected to reach its target: the logarithm of the error falls
+    with that of the steps, ever more slowly.
     """
-    shift = field.normalisation.shift
-    generator = torch.Generator().manual_seed(seed)
-    training = _Training(
-        architecture, preset, _Batches(field, preset.batch, generator, torch.device(device)), progress
-    )
-    if initial is None or architecture.experts > 1:
-        fresh = _starts(field, architecture, generator, device)
-        if target_error < math.inf or len(preset.starts) > 1:
-            raced = _raced(training, fresh, target_error * 4.0**shift)
-            if raced is None:
-                _log.info("a network is not expected to reach a mean square error of %.4g", target_error)
-                return None
-            weights = raced
-        else:
-            weights = fresh(preset.starts[0])
-    else:
-        weights = _float_weights(initial, shift, device, True)
-    turn = preset.steps - round(preset.steps * preset.quantised)
-    optimiser = training.optimiser(weights)
-    training.run(weights, optimiser, range(turn), preset.steps)
-    network = _train_quantised(training, weights, optimiser, turn, budget, shift)
-    return network, training.loss(_float_weights(network, shift, device, False), _JUDGED) * 4.0**-shift
-
-
-def _starts(
-    field: Field, architecture: Architecture, generator: torch.Generator, device: str
-) -> Callable[[Start], Weights]:
-    """Draws the weights that a fit starts from, after one look at what the field says of them."""
-    frequencies = axis_frequencies(field, generator)
-    mean = float(field.targets(field.draw(1 << 14, generator)).mean())
-    partition: Weights = {}
-    if architecture.experts > 1:
-        weight, bias = (
-            torch.from_numpy(part.astype(np.float32))
-            for part in gate(field, frequencies, architecture.experts, generator)
-        )
-        partition = {"gate.weight": weight, "gate.bias": bias}
-    spectrum = power_spectrum(field, frequencies)
-
-    def drawn(start: Start) -> Weights:
-        shape = architecture.encoder, architecture.axes
-        if start.omega:
-            uniform = 2 * torch.rand(shape, generator=generator, dtype=torch.float64).numpy() - 1
-            waves = start.omega / architecture.axes * uniform
-        else:
-            normal = torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
-            waves = normal * frequencies * start.scale
-            spectral = round(start.spectral * len(waves))
-            waves[:spectral] = draw_waves(spectrum, spectral, generator)
-        weights = partition | initial_weights(architecture, waves, mean, generator)
-        return {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in weights.items()}
-
-    return drawn
-
-
-def _float_weights(network: Network, shift: int, device: str, learning: bool) -> Weights:
-    """A network's weights in the units of a fit, whose targets are shifted."""
-    weights = {name: torch.from_numpy(weight.copy()) for name, weight in network.weights().items()}
-    for name in DECODER:
-        weights[name] *= 2.0**shift
-    return {name: weight.to(device).requires_grad_(learning) for name, weight in weights.items()}
-
-
-def _raced(training: _Training, fresh: Callable[[Start], Weights], target_error: float) -> Weights | None:
-    """Weights of the start that does best in short fits, as these leave them.
-
-    All starts are tried, the better ones are trained further, the best of them ever longer. None as soon
-    as the whole fit is not expected to reach the target: the logarithm of the error falls with that of the
-    steps, ever more slowly.
-    """
-    preset = training.preset
-    tried = []
-    for start in preset.starts:
-        weights = fresh(start)
-        loss = _short_fit(training, weights, preset.trial_steps)
-        _log.debug("%s: mean square error %.4g after %d steps", start, loss, preset.trial_steps)
-        tried.append((loss, weights))
-    tried.sort(key=lambda trial: trial[0])
+    preset, fits = training.preset, training.fits
+    count, indices = len(fits[0].starts), range(len(fits))
+    parts = [training.started(indices, start) for start in range(count)]
+    tried = _joined(parts)
+    errors = np.reshape(_short_fit(training, tried, preset.trial_steps), (count, len(fits)))
+    for start, losses in zip(preset.starts, errors, strict=False):
+        _log.debug("%s: mean square errors %s after %d steps", start, losses, preset.trial_steps)
+    order = np.argsort(errors, axis=0, kind="stable")[:_PROBED]
+    probed = tried.some((order * len(fits) + np.arange(len(fits))).ravel().tolist())
     steps, before = preset.probe_steps, preset.trial_steps
-    probed = [(_short_fit(training, weights, steps), first, weights) for first, weights in tried[:_PROBED]]
-    loss, last, best = min(probed, key=lambda probe: probe[0])
+    after = np.reshape(_short_fit(training, probed, steps), order.shape)
+    first = np.take_along_axis(errors, order, 0)
+    best = after.argmin(axis=0)
+    networks = probed.some((best * len(fits) + np.arange(len(fits))).tolist())
+    loss, last = (np.take_along_axis(each, best[None], 0)[0] for each in (after, first))
     while True:
         done = before + steps
-        slope = math.log(loss / last) / math.log2(done / before) if 0 < loss < last else 0.0
-        expected = loss * math.exp(_SUSTAINED * slope * math.log2((done + preset.steps) / done))
-        _log.debug("mean square error %.4g after %d steps, %.4g expected", loss, done, expected)
-        if expected > target_error:
-            return None
+        kept = []
+        for row, i in enumerate(networks.fits):
+            now, then = float(loss[row]), float(last[row])
+            slope = math.log(now / then) / math.log2(done / before) if 0 < now < then else 0.0
+            expected = now * math.exp(_SUSTAINED * slope * math.log2((done + preset.steps) / done))
+            _log.debug("mean square error %.4g after %d steps, %.4g expected", now, done, expected)
+            target = fits[i].target_error * 4.0 ** fits[i].field.normalisation.shift
+            if not expected > target:
+                kept.append(row)
+            else:
+                _log.info(
+                    "a network is not expected to reach a mean square error of %.4g", fits[i].target_error
+                )
         steps *= _LONGER
-        if target_error == math.inf or steps > preset.steps / 4:
-            return best
+        if len(kept) < len(networks.fits):
+            networks, loss = networks.some(kept), loss[kept]
+        if not kept or fits[0].target_error == math.inf or steps > preset.steps / 4:
+            return networks
         last, before = loss, done
-        loss = _short_fit(training, best, steps)
+        loss = np.array(_short_fit(training, networks, steps))
 
 
-def _short_fit(training: _Training, weights: Weights, steps: int) -> float:
-    """Train all of the weights, to a rate of zero; the mean square error reached."""
-    training.run(weights, training.optimiser(weights), range(steps), steps, report=False)
-    return training.loss(weights, 2 * _DRAWN)
+def _joined(parts: Sequence[Networks]) -> Networks:
+    weights = {
+        name: torch.cat([part.weights[name].detach() for part in parts]).requires_grad_()
+        for name in parts[0].weights
+    }
+    return Networks([i for part in parts for i in part.fits], weights)
 
 
-def _train_quantised(
-    training: _Training, weights: Weights, optimiser: Optimiser, turn: int, budget: int, shift: int
-) -> Network:
-    architecture, preset = training.architecture, training.preset
-    gate = freeze_gate(weights)
-    device = weights["encoder.bias"].device
-    frozen = {name: torch.from_numpy(values.astype(np.float32)).to(device) for name, values in gate.items()}
-    free = {name: weight for name, weight in weights.items() if name not in gate}
-    allocate = StepAllocator(architecture, gate, int(budget * _MARGIN), shift)
+def _short_fit(training: Training, networks: Networks, steps: int) -> list[float]:
+    """Train all of the weights, to a rate of zero; the mean square errors reached."""
+    optimiser = training.optimiser(networks.weights)
+    training.run(networks, optimiser, range(steps), steps, report=False)
+    return training.errors(networks, _RACED)
+
+
+def _trained(training: Training, networks: Networks) -> dict[int, Outcome]:
+    """The whole fits, one network for each, and what comes of them."""
+    preset = training.preset
+    turn = preset.steps - round(preset.steps * preset.quantised)
+    optimiser = training.optimiser(networks.weights)
+    training.run(networks, optimiser, range(turn), preset.steps)
+    phase = _QuantisedPhase(training, networks, optimiser)
     span = preset.steps - turn
     every = max(1, math.ceil(0.75 * span / preset.allocations))
-    codes = allocate(free, training.sensitivity(free, frozen))
-    for step in range(turn, preset.steps):
-        done = step - turn
-        if done and done % every == 0 and done < 0.75 * span:
-            codes = allocate(free, training.sensitivity(free, frozen))
-        u, features, target = training.batches()
-        values, _ = forward(architecture, round_through(free, codes) | frozen, u, features)
-        functional.mse_loss(values, target).backward()
-        optimiser.step(training.rate(step, preset.steps))
-        training.progress(step / preset.steps)
-    last = StepAllocator(architecture, gate, budget, shift)
-    if not last.fits(free, codes):
-        codes = last(free, training.sensitivity(free, frozen))
-    return unshifted(quantise(architecture, free, codes, gate), shift)
+    for done in range(0, span, every):
+        if done < 0.75 * span:
+            phase.allocate()
+        phase.run(range(turn + done, min(turn + done + every, preset.steps)))
+    return phase.outcomes()
+
+
+def _floats(gate: Gate) -> Weights:
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in gate.items()}
+
+
+def _is_finite(weights: Weights) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in weights.values())
+
+
+class _QuantisedPhase:
+    """The last steps of some fits: weights are rounded in them, the gates are frozen."""
+
+    def __init__(self, training: Training, networks: Networks, optimiser: Optimiser) -> None:
+        self._training = training
+        members = training.members(networks)
+        self._gates = {i: freeze_gate(own) for i, own in zip(networks.fits, members, strict=True)}
+        self._frozen = training.stacked(networks.fits, [_floats(self._gates[i]) for i in networks.fits])
+        free = {name: tensor for name, tensor in networks.weights.items() if name not in self._frozen}
+        self._networks, self._optimiser = Networks(networks.fits, free), optimiser
+        self._allocators = {i: self._allocator(i, _MARGIN) for i in networks.fits}
+        self._codes: dict[int, dict[str, int]] = {}
+        self._failed: dict[int, Outcome] = {}
+
+    def _allocator(self, i: int, share: float = 1.0) -> StepAllocator:
+        fit = self._training.fits[i]
+        shift = fit.field.normalisation.shift
+        return StepAllocator(fit.architecture, self._gates[i], int(fit.budget * share), shift)
+
+    def allocate(self) -> None:
+        """Set the steps anew; fits without steps that meet the budget leave the group."""
+        if not self._networks.fits:
+            return
+        kept = self._allocated(self._allocators)
+        if len(kept) < len(self._networks.fits):
+            self._networks = self._networks.some(kept)
+            self._frozen = rows_of(self._frozen, kept)
+            self._optimiser = self._optimiser.rows(self._networks.weights, kept)
+
+    def _allocated(self, allocators: dict[int, StepAllocator]) -> list[int]:
+        """Find steps for the fits that allocators are given of; the rows of all that have steps."""
+        members = self._training.members(self._networks)
+        sensitivities = self._training.sensitivities(self._networks, self._frozen)
+        for i, own, sensitivity in zip(self._networks.fits, members, sensitivities, strict=True):
+            if not _is_finite(own):
+                self._failed[i] = DoesNotFit("training diverged")
+            elif i in allocators:
+                try:
+                    self._codes[i] = allocators[i](own, sensitivity)
+                except DoesNotFit as reason:
+                    self._failed[i] = reason
+        return [row for row, i in enumerate(self._networks.fits) if i not in self._failed]
+
+    def run(self, steps: range) -> None:
+        """Train with the weights rounded to their steps."""
+        training, (fits, free) = self._training, self._networks
+        if not fits:
+            return
+        rounding = {}
+        for name, tensor in free.items():
+            sizes = torch.tensor([step_size(self._codes[i][name]) for i in fits], device=training.device)
+            rounding[name] = sizes.reshape(-1, *[1] * (tensor.ndim - 1))
+        training.batches.of(fits)
+        for step in steps:
+            u, features, target = training.batches()
+            rounded = round_through(free, rounding)
+            values, _ = forward(training.architecture, rounded | self._frozen, u, features)
+            (values - target).square().mean(dim=1).sum().backward()
+            self._optimiser.step(training.rate(step, training.preset.steps))
+            training.report(fits, step / training.preset.steps)
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """The quantised networks with their errors, and the reasons of those that failed."""
+        training, fits = self._training, self._networks.fits
+        members = dict(zip(fits, training.members(self._networks) if fits else [], strict=True))
+        last = {i: self._allocator(i) for i in fits}
+        over = {
+            i: each
+            for i, each in last.items()
+            if not _is_finite(members[i]) or not each.fits(members[i], self._codes[i])
+        }
+        if over:
+            fits = [fits[row] for row in self._allocated(over)]
+        networks = []
+        for i in fits:
+            own = training.fits[i]
+            network = quantise(own.architecture, members[i], self._codes[i], self._gates[i])
+            networks.append(unshifted(network, own.field.normalisation.shift))
+        return self._failed | dict(zip(fits, _measured(training, fits, networks), strict=True))
+
+
+def _measured(training: Training, fits: Sequence[int], networks: Sequence[Network]) -> list[Fitted]:
+    """Quantised networks with their errors."""
+    if not fits:
+        return []
+    shifts = [training.fits[i].field.normalisation.shift for i in fits]
+    weights = [float_weights(network, shift) for network, shift in zip(networks, shifts, strict=True)]
+    errors = training.errors(Networks(list(fits), training.stacked(fits, weights)), _JUDGED)
+    return [
+        Fitted(network, error * 4.0**-shift)
+        for network, error, shift in zip(networks, errors, shifts, strict=True)
+    ]

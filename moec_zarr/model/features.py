@@ -20,7 +20,9 @@ from moec_zarr.arrays import Floats, Integers
 from moec_zarr.model.coefficients import CoefficientField
 
 __all__ = [
+    "GAINS",
     "LARGEST_STENCIL",
+    "NEAR_AND_FAR",
     "SampledField",
     "Stencil",
     "feature_count",
@@ -31,8 +33,8 @@ __all__ = [
 ]
 
 LARGEST_STENCIL = 15  # of a distance, and of a gain
-_NEAR_AND_FAR = np.array([1, -1, 3, -3])  # in units of a stencil's distance
-_GAINS = np.array([1, 1, 0.5, 0.5], np.float32)  # far differences are larger, hence amplified less
+NEAR_AND_FAR = np.array([1, -1, 3, -3])  # in units of a stencil's distance
+GAINS = np.array([1, 1, 0.5, 0.5], np.float32)  # far differences are larger, hence amplified less
 
 
 class Stencil(NamedTuple):
@@ -53,12 +55,12 @@ class Stencil(NamedTuple):
 
 def feature_count(axes: int) -> int:
     """Number of features of a voxel on a grid of so many axes."""
-    return 1 + len(_NEAR_AND_FAR) * axes
+    return 1 + len(NEAR_AND_FAR) * axes
 
 
 def neighbours(index: Integers, stencil: Stencil, length: int) -> Integers:
     """Neighbours of voxels on an axis of `length`, shape (4, n); clipped to its ends."""
-    return np.asarray(np.clip(index + stencil.distance * _NEAR_AND_FAR[:, None], 0, length - 1))
+    return np.asarray(np.clip(index + stencil.distance * NEAR_AND_FAR[:, None], 0, length - 1))
 
 
 def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil], norm: float) -> Floats:
@@ -78,7 +80,7 @@ def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil],
     result = np.empty((len(here), feature_count(len(stencils))), np.float32)
     result[:, 0] = here / np.float32(norm)
     for axis, (stencil, values) in enumerate(zip(stencils, there, strict=True)):
-        scale = np.float32(2.0**stencil.gain / norm) * _GAINS[:, None]
+        scale = np.float32(2.0**stencil.gain / norm) * GAINS[:, None]
         first = feature_count(axis)
         result[:, first : first + len(scale)] = ((values - here) * scale).T
     return result

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 20, 8), (1, 8, 40)])
+@pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 2, 20, 8), (3, 1, 8, 40)])
 def test_matrices_take_orthogonal_steps(shape):
     """Of any shape, the step is 1.5 times the rate times a matrix whose singular values are near one."""
     weight = torch.zeros(shape, requires_grad=True)
@@ -41,3 +41,29 @@ def test_vectors_follow_torch_adam():
         reference.step()
     np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=1e-5)
     assert ours.grad is None
+
+
+def test_some_networks_go_on_as_with_the_others():
+    """Of three, the first and the last: vectors and matrices take the steps that they would have taken."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (3, 2, 8, 6), "b": (3, 5)}
+    gradients = [
+        {name: torch.from_numpy(rng.normal(size=shape).astype("f4")) for name, shape in shapes.items()}
+        for _ in range(6)
+    ]
+
+    def advance(optimiser, tensors, steps, rows):
+        for step in steps:
+            for name, tensor in tensors.items():
+                tensor.grad = gradients[step][name][rows]
+            optimiser.step(0.1)
+
+    whole = {name: torch.zeros(shape, requires_grad=True) for name, shape in shapes.items()}
+    optimiser = Optimiser(whole, {"b": 0.5})
+    advance(optimiser, whole, range(3), [0, 1, 2])
+    rows = [0, 2]
+    part = {name: tensor.detach()[rows].requires_grad_() for name, tensor in whole.items()}
+    advance(optimiser.rows(part, rows), part, range(3, 6), rows)
+    advance(optimiser, whole, range(3, 6), [0, 1, 2])
+    for name, tensor in part.items():
+        np.testing.assert_allclose(tensor.detach(), whole[name].detach()[rows], rtol=1e-5, atol=1e-6)

@@ -90,7 +90,8 @@ def test_shift_is_taken_off_the_decoder(weights, shift):
 def test_quantised_weights_are_rounded_to_their_steps(weights):
     codes = dict.fromkeys(weights, 8 * 20 + 3)
     network = quantise(ARCHITECTURE, weights, codes, GATE)
-    rounded = round_through({name: weight.requires_grad_() for name, weight in weights.items()}, codes)
+    steps = {name: torch.tensor(step_size(code)) for name, code in codes.items()}
+    rounded = round_through({name: weight.requires_grad_() for name, weight in weights.items()}, steps)
     for name, weight in rounded.items():
         np.testing.assert_allclose(weight.detach(), network.weights()[name], atol=1e-6)
         original = weights[name].detach().numpy()

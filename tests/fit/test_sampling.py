@@ -6,9 +6,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moec_zarr.fit.sampling import Field, activity_points  # noqa: E402
-from moec_zarr.model.basis import AxisBasis  # noqa: E402
-from moec_zarr.model.coefficients import CoefficientField, Coefficients  # noqa: E402
-from moec_zarr.model.features import Stencil, features_at  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
 
 UNCHANGED = Normalisation(0.0, 1.0)
@@ -16,21 +13,6 @@ UNCHANGED = Normalisation(0.0, 1.0)
 
 def seeded():
     return torch.Generator().manual_seed(0)
-
-
-def test_features_are_those_of_a_decoder():
-    rng = np.random.default_rng(0)
-    shape, stencils = (6, 9, 2), (Stencil(2, 1), Stencil(3, 0), Stencil(1, 4))
-    integers = rng.integers(-3, 4, shape).astype(np.int32)
-    transform = CoefficientField(
-        Coefficients(shape, (AxisBasis(), AxisBasis(2), AxisBasis()), 0.25, integers)
-    )
-    index = tuple(rng.integers(0, n, 300) for n in shape)
-    base = transform.whole()
-    field = Field(np.zeros(shape), None, UNCHANGED, base=base, stencils=stencils, norm=transform.norm)
-    expected = features_at(transform, stencils, index, transform.values(index, True), True)
-    np.testing.assert_allclose(field.features(index), expected, atol=1e-5)
-    assert Field(np.zeros(shape), None, UNCHANGED).features(index) is None
 
 
 def test_targets_are_what_the_transform_leaves():

@@ -1,0 +1,88 @@
+"""Weights of several networks as one set of tensors, a network a row.
+
+Networks of different sizes are filled up with zeros to one size. A unit whose weights are zero has the
+value sin(0) = 0 and receives no gradient through the zeros after it, and the optimiser's steps are zero
+where gradients are: what is filled up stays zero, and every network is trained as it would be alone.
+Experts that a network lacks have a logit of minus infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from moec_zarr.model.network import Architecture
+
+__all__ = ["Weights", "common_architecture", "member", "rows_of", "stacked"]
+
+Weights = dict[str, torch.Tensor]
+
+
+def common_architecture(architectures: Sequence[Architecture]) -> Architecture:
+    """The smallest architecture that all of these are parts of; they have alike many layers and features."""
+    first = architectures[0]
+    return replace(
+        first,
+        encoder=max(each.encoder for each in architectures),
+        experts=max(each.experts for each in architectures),
+        width=max(each.width for each in architectures),
+    )
+
+
+def stacked(
+    networks: Sequence[Mapping[str, torch.Tensor]],
+    architectures: Sequence[Architecture],
+    common: Architecture,
+    device: torch.device,
+) -> Weights:
+    """Networks, each with tensors of its own architecture's shapes, as rows of tensors of the common one.
+
+    Tensors that the networks lack are left out.
+    """
+    result = {}
+    for name, shape in common.shapes().items():
+        if name not in networks[0]:
+            continue
+        empty = -math.inf if name == "gate.bias" else 0.0
+        tensor = torch.full((len(networks), *shape), empty, device=device)
+        for row, network, own in zip(tensor, networks, architectures, strict=True):
+            for there, here in _places(name, own, common):
+                row[there] = network[name][here].to(device)
+        result[name] = tensor
+    return result
+
+
+def member(weights: Weights, row: int, own: Architecture, common: Architecture) -> Weights:
+    """The tensors of one network, in the shapes of its own architecture."""
+    result = {}
+    for name, tensor in weights.items():
+        result[name] = tensor.new_empty(own.shapes()[name])
+        for there, here in _places(name, own, common):
+            result[name][here] = tensor[row][there]
+    return result
+
+
+_Place = tuple[slice, ...]
+
+
+def _places(name: str, own: Architecture, common: Architecture) -> list[tuple[_Place, _Place]]:
+    """Where a network's tensor stands in the common one, and from where in its own that is."""
+    whole = tuple(slice(n) for n in own.shapes()[name])
+    if name != "expert.weight.0" or not own.feature_count:
+        return [(whole, whole)]
+    # The features stand behind all units of the encoder.
+    units = (*whole[:2], slice(own.encoder))
+    features = (*whole[:2], slice(common.encoder, None)), (*whole[:2], slice(own.encoder, None))
+    return [(units, units), features]
+
+
+def rows_of(weights: Weights, rows: Sequence[int]) -> Weights:
+    """Some of the networks, as leaves that require a gradient where the weights did."""
+    result = {}
+    for name, tensor in weights.items():
+        index = torch.tensor(rows, dtype=torch.long, device=tensor.device)
+        result[name] = tensor.detach()[index].requires_grad_(tensor.requires_grad)
+    return result
