@@ -8,6 +8,8 @@ what a stream means, so none is written to metadata.
 key          default     meaning
 ============ =========== ==================================================================
 ``device``   ``"cpu"``   where a fit runs, and where torch decodes: ``"cpu"`` or ``"cuda"``
+``group``    ``"auto"``  chunks whose networks are trained together; ``"auto"`` is 1 on a CPU, and on a GPU
+                         up to 128 of them, as memory allows
 ``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
 ``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
 ``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
@@ -30,6 +32,7 @@ config = Config(
     defaults=[
         {
             "device": "cpu",
+            "group": "auto",
             "decoder": "numpy",
             "threads": 1,
             "batch": None,

@@ -16,6 +16,7 @@ from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.prepare import check_dtype
 from moec_zarr.errors import MoECError, UnsupportedArrayError
+from moec_zarr.fit.runtime import fitting_threads
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     # A fit and an evaluation take long: in a thread, so that they never hold up the event loop.
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
-        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+        # The threads of a group wait for each other: zarr's own may be fewer.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(fitting_threads(), self._encode_sync, chunk_data, chunk_spec)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)

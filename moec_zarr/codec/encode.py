@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,8 +19,9 @@ from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.errors import BudgetError
+from moec_zarr.fit.group import gathered
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.runtime import fit_slot, naming_extras, progress
+from moec_zarr.fit.runtime import fit_slot, group_size, naming_extras, progress
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.network import Network
 from moec_zarr.quality import Quality, measure, merge
@@ -74,7 +76,8 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         return _within_limit(plain, limit, array, settings)
     if limit is None:
         bounded = settings.max_error is not None
-        return (encode_bounded if bounded else _encode_psnr)(chunk, settings)
+        with _beside_others(chunk, settings):
+            return (encode_bounded if bounded else _encode_psnr)(chunk, settings)
     if (exact := lossless_within(chunk, limit)) is not None:
         return exact
     room = limit - len(plain) - FRAME
@@ -82,10 +85,18 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     if room < smallest:
         raise _too_small(array, settings, limit - room + smallest)
     try:
-        stream = _fit(chunk, settings, room, 1.0).stream
+        with _beside_others(chunk, settings):
+            stream = _fit(chunk, settings, room, 1.0).stream
     except DoesNotFit:
         raise _too_small(array, settings, limit + smallest) from None
     return _within_limit(stream, limit, array, settings)
+
+
+def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManager[None]:
+    """Networks of this chunk are trained together with those of others that are encoded now."""
+    if _is_transform_alone(chunk, settings):
+        return nullcontext()
+    return gathered((chunk.header.shape, chunk.header.dtype, settings), group_size(chunk.array.size))
 
 
 def _smallest_network(array: Array, experts: int | None) -> int:

@@ -12,9 +12,9 @@ import torch
 from moec_zarr.fit.sampling import Field
 from moec_zarr.model.features import GAINS, NEAR_AND_FAR, feature_count
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["DRAWN", "Batch", "Batches"]
 
-_DRAWN = 16  # batches drawn at a time
+DRAWN = 16  # batches drawn at a time
 
 
 class Batch(NamedTuple):
@@ -69,9 +69,9 @@ class Batches:
     def __call__(self) -> Batch:
         """The next batch."""
         if not self._left:
-            points = self._draw(self._batch * _DRAWN)
+            points = self._draw(self._batch * DRAWN)
             parts = [None if part is None else part.split(self._batch, dim=1) for part in points]
-            u, features, targets = (part or [None] * _DRAWN for part in parts)
+            u, features, targets = (part or [None] * DRAWN for part in parts)
             self._left = [Batch(*each) for each in zip(u, features, targets, strict=True)]
         return self._left.pop()
 

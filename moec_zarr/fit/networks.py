@@ -12,13 +12,13 @@ import torch
 from moec_zarr.arrays import Floats
 from moec_zarr.bitstream.container import FRAME
 from moec_zarr.fit.candidates import Candidate, Task, better
+from moec_zarr.fit.group import fitted
 from moec_zarr.fit.initialise import architecture_for, stencils_for
 from moec_zarr.fit.network_fit import network_fit
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.rate_control import fit_transform
-from moec_zarr.fit.runtime import chosen_device
 from moec_zarr.fit.sampling import Field
-from moec_zarr.fit.train import Fitted, fit_networks
+from moec_zarr.fit.train import Fitted
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.features import feature_count
@@ -140,7 +140,7 @@ def _network(
         shifted, architecture, task.preset, budget,
         initial=initial, seed=seed, target_error=target_error, progress=progress,
     )  # fmt: skip
-    (outcome,) = fit_networks([fit], chosen_device())
+    outcome = fitted(fit)
     if isinstance(outcome, DoesNotFit):
         raise outcome
     return outcome

@@ -11,15 +11,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 
-__all__ = ["chosen_device", "fit_slot", "naming_extras", "progress", "torch_threads"]
+__all__ = [
+    "chosen_device",
+    "fit_slot",
+    "fitting_threads",
+    "group_size",
+    "naming_extras",
+    "progress",
+    "slot_lent",
+    "torch_threads",
+]
 
 _PROGRESS_DELAY = 2.0  # seconds before anything is shown
+_LARGEST_GROUP = 128  # chunks, where the device is a GPU
+_GROUP_VOXELS = 1 << 28  # of a group: the host holds some 30 bytes of each
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
+_thread = threading.local()  # whether this thread has a slot
 _terminal = threading.Lock()  # one bar at a time: of fits that run side by side the first shows its own
 
 
@@ -27,7 +41,57 @@ _terminal = threading.Lock()  # one bar at a time: of fits that run side by side
 def fit_slot() -> Iterator[None]:
     """Waits until fewer fits run in this process than there are cores."""
     with _slots:
+        _thread.has_slot = True
+        try:
+            yield
+        finally:
+            _thread.has_slot = False
+
+
+@contextmanager
+def slot_lent() -> Iterator[None]:
+    """Lends this thread's slot, if it has one, to other fits while it waits for them."""
+    if not getattr(_thread, "has_slot", False):
         yield
+        return
+    _thread.has_slot = False
+    _slots.release()
+    try:
+        yield
+    finally:
+        _slots.acquire()
+        _thread.has_slot = True
+
+
+@lru_cache
+def fitting_threads() -> ThreadPoolExecutor:
+    """Threads for chunks that are fitted side by side, as many as a group may have."""
+    return ThreadPoolExecutor(2 * _LARGEST_GROUP, thread_name_prefix="moec_zarr")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=fitting_threads.cache_clear)
+
+
+def group_size(voxels: int) -> int:
+    """Number of chunks of so many voxels whose networks are trained together: ``config group``.
+
+    Raises
+    ------
+    MoECError
+        If it is neither "auto" nor a whole number.
+    """
+    size = config.get("group")
+    if size == "auto":
+        if config.get("device") == "cpu":
+            return 1  # a core for each chunk is faster
+        return max(1, min(_LARGEST_GROUP, _GROUP_VOXELS // max(voxels, 1)))
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
+        return size
+    raise MoECError(
+        f'config group is {size!r}, expected "auto" or a number of chunks from 1; set moec_zarr.config or '
+        "MOEC_ZARR_GROUP"
+    )
 
 
 @contextmanager

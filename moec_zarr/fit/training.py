@@ -8,15 +8,31 @@ from typing import NamedTuple
 
 import torch
 
-from moec_zarr.fit.batches import Batches
+from moec_zarr.fit.batches import DRAWN, Batches
 from moec_zarr.fit.forward import forward
 from moec_zarr.fit.network_fit import NetworkFit
 from moec_zarr.fit.optimiser import Optimiser
 from moec_zarr.fit.stack import Weights, common_architecture, member, rows_of, stacked
 
-__all__ = ["Networks", "Training"]
+__all__ = ["Networks", "Training", "device_bytes"]
 
 _SENSITIVITY_BATCHES = 16  # batches from which the sensitivity is estimated
+
+
+def device_bytes(fit: NetworkFit) -> int:
+    """Memory of the device that a fit takes in a group, about: never less than it does.
+
+    The chunk, what is drawn of it at a time, activations with their gradients, and weights with the state
+    of their optimiser.
+    """
+    field, a, batch = fit.field, fit.architecture, fit.preset.batch
+    voxel = field.array.itemsize + 4 * (field.base is not None) + 4 * (field.valid is not None)
+    drawn = DRAWN * batch * (8 * (4 * a.axes + 6) + 16 * a.feature_count)
+    # The blocks of several experts are filled in part, and are a copy.
+    blocks = 1 if a.experts == 1 else 3
+    step = 16 * blocks * batch * (a.encoder + a.feature_count + a.layers * a.width + 2 * a.experts)
+    weights = 40 * a.parameter_count * (1 if a.experts == 1 else 3)
+    return voxel * field.array.size + len(fit.starts) * (drawn + step + weights)
 
 
 class Networks(NamedTuple):

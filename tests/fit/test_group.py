@@ -1,0 +1,198 @@
+"""Chunks that are fitted side by side and train their networks together."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from moec_zarr import config  # noqa: E402
+from moec_zarr.errors import MoECError  # noqa: E402
+from moec_zarr.fit import group, runtime, train  # noqa: E402
+from moec_zarr.fit.group import Group, fitted, gathered  # noqa: E402
+from moec_zarr.fit.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.payloads import network_payload  # noqa: E402
+from moec_zarr.fit.presets import PRESETS  # noqa: E402
+from moec_zarr.fit.runtime import fit_slot, group_size, slot_lent  # noqa: E402
+from moec_zarr.fit.sampling import Field  # noqa: E402
+from moec_zarr.model.network import Architecture  # noqa: E402
+from moec_zarr.model.normalisation import Normalisation  # noqa: E402
+
+SECONDS = 30  # after which a test that waits has failed
+FAST = PRESETS["fast"][0]
+PRESET = replace(FAST, steps=100, batch=256, starts=FAST.starts[:1])
+
+
+def fit_of(seed, layers=1):
+    array = np.random.default_rng(seed).normal(size=(12, 14)).cumsum(axis=0)
+    field = Field(array, None, Normalisation.of_range(array.min(), array.max()))
+    return network_fit(field, Architecture(2, 6, 1, 6, layers), PRESET, 200)
+
+
+def side_by_side(jobs):
+    """What functions return or raise, each called in a thread of its own with its number."""
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        futures = [threads.submit(job, number) for number, job in enumerate(jobs)]
+        return [future.exception(SECONDS) or future.result() for future in futures]
+
+
+def in_group(jobs):
+    """The same, as the members of a group."""
+    members = Group(len(jobs))
+
+    def as_member(job):
+        def run(number):
+            with members.member(number):
+                return job()
+
+        return run
+
+    return side_by_side([as_member(job) for job in jobs])
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The numbers of networks that are trained together, as they are."""
+    sizes = []
+    original = train.fit_networks
+
+    def counted(fits, device):
+        sizes.append(len(fits))
+        return original(fits, device)
+
+    monkeypatch.setattr(train, "fit_networks", counted)
+    return sizes
+
+
+def payloads(outcomes):
+    return [network_payload(outcome.network) for outcome in outcomes]
+
+
+def test_members_train_as_one_in_the_order_of_their_numbers(batches):
+    fits = [fit_of(seed) for seed in range(3)]
+    outcomes = in_group([lambda fit=fit: fitted(fit) for fit in fits])
+    assert batches == [3]
+    assert payloads(outcomes) == payloads(train.fit_networks(fits, "cpu"))
+
+
+def test_nobody_waits_for_a_member_that_ends(batches):
+    """One never asks, one raises, one asks once, two ask twice."""
+
+    def fails():
+        raise KeyError("broken")
+
+    def twice():
+        return [fitted(fit_of(3)), fitted(fit_of(4))]
+
+    outcomes = in_group([lambda: "nothing", fails, lambda: fitted(fit_of(1)), twice, twice])
+    assert outcomes[0] == "nothing"
+    assert isinstance(outcomes[1], KeyError)
+    assert batches == [3, 2]
+    assert payloads(outcomes[3]) == payloads(outcomes[4])
+
+
+def test_fits_of_several_kinds_are_trained_apart(batches):
+    fits = [fit_of(0), fit_of(1, layers=2), fit_of(2)]
+    outcomes = in_group([lambda fit=fit: fitted(fit) for fit in fits])
+    assert batches == [2, 1]
+    assert [o.network.architecture.layers for o in outcomes] == [1, 2, 1]
+
+
+def test_an_error_of_training_reaches_every_member(monkeypatch):
+    def broken(fits, device):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(train, "fit_networks", broken)
+    outcomes = in_group([lambda: fitted(fit_of(0)), lambda: fitted(fit_of(1))])
+    assert [str(outcome) for outcome in outcomes] == ["out of memory"] * 2
+
+
+def test_a_fit_without_a_group_is_trained_alone(batches):
+    (outcome,) = payloads([fitted(fit_of(0))])
+    assert batches == [1]
+    assert outcome == payloads(train.fit_networks([fit_of(0)], "cpu"))[0]
+
+
+def test_members_that_wait_lend_their_cores(monkeypatch, batches):
+    """With a single slot, a member would otherwise keep the others from ever asking."""
+    monkeypatch.setattr(runtime, "_slots", threading.BoundedSemaphore(1))
+
+    def encode():
+        with fit_slot():
+            return fitted(fit_of(0))
+
+    in_group([encode] * 3)
+    assert batches == [3]
+    with fit_slot():  # all slots came back
+        assert not runtime._slots.acquire(blocking=False)
+
+
+def test_a_slot_is_lent_once_and_only_by_who_has_it(monkeypatch):
+    slots = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(runtime, "_slots", slots)
+    with slot_lent():
+        assert slots.acquire(blocking=False)
+        slots.release()
+    with fit_slot():
+        with slot_lent(), slot_lent():
+            assert slots.acquire(blocking=False)
+            slots.release()
+        assert not slots.acquire(blocking=False)
+
+
+def gather(count, size, kind="kind"):
+    """The groups that threads are members of which begin together."""
+
+    def run(number):
+        with gathered(kind, size):
+            return group._thread.group
+
+    return side_by_side([run] * count)
+
+
+def test_threads_that_begin_together_are_a_group():
+    members = gather(3, size=3)
+    assert len({id(own) for own, _ in members}) == 1
+    assert sorted(number for _, number in members) == [0, 1, 2]
+
+
+def test_groups_are_no_larger_than_asked_for():
+    sizes = {}
+    for own, _ in gather(7, size=3):
+        sizes[own] = sizes.get(own, 0) + 1
+    assert sorted(sizes.values()) == [1, 3, 3]
+    assert not group._gatherings
+
+
+def test_a_group_of_one_is_none():
+    with gathered("kind", 1):
+        assert getattr(group._thread, "group", None) is None
+
+
+def test_a_thread_alone_does_not_wait_for_long():
+    (member,) = gather(1, size=50)
+    assert member[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "voxels", "expected"),
+    [
+        ("auto", "cpu", 1000, 1),
+        ("auto", "cuda", 2**21, 128),
+        ("auto", "cuda", 2**25, 8),
+        ("auto", "cuda", 2**40, 1),
+        (5, "cpu", 2**40, 5),
+    ],
+)
+def test_size_of_a_group(setting, device, voxels, expected):
+    with config.set(group=setting, device=device):
+        assert group_size(voxels) == expected
+
+
+@pytest.mark.parametrize("setting", [0, -1, 2.5, True, "all", None])
+def test_size_of_a_group_is_checked(setting):
+    with config.set(group=setting), pytest.raises(MoECError, match="config group is"):
+        group_size(10)
