@@ -8,9 +8,10 @@ what a stream means, so none is written to metadata.
 key          default     meaning
 ============ =========== ==================================================================
 ``device``   ``"cpu"``   where a fit runs, and where torch decodes: ``"cpu"`` or ``"cuda"``
-``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
+``decoder``  ``"auto"``  what evaluates a model on reading: ``"numpy"``, ``"torch"`` on `device`, or
+                         ``"auto"``: torch where that is ``"cuda"``, NumPy elsewhere
 ``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
-``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
+``batch``    ``None``    voxels in one evaluation tile; ``None`` for what suits the cache, or a GPU's memory
 ``cache``    64 MiB      bytes of parsed streams that are kept for further reads; 0 keeps none
 ``largest``  1 GiB       bytes of a chunk that a stream may declare where its reader does not know
                          the shape: through numcodecs, hence zarr format 2, and in ``inspect``
@@ -30,7 +31,7 @@ config = Config(
     defaults=[
         {
             "device": "cpu",
-            "decoder": "numpy",
+            "decoder": "auto",
             "threads": 1,
             "batch": None,
             "cache": 1 << 26,

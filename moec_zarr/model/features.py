@@ -23,7 +23,9 @@ __all__ = [
     "LARGEST_STENCIL",
     "SampledField",
     "Stencil",
+    "box_around",
     "feature_count",
+    "feature_scales",
     "features",
     "features_at",
     "neighbours",
@@ -78,10 +80,14 @@ def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil],
     result = np.empty((len(here), feature_count(len(stencils))), np.float32)
     result[:, 0] = here / np.float32(norm)
     for axis, (stencil, values) in enumerate(zip(stencils, there, strict=True)):
-        scale = np.float32(2.0**stencil.gain / norm) * _GAINS[:, None]
         first = feature_count(axis)
-        result[:, first : first + len(scale)] = ((values - here) * scale).T
+        result[:, first : first + len(values)] = ((values - here) * feature_scales(stencil, norm)[:, None]).T
     return result
+
+
+def feature_scales(stencil: Stencil, norm: float) -> Floats:
+    """What the four differences along an axis are multiplied by."""
+    return np.asarray(np.float32(2.0**stencil.gain / norm) * _GAINS)
 
 
 @dataclass(frozen=True)
@@ -122,20 +128,35 @@ class SampledField:
 def sampled_around(
     field: CoefficientField, stencils: Sequence[Stencil], indices: Sequence[Integers]
 ) -> CoefficientField | SampledField:
-    """The field at the voxels of a grid and all their neighbours; itself where these are too many.
+    """The field at the voxels of a grid and all their neighbours; itself where these are too many."""
+    box = box_around(field.shape, stencils, indices)
+    return field if box is None else SampledField(field.values(box), box, field.shape, field.norm)
+
+
+def box_around(
+    shape: Sequence[int], stencils: Sequence[Stencil], indices: Sequence[Integers]
+) -> list[Integers] | None:
+    """Voxels along each axis of the box of a grid and all their neighbours; None where these are too many.
 
     Evaluated for each axis apart, the neighbours of a few scattered voxels are fewer than the box that
     holds all of them; those of a dense grid overlap.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the whole field.
+    stencils : sequence of Stencil
+        One for each axis.
+    indices : sequence of int64 arrays
+        Voxels along each axis of the grid.
     """
     box = [
         np.unique(np.concatenate([index, neighbours(index, stencil, length).ravel()]))
-        for index, stencil, length in zip(indices, stencils, field.shape, strict=True)
+        for index, stencil, length in zip(indices, stencils, shape, strict=True)
     ]
     voxels = math.prod(len(index) for index in indices)
     apart = voxels + sum(voxels // len(i) * len(near) for i, near in zip(indices, box, strict=True))
-    if math.prod(len(near) for near in box) > apart:
-        return field
-    return SampledField(field.values(box), box, field.shape, field.norm)
+    return None if math.prod(len(near) for near in box) > apart else box
 
 
 def features_at(
