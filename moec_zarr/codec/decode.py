@@ -77,8 +77,8 @@ def decode_group(
     """The arrays of several streams, or parts of them; each as :func:`decode` returns it.
 
     Threads take streams apart while those before them are evaluated. Where a GPU does that, its values land
-    in pinned memory, and are waited for once. The host holds all the streams taken apart, and the results. The
-    device holds one stream's model, what one tile takes, and the values of two tiles on their way to the host.
+    in pinned memory, and are waited for once. The host holds all streams taken apart, and the results. The
+    device holds one stream's model, what one tile takes, and two tiles' values on their way to the host.
 
     Parameters
     ----------

@@ -32,12 +32,11 @@ from moec_zarr.model.transform_torch import (
     taken,
 )
 
-__all__ = ["evaluated", "whole"]
+__all__ = ["evaluated", "restored", "whole"]
 
 _SLAB = 1 << 22  # voxels that a transform is evaluated at together: some tens of megabytes
-_HALF_STEPS = 2.0**-10  # spacing of float16 numbers from 1 to 2
-_HALF_SMALLEST = 2.0**-24  # spacing of its subnormal numbers
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
+_EXPONENT = 0x7FF0_0000_0000_0000  # the bits of a double that hold it
 
 
 def whole(network: Network, field: CoefficientField, device: str) -> Floats:
@@ -103,8 +102,7 @@ def evaluated(
     first = 0
     if memory.numel():
         for values in _tiles(device, network, field, residual, lengths, indices, pointwise, tile, order):
-            restored = values.float() if limits is None else _restored(values, dtype, *limits)
-            sent = _bytes(restored, dtype)
+            sent = values.float().view(torch.uint8) if limits is None else restored(values, dtype, *limits)
             device.send(sent, memory[first : first + sent.numel()])
             first += sent.numel()
     return memory.numpy().view(dtype).reshape(shape, order="F" if order == "F" else "C")
@@ -196,25 +194,35 @@ def _rows(
         yield from (rows for _, rows in tiled(indices, pointwise=pointwise, voxels=voxels))
 
 
-def _restored(values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any) -> torch.Tensor:
-    """Fitted values as numbers of a dtype, as :meth:`Normalisation.restore` has them.
+def restored(values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any) -> torch.Tensor:
+    """Fitted values as :meth:`Normalisation.restore` restores them, in bytes.
 
-    Unsigned integers are returned as signed ones of the same bits.
+    Parameters
+    ----------
+    values : float32 or float64 tensor, shape (voxels,)
+        Fitted values of a stream.
+    dtype : numpy.dtype
+        The bytes have its order.
+    low, high : scalar of `dtype`
+        The range.
+
+    Returns
+    -------
+    uint8 tensor, shape (voxels * itemsize,)
     """
     normalisation = Normalisation.of_range(low, high)
     wide = normalisation.scale * values.double()
     if isinstance(normalisation.centre, int):
-        return _restored_exactly(wide.round(), normalisation.centre, int(low), int(high))
-    wide = (normalisation.centre + wide).clamp(float(low), float(high))
-    if dtype.kind != "f":
-        return wide.round().to(torch.int64).to(_INTEGERS[dtype.itemsize])
-    if dtype.itemsize == 2:
-        return _as_half(wide)
-    return wide.float() if dtype.itemsize == 4 else wide
+        numbers = _whole_numbers(wide.round(), normalisation.centre, int(low), int(high))
+    else:
+        wide = (normalisation.centre + wide).clamp(float(low), float(high))
+        numbers = _rounded(wide, dtype)
+    own = numbers.view(torch.uint8)
+    return own if dtype.isnative else own.reshape(-1, dtype.itemsize).flip(1).reshape(-1)
 
 
-def _restored_exactly(wide: torch.Tensor, centre: int, low: int, high: int) -> torch.Tensor:
-    """The same for 64-bit integers, from whole differences to their centre."""
+def _whole_numbers(wide: torch.Tensor, centre: int, low: int, high: int) -> torch.Tensor:
+    """64-bit integers from their differences to the centre; unsigned ones as signed ones of the same bits."""
     below, above = low - centre, high - centre
     # Doubles next to the ends of the range may lie beyond it.
     inner = (wide > float(below)) & (wide < float(above))
@@ -223,14 +231,13 @@ def _restored_exactly(wide: torch.Tensor, centre: int, low: int, high: int) -> t
     return difference + (centre - 2**64 if centre >= 2**63 else centre)
 
 
-def _as_half(wide: torch.Tensor) -> torch.Tensor:
-    """Doubles rounded to float16 once; torch would round them to float32 before."""
-    power = (wide.view(torch.int64) & 0x7FF0_0000_0000_0000).view(torch.float64)  # of two, not above
-    spacing = (power * _HALF_STEPS).clamp(min=_HALF_SMALLEST)
-    return ((wide / spacing).round() * spacing).to(torch.float16)
-
-
-def _bytes(values: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
-    """Numbers as bytes, in the byte order of a dtype."""
-    own = values.contiguous().view(torch.uint8)
-    return own if dtype.isnative else own.reshape(-1, dtype.itemsize).flip(1).reshape(-1)
+def _rounded(wide: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+    """Doubles as numbers of a dtype; unsigned integers as signed ones of the same bits."""
+    if dtype.kind != "f":
+        return wide.round().to(torch.int64).to(_INTEGERS[dtype.itemsize])
+    if dtype.itemsize == 2:
+        # Rounded to multiples of the spacing first: torch would round to float32 before it does to float16.
+        power = (wide.view(torch.int64) & _EXPONENT).view(torch.float64)  # of two, not above
+        spacing = (power * 2.0**-10).clamp(min=2.0**-24)
+        return ((wide / spacing).round() * spacing).half()
+    return wide.float() if dtype.itemsize == 4 else wide
