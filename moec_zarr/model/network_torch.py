@@ -100,8 +100,8 @@ class Experts(NamedTuple):
         the experts could need at most, so that the host need not know how many voxels each of them has.
         """
         count, experts = len(chosen), self.architecture.experts
-        size = max(_BLOCK, self.architecture.width)
-        blocks = torch.arange(count // size + experts, device=self.device.device)
+        size = min(max(_BLOCK, self.architecture.width), count)
+        blocks = torch.arange(min(count // size + experts, count), device=self.device.device)
         ordered, order = chosen.sort()
         bounds = torch.searchsorted(ordered, torch.arange(experts + 1, device=self.device.device))
         needed = (bounds.diff() + (size - 1)).div(size, rounding_mode="floor")
