@@ -1,6 +1,7 @@
 """Evaluation on a device, against the same in NumPy, which other tests compare with the formulas."""
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from tests.support.strategies import (
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.model.device_torch import on_device  # noqa: E402
+from moec_zarr.model.device_torch import Device, on_device  # noqa: E402
 from moec_zarr.model.evaluate_torch import evaluated, restored, whole  # noqa: E402
 
 LENGTHS = {1: (50,), 2: (9, 14), 3: (6, 7, 8), 4: (3, 5, 4, 6), 5: (3, 2, 4, 3, 5)}
@@ -247,3 +248,36 @@ def test_precision_is_put_back_after_an_error(device):
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+class _Stream:
+    """A stream of a GPU that only writes down what it is told, for machines without one."""
+
+    def __init__(self, log):
+        self.log, self.copies = log, 0
+
+    def wait_stream(self, other):
+        self.log.append("copies wait for values")
+
+    def record_event(self):
+        self.copies += 1
+        number = self.copies
+        return type("Event", (), {"wait": lambda _: self.log.append(f"values wait for copy {number}")})()
+
+    def synchronize(self):
+        self.log.append("host waits")
+
+
+def test_two_tiles_are_on_their_way(monkeypatch):
+    """The third waits on the device for the first to have left; the host waits once, in the end."""
+    log = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: _Stream(log))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    device, memory = Device("cuda"), torch.zeros(16, dtype=torch.uint8)
+    for first in range(0, 16, 4):
+        device.send(torch.full((4,), first, dtype=torch.uint8), memory[first : first + 4])
+    device.finish()
+    assert memory.tolist() == np.repeat([0, 4, 8, 12], 4).tolist()
+    sent = ["copies wait for values"]
+    assert log == [*sent * 2, "values wait for copy 1", *sent, "values wait for copy 2", *sent, "host waits"]
