@@ -10,9 +10,10 @@ key          default     meaning
 ``device``   ``"cpu"``   where a fit runs, and where torch decodes: ``"cpu"`` or ``"cuda"``
 ``group``    ``"auto"``  chunks whose networks are trained together; ``"auto"`` is 1 on a CPU, and on a GPU
                          up to 128 of them, as memory allows
-``decoder``  ``"numpy"`` what evaluates a model on reading: ``"numpy"`` or ``"torch"``
+``decoder``  ``"auto"``  what evaluates a model on reading: ``"numpy"``, ``"torch"`` on `device`, or
+                         ``"auto"``: torch where that is ``"cuda"``, NumPy elsewhere
 ``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
-``batch``    ``None``    voxels in one evaluation tile; ``None`` for a cache-friendly default
+``batch``    ``None``    voxels in one evaluation tile; ``None`` for what suits the cache, or a GPU's memory
 ``cache``    64 MiB      bytes of parsed streams that are kept for further reads; 0 keeps none
 ``largest``  1 GiB       bytes of a chunk that a stream may declare where its reader does not know
                          the shape: through numcodecs, hence zarr format 2, and in ``inspect``
@@ -33,7 +34,7 @@ config = Config(
         {
             "device": "cpu",
             "group": "auto",
-            "decoder": "numpy",
+            "decoder": "auto",
             "threads": 1,
             "batch": None,
             "cache": 1 << 26,

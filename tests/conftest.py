@@ -1,8 +1,19 @@
-"""Settings of the whole suite."""
+"""Settings of the whole suite, and the devices of torch that it runs on."""
 
 import os
+
+import pytest
 
 # One thread for the linear algebra: with more, each small step waits for whichever thread a busy
 # machine has put aside, and the suite takes several times as long.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """A device of torch: the same code is tested on the CPU, and on a GPU where there is one."""
+    torch = pytest.importorskip("torch")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    return str(request.param)

@@ -34,7 +34,11 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms and modules where a package may be imported; what is not listed may be imported anywhere.
 HOMES = {
-    "torch": {"fit", "model.network_torch", "conversion.cluster"},  # the last asks for a GPU
+    "torch": {
+        "fit",
+        *(f"model.{name}_torch" for name in ("device", "evaluate", "network", "transform")),
+        "conversion.cluster",  # asks for a GPU
+    },
     "constriction": {"bitstream.range_coder", "bitstream.masks", "bitstream.coefficients"},
     "numba": {"fit", "bitstream.wavefront_kernel"},
     "scipy": {"fit", "report"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 
 from moec_zarr.bitstream.container import MAX_RANK
-from moec_zarr.codec.decode import decode
+from moec_zarr.codec.decode import decode, decode_group
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.prepare import check_dtype
 from moec_zarr.errors import MoECError, UnsupportedArrayError
@@ -141,6 +141,43 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    async def decode_partial(
+        self, batch_info: Iterable[tuple[Any, Any, ArraySpec]]
+    ) -> Iterable[NDBuffer | None]:
+        """Parts of several chunks at once, where zarr hands over so many: ``codec_pipeline.batch_size``.
+
+        Parameters
+        ----------
+        batch_info : iterable of tuple
+            For each chunk what reads its bytes, the selection, and the spec of the chunk.
+
+        Returns
+        -------
+        iterable of buffer or None
+            None where a chunk was never written.
+        """
+        batch = list(batch_info)
+        if len({spec.shape for _, _, spec in batch}) != 1 or len(batch) == 1:
+            return await super().decode_partial(batch)
+        buffers = await asyncio.gather(*(getter.get(prototype=spec.prototype) for getter, _, spec in batch))
+        return await asyncio.to_thread(self._decode_parts, buffers, batch)
+
+    def _decode_parts(
+        self, buffers: Sequence[Buffer | None], batch: Sequence[tuple[Any, Any, ArraySpec]]
+    ) -> list[NDBuffer | None]:
+        spec = batch[0][2]
+        there = [buffer is not None for buffer in buffers]
+        arrays = iter(
+            decode_group(
+                [buffer.to_bytes() for buffer in buffers if buffer is not None],
+                [selection for (_, selection, _), has_bytes in zip(batch, there, strict=True) if has_bytes],
+                shape=spec.shape,
+                dtype=spec.dtype.to_native_dtype(),
+            )
+        )
+        from_numpy = spec.prototype.nd_buffer.from_numpy_array
+        return [from_numpy(np.asarray(next(arrays))) if has_bytes else None for has_bytes in there]
 
     async def _decode_partial_single(
         self, byte_getter: Any, selection: Any, chunk_spec: ArraySpec

@@ -1,25 +1,31 @@
-"""Stream to array: the voxels wanted of a stream, evaluated tile by tile."""
+"""Stream to array: the voxels wanted of a stream, evaluated tile by tile, in NumPy or on a device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from moec_zarr.arrays import Array
+from moec_zarr.arrays import Array, Integers
 from moec_zarr.bitstream.container import Header
 from moec_zarr.codec.indexing import Selection, place, select, short_axes, take, within
 from moec_zarr.codec.opened import Opened, opened
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
+from moec_zarr.fit.runtime import chosen_device
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.evaluate import Backend, evaluate
-from moec_zarr.model.network import Network, evaluate_tile
+from moec_zarr.model.evaluate import evaluate
+from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.model.residual import Residual
 
-__all__ = ["decode", "decoded_tiles"]
+if TYPE_CHECKING:
+    from moec_zarr.model.device_torch import Device
+
+__all__ = ["decode", "decode_group", "decoded_tiles"]
 
 
 def decode(
@@ -55,40 +61,106 @@ def decode(
     CorruptStreamError, UnsupportedVersionError
         If the stream cannot be read, or holds another shape or dtype than the caller expects.
     """
+    source = _checked(data, shape, dtype)
+    with _device() as device:
+        finish = _begun(source, selection, device)
+    return finish()
+
+
+def decode_group(
+    streams: Sequence[Any],
+    selections: Sequence[Any] | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> list[Array]:
+    """The arrays of several streams, or parts of them; each as :func:`decode` returns it.
+
+    Threads take streams apart while those before them are evaluated. Where a GPU does that, its values land
+    in pinned memory, and are waited for once. The host holds all streams taken apart, and the results. The
+    device holds one stream's model, what one tile takes, and two tiles' values on their way to the host.
+
+    Parameters
+    ----------
+    streams : sequence of bytes-like
+        Whole streams.
+    selections : sequence, optional
+        What is wanted of each; whole chunks without it.
+    shape : tuple of int, optional
+        The shape that each chunk must have, where the caller knows it.
+    dtype : numpy.dtype, optional
+        The dtype that each must have, in whatever byte order.
+
+    Returns
+    -------
+    list of array
+
+    Raises
+    ------
+    CorruptStreamError, UnsupportedVersionError
+        If one of the streams cannot be read, or holds another shape or dtype than the caller expects.
+    """
+    wanted = [None] * len(streams) if selections is None else selections
+
+    def parsed(data: Any) -> Opened:
+        source = _checked(data, shape, dtype)
+        if source.field is not None:
+            source.field.product  # noqa: B018  # made here, in parallel, and kept
+        return source
+
+    with ThreadPoolExecutor() as pool, _device() as device:
+        sources = pool.map(parsed, streams)
+        finishes = [_begun(*each, device) for each in zip(sources, wanted, strict=True)]
+    return [finish() for finish in finishes]
+
+
+def _checked(data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None) -> Opened:
+    """A stream taken apart, of the shape and the dtype that the caller expects."""
     source = opened(bytes(data), shape)
-    stream, header = source.stream, source.stream.header
+    header = source.stream.header
     if dtype is not None and header.dtype.str[1:] != dtype.str[1:]:
         raise CorruptStreamError(
             f"the stream holds dtype {header.dtype}, expected {dtype}; it is another array's"
         )
+    return source
+
+
+def _begun(source: Opened, selection: Any, device: Device | None) -> Callable[[], Array]:
+    """Begin to decode; what is returned gives the array, once :func:`_device` has ended."""
+    stream, header = source.stream, source.stream.header
     wanted = select(selection, header.shape)
     order = header.order if selection is None else "C"
-    out = np.empty(wanted.grid, header.dtype, order=order)
     box = stream.bounding_box
-    if box is None:
-        _fill(out, source, wanted)
-    else:
-        out[...] = box.fill
-        kept, inside = within(wanted, box.shape)
-        part = np.empty(kept.grid, header.dtype)
-        _fill(part, source, kept)
-        place(out, part, inside)
-    return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
+    kept, inside = (wanted, None) if box is None else within(wanted, box.shape)
+    values = _values(source, kept, order, device)
+
+    def finish() -> Array:
+        out = part = values if values.flags.writeable else values.copy(order)
+        for masked in stream.masked_values:
+            part[take(masked.mask, kept)] = masked.value
+        if box is not None and inside is not None:
+            out = np.empty(wanted.grid, header.dtype, order=order)
+            out[...] = box.fill
+            place(out, part, inside)
+        return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
+
+    return finish
 
 
-def _fill(out: Array, source: Opened, wanted: Selection) -> None:
-    """Write the bounding box's values at `wanted` into `out`."""
-    stream = source.stream
-    if stream.values is not None:
-        out[...] = take(stream.values, wanted)
-    elif stream.network is None and stream.coefficients is None and stream.residual is None:
-        out[...] = stream.header.low
-    elif out.size:
-        fitted = stream.network, source.field, stream.residual
-        for tile, values in decoded_tiles(stream.header, *fitted, stream.shape, wanted):
+def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device: Device | None) -> Array:
+    """The bounding box's values at `wanted`, in its grid; of a device, not there before it has ended."""
+    stream, header = source.stream, source.stream.header
+    model = stream.network, source.field, stream.residual
+    fitted = any(part is not None for part in model) and 0 not in wanted.grid
+    if fitted and device is not None:
+        return _on_device(device, header, *model, stream.shape, wanted, order)
+    out = np.empty(wanted.grid, header.dtype, order=order)
+    if fitted:
+        for tile, values in _tiles(header, *model, stream.shape, wanted):
             out[tile] = values
-    for masked in stream.masked_values:
-        out[take(masked.mask, wanted)] = masked.value
+    else:
+        out[...] = header.low if stream.values is None else take(stream.values, wanted)
+    return out
 
 
 def decoded_tiles(
@@ -100,13 +172,31 @@ def decoded_tiles(
     wanted: Selection,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
     """Decoded values, which broadcast against the tile of the voxels wanted that they belong to."""
-    kept = [axis for axis, n in enumerate(shape) if n > 1]
-    indices, lengths = [wanted.indices[axis] for axis in kept], [shape[axis] for axis in kept]
+    model = network, field, residual
+    with _device() as device:
+        if device is not None:
+            values = _on_device(device, header, *model, shape, wanted, "C")
+    if device is not None:
+        yield (slice(None),) * values.ndim, values
+    else:
+        yield from _tiles(header, *model, shape, wanted)
+
+
+def _tiles(
+    header: Header,
+    network: Network | None,
+    field: CoefficientField | None,
+    residual: Residual | None,
+    shape: tuple[int, ...],
+    wanted: Selection,
+) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    """The tiles of :func:`decoded_tiles`, evaluated by NumPy."""
+    lengths, indices = _grid(shape, wanted)
     short = () if wanted.pointwise else short_axes(shape)
     normalisation = Normalisation.of_range(header.low, header.high)
     tiles = evaluate(
         network, field, lengths, indices,
-        residual=residual, pointwise=wanted.pointwise, backend=_backend(), tile=config.get("batch"),
+        residual=residual, pointwise=wanted.pointwise, tile=config.get("batch"),
     )  # fmt: skip
     for tile, values in tiles:
         spans = iter(tile)
@@ -115,13 +205,45 @@ def decoded_tiles(
         yield whole, np.expand_dims(restored, short)
 
 
-def _backend() -> Backend:
-    """What evaluates networks: ``config decoder``."""
-    name = config.get("decoder")
-    if name == "numpy":
-        return evaluate_tile
-    if name == "torch":
-        from moec_zarr.model import network_torch
+def _on_device(
+    device: Device,
+    header: Header,
+    network: Network | None,
+    field: CoefficientField | None,
+    residual: Residual | None,
+    shape: tuple[int, ...],
+    wanted: Selection,
+    order: Literal["C", "F"],
+) -> Array:
+    """All decoded values in the grid of `wanted`, evaluated by torch; read-only where they are repeated."""
+    from moec_zarr.model.evaluate_torch import evaluated
 
-        return network_torch.evaluate_tile
-    raise MoECError(f"config decoder must be 'numpy' or 'torch', got {name!r}")
+    lengths, indices = _grid(shape, wanted)
+    values = evaluated(
+        device, network, field, lengths, indices,
+        residual=residual, pointwise=wanted.pointwise, tile=config.get("batch"),
+        dtype=header.dtype, limits=(header.low, header.high), order=order,
+    )  # fmt: skip
+    values = values if wanted.pointwise else np.expand_dims(values, short_axes(shape))
+    return values if values.shape == wanted.grid else np.broadcast_to(values, wanted.grid)
+
+
+def _grid(shape: tuple[int, ...], wanted: Selection) -> tuple[list[int], list[range | Integers]]:
+    """Lengths and indices of the axes that are longer than one, which transform and network have."""
+    kept = [axis for axis, n in enumerate(shape) if n > 1]
+    return [shape[axis] for axis in kept], [wanted.indices[axis] for axis in kept]
+
+
+@contextmanager
+def _device() -> Iterator[Device | None]:
+    """Where torch evaluates, or None where NumPy does: ``config decoder`` and ``config device``."""
+    decoder = config.get("decoder")
+    if decoder not in ("auto", "numpy", "torch"):
+        raise MoECError(f"config decoder must be 'auto', 'numpy' or 'torch', got {decoder!r}")
+    if decoder == "numpy" or (decoder == "auto" and config.get("device") != "cuda"):
+        yield None
+        return
+    from moec_zarr.model.device_torch import on_device
+
+    with on_device(chosen_device()) as device:
+        yield device

@@ -14,12 +14,13 @@ from moec_zarr.config import config
 from moec_zarr.conversion.cluster import offering
 from moec_zarr.conversion.destination import mark
 from moec_zarr.conversion.lock import Lock
-from moec_zarr.conversion.manifest import Manifest, has_record
+from moec_zarr.conversion.manifest import Manifest, Record, has_record
 from moec_zarr.conversion.plan import STORAGE, Plan
 from moec_zarr.conversion.source import files_behind
 from moec_zarr.conversion.status import Failure, Progress
-from moec_zarr.conversion.worker import DestinationError, Task, run
+from moec_zarr.conversion.worker import DestinationError, Task, chunks_of, run
 from moec_zarr.errors import CorruptStreamError, MoECError
+from moec_zarr.fit.runtime import group_size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,6 +74,7 @@ def tasks_of(
                 plan=digests.at(index),
                 device=config.get("device"),
                 threads=config.get("threads"),
+                group=group_size(math.prod(array.chunks)),
             )
 
 
@@ -114,22 +116,24 @@ def make(
     from dask import config as dask_config
     from distributed import wait
 
-    running: dict[Future[Any], tuple[Task, int]] = {}  # in the order in which they were handed out
+    running: dict[Future[Any], tuple[list[Task], int]] = {}  # in the order in which they were handed out
+    jobs = _jobs(tasks)
     began: dict[Future[Any], float] = {}  # of those that a worker has
     slots = 1
     heard = counted = marked = -math.inf
     state.started = time.monotonic()
     state.phase = ""
 
-    def submit(task: Task, attempt: int) -> None:
+    def submit(job: list[Task], attempt: int) -> None:
+        task = job[0]
         name = f"{task.variable}-{'.'.join(map(str, task.index))}-{attempt}"
         # A task may carry its region of a source that lives in memory; dask's warning is for larger things.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             future = client.submit(
-                run, task, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
+                run, job, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
                 resources=dict(resources) or None, retries=0,
             )  # fmt: skip
-        running[future] = (task, attempt)
+        running[future] = (job, attempt)
 
     def fill() -> None:
         # One waits for each that runs, so that no worker is idle and the client holds few at a time; more
@@ -141,10 +145,29 @@ def make(
         made = state.records[max(state.resumed, len(state.records) - slots) :]
         short = made and max(record.seconds for record in made) < 1
         while len(running) < slots * (1 + (_AHEAD if short else 1)):
-            task = next(tasks, None)
-            if task is None:
+            job = next(jobs, None)
+            if job is None:
                 return
-            submit(task, 1)
+            state.together = max(state.together, len(job))
+            submit(job, 1)
+
+    def settle(task: Task, result: Record | BaseException, attempt: int) -> None:
+        """Keep the record of a task, or try it again, or count it as failed."""
+        if isinstance(result, Record):
+            if len(state.records) == state.resumed and not has_record(task.array, task.index):
+                raise MoECError(
+                    "what the workers write cannot be seen from here; the destination must be a "
+                    "place that all processes share, not one in memory or on a machine's own disk"
+                )
+            state.records.append(result)
+        elif isinstance(result, DestinationError):
+            raise result
+        elif attempt < _ATTEMPTS and _is_retryable(result):
+            _log.warning("chunk %s of %r failed and is tried again: %r", task.index, task.variable, result)
+            submit([task], attempt + 1)
+        else:
+            state.failures.append(_failure(task, result, attempt))
+            _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=result)
 
     def report() -> None:
         """Tell how far it is: the caller, and now and then the destination."""
@@ -153,7 +176,7 @@ def make(
         for future in running:
             if len(began) < slots:
                 began.setdefault(future, now)
-        state.running = [(running[future][0].variable, at) for future, at in began.items()]
+        state.running = [(running[future][0][0].variable, at) for future, at in began.items()]
         if now - marked > _MARK:
             mark(group, len(state.records), state.plan.tasks)
             marked = now
@@ -181,27 +204,12 @@ def make(
             made = [future for future in finished if future.status == "finished"]
             fetched = dict(zip(made, client.gather(made), strict=True))  # in one message for all
             for future in finished:
-                task, attempt = running.pop(future)
+                job, attempt = running.pop(future)
                 began.pop(future, None)
-                error = None if future in fetched else _error_of(future)
-                if error is None:
-                    if len(state.records) == state.resumed and not has_record(task.array, task.index):
-                        raise MoECError(
-                            "what the workers write cannot be seen from here; the destination must be a "
-                            "place that all processes share, not one in memory or on a machine's own disk"
-                        )
-                    state.records.append(fetched[future])
-                elif isinstance(error, DestinationError):
-                    raise error
-                elif attempt < _ATTEMPTS and _is_retryable(error):
-                    _log.warning(
-                        "chunk %s of %r failed and is tried again: %r", task.index, task.variable, error
-                    )
-                    submit(task, attempt + 1)
-                    continue
-                else:
-                    state.failures.append(_failure(task, error, attempt))
-                    _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=error)
+                # A job that failed as a whole, as where its worker died, is taken apart.
+                results = fetched[future] if future in fetched else [_error_of(future)] * len(job)
+                for task, result in zip(job, results, strict=True):
+                    settle(task, result, attempt)
                 report()
             fill()
     finally:
@@ -210,11 +218,30 @@ def make(
             client.cancel(list(running), force=True)
 
 
-def _error_of(future: Future[Any]) -> BaseException | None:
+def _jobs(tasks: Iterator[Task]) -> Iterator[list[Task]]:
+    """Tasks of a variable that a worker does together: two groups, of which one trains at a time."""
+    job: list[Task] = []
+    for task in tasks:
+        if job and (task.variable != job[0].variable or len(job) == _together(job[0])):
+            yield job
+            job = []
+        job.append(task)
+    if job:
+        yield job
+
+
+def _together(task: Task) -> int:
+    """Number of tasks like this one that a worker does together."""
+    if task.group == 1 or task.codec is None or not task.codec.has_networks:
+        return 1
+    return -(-2 * task.group // chunks_of(task))
+
+
+def _error_of(future: Future[Any]) -> BaseException:
     """What a finished task raised."""
     if future.cancelled():
         raise MoECError("the scheduler lost the tasks; check the cluster and start the same conversion again")
-    error: BaseException | None = future.exception()
+    error: BaseException = future.exception()
     return error
 
 

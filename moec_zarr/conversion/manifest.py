@@ -74,7 +74,7 @@ class Record:
     quality : Quality
         Of the values read back from the store.
     seconds : float
-        Time that the task took.
+        Time that the task took of a worker: an equal share, where several were done together.
     attempt : int
         1 where it succeeded at once.
     checksum : str

@@ -89,9 +89,11 @@ class Progress:
     phase : str
         A description of what is being done now; empty while chunks are compressed.
     workers : int
-        Number of tasks that run at a time.
+        Number of jobs that run at a time.
+    together : int
+        Number of tasks of a job, which a worker does side by side.
     running : list of (str, float)
-        For each running task, as far as the client knows: its variable, and `time.monotonic` when it began.
+        For each running job, as far as the client knows: its variable, and `time.monotonic` when it began.
     """
 
     plan: Plan
@@ -101,6 +103,7 @@ class Progress:
     started: float
     phase: str = ""
     workers: int = 1
+    together: int = 1
     running: list[tuple[str, float]] = field(default_factory=list)
 
     @property
@@ -121,10 +124,10 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Number of finished tasks, plus the expected share of each running task, at most 0.9 of it."""
+        """Number of finished tasks, plus the expected share of each running task, at most 0.9 of each."""
         now, cost, speed = time.monotonic(), self._cost, self._speed
         parts = (
-            min((now - began) * speed / cost[name], 0.9) if cost[name] else 0.0
+            min((now - began) * speed / cost[name], 0.9 * self.together) if cost[name] else 0.0
             for name, began in self.running
         )
         return len(self.records) + sum(parts)
@@ -138,7 +141,7 @@ class Progress:
         left -= sum(cost[failure.variable] for failure in self.failures)
         speed = self._speed
         for name, began in self.running:
-            left -= min((now - began) * speed, 0.9 * cost[name])
+            left -= min((now - began) * speed, 0.9 * cost[name] * self.together)
         return max(left, 0.0) / (speed * max(self.workers, 1))
 
     @property

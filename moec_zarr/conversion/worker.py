@@ -1,4 +1,4 @@
-"""What a worker does: one chunk, or one shard, from the source to the destination."""
+"""What a worker does: chunks, or shards, from the source to the destination."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import math
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import zarr
@@ -31,11 +34,10 @@ if TYPE_CHECKING:
     import xarray as xr
     from zarr.core.buffer import Buffer
 
-__all__ = ["DestinationError", "Task", "measure_stored", "run"]
+__all__ = ["DestinationError", "Task", "chunks_of", "measure_stored", "run"]
 
-_task_lock = (
-    threading.Lock()
-)  # a process works on one task at a time, whatever number of threads it was given
+_T = TypeVar("_T")
+_task_lock = threading.Lock()  # a process does one job at a time, whatever number of threads it was given
 _BLOCK = 2**20  # voxels compared at a time
 _PSNR_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
 _FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -73,6 +75,8 @@ class Task:
         Where to fit.
     threads : int
         Torch threads of the fit.
+    group : int
+        Number of chunks whose networks are trained together.
     """
 
     variable: str
@@ -86,10 +90,25 @@ class Task:
     plan: str
     device: str
     threads: int
+    group: int
 
 
-def run(task: Task, attempt: int = 1) -> Record:
-    """Read a region, write it through zarr, read it back, compare, and put it on record.
+def run(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
+    """Do some tasks side by side, so that the networks of their chunks are trained together.
+
+    All regions are read before any is written, so that their fits begin at the same time.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Of one variable.
+    attempt : int
+        Which attempt it is.
+
+    Returns
+    -------
+    list
+        The record of each task, or the error that it ended with, which a single task raises.
 
     Raises
     ------
@@ -100,48 +119,95 @@ def run(task: Task, attempt: int = 1) -> Record:
     OSError
         If the source cannot be read, or the destination not be written.
     """
+    first = tasks[0]
     # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
+    together = max(1, min(first.group, len(tasks) * chunks_of(first)))
+    start = time.perf_counter()
     with (
         _task_lock,
-        config.set(device=task.device, threads=task.threads, progress=False),
-        zarr.config.set({"async.concurrency": 1}),
+        config.set(device=first.device, threads=first.threads, group=first.group, progress=False),
+        zarr.config.set({"async.concurrency": together}),
     ):
-        steps = {}
-        start = time.perf_counter()
-        close_at_exit(task.array.store)
-        values = _stored_values(task)
-        steps["reading"] = time.perf_counter() - start
-        store = _TimedStore(task.array.store)
-        timed = zarr.Array.from_dict(StorePath(store, task.array.path), task.array.metadata.to_dict())
-        before = time.perf_counter()
-        try:
-            timed[task.region] = values
-        except OSError as error:
-            raise _refused(error) from error
-        steps["writing"] = store.seconds
-        steps["fitting"] = time.perf_counter() - before - store.seconds
-        before = time.perf_counter()
-        stored = read_object(task.array, task.index) or b""
-        parts, errors = _check(task, values)
-        steps["checking"] = time.perf_counter() - before
-        record = Record(
-            variable=task.variable,
-            index=task.index,
-            bytes_in=task.bytes_before + values.nbytes,
-            bytes_out=len(stored),
-            quality=merge(parts),
-            seconds=round(time.perf_counter() - start, 3),
-            attempt=attempt,
-            checksum=digest_of(stored) if stored else "",
-            kinds=_kinds(task, stored),
-            steps={name: round(seconds, 3) for name, seconds in steps.items()},
-            statistics=errors,
-        )
-        try:
-            write_record(task.array, record, task.plan)
-        except OSError as error:
-            raise _refused(error) from error
-        return record
+        if len(tasks) == 1:
+            return [_made(first, _values_of(first), attempt)]
+        values = [_outcome(partial(_values_of, task)) for task in tasks]
+        with ThreadPoolExecutor(len(tasks)) as threads:
+            futures = [
+                threads.submit(_made, task, read, attempt)
+                for task, read in zip(tasks, values, strict=True)
+                if isinstance(read, _Read)
+            ]
+            made = iter([_outcome(future.result) for future in futures])
+        results = [next(made) if isinstance(read, _Read) else read for read in values]
+    # Their time is shared alike: a worker has spent it once.
+    share = round((time.perf_counter() - start) / len(tasks), 3)
+    return [replace(each, seconds=share) if isinstance(each, Record) else each for each in results]
+
+
+def _outcome(call: Callable[[], _T]) -> _T | Exception:
+    """What a call returns, or what it raises."""
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
+class _Read(NamedTuple):
+    values: Array
+    seconds: float
+
+
+def _values_of(task: Task) -> _Read:
+    start = time.perf_counter()
+    close_at_exit(task.array.store)
+    return _Read(_stored_values(task), time.perf_counter() - start)
+
+
+def _made(task: Task, read: _Read, attempt: int) -> Record:
+    """Write a region through zarr, read it back, compare, and put it on record."""
+    start, values = time.perf_counter(), read.values
+    store = _TimedStore(task.array.store)
+    timed = zarr.Array.from_dict(StorePath(store, task.array.path), task.array.metadata.to_dict())
+    try:
+        timed[task.region] = values
+    except OSError as error:
+        raise _refused(error) from error
+    written = time.perf_counter()
+    stored = read_object(task.array, task.index) or b""
+    parts, errors = _check(task, values)
+    end = time.perf_counter()
+    steps = {
+        "reading": read.seconds,
+        "writing": store.seconds,
+        "fitting": written - start - store.seconds,
+        "checking": end - written,
+    }
+    record = Record(
+        variable=task.variable,
+        index=task.index,
+        bytes_in=task.bytes_before + values.nbytes,
+        bytes_out=len(stored),
+        quality=merge(parts),
+        seconds=round(end - start + read.seconds, 3),
+        attempt=attempt,
+        checksum=digest_of(stored) if stored else "",
+        kinds=_kinds(task, stored),
+        steps={name: round(seconds, 3) for name, seconds in steps.items()},
+        statistics=errors,
+    )
+    try:
+        write_record(task.array, record, task.plan)
+    except OSError as error:
+        raise _refused(error) from error
+    return record
+
+
+def chunks_of(task: Task) -> int:
+    """Number of chunks that are fitted for a task: those of a shard."""
+    return math.prod(
+        math.ceil((part.stop - part.start) / side)
+        for part, side in zip(task.region, task.array.chunks, strict=True)
+    )
 
 
 class _TimedStore(WrapperStore[Store]):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from moec_zarr.fit.sampling import Field
-from moec_zarr.model.features import GAINS, NEAR_AND_FAR, feature_count
+from moec_zarr.model.features import NEAR_AND_FAR, feature_count, feature_scales
 
 __all__ = ["DRAWN", "Batch", "Batches"]
 
@@ -159,11 +159,15 @@ class _Base:
         self._flat = _flat([field.base for field in fields if field.base is not None], device)
         stencils = [field.stencils for field in fields]
         distances = np.array([[stencil.distance for stencil in each] for each in stencils])
-        gains = np.array([[2.0**stencil.gain for stencil in each] for each in stencils])
         norms = np.array([field.norm for field in fields])
-        scales = (gains / norms[:, None])[:, :, None] * GAINS
+        scales = np.array(
+            [
+                [feature_scales(stencil, norm) for stencil in each]
+                for each, norm in zip(stencils, norms, strict=True)
+            ]
+        )
         self._offsets = torch.from_numpy(distances[:, :, None] * NEAR_AND_FAR).to(device)
-        self._scales = torch.from_numpy(scales.astype(np.float32)).to(device)
+        self._scales = torch.from_numpy(scales).to(device)
         self._norms = torch.from_numpy(norms.astype(np.float32)).to(device)[:, None]
 
     def at(

@@ -17,10 +17,12 @@ from moec_zarr.fit.initialise import architecture_for, stencils_for
 from moec_zarr.fit.network_fit import network_fit
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.rate_control import fit_transform
+from moec_zarr.fit.runtime import chosen_device
 from moec_zarr.fit.sampling import Field
 from moec_zarr.fit.train import Fitted
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
+from moec_zarr.model.evaluate_torch import whole
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Architecture, Network
 
@@ -148,6 +150,8 @@ def _network(
 
 def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:
     """The transform and the network that corrects it on the whole grid."""
+    if (device := chosen_device()) != "cpu":
+        return whole(network, field, device)
     out = np.empty(field.shape, np.float32)
     for tile, values in evaluate(network, field, field.shape, [np.arange(n) for n in field.shape]):
         out[tile] = values

@@ -71,7 +71,8 @@ class CoefficientField:
         return np.asarray(np.multiply(integers, step, dtype=self.precision, casting="same_kind"))
 
     @cached_property
-    def _product(self) -> Product:
+    def product(self) -> Product:
+        """The product of coefficients and functions that the values are."""
         return product(self._core, self.coefficients.functions)
 
     @cached_property
@@ -88,7 +89,7 @@ class CoefficientField:
         indices : sequence of int64 arrays or slices
             Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
         """
-        return synthesise(self._product, indices, pointwise)
+        return synthesise(self.product, indices, pointwise)
 
     def whole(self) -> Array:
         """The values on the whole grid."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from moec_zarr.arrays import Array, Floats, Integers
+from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.features import SampledField, features_at, sampled_around
-from moec_zarr.model.network import Architecture, Network, Tables, evaluate_tile, tables
+from moec_zarr.model.network import Network, evaluate_tile, tables
 from moec_zarr.model.residual import Residual
 
-__all__ = ["Backend", "evaluate", "tiled"]
-
-Backend: TypeAlias = Callable[[Architecture, dict[str, Floats], Tables, Floats | None], Floats]
+__all__ = ["evaluate", "tiled"]
 
 _TRANSFORM_TILE = 1 << 18  # voxels that a transform without a network is evaluated at together
 _SLAB = 1 << 21  # the same, where a network reads it around each of them
@@ -29,7 +26,6 @@ def evaluate(
     *,
     residual: Residual | None = None,
     pointwise: bool = False,
-    backend: Backend = evaluate_tile,
     tile: int | None = None,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
     """The sum of what there is of network, transform and residual.
@@ -47,8 +43,6 @@ def evaluate(
         Corrections.
     pointwise : bool
         Whether the indices are of single points rather than of the axes of a grid.
-    backend : callable
-        Evaluates the network at the voxels of one tile.
     tile : int, optional
         Voxels that a network is evaluated at together, or a transform alone.
 
@@ -61,7 +55,7 @@ def evaluate(
     """
     parts: Iterator[tuple[tuple[slice, ...], list[Integers], Array]]
     if network is not None:
-        parts = _with_network(network, field, lengths, indices, pointwise, backend, tile)
+        parts = _with_network(network, field, lengths, indices, pointwise, tile)
     else:
         parts = (
             (where, rows, np.zeros(_sides(where)) if field is None else field.values(rows, pointwise))
@@ -77,7 +71,6 @@ def _with_network(
     lengths: Sequence[int],
     indices: Sequence[range | Integers],
     pointwise: bool,
-    backend: Backend,
     tile: int | None,
 ) -> Iterator[tuple[tuple[slice, ...], list[Integers], Array]]:
     """Tiles of the network's values and the transform's, with their indices."""
@@ -91,8 +84,8 @@ def _with_network(
             if near is not None:
                 base = near.values(rows, pointwise)
                 features = features_at(near, network.stencils, rows, base, pointwise)
-            values = backend(architecture, weights, tables(weights, lengths, rows, pointwise), features)
-            values = values.reshape(_sides(inner))
+            grid = tables(weights, lengths, rows, pointwise)
+            values = evaluate_tile(architecture, weights, grid, features).reshape(_sides(inner))
             yield _within(slab, inner), rows, values if base is None else values + base
 
 

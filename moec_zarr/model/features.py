@@ -20,12 +20,13 @@ from moec_zarr.arrays import Floats, Integers
 from moec_zarr.model.coefficients import CoefficientField
 
 __all__ = [
-    "GAINS",
     "LARGEST_STENCIL",
     "NEAR_AND_FAR",
     "SampledField",
     "Stencil",
+    "box_around",
     "feature_count",
+    "feature_scales",
     "features",
     "features_at",
     "neighbours",
@@ -34,7 +35,7 @@ __all__ = [
 
 LARGEST_STENCIL = 15  # of a distance, and of a gain
 NEAR_AND_FAR = np.array([1, -1, 3, -3])  # in units of a stencil's distance
-GAINS = np.array([1, 1, 0.5, 0.5], np.float32)  # far differences are larger, hence amplified less
+_GAINS = np.array([1, 1, 0.5, 0.5], np.float32)  # far differences are larger, hence amplified less
 
 
 class Stencil(NamedTuple):
@@ -80,10 +81,14 @@ def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil],
     result = np.empty((len(here), feature_count(len(stencils))), np.float32)
     result[:, 0] = here / np.float32(norm)
     for axis, (stencil, values) in enumerate(zip(stencils, there, strict=True)):
-        scale = np.float32(2.0**stencil.gain / norm) * GAINS[:, None]
         first = feature_count(axis)
-        result[:, first : first + len(scale)] = ((values - here) * scale).T
+        result[:, first : first + len(values)] = ((values - here) * feature_scales(stencil, norm)[:, None]).T
     return result
+
+
+def feature_scales(stencil: Stencil, norm: float) -> Floats:
+    """What the four differences along an axis are multiplied by."""
+    return np.asarray(np.float32(2.0**stencil.gain / norm) * _GAINS)
 
 
 @dataclass(frozen=True)
@@ -124,20 +129,35 @@ class SampledField:
 def sampled_around(
     field: CoefficientField, stencils: Sequence[Stencil], indices: Sequence[Integers]
 ) -> CoefficientField | SampledField:
-    """The field at the voxels of a grid and all their neighbours; itself where these are too many.
+    """The field at the voxels of a grid and all their neighbours; itself where these are too many."""
+    box = box_around(field.shape, stencils, indices)
+    return field if box is None else SampledField(field.values(box), box, field.shape, field.norm)
+
+
+def box_around(
+    shape: Sequence[int], stencils: Sequence[Stencil], indices: Sequence[Integers]
+) -> list[Integers] | None:
+    """Voxels along each axis of the box of a grid and all their neighbours; None where these are too many.
 
     Evaluated for each axis apart, the neighbours of a few scattered voxels are fewer than the box that
     holds all of them; those of a dense grid overlap.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the whole field.
+    stencils : sequence of Stencil
+        One for each axis.
+    indices : sequence of int64 arrays
+        Voxels along each axis of the grid.
     """
     box = [
         np.unique(np.concatenate([index, neighbours(index, stencil, length).ravel()]))
-        for index, stencil, length in zip(indices, stencils, field.shape, strict=True)
+        for index, stencil, length in zip(indices, stencils, shape, strict=True)
     ]
     voxels = math.prod(len(index) for index in indices)
     apart = voxels + sum(voxels // len(i) * len(near) for i, near in zip(indices, box, strict=True))
-    if math.prod(len(near) for near in box) > apart:
-        return field
-    return SampledField(field.values(box), box, field.shape, field.norm)
+    return None if math.prod(len(near) for near in box) > apart else box
 
 
 def features_at(

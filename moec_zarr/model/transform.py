@@ -9,7 +9,7 @@ would: averages, spanned by all that is coarser, in the place of the bands that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,12 +26,14 @@ from moec_zarr.model.basis import (
 )
 
 __all__ = [
+    "PointGroup",
     "Product",
     "along",
     "analyse",
     "corner",
     "joint_axes",
     "joint_levels",
+    "point_groups",
     "product",
     "synthesise",
 ]
@@ -194,38 +196,69 @@ def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: b
 
 
 def _at_points(field: Product, points: list[Integers]) -> Array:
-    """Values at single points: one by one, or from the grid of their indices where that is less work."""
-    count = len(points[0])
-    unique = [np.unique(index, return_inverse=True) for index in points]
-    sides = [len(values) for values, _ in unique]
-    alone = count * field.coefficients.size
-    if count > 1 and _grid_work(field, sides) < alone:
-        if math.prod(sides) <= _LARGEST_GRID:
-            grid = synthesise(field, [values for values, _ in unique])
-            return np.asarray(grid[tuple(place for _, place in unique)])
-        # Points that are near each other along the longest side share a smaller grid.
-        order = np.argsort(points[int(np.argmax(sides))], kind="stable")
-        total = np.empty(count, field.coefficients.dtype)
-        for half in np.array_split(order, 2):
-            total[half] = _at_points(field, [index[half] for index in points])
-        return total
-    rows = [matrix[index] for matrix, index in zip(field.matrices, points, strict=True)]
-    total = np.empty(count, field.coefficients.dtype)
-    room = max(
-        1, _POINT_ROOM // math.prod(field.coefficients.shape[1:])
-    )  # a point needs all other axes first
-    for first in range(0, count, room):
-        some = slice(first, first + room)
-        sums = np.tensordot(rows[0][some], field.coefficients, axes=1)
+    """Values at single points."""
+    total = np.empty(len(points[0]), field.coefficients.dtype)
+    for group in point_groups(field.coefficients.shape, points):
+        if group.grid is not None:
+            total[group.which] = synthesise(field, group.grid)[tuple(group.places)]
+            continue
+        rows = [matrix[index] for matrix, index in zip(field.matrices, group.places, strict=True)]
+        sums = np.tensordot(rows[0], field.coefficients, axes=1)
         for row in rows[1:]:
-            sums = np.einsum("pi...,pi->p...", sums, row[some])
-        total[some] = sums
+            sums = np.einsum("pi...,pi->p...", sums, row)
+        total[group.which] = sums
     return total
 
 
-def _grid_work(field: Product, sides: Sequence[int]) -> float:
+class PointGroup(NamedTuple):
+    """Points that are evaluated together.
+
+    Attributes
+    ----------
+    which : int64 array
+        Their numbers.
+    grid : list of int64 arrays, or None
+        Voxels along each axis of a grid that holds all of them; None where they are evaluated one by one.
+    places : list of int64 arrays
+        Where each point stands in the grid; without one, its coordinates.
+    """
+
+    which: Integers
+    grid: list[Integers] | None
+    places: list[Integers]
+
+
+def point_groups(extent: Sequence[int], points: Sequence[Integers]) -> Iterator[PointGroup]:
+    """Groups of points: from the grid of their indices where that is less work, otherwise one by one.
+
+    Parameters
+    ----------
+    extent : sequence of int
+        Number of coefficients along each axis.
+    points : sequence of int64 arrays
+        Coordinates of each point.
+    """
+    room = max(1, _POINT_ROOM // math.prod(extent[1:]))  # a point needs all other axes first
+    pending = [np.arange(len(points[0]))]
+    while pending:
+        which = pending.pop()
+        own = [index[which] for index in points]
+        unique = [np.unique(index, return_inverse=True) for index in own]
+        sides = [len(values) for values, _ in unique]
+        if len(which) < 2 or _grid_work(extent, sides) >= len(which) * math.prod(extent):
+            for first in range(0, len(which), room):
+                some = slice(first, first + room)
+                yield PointGroup(which[some], None, [index[some] for index in own])
+        elif math.prod(sides) <= _LARGEST_GRID:
+            yield PointGroup(which, [values for values, _ in unique], [place for _, place in unique])
+        else:  # points that are near each other along the longest side share a smaller grid
+            order = np.argsort(own[int(np.argmax(sides))], kind="stable")
+            pending += np.array_split(which[order], 2)
+
+
+def _grid_work(extent: Sequence[int], sides: Sequence[int]) -> float:
     """Multiplications that a grid takes, axis after axis."""
-    shape, work = list(field.coefficients.shape), 0.0
+    shape, work = list(extent), 0.0
     for axis in sorted(range(len(sides)), key=lambda axis: sides[axis] / shape[axis]):
         work += float(math.prod(shape)) * sides[axis]
         shape[axis] = sides[axis]

@@ -10,7 +10,7 @@ from moec_zarr.bitstream.coefficients import write_coefficients
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate, tiled
 from moec_zarr.model.features import feature_count
-from moec_zarr.model.network import Network, evaluate_tile
+from moec_zarr.model.network import Network
 from tests.conformance import reference_decoder
 from tests.support.strategies import (
     random_bases,
@@ -75,19 +75,6 @@ def test_tiles_cover_the_grid_within_their_size(lengths, voxels):
     assert (covered == 1).all()
 
 
-@pytest.mark.parametrize("experts", [1, 5])
-def test_torch_matches_numpy(experts):
-    torch_tile = pytest.importorskip("moec_zarr.model.network_torch").evaluate_tile
-    for axes, lengths in LENGTHS.items():
-        network = random_network(axes, experts)
-        expected, index = assembled(network, None, lengths), random_points(lengths, 99)
-        options = {"backend": torch_tile, "tile": 50}
-        values = assembled(network, None, lengths, **options)
-        np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE)
-        values = assembled(network, None, lengths, index, pointwise=True, **options)
-        np.testing.assert_allclose(values, expected[tuple(index)], rtol=0, atol=TOLERANCE)
-
-
 @pytest.mark.parametrize("axes", LENGTHS)
 def test_network_and_transform_add_up_as_in_the_reference(axes):
     lengths = LENGTHS[axes]
@@ -135,9 +122,7 @@ def test_memory_is_that_of_a_tile(lengths, indices, pointwise):
     network, tile = random_network(len(lengths), experts=3, encoder=32, width=24), 4096
     tracemalloc.start()
     try:
-        for _ in evaluate(
-            network, None, lengths, indices, pointwise=pointwise, backend=evaluate_tile, tile=tile
-        ):
+        for _ in evaluate(network, None, lengths, indices, pointwise=pointwise, tile=tile):
             pass
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -49,10 +49,9 @@ def coordinates(index, lengths):
     return [2 * i / (n - 1) - 1 for i, n in zip(index, lengths, strict=True)]
 
 
-def values_on_grid(network, lengths, backend=evaluate_tile, tile=None):
+def values_on_grid(network, lengths):
     out = np.full(lengths, np.nan, "f4")
-    indices = [np.arange(n) for n in lengths]
-    for where, values in evaluate(network, None, lengths, indices, backend=backend, tile=tile):
+    for where, values in evaluate(network, None, lengths, [np.arange(n) for n in lengths]):
         out[where] = values
     return out
 
@@ -92,9 +91,6 @@ def test_features_enter_behind_the_encoder(experts):
     weights = network.weights()
     grid = tables(weights, lengths, [np.arange(n) for n in lengths], False)
     values = evaluate_tile(network.architecture, weights, grid, features)
-    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE)
-    torch_tile = pytest.importorskip("moec_zarr.model.network_torch").evaluate_tile
-    values = torch_tile(network.architecture, weights, grid, features)
     np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE)
 
 
