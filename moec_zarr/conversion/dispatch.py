@@ -176,7 +176,7 @@ def make(
         for future in running:
             if len(began) < slots:
                 began.setdefault(future, now)
-        state.running = [(running[future][0][0].variable, at) for future, at in began.items()]
+        state.running = [(task.variable, at) for future, at in began.items() for task in running[future][0]]
         if now - marked > _MARK:
             mark(group, len(state.records), state.plan.tasks)
             marked = now

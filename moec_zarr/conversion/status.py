@@ -93,7 +93,7 @@ class Progress:
     together : int
         Number of tasks of a job, which a worker does side by side.
     running : list of (str, float)
-        For each running job, as far as the client knows: its variable, and `time.monotonic` when it began.
+        For each running task, as far as the client knows: its variable, and `time.monotonic` when it began.
     """
 
     plan: Plan
@@ -124,10 +124,10 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Number of finished tasks, plus the expected share of each running task, at most 0.9 of each."""
+        """Number of finished tasks, plus the expected share of each running task, at most 0.9 of it."""
         now, cost, speed = time.monotonic(), self._cost, self._speed
         parts = (
-            min((now - began) * speed / cost[name], 0.9 * self.together) if cost[name] else 0.0
+            min((now - began) * speed / (cost[name] * self.together), 0.9) if cost[name] else 0.0
             for name, began in self.running
         )
         return len(self.records) + sum(parts)
@@ -141,7 +141,7 @@ class Progress:
         left -= sum(cost[failure.variable] for failure in self.failures)
         speed = self._speed
         for name, began in self.running:
-            left -= min((now - began) * speed, 0.9 * cost[name] * self.together)
+            left -= min((now - began) * speed / self.together, 0.9 * cost[name])
         return max(left, 0.0) / (speed * max(self.workers, 1))
 
     @property

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -119,29 +119,25 @@ def run(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
     OSError
         If the source cannot be read, or the destination not be written.
     """
-    first = tasks[0]
+    first, count = tasks[0], len(tasks)
     # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
-    together = max(1, min(first.group, len(tasks) * chunks_of(first)))
-    start = time.perf_counter()
+    together = max(1, min(first.group, count * chunks_of(first)))
     with (
         _task_lock,
         config.set(device=first.device, threads=first.threads, group=first.group, progress=False),
         zarr.config.set({"async.concurrency": together}),
     ):
-        if len(tasks) == 1:
+        if count == 1:
             return [_made(first, _values_of(first), attempt)]
         values = [_outcome(partial(_values_of, task)) for task in tasks]
-        with ThreadPoolExecutor(len(tasks)) as threads:
+        with ThreadPoolExecutor(count) as threads:
             futures = [
-                threads.submit(_made, task, read, attempt)
+                threads.submit(_made, task, read, attempt, count)
                 for task, read in zip(tasks, values, strict=True)
                 if isinstance(read, _Read)
             ]
             made = iter([_outcome(future.result) for future in futures])
-        results = [next(made) if isinstance(read, _Read) else read for read in values]
-    # Their time is shared alike: a worker has spent it once.
-    share = round((time.perf_counter() - start) / len(tasks), 3)
-    return [replace(each, seconds=share) if isinstance(each, Record) else each for each in results]
+        return [next(made) if isinstance(read, _Read) else read for read in values]
 
 
 def _outcome(call: Callable[[], _T]) -> _T | Exception:
@@ -163,8 +159,11 @@ def _values_of(task: Task) -> _Read:
     return _Read(_stored_values(task), time.perf_counter() - start)
 
 
-def _made(task: Task, read: _Read, attempt: int) -> Record:
-    """Write a region through zarr, read it back, compare, and put it on record."""
+def _made(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
+    """Write a region through zarr, read it back, compare, and put it on record.
+
+    So many tasks are done `together`: they share alike in the time.
+    """
     start, values = time.perf_counter(), read.values
     store = _TimedStore(task.array.store)
     timed = zarr.Array.from_dict(StorePath(store, task.array.path), task.array.metadata.to_dict())
@@ -178,9 +177,9 @@ def _made(task: Task, read: _Read, attempt: int) -> Record:
     end = time.perf_counter()
     steps = {
         "reading": read.seconds,
-        "writing": store.seconds,
-        "fitting": written - start - store.seconds,
-        "checking": end - written,
+        "writing": store.seconds / together,
+        "fitting": (written - start - store.seconds) / together,
+        "checking": (end - written) / together,
     }
     record = Record(
         variable=task.variable,
@@ -188,7 +187,7 @@ def _made(task: Task, read: _Read, attempt: int) -> Record:
         bytes_in=task.bytes_before + values.nbytes,
         bytes_out=len(stored),
         quality=merge(parts),
-        seconds=round(end - start + read.seconds, 3),
+        seconds=round((end - start) / together + read.seconds, 3),
         attempt=attempt,
         checksum=digest_of(stored) if stored else "",
         kinds=_kinds(task, stored),
