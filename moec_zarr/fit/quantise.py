@@ -2,8 +2,8 @@
 
 With small steps a tensor of n weights with step s adds ``n h s^2 / 12`` to the mean square error,
 h being the mean square derivative of a value by one of its weights, and costs ``-n log2 s`` bits
-more. The least error at given bytes has ``h s^2`` alike in all tensors, so that one number, found
-by bisection, sets all steps.
+more. The least error at given bytes has ``h s^2`` alike in all tensors, so that one number
+sets all steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ Gate = dict[str, NDArray[np.int32]]
 
 DECODER = "decoder.weight", "decoder.bias"
 
-_PRECISION = 0.04  # octaves of error that a bisection leaves open; step codes are an eighth apart
+_PRECISION = 0.04  # octaves of error that a search leaves open; step codes are an eighth apart
+_FINEST, _COARSEST = -24.0, 40.0  # octaves of error that a search begins and ends at
+_FARTHEST = 4.0  # octaves that it goes at once
 _SIZES = np.array([step_size(code) for code in range(256)])
 
 
@@ -106,27 +108,35 @@ class StepAllocator:
         DoesNotFit
             If none do.
         """
-        low, high = (-24.0, 10.0) if self._last is None else (self._last - 1, self._last + 1)
-        while not self.fits(weights, self._codes(weights, sensitivity, high)):
-            low, high = high, high + 2
-            if high > 40:
-                raise DoesNotFit(f"no quantisation fits into {self._budget} bytes")
+        low, high = _FINEST, math.inf  # too many bytes, and few enough
+        now = 0.0 if self._last is None else self._last
+        octave = sum(weight.numel() for weight in weights.values()) / 8  # bytes that it saves, of fine steps
         while high - low > _PRECISION:
-            middle = (low + high) / 2
-            if self.fits(weights, self._codes(weights, sensitivity, middle)):
-                high = middle
+            size = self._size(weights, self._codes(weights, sensitivity, now))
+            if size <= self._budget:
+                high = now
+            elif now > _COARSEST:
+                raise DoesNotFit(f"no quantisation fits into {self._budget} bytes")
             else:
-                low = middle
+                low = now
+            over = min((size - self._budget) / octave, _FARTHEST)
+            if -_PRECISION < over <= 0:
+                break
+            # By the bytes that an octave saves, or into the middle where that leads out of the bracket.
+            now = now + over if low < now + over < high else (low + high) / 2
         self._last = high
         return self._codes(weights, sensitivity, high)
 
     def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
         """Whether the quantised weights stay within the budget."""
+        return self._size(weights, codes) <= self._budget
+
+    def _size(self, weights: Weights, codes: dict[str, int]) -> float:
+        """Bytes of the quantised weights; infinite where they cannot be coded."""
         try:
-            payload = coded_network(quantise(self._architecture, weights, codes, self._gate))
+            return len(coded_network(quantise(self._architecture, weights, codes, self._gate)))
         except DoesNotFit:
-            return False
-        return len(payload) <= self._budget
+            return math.inf
 
     def _codes(self, weights: Weights, sensitivity: dict[str, float], log2_error: float) -> dict[str, int]:
         codes = {}
