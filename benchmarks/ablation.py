@@ -199,7 +199,8 @@ class Fit:
             done = step - turn
             if done and done % every == 0 and done < 0.75 * span:
                 codes = allocate(free, self._sensitivity(free, fixed))
-            self._step(round_through(free, codes) | fixed, optimiser, step, plan.steps)
+            rounding = {name: torch.tensor(network.step_size(code)) for name, code in codes.items()}
+            self._step(round_through(free, rounding) | fixed, optimiser, step, plan.steps)
         last = Allocator(sizes, gate, budget)
         if not last.fits(free, codes):
             codes = last(free, self._sensitivity(free, fixed))
@@ -219,9 +220,9 @@ class Fit:
         return out
 
     def _leaves(self, weights: Weights, fixed: Weights) -> tuple[Weights, Weights]:
-        """Weights that want gradients. The package's optimiser gives Muon to stacks of matrices alone."""
+        """Weights that want gradients. The package's optimiser gives Muon to matrices of networks alone."""
         muon = self.sizes.variant.muon
-        flat = {name: w if muon or w.ndim < 3 else w.flatten() for name, w in weights.items()}
+        flat = {name: w if w.ndim < 3 else w[None] if muon else w.flatten() for name, w in weights.items()}
         return {name: w.clone().requires_grad_() for name, w in flat.items()}, fixed
 
     def _values(self, weights: Weights, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -287,15 +288,14 @@ class Allocator(StepAllocator):
 
     def __init__(self, sizes: Network, gate: Gate, budget: int) -> None:
         super().__init__(sizes, gate, budget, 0)  # type: ignore[arg-type]
-        self._sizes, self._frozen, self._bytes = sizes, gate, budget
+        self._sizes, self._frozen = sizes, gate
 
-    def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
-        """Whether the quantised weights stay within the budget."""
+    def size(self, weights: Weights, codes: dict[str, int]) -> float:
+        """Bytes of the quantised weights; infinite where they cannot be coded."""
         try:
-            model = quantise(self._sizes, weights, codes, self._frozen)  # type: ignore[arg-type]
-            return section_size(model) <= self._bytes
+            return section_size(quantise(self._sizes, weights, codes, self._frozen))  # type: ignore[arg-type]
         except DoesNotFit:
-            return False
+            return math.inf
 
 
 def section_size(model: network.Network) -> int:

@@ -112,7 +112,7 @@ class StepAllocator:
         now = 0.0 if self._last is None else self._last
         octave = sum(weight.numel() for weight in weights.values()) / 8  # bytes that it saves, of fine steps
         while high - low > _PRECISION:
-            size = self._size(weights, self._codes(weights, sensitivity, now))
+            size = self.size(weights, self._codes(weights, sensitivity, now))
             if size <= self._budget:
                 high = now
             elif now > _COARSEST:
@@ -129,9 +129,9 @@ class StepAllocator:
 
     def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
         """Whether the quantised weights stay within the budget."""
-        return self._size(weights, codes) <= self._budget
+        return self.size(weights, codes) <= self._budget
 
-    def _size(self, weights: Weights, codes: dict[str, int]) -> float:
+    def size(self, weights: Weights, codes: dict[str, int]) -> float:
         """Bytes of the quantised weights; infinite where they cannot be coded."""
         try:
             return len(coded_network(quantise(self._architecture, weights, codes, self._gate)))

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import ablation
 from benchmarks.variants import VARIANTS, Network, forward, sized
-from moec_zarr.fit.train import forward as package_forward
+from moec_zarr.fit.forward import forward as package_forward
 from moec_zarr.model.network import Architecture
 from tests.benchmarks.lines import SHAPE
 from tests.support.fields import psnr, smooth
@@ -26,9 +26,11 @@ def test_moec_is_the_packages_network() -> None:
     u = 2 * torch.rand((50, 3), generator=generator) - 1
     weights["gate.weight"].requires_grad_()
     shaped = {name: weights[name].view(shape) for name, shape in mine.shapes().items()}
-    expected, values = package_forward(theirs, weights, u), forward(mine, shaped, u)
-    torch.testing.assert_close(values[0], expected[0])
-    torch.testing.assert_close(values[1], expected[1])
+    stack = {name: tensor.detach()[None] for name, tensor in weights.items()}
+    stack["gate.weight"].requires_grad_()
+    expected, values = package_forward(theirs, stack, u[None]), forward(mine, shaped, u)
+    torch.testing.assert_close(values[0], expected[0][0])
+    torch.testing.assert_close(values[1], expected[1][0])
 
 
 def test_blocks_are_networks_of_their_own() -> None:
