@@ -219,7 +219,7 @@ def make(
 
 
 def _jobs(tasks: Iterator[Task]) -> Iterator[list[Task]]:
-    """Tasks of a variable that a worker does together: two groups, of which one trains at a time."""
+    """Tasks of a variable that a worker does together."""
     job: list[Task] = []
     for task in tasks:
         if job and (task.variable != job[0].variable or len(job) == _together(job[0])):
@@ -231,10 +231,11 @@ def _jobs(tasks: Iterator[Task]) -> Iterator[list[Task]]:
 
 
 def _together(task: Task) -> int:
-    """Number of tasks like this one that a worker does together."""
+    """Number of tasks like this one that a worker does together: a group, or two that share a GPU."""
     if task.group == 1 or task.codec is None or not task.codec.has_networks:
         return 1
-    return -(-2 * task.group // chunks_of(task))
+    groups = 1 if task.device == "cpu" else 2  # one trains while the other is on the cores
+    return -(-groups * task.group // chunks_of(task))
 
 
 def _error_of(future: Future[Any]) -> BaseException:

@@ -55,6 +55,7 @@ class Batches:
         self._generator = torch.Generator(device).manual_seed(seed)
         self._shape = fields[0].array.shape
         self._voxels = math.prod(self._shape)
+        self._last = torch.tensor(self._shape, device=device) - 1
         self._values = _Values(fields, device)
         self._valid = _Valid(fields, device) if any(field.valid is not None for field in fields) else None
         self._base = _Base(fields, device) if fields[0].base is not None else None
@@ -86,8 +87,7 @@ class Batches:
             axes.append(rest % length)
             rest = rest // length
         places = torch.stack(axes[::-1], dim=-1)
-        lengths = torch.tensor(self._shape, device=self._device)
-        u = (2.0 * places.double() / (lengths - 1) - 1.0).float()
+        u = (2.0 * places.double() / self._last - 1.0).float()
         # Chunks lie one after the other.
         where = index + self._voxels * self._chunks[:, None]
         targets = self._values.at(where, self._chunks)
