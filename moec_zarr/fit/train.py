@@ -74,7 +74,7 @@ def _raced(training: Training) -> Networks:
     """For each fit the start that does best in short fits, with weights as these leave them.
 
     All starts are tried, the better ones are trained further, the best of them ever longer. A fit is left
-    out as soon as the whole of it is not expected to reach its target: the logarithm of the error falls
+    out as soon as the whole of it is not expected to reach its target. The logarithm of the error falls
     with that of the steps, ever more slowly.
     """
     preset, fits = training.preset, training.fits
@@ -96,17 +96,13 @@ def _raced(training: Training) -> Networks:
         done = before + steps
         kept = []
         for row, i in enumerate(networks.fits):
-            now, then = float(loss[row]), float(last[row])
-            slope = math.log(now / then) / math.log2(done / before) if 0 < now < then else 0.0
-            expected = now * math.exp(_SUSTAINED * slope * math.log2((done + preset.steps) / done))
-            _log.debug("mean square error %.4g after %d steps, %.4g expected", now, done, expected)
-            target = fits[i].target_error * 4.0 ** fits[i].field.normalisation.shift
-            if not expected > target:
-                kept.append(row)
+            expected = _expected(float(loss[row]), float(last[row]), done, before, preset.steps)
+            _log.debug("mean square error %.4g after %d steps, %.4g expected", loss[row], done, expected)
+            wanted = fits[i].target_error
+            if expected > wanted * 4.0 ** fits[i].field.normalisation.shift:
+                _log.info("a network is not expected to reach a mean square error of %.4g", wanted)
             else:
-                _log.info(
-                    "a network is not expected to reach a mean square error of %.4g", fits[i].target_error
-                )
+                kept.append(row)
         steps *= _LONGER
         if len(kept) < len(networks.fits):
             networks, loss = networks.some(kept), loss[kept]
@@ -114,6 +110,12 @@ def _raced(training: Training) -> Networks:
             return networks
         last, before = loss, done
         loss = np.array(_short_fit(training, networks, steps))
+
+
+def _expected(now: float, then: float, done: int, before: int, more: int) -> float:
+    """The error after so many more steps, from those after `done` and `before` of them."""
+    slope = math.log(now / then) / math.log2(done / before) if 0 < now < then else 0.0
+    return now * math.exp(_SUSTAINED * slope * math.log2((done + more) / done))
 
 
 def _joined(parts: Sequence[Networks]) -> Networks:

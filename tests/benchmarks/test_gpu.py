@@ -71,7 +71,7 @@ def test_table_of_known_lines() -> None:
             "cpu_seconds_per_chunk": 0.5, "decode_gigabytes_per_second": 1.25, "device_megabytes": 812.4,
             "utilisation": 0.875,
         },
-        shared | {"settings": {"device": "cpu", "effort": "best", "minutes": 10.0}},
+        shared | {"settings": {"device": "cpu", "effort": "best", "minutes": 10.0}, "seconds": 606.0},
     ])  # fmt: skip
     assert "| a | 64x64x64 | cuda | best | 8 | 61.25 | 0.50 | 40.12 | 1.250 | 812 | 0.88 |" in text
-    assert "| a | 64x64x64 | cpu | best | 10 minutes |  |  | 40.12 |  |  |  |" in text
+    assert "| a | 64x64x64 | cpu | best | 10.1 minutes |  |  | 40.12 |  |  |  |" in text

@@ -18,6 +18,7 @@ from moec_zarr.fit.payloads import network_payload  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 from moec_zarr.fit.runtime import fit_slot, group_size, slot_lent  # noqa: E402
 from moec_zarr.fit.sampling import Field  # noqa: E402
+from moec_zarr.fit.training import device_bytes  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
 
@@ -196,3 +197,57 @@ def test_size_of_a_group(setting, device, voxels, expected):
 def test_size_of_a_group_is_checked(setting):
     with config.set(group=setting), pytest.raises(MoECError, match="config group is"):
         group_size(10)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that there is not: what is free of it, and the fits that it is given."""
+    state = {"free": 0, "trained": []}
+    monkeypatch.setattr(group, "chosen_device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (state["free"], 10**12))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+
+    def trained(fits, device):
+        assert device == "cuda"
+        state["trained"].append([fit.budget for fit in fits])
+        return [None] * len(fits)
+
+    monkeypatch.setattr(train, "fit_networks", trained)
+    return state
+
+
+def test_a_group_without_room_is_trained_in_parts(gpu):
+    fits = [replace(fit_of(seed), budget=seed) for seed in range(5)]
+    gpu["free"] = int(2.1 / 0.8 * device_bytes(fits[0]))
+    assert in_group([lambda fit=fit: fitted(fit) for fit in fits]) == [None] * 5
+    assert gpu["trained"] == [[0, 1], [2, 3], [4]]
+
+
+def test_a_gpu_without_room_for_one_fit_is_named(gpu):
+    with pytest.raises(
+        MoECError, match=r"shape \(12, 14\) takes .* of the GPU, which has 0 MiB free"
+    ):
+        fitted(fit_of(0))
+
+
+def test_memory_of_a_fit_grows_with_all_that_it_holds():
+    fit = fit_of(0)
+    whole = device_bytes(fit)
+    assert whole >= fit.field.array.nbytes + 4 * 6 * fit.architecture.parameter_count
+    masked = replace(fit, field=replace(fit.field, valid=np.ones((12, 14), bool)))
+    corrects = replace(fit, field=replace(fit.field, base=np.zeros((12, 14), "f4")))
+    for more in (masked, corrects):
+        assert device_bytes(more) == whole + 4 * 12 * 14
+    assert device_bytes(replace(fit, starts=fit.starts * 3)) > 2 * whole - fit.field.array.nbytes
+    assert device_bytes(replace(fit, preset=replace(PRESET, batch=512))) > whole
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_memory_of_a_fit_is_no_less_than_it_takes():
+    fits = [fit_of(seed) for seed in range(8)]
+    train.fit_networks(fits[:1], "cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    train.fit_networks(fits, "cuda")
+    assert torch.cuda.max_memory_allocated() - before < sum(map(device_bytes, fits))
