@@ -76,13 +76,15 @@ def _is_matrix(tensor: torch.Tensor) -> bool:
     return tensor.ndim >= 4 and min(tensor.shape[-2:]) > 3
 
 
-def _orthogonal(x: torch.Tensor) -> torch.Tensor:
+def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     """Nearly the orthogonal factor of each matrix: five quintic Newton-Schulz iterations."""
-    x = x / (x.flatten(-2).norm(dim=-1)[..., None, None] + 1e-7)
+    x = matrices.flatten(0, -3)
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     wide = x.shape[-2] <= x.shape[-1]
     if not wide:
         x = x.mT
     for _ in range(5):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return x if wide else x.mT
+        a = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
+    return (x if wide else x.mT).reshape(matrices.shape)

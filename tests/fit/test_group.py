@@ -225,9 +225,7 @@ def test_a_group_without_room_is_trained_in_parts(gpu):
 
 
 def test_a_gpu_without_room_for_one_fit_is_named(gpu):
-    with pytest.raises(
-        MoECError, match=r"shape \(12, 14\) takes .* of the GPU, which has 0 MiB free"
-    ):
+    with pytest.raises(MoECError, match=r"shape \(12, 14\) takes .* of the GPU, which has 0 MiB free"):
         fitted(fit_of(0))
 
 
