@@ -35,41 +35,60 @@ class Optimiser:
     """
 
     def __init__(self, tensors: dict[str, torch.Tensor], scales: dict[str, float]) -> None:
-        self._tensors = tensors
-        self._scales = scales
-        self._first = {name: torch.zeros_like(t) for name, t in tensors.items()}
-        self._second = {name: torch.zeros_like(t) for name, t in tensors.items() if not _is_matrix(t)}
+        self._tensors, self._scales = tensors, scales
+        self._vectors = [name for name, tensor in tensors.items() if not _is_matrix(tensor)]
+        self._momenta = {name: torch.zeros_like(t) for name, t in tensors.items() if _is_matrix(t)}
+        # Adam's moments of all vectors, one after the other: few operations, whatever their number.
+        self._first = _flat([torch.zeros_like(tensors[name]) for name in self._vectors])
+        self._second = torch.zeros_like(self._first)
         self._count = 0
 
     def rows(self, tensors: dict[str, torch.Tensor], rows: Sequence[int]) -> Optimiser:
         """The optimisation of some of the networks, whose tensors are given, gone on with."""
         result = Optimiser(tensors, self._scales)
-        result._first = rows_of({name: self._first[name] for name in result._first}, rows)
-        result._second = rows_of({name: self._second[name] for name in result._second}, rows)
+        result._momenta = rows_of({name: self._momenta[name] for name in result._momenta}, rows)
+        first, second = (rows_of(self._parts(flat), rows) for flat in (self._first, self._second))
+        result._first = _flat([first[name] for name in result._vectors])
+        result._second = _flat([second[name] for name in result._vectors])
         result._count = self._count
         return result
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One update with learning rate `rate`; gradients are consumed."""
+        """One update with learning rate `rate`; gradients are consumed, missing ones count as zero."""
         self._count += 1
+        gradients = {
+            name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            for name, tensor in self._tensors.items()
+        }
+        gradient = _flat([gradients[name] for name in self._vectors])
+        self._first.lerp_(gradient, 1 - _BETAS[0])
+        self._second.lerp_(gradient * gradient, 1 - _BETAS[1])
+        root = (self._second / (1 - _BETAS[1] ** self._count)).sqrt_().add_(1e-8)
+        updates = self._parts(self._first / root)
         for name, tensor in self._tensors.items():
-            gradient = tensor.grad
-            if gradient is None:
-                continue
-            first = self._first[name]
             scaled = rate * self._scales.get(name, 1.0)
-            if name in self._second:
-                second = self._second[name]
-                first.lerp_(gradient, 1 - _BETAS[0])
-                second.lerp_(gradient * gradient, 1 - _BETAS[1])
-                root = (second / (1 - _BETAS[1] ** self._count)).sqrt_().add_(1e-8)
-                tensor.addcdiv_(first, root, value=-scaled / (1 - _BETAS[0] ** self._count))
-            else:
-                first.mul_(_MOMENTUM).add_(gradient)
-                update = _orthogonal(gradient.add(first, alpha=_MOMENTUM))
+            if name in self._momenta:
+                momentum = self._momenta[name].mul_(_MOMENTUM).add_(gradients[name])
+                update = _orthogonal(gradients[name].add(momentum, alpha=_MOMENTUM))
                 tensor.add_(update, alpha=-scaled * _SPECTRAL)
+            else:
+                tensor.add_(updates[name], alpha=-scaled / (1 - _BETAS[0] ** self._count))
             tensor.grad = None
+
+    def _parts(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The vectors of this optimisation that stand one after the other."""
+        tensors = [self._tensors[name] for name in self._vectors]
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return {
+            name: part.view_as(tensor)
+            for name, tensor, part in zip(self._vectors, tensors, parts, strict=True)
+        }
+
+
+def _flat(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors one after the other."""
+    return torch.cat([vector.reshape(-1) for vector in vectors]) if vectors else torch.zeros(0)
 
 
 def _is_matrix(tensor: torch.Tensor) -> bool:

@@ -67,3 +67,12 @@ def test_some_networks_go_on_as_with_the_others():
     advance(optimiser, whole, range(3, 6), [0, 1, 2])
     for name, tensor in part.items():
         np.testing.assert_allclose(tensor.detach(), whole[name].detach()[rows], rtol=1e-5, atol=1e-6)
+
+
+def test_a_missing_gradient_counts_as_zero():
+    missing, there = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
+    optimiser = Optimiser({"missing": missing, "there": there}, {})
+    there.grad = torch.ones(2, 3)
+    optimiser.step(0.25)
+    assert (missing == 1).all()
+    np.testing.assert_allclose(there.detach(), 0.75, rtol=1e-5)
