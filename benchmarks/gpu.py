@@ -48,7 +48,7 @@ CHUNK = (128, 128, 128)
 CHUNKS = 16  # that are encoded at least, and whose PSNR counts
 PHANTOM = (192, 192, 192)
 RATIO = 1000.0
-TRIAL_SHARE = 0.02  # of the steps of "best", from which those of the ceiling are told
+TRIAL_SHARE = 0.1  # of the steps of "best", from which those of the ceiling are told
 GIGABYTES = 100.0  # of address space; CUDA reserves much
 HOURS = 3.0
 
