@@ -1,6 +1,7 @@
 """Settings of the whole suite, and the devices of torch that it runs on."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -17,3 +18,19 @@ def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     return str(request.param)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of networks that are trained together, as they are."""
+    from moec_zarr.fit import train
+
+    sizes: list[int] = []
+    original = train.fit_networks
+
+    def counted(fits: Any, device: str) -> Any:
+        sizes.append(len(fits))
+        return original(fits, device)
+
+    monkeypatch.setattr(train, "fit_networks", counted)
+    return sizes

@@ -11,7 +11,6 @@ pytest.importorskip("torch")
 
 import moec_zarr
 from moec_zarr import MoECCodec, config
-from moec_zarr.fit import train
 from moec_zarr.fit.presets import PRESETS
 from tests.support.fields import assert_near, psnr, rough
 
@@ -24,15 +23,8 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_chunks_written_together_are_a_group(tmp_path, monkeypatch, name):
+def test_chunks_written_together_are_a_group(tmp_path, name, trained):
     """All eight where zarr hands them over at once; its threads for format 2 may be fewer."""
-    sizes, original = [], train.fit_networks
-
-    def counted(fits, device):
-        sizes.append(len(fits))
-        return original(fits, device)
-
-    monkeypatch.setattr(train, "fit_networks", counted)
     layout = LAYOUTS[name]
     data = rough(SHAPE, noise=3.0)
     fast = PRESETS["fast"][0]
@@ -43,8 +35,8 @@ def test_chunks_written_together_are_a_group(tmp_path, monkeypatch, name):
             tmp_path / "a.zarr", mode="w", shape=SHAPE, chunks=CHUNKS, dtype="f4", compressor=codec, **layout
         )
         array[:] = data
-    assert sum(sizes) == 8
-    assert max(sizes) == 8 if layout["zarr_format"] == 3 else max(sizes) > 1
+    assert sum(trained) == 8
+    assert max(trained) == 8 if layout["zarr_format"] == 3 else max(trained) > 1
     back = zarr.open_array(tmp_path / "a.zarr", mode="r")[:]
     assert psnr(data, back) > 25
 

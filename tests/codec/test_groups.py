@@ -16,10 +16,8 @@ from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.errors import BudgetError
-from moec_zarr.fit import train
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.settings import Settings
-from tests.support.devices import DEVICES
 from tests.support.fields import psnr
 
 SHAPE, BYTES = (6, 20, 24), 400
@@ -33,19 +31,6 @@ SHORT = replace(FAST, steps=300, starts=FAST.starts[:2], trial_steps=50, probe_s
 def _short_fits() -> Iterator[None]:
     with patch.dict(PRESETS, fast=(SHORT,), balanced=(SHORT,)):
         yield
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Numbers of networks that are trained together."""
-    sizes, original = [], train.fit_networks
-
-    def counted(fits, device):
-        sizes.append(len(fits))
-        return original(fits, device)
-
-    monkeypatch.setattr(train, "fit_networks", counted)
-    return sizes
 
 
 def chunk(seed):
@@ -68,7 +53,6 @@ def encoded_together(arrays, settings):
         return [future.exception(SECONDS) or future.result() for future in futures]
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("count", [1, 3, 8])
 @pytest.mark.parametrize("model", ["network", "auto"])
 def test_chunks_of_a_group_are_as_good_as_single_ones(count, model, device, trained):

@@ -23,7 +23,6 @@ from tests.support.fields import psnr
 xr = pytest.importorskip("xarray")
 pytest.importorskip("torch")
 
-from moec_zarr.fit import train  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 
 FAST = PRESETS["fast"][0]
@@ -35,20 +34,6 @@ CODEC = MoECCodec(ratio=2.2, effort="fast", model="network")
 def _short_fits() -> Iterator[None]:
     with patch.dict(PRESETS, fast=(SHORT,)):
         yield
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of networks that are trained together."""
-    sizes: list[int] = []
-    original = train.fit_networks
-
-    def counted(fits: Any, device: str) -> Any:
-        sizes.append(len(fits))
-        return original(fits, device)
-
-    monkeypatch.setattr(train, "fit_networks", counted)
-    return sizes
 
 
 def grouped(source: Any, dst: Any, client: Any, group: int = 2, **options: Any) -> Any:

@@ -13,7 +13,6 @@ from moec_zarr.model.basis import AxisBasis  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField, Coefficients  # noqa: E402
 from moec_zarr.model.features import Stencil, features_at  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
-from tests.support.devices import DEVICES  # noqa: E402
 
 SHAPE = (6, 9, 2)
 DTYPES = ["u1", "i1", "<u2", ">u2", ">i2", "<u4", "i4", "u8", ">i8", "f2", ">f4", "f8"]
@@ -31,7 +30,6 @@ def drawn(fields, device="cpu", chunks=None, seed=0):
     return batch, [tuple(rows.T) for rows in np.rint(places).astype(int)]
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_targets_are_normalised_values_of_every_dtype(dtype, device):
     rng, dtype = np.random.default_rng(0), np.dtype(dtype)
@@ -62,7 +60,6 @@ def corrected(seed):
     return field, transform
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_features_are_those_of_a_decoder_and_targets_what_the_transform_leaves(device):
     chunks = [corrected(seed) for seed in (0, 1)]
     batch, indices = drawn([field for field, _ in chunks], device)
@@ -75,7 +72,6 @@ def test_features_are_those_of_a_decoder_and_targets_what_the_transform_leaves(d
         np.testing.assert_allclose(batch.targets[row].cpu(), left, atol=1e-5)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_only_valid_voxels_are_drawn_and_all_alike(device):
     valid = np.zeros(SHAPE, bool)
     valid[2:4, 3] = True

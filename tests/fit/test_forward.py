@@ -8,11 +8,9 @@ torch = pytest.importorskip("torch")
 from moec_zarr.fit.forward import forward  # noqa: E402
 from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
 from moec_zarr.model.network import Architecture, coordinates, evaluate_tile, tables  # noqa: E402
-from tests.support.devices import DEVICES  # noqa: E402
 from tests.support.strategies import random_network  # noqa: E402
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("experts", [1, 4])
 @pytest.mark.parametrize("feature_count", [0, 9])
 def test_values_are_those_of_a_decoder(experts, feature_count, device):

@@ -54,32 +54,18 @@ def in_group(jobs):
     return side_by_side([as_member(job) for job in jobs])
 
 
-@pytest.fixture
-def batches(monkeypatch):
-    """The numbers of networks that are trained together, as they are."""
-    sizes = []
-    original = train.fit_networks
-
-    def counted(fits, device):
-        sizes.append(len(fits))
-        return original(fits, device)
-
-    monkeypatch.setattr(train, "fit_networks", counted)
-    return sizes
-
-
 def payloads(outcomes):
     return [network_payload(outcome.network) for outcome in outcomes]
 
 
-def test_members_train_as_one_in_the_order_of_their_numbers(batches):
+def test_members_train_as_one_in_the_order_of_their_numbers(trained):
     fits = [fit_of(seed) for seed in range(3)]
     outcomes = in_group([lambda fit=fit: fitted(fit) for fit in fits])
-    assert batches == [3]
+    assert trained == [3]
     assert payloads(outcomes) == payloads(train.fit_networks(fits, "cpu"))
 
 
-def test_nobody_waits_for_a_member_that_ends(batches):
+def test_nobody_waits_for_a_member_that_ends(trained):
     """One never asks, one raises, one asks once, two ask twice."""
 
     def fails():
@@ -91,14 +77,14 @@ def test_nobody_waits_for_a_member_that_ends(batches):
     outcomes = in_group([lambda: "nothing", fails, lambda: fitted(fit_of(1)), twice, twice])
     assert outcomes[0] == "nothing"
     assert isinstance(outcomes[1], KeyError)
-    assert batches == [3, 2]
+    assert trained == [3, 2]
     assert payloads(outcomes[3]) == payloads(outcomes[4])
 
 
-def test_fits_of_several_kinds_are_trained_apart(batches):
+def test_fits_of_several_kinds_are_trained_apart(trained):
     fits = [fit_of(0), fit_of(1, layers=2), fit_of(2)]
     outcomes = in_group([lambda fit=fit: fitted(fit) for fit in fits])
-    assert batches == [2, 1]
+    assert trained == [2, 1]
     assert [o.network.architecture.layers for o in outcomes] == [1, 2, 1]
 
 
@@ -111,13 +97,13 @@ def test_an_error_of_training_reaches_every_member(monkeypatch):
     assert [str(outcome) for outcome in outcomes] == ["out of memory"] * 2
 
 
-def test_a_fit_without_a_group_is_trained_alone(batches):
+def test_a_fit_without_a_group_is_trained_alone(trained):
     (outcome,) = payloads([fitted(fit_of(0))])
-    assert batches == [1]
+    assert trained == [1]
     assert outcome == payloads(train.fit_networks([fit_of(0)], "cpu"))[0]
 
 
-def test_members_that_wait_lend_their_cores(monkeypatch, batches):
+def test_members_that_wait_lend_their_cores(monkeypatch, trained):
     """With a single slot, a member would otherwise keep the others from ever asking."""
     monkeypatch.setattr(runtime, "_slots", threading.BoundedSemaphore(1))
 
@@ -126,7 +112,7 @@ def test_members_that_wait_lend_their_cores(monkeypatch, batches):
             return fitted(fit_of(0))
 
     in_group([encode] * 3)
-    assert batches == [3]
+    assert trained == [3]
     with fit_slot():  # all slots came back
         assert not runtime._slots.acquire(blocking=False)
 
@@ -208,12 +194,12 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
 
-    def trained(fits, device):
+    def train_fits(fits, device):
         assert device == "cuda"
         state["trained"].append([fit.budget for fit in fits])
         return [None] * len(fits)
 
-    monkeypatch.setattr(train, "fit_networks", trained)
+    monkeypatch.setattr(train, "fit_networks", train_fits)
     return state
 
 

@@ -16,7 +16,6 @@ from moec_zarr.fit.train import fit_networks  # noqa: E402
 from moec_zarr.model.evaluate import evaluate  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
-from tests.support.devices import DEVICES  # noqa: E402
 
 SHAPE, BUDGET = (40, 50), 400
 ARCHITECTURE = Architecture(2, 12, 1, 12, 1)
@@ -111,7 +110,6 @@ def group(count, experts=1):
     return fits
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("count", "experts"), [(1, 1), (3, 1), (8, 1), (3, 4)])
 def test_fits_of_a_group_are_as_good_as_single_ones(count, experts, device):
     """Within 0.7 dB each and 0.25 dB on average: training amplifies rounding, either way."""
@@ -129,7 +127,6 @@ def test_fits_of_a_group_are_as_good_as_single_ones(count, experts, device):
     assert abs(np.mean(gains)) < 0.25
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_a_group_is_repeatable(device):
     first, again = (fit_networks(group(3, experts=2), device) for _ in range(2))
     assert [network_payload(o.network) for o in first] == [network_payload(o.network) for o in again]
