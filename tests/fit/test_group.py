@@ -1,7 +1,7 @@
 """Chunks that are fitted side by side and train their networks together."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -35,9 +35,17 @@ def fit_of(seed, layers=1):
 
 def side_by_side(jobs):
     """What functions return or raise, each called in a thread of its own with its number."""
-    with ThreadPoolExecutor(len(jobs)) as threads:
-        futures = [threads.submit(job, number) for number, job in enumerate(jobs)]
-        return [future.exception(SECONDS) or future.result() for future in futures]
+    futures = [Future() for _ in jobs]
+
+    def run(number):
+        try:
+            futures[number].set_result(jobs[number](number))
+        except BaseException as error:
+            futures[number].set_exception(error)
+
+    for number in range(len(jobs)):  # daemons: a thread that waits for ever fails its test and no more
+        threading.Thread(target=run, args=(number,), daemon=True).start()
+    return [future.exception(SECONDS) or future.result() for future in futures]
 
 
 def in_group(jobs):
