@@ -136,31 +136,26 @@ def measured_group(field: Array, shape: Sequence[int], settings: Settings, group
     }
 
 
-def measured_ceiling(field: Array, shape: Sequence[int], settings: Settings, minutes: float) -> Line:
+def measured_ceiling(field: Array, shape: Sequence[int], ratio: float, minutes: float, device: str) -> Line:
     """A network alone for one chunk, fitted for about so long."""
     (array,) = chunks_of(field, shape, 1)
-    chunk = prepare(array, settings.missing, None)
-    room = int(array.nbytes / settings.ratio) - 40 if settings.ratio else 0
-    alone = Settings(ratio=settings.ratio, effort="best", model="network")
+    settings = Settings(ratio=ratio, effort="best", model="network")
+    grid = prepare(array, settings.missing, None).grid
+    room = int(array.nbytes / ratio) - 40
 
     def fitted(share: float) -> tuple[float, float]:
         start = time.perf_counter()
-        error = fit(*chunk.grid, alone, room, share=share).error
+        error = fit(*grid, settings, room, share=share).error
         # Half the range is 1 in normalised values, its peak 2.
         return time.perf_counter() - start, 10 * math.log10(4 / error)
 
-    with torch_threads():
+    with config.set(device=device, progress=False), torch_threads():
         fitted(TRIAL_SHARE)
         (short, _), (longer, _) = fitted(TRIAL_SHARE), fitted(4 * TRIAL_SHARE)
         steps = max(longer - short, 1e-3) / (3 * TRIAL_SHARE)  # seconds of all of them
         fixed = max(short - steps * TRIAL_SHARE, 0.0)
         seconds, reached = fitted(max(60 * minutes - fixed, short) / steps)
     return {"seconds": seconds, "psnr": reached, "bytes": room, "chunks": 1}
-
-
-def _ceiling_on(device: str, field: Array, shape: Sequence[int], settings: Settings, minutes: float) -> Line:
-    with config.set(device=device, progress=False):
-        return measured_ceiling(field, shape, settings, minutes)
 
 
 def _jobs(field: Array, options: argparse.Namespace) -> Iterator[tuple[Line, Job]]:
@@ -174,8 +169,7 @@ def _jobs(field: Array, options: argparse.Namespace) -> Iterator[tuple[Line, Job
                 yield line, (measured_group, field, shape, settings, group, device)
         if options.ceiling:
             line = {"settings": {"device": device, "effort": "best", "minutes": options.ceiling}}
-            settings = Settings(ratio=options.ratio)
-            yield line, (_ceiling_on, device, field, shape, settings, options.ceiling)
+            yield line, (measured_ceiling, field, shape, options.ratio, options.ceiling, device)
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -81,8 +81,7 @@ def _places(name: str, own: Architecture, common: Architecture) -> list[tuple[_P
 
 def rows_of(weights: Weights, rows: Sequence[int]) -> Weights:
     """Some of the networks, as leaves that require a gradient where the weights did."""
-    result = {}
-    for name, tensor in weights.items():
-        index = torch.tensor(rows, dtype=torch.long, device=tensor.device)
-        result[name] = tensor.detach()[index].requires_grad_(tensor.requires_grad)
-    return result
+    return {
+        name: tensor.detach()[list(rows)].requires_grad_(tensor.requires_grad)
+        for name, tensor in weights.items()
+    }

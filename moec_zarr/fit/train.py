@@ -62,7 +62,7 @@ def fit_networks(fits: Sequence[NetworkFit], device: str = "cpu") -> list[Outcom
     if any(fit.kind != fits[0].kind for fit in fits):
         raise ValueError("fits of several kinds cannot be trained together")
     training = Training(fits, torch.device(device))
-    networks = _raced(training) if fits[0].is_raced else training.started(range(len(fits)), 0)
+    networks = _raced(training) if fits[0].is_raced else training.started(range(len(fits)), [0] * len(fits))
     outcomes: list[Outcome] = [None] * len(fits)
     if networks.fits:
         for index, outcome in _trained(training, networks).items():
@@ -79,8 +79,7 @@ def _raced(training: Training) -> Networks:
     """
     preset, fits = training.preset, training.fits
     count, indices = len(fits[0].starts), range(len(fits))
-    parts = [training.started(indices, start) for start in range(count)]
-    tried = _joined(parts)
+    tried = training.started([*indices] * count, [start for start in range(count) for _ in indices])
     errors = np.reshape(_short_fit(training, tried, preset.trial_steps), (count, len(fits)))
     for start, losses in zip(preset.starts, errors, strict=False):
         _log.debug("%s: mean square errors %s after %d steps", start, losses, preset.trial_steps)
@@ -116,14 +115,6 @@ def _expected(now: float, then: float, done: int, before: int, more: int) -> flo
     """The error after so many more steps, from those after `done` and `before` of them."""
     slope = math.log(now / then) / math.log2(done / before) if 0 < now < then else 0.0
     return now * math.exp(_SUSTAINED * slope * math.log2((done + more) / done))
-
-
-def _joined(parts: Sequence[Networks]) -> Networks:
-    weights = {
-        name: torch.cat([part.weights[name].detach() for part in parts]).requires_grad_()
-        for name in parts[0].weights
-    }
-    return Networks([i for part in parts for i in part.fits], weights)
 
 
 def _short_fit(training: Training, networks: Networks, steps: int) -> list[float]:

@@ -62,9 +62,10 @@ class Training:
         fields = [fit.field for fit in fits]
         self.batches = Batches(fields, self.preset.batch, fits[0].seed, device)
 
-    def started(self, fits: Sequence[int], start: int) -> Networks:
-        """Networks for these fits, from one of their starts."""
-        weights = self.stacked(fits, [self.fits[i].starts[start] for i in fits])
+    def started(self, fits: Sequence[int], starts: Sequence[int]) -> Networks:
+        """A network for each of these fits, from one of its starts."""
+        chosen = [self.fits[i].starts[start] for i, start in zip(fits, starts, strict=True)]
+        weights = self.stacked(fits, chosen)
         return Networks(list(fits), {name: tensor.requires_grad_() for name, tensor in weights.items()})
 
     def stacked(self, fits: Sequence[int], weights: Sequence[Weights]) -> Weights:
