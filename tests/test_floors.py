@@ -36,7 +36,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HOMES = {
     "torch": {
         "fit",
-        *(f"model.{name}_torch" for name in ("device", "evaluate", "network", "transform")),
+        *(f"model.{name}_torch" for name in ("device", "dispatch", "evaluate", "network", "transform")),
         "conversion.cluster",  # asks for a GPU
     },
     "constriction": {"bitstream.range_coder", "bitstream.masks", "bitstream.coefficients"},

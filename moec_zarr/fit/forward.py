@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from moec_zarr.fit.stack import Weights
+from moec_zarr.model.dispatch_torch import Blocks, blocks_of
 from moec_zarr.model.network import GATE_UNITS, Architecture
 
 __all__ = ["forward"]
@@ -55,14 +56,16 @@ def forward(
     else:
         logits = torch.baddbmm(GATE_UNITS * bias, torch.round(u * GATE_UNITS), weights["gate.weight"])
     chosen = logits.argmax(dim=2)
-    member = functional.one_hot(chosen, architecture.experts)
-    load = member.sum(dim=1)
-    values = _dispatched(architecture, weights, hidden, chosen, load)
+    size = _SMALLEST_BLOCK
+    while 2 * size * _BLOCKS * architecture.experts <= u.shape[1]:
+        size *= 2
+    blocks = blocks_of(chosen, architecture.experts, size)
+    values = _dispatched(architecture, weights, hidden, blocks)
     balance = None
     if learning:
         probabilities = functional.softmax(logits, dim=2)
         there = torch.isfinite(weights["gate.bias"]).sum(dim=1)
-        balance = there * (probabilities.mean(dim=1) * load / u.shape[1]).sum(dim=1)
+        balance = there * (probabilities.mean(dim=1) * blocks.load / u.shape[1]).sum(dim=1)
         p = probabilities.gather(2, chosen[..., None])[..., 0]
         values = values * (1 + p - p.detach())
     return values + weights["decoder.bias"], balance
@@ -77,47 +80,26 @@ def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor) 
 
 
 def _dispatched(
-    architecture: Architecture,
-    weights: Weights,
-    hidden: torch.Tensor,
-    chosen: torch.Tensor,
-    load: torch.Tensor,
+    architecture: Architecture, weights: Weights, hidden: torch.Tensor, blocks: Blocks
 ) -> torch.Tensor:
     """Values of the experts chosen, shape (networks, points), without the decoder's bias.
 
-    Points are sorted by their expert, and those of an expert fill blocks of a fixed size, the last of
-    them in part (Gale et al., MegaBlocks, arXiv 2211.15841, section 4): all blocks of all networks are
-    one batch of matrix products, of a size that is known beforehand.
+    All blocks of all networks are one batch of matrix products.
     """
-    networks, points, inputs = hidden.shape
-    experts = architecture.experts
-    size = _SMALLEST_BLOCK
-    while 2 * size * _BLOCKS * experts <= points:
-        size *= 2
-    blocks = points // size + experts
-    ends = (-(-load // size)).cumsum(dim=1)
-    order = chosen.argsort(dim=1, stable=True)
-    ranked = chosen.gather(1, order)
-    # Where the points of an expert start: in its first block, and among the sorted points.
-    first = size * functional.pad(ends[:, :-1], (1, 0)) - functional.pad(load.cumsum(dim=1)[:, :-1], (1, 0))
-    slot = torch.arange(points, device=hidden.device) + first.gather(1, ranked)
-    source = torch.zeros(networks, blocks * size, dtype=torch.long, device=hidden.device)
-    source.scatter_(1, slot, order)
-    filled = hidden.gather(1, source[..., None].expand(-1, -1, inputs))
-    number = torch.arange(blocks, device=hidden.device)
-    expert = (number[:, None] >= ends[:, None, :-1]).sum(dim=2)
+    networks, _, inputs = hidden.shape
+    count = blocks.expert.shape[1]
+    filled = hidden.gather(1, blocks.source[..., None].expand(-1, -1, inputs))
     # A product with a one-hot matrix chooses weights: its gradient is a product too, hence repeatable.
-    choice = functional.one_hot(expert, experts).to(hidden)
+    choice = functional.one_hot(blocks.expert, architecture.experts).to(hidden)
 
     def of_blocks(weight: torch.Tensor) -> torch.Tensor:
-        return torch.bmm(choice, weight.flatten(2)).reshape(networks * blocks, *weight.shape[2:])
+        return torch.bmm(choice, weight.flatten(2)).reshape(networks * count, *weight.shape[2:])
 
-    filled = filled.reshape(networks * blocks, size, inputs)
+    filled = filled.reshape(networks * count, -1, inputs)
     for layer in range(architecture.layers):
         weight = of_blocks(weights[f"expert.weight.{layer}"])
         bias = of_blocks(weights[f"expert.bias.{layer}"])
         filled = torch.sin(torch.baddbmm(bias[:, None], filled, weight.mT))
-    filled = filled.reshape(networks, blocks * size, -1)
+    filled = filled.reshape(*blocks.source.shape, -1)
     values = torch.bmm(filled, weights["decoder.weight"][..., None])[..., 0]
-    place = torch.empty_like(slot).scatter_(1, order, slot)
-    return values.gather(1, place)
+    return values.gather(1, blocks.place)

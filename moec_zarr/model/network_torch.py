@@ -10,6 +10,7 @@ import torch
 
 from moec_zarr.arrays import Integers
 from moec_zarr.model.device_torch import Device
+from moec_zarr.model.dispatch_torch import blocks_of
 from moec_zarr.model.network import GATE_UNITS, Architecture, Network, coordinates
 
 __all__ = ["Experts"]
@@ -94,24 +95,11 @@ class Experts(NamedTuple):
             yield logits + GATE_UNITS * self.weights["gate.bias"] if axis == 0 else logits
 
     def _shared_out(self, hidden: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Each voxel evaluated by the expert that is chosen for it, shape (voxels,).
-
-        Voxels are sorted by expert into blocks that belong to one expert each. There are as many blocks as
-        the experts could need at most, so that the host need not know how many voxels each of them has.
-        """
-        count, experts = len(chosen), self.architecture.experts
-        size = min(max(_BLOCK, self.architecture.width), count)
-        blocks = torch.arange(min(count // size + experts, count), device=self.device.device)
-        ordered, order = chosen.sort()
-        bounds = torch.searchsorted(ordered, torch.arange(experts + 1, device=self.device.device))
-        needed = (bounds.diff() + (size - 1)).div(size, rounding_mode="floor")
-        last = needed.cumsum(0)
-        shift = (last - needed) * size - bounds[:-1]
-        slots = shift[ordered] + torch.arange(count, device=self.device.device)
-        source = order.new_zeros(len(blocks) * size).scatter_(0, slots, order)
-        owner = torch.searchsorted(last, blocks, right=True).clamp_(max=experts - 1)
-        values = self._evaluated(hidden[source].reshape(len(blocks), size, -1), owner)
-        return torch.empty_like(values[:count]).scatter_(0, order, values[slots])
+        """Each voxel evaluated by the expert that is chosen for it, shape (voxels,)."""
+        size = min(max(_BLOCK, self.architecture.width), len(chosen))
+        blocks = blocks_of(chosen[None], self.architecture.experts, size)
+        own = hidden[blocks.source[0]].reshape(-1, size, hidden.shape[1])
+        return self._evaluated(own, blocks.expert[0])[blocks.place[0]]
 
     def _evaluated(self, hidden: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
         """Values of blocks of voxels, shape (blocks, voxels, inputs), each by its expert; as one vector."""
