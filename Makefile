@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test lint docs wheel oldest streams clean
 
-demo: .venv/installed
+demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
 
 # A file's tests share their fits, hence stay on one core.
@@ -39,6 +39,12 @@ oldest:
 # Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
 	$(BIN)/python -m tests.conformance.freeze_streams
+
+# The demo fits transforms, and draws: no torch, nothing that only tests need.
+.venv/installed-demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e '.[encode]' matplotlib scikit-image xarray -c constraints.txt
+	touch $@
 
 # torch comes first and pinned: left to the resolver, it would be the newest build with all of CUDA.
 .venv/installed: pyproject.toml constraints.txt

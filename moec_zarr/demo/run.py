@@ -10,10 +10,10 @@ from pathlib import Path
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.xarray_encoding import encoding
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.errors import MoECError
 from moec_zarr.report.metrics import compare
 from moec_zarr.report.plot import plot_comparison
-from moec_zarr.demo.simulate import simulate
 
 __all__ = ["demo", "main"]
 
@@ -34,10 +34,10 @@ def demo(out: Path, *, shape: tuple[int, int, int, int] = (16, 8, 64, 64), ratio
     Raises
     ------
     MoECError
-        If torch, xarray, matplotlib or scikit-image is not installed, or `shape` is too small for `ratio`.
+        If numba, xarray, matplotlib or scikit-image is not installed, or `shape` is too small for `ratio`.
     """
     # Asked for now rather than after the fits.
-    needed = ("torch", "xarray", "matplotlib", "skimage")
+    needed = ("numba", "xarray", "matplotlib", "skimage")
     if absent := [name for name in needed if find_spec(name) is None]:
         raise MoECError(
             f"the demo needs {', '.join(absent)}, which the extra moec-zarr[all] brings; install it"
@@ -89,4 +89,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m moec_zarr.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for store and pictures")
     demo(parser.parse_args(arguments).out)
-

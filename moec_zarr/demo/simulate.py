@@ -216,7 +216,9 @@ def _advect(fields: Floats, courant: Floats) -> Floats:
     return _interpolate(fields, y - middle[0], x - middle[1], _cubic)
 
 
-def _interpolate(fields: Floats, y: Floats, x: Floats, weights: Callable[[Floats], tuple[Floats, ...]]) -> Floats:
+def _interpolate(
+    fields: Floats, y: Floats, x: Floats, weights: Callable[[Floats], tuple[Floats, ...]]
+) -> Floats:
     """Values of periodic `fields` (field, level, y, x) at positions in voxels, each in its own level."""
     count, levels, rows, columns = fields.shape
     flat = fields.reshape(count, -1)
@@ -268,7 +270,9 @@ def _terrain(rows: int, columns: int, rng: np.random.Generator) -> Floats:
     return np.asarray(0.7 * HEIGHT * np.maximum(ground - 0.15, 0) / (ground.max() - 0.15), dtype=np.float32)
 
 
-def _sources(shape: tuple[int, int, int], spacing: float, terrain: Floats, rng: np.random.Generator) -> Floats:
+def _sources(
+    shape: tuple[int, int, int], spacing: float, terrain: Floats, rng: np.random.Generator
+) -> Floats:
     """Emission (level, y, x) in ug/(m3 s): at the mountain's top and at three places of the lowest level."""
     levels, rows, columns = shape
     summit = np.unravel_index(np.argmax(terrain), terrain.shape)

@@ -1,0 +1,1 @@
+"""A demonstration on simulated weather, from arrays to pictures."""
