@@ -96,7 +96,7 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
     """A selection as NumPy takes it: None, slices and numbers, or integer arrays for all axes.
 
     Arrays of one length select points; arrays that broadcast against each other as those of
-    ``np.ix_`` do select a grid.
+    ``np.ix_`` do select a grid. A boolean array stands for the indices at which it is true.
 
     Raises
     ------
@@ -111,6 +111,7 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
         at = next(i for i, item in enumerate(selection) if item is Ellipsis)
         fill = (slice(None),) * (len(shape) - len(selection) + 1)
         selection = selection[:at] + fill + selection[at + 1 :]
+    selection = _without_masks(selection, shape)
     if len(selection) > len(shape):
         raise IndexError(f"selection of {len(selection)} axes on a chunk of {len(shape)}")
     selection += (slice(None),) * (len(shape) - len(selection))
@@ -143,6 +144,20 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
                 f"cannot select by {item!r}; use slices, numbers, or an integer array for every axis"
             )
     return Selection(indices, False, tuple(kept))
+
+
+def _without_masks(selection: tuple[Any, ...], shape: Sequence[int]) -> tuple[Any, ...]:
+    """A selection with the indices that its masks select in their place."""
+    result: list[Any] = []
+    for item in selection:
+        if not isinstance(item, np.ndarray) or item.dtype != bool or not item.ndim:
+            result.append(item)
+            continue
+        covered = tuple(shape[len(result) : len(result) + item.ndim])
+        if item.shape != covered:
+            raise IndexError(f"a mask of shape {item.shape} on axes of length {covered}; give one of theirs")
+        result += np.nonzero(item)
+    return tuple(result)
 
 
 def _checked_index(index: NDArray[Any], length: int) -> Integers:

@@ -31,6 +31,8 @@ def test_advanced_selections(stored):
     assert_near(array.oindex[rows, columns, planes], full[np.ix_(rows, columns, planes)])
     assert_near(array.oindex[rows, 2:9:2, 4], full[rows, 2:9:2, 4])
     assert_near(array.oindex[:, np.arange(12) % 5 == 0, :], full[:, ::5])
+    assert_near(array.oindex[np.arange(6) % 3 > 0, :, 1:18:4], full[np.arange(6) % 3 > 0, :, 1:18:4])
+    assert_near(array.oindex[np.arange(6) > 6], full[:0])
     points = [0, 5, 3, 3], [0, 11, 1, 1], [0, 19, 17, 2]
     assert_near(array.vindex[points], full[points])
     assert_near(array[rows], full[rows])

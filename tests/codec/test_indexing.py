@@ -63,6 +63,22 @@ def test_one_array_among_slices(data, shape):
     np.testing.assert_array_equal(taken(selection, array), array[selection])
 
 
+@MANY
+@given(st.data(), SHAPES)
+def test_masks(data, shape):
+    array = numbered(shape)
+    mask = data.draw(hnp.arrays(bool, shape))
+    np.testing.assert_array_equal(taken(mask, array), array[mask])
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    rows = data.draw(hnp.arrays(bool, shape[axis]))
+    selection = tuple(rows if a == axis else slice(None, None, 2) for a in range(len(shape)))
+    np.testing.assert_array_equal(taken(selection, array), array[selection])
+    first = data.draw(hnp.arrays(bool, shape[:1]))
+    np.testing.assert_array_equal(
+        taken((first, *[0] * (len(shape) - 1)), array), array[(first, *[0] * (len(shape) - 1))]
+    )
+
+
 def test_everything():
     array = numbered((3, 4))
     for selection in None, (), ..., (..., slice(None)), (slice(None), ..., slice(None)):
@@ -80,7 +96,9 @@ def test_everything():
         (0, 0, 0),
         np.array([0, 4]),
         np.array([0.5]),
-        np.array([True, False, True, True]),
+        np.array([True, False, True]),
+        np.ones((4, 4), bool),
+        np.array(True),
         ([0, 1], 0),
         None,
         "a",
