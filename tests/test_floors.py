@@ -39,8 +39,7 @@ HOMES = {
         *(f"model.{name}_torch" for name in ("device", "dispatch", "evaluate", "network", "transform")),
         "conversion.cluster",  # asks for a GPU
     },
-    "constriction": {"bitstream.range_coder", "bitstream.masks", "bitstream.coefficients"},
-    "numba": {"fit", "bitstream.wavefront_kernel"},
+    "numba": {"bitstream.compiled"},
     "scipy": {"fit", "report"},
     "donfig": {"config"},
     **{package: {"adapters", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},

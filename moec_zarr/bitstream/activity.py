@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.coding_order import ABSENT, context_tables, parents, wavefronts
-from moec_zarr.bitstream.contexts import MAX_NEIGHBOUR, Context, log_index, logarithms, zero_context_activity
+from moec_zarr.bitstream.contexts import (
+    CLASSES,
+    MAX_NEIGHBOUR,
+    Context,
+    log_index,
+    logarithms,
+    zero_context_activity,
+)
 from moec_zarr.model.basis import BasisFunctions
 
 __all__ = ["Activity"]
@@ -109,13 +116,14 @@ class Activity:
         }
 
     def classes(self, wavefront: slice) -> NDArray[np.int32]:
-        """Classes of the coefficients of a wavefront; numbers out of range stand for the nearest class."""
+        """Classes of the coefficients of a wavefront."""
         activity = self._activity[wavefront]
         if self._parent_weight is not None:
             activity = activity + self._parent_weight * self._magnitudes.take(self._parents[wavefront])
         fine = self._logarithms.take(log_index(activity), mode="clip")
         fine += self._base.take(self._octaves[wavefront])
         fine >>= 7
+        np.clip(fine, 0, CLASSES - 1, out=fine)
         return fine
 
     def add(self, ranks: Integers, magnitudes: Integers) -> None:

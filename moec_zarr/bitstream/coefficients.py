@@ -11,14 +11,13 @@ import math
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise, zip_longest
+from itertools import pairwise, repeat, zip_longest
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Doubles, Integers
+from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
 from moec_zarr.bitstream.compiled import is_compiled
@@ -30,11 +29,11 @@ from moec_zarr.bitstream.contexts import (
     MAX_NEIGHBOUR,
     Context,
     magnitude_frequencies,
-    significance,
+    zero_frequencies,
 )
 from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.bitstream.range_coder import PRECISION, decode_with, payload, range_decoder, range_words
+from moec_zarr.bitstream.range_coder import EVEN, RangeDecoder, RangeEncoder, range_words
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
@@ -63,7 +62,6 @@ __all__ = [
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 13  # of the extent that is coded, at most
 NONZERO_PER_BYTE = 8  # coefficients that are not zero, at most; real streams have less than two
-_DECODED_AT_A_TIME = 1 << 14  # magnitudes; each of them takes a row of a table
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -109,22 +107,20 @@ def write_integers(
     activity = Activity(functions, octaves, context)
     values = integers.reshape(-1).take(activity.order)
     activity.add(ranks := np.flatnonzero(values), np.abs(values[ranks]))
-    encoder = constriction.stream.queue.RangeEncoder()
-    binary, family = _bernoulli(), _categorical()
-    chances, table = significance(), _magnitude_weights(symbols)
+    encoder = RangeEncoder()
+    zeros, sums = zero_frequencies(), _sums(symbols)
     for first, last in pairwise([0, *activity.ends]):
         chosen, own = activity.classes(slice(first, last)), values[first:last]
-        encoder.encode((own != 0).astype(np.int32), binary, chances.take(chosen, mode="clip"))
+        encoder.flags(own != 0, zeros[chosen])
         if symbols > 1 and (some := np.flatnonzero(own)).size:
-            known = np.minimum(np.abs(own[some]), symbols) - 1
-            encoder.encode(known.astype(np.int32), family, table.take(chosen[some], axis=0, mode="clip"))
+            encoder.symbols(np.minimum(np.abs(own[some]), symbols) - 1, sums, chosen[some])
     coded = values[ranks]
-    encoder.encode((coded < 0).astype(np.int32), binary, np.full(coded.size, 0.5))
+    encoder.flags(coded < 0, np.full(coded.size, EVEN))
     head = write_varint(symbols)
     if symbols == LARGEST_SYMBOL:
         excesses = np.abs(coded[np.abs(coded) >= symbols]) - symbols
         head += write_varint(len(excesses)) + b"".join(write_varint(int(excess)) for excess in excesses)
-    return head + payload(encoder)
+    return head + encoder.payload()
 
 
 def _extended(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
@@ -226,12 +222,12 @@ def _compiled(
     data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
     """The same as `_decoded`, compiled."""
-    from moec_zarr.bitstream import wavefront_kernel as kernel
+    from moec_zarr.bitstream import kernels as kernel
 
     decode: Any = kernel.decode_wavefronts
     arrays = activity.arrays()
     count, ranks = decode(
-        range_words(data), *arrays.values(), *_sums(symbols), EXACT_LOGARITHMS,
+        range_words(data), *arrays.values(), zero_frequencies(), _sums(symbols), EXACT_LOGARITHMS,
         symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR, most,
     )  # fmt: skip
     if count == kernel.CORRUPT:
@@ -250,36 +246,37 @@ def _too_many(most: int, count: int) -> CorruptStreamError:
 
 
 @lru_cache(maxsize=64)
-def _sums(symbols: int) -> tuple[Integers, Integers]:
-    """For each class the frequency of zero, and of all magnitudes up to each one."""
-    chance = np.rint(significance() * 2**PRECISION).astype(np.int64)
-    zeros = 1 + (((2**PRECISION - chance) * (2**PRECISION - 2)) >> PRECISION)
+def _sums(symbols: int) -> Integers:
+    """For each class the frequencies of all magnitudes below each one, shape (CLASSES, symbols + 1)."""
     sums = np.cumsum(magnitude_frequencies(symbols), axis=1)
-    return zeros, np.concatenate([np.zeros((CLASSES, 1), np.int64), sums], axis=1)
+    return np.concatenate([np.zeros((CLASSES, 1), np.int64), sums], axis=1)
+
+
+@lru_cache(maxsize=64)
+def _rows(symbols: int) -> list[list[int]]:
+    """The same for plain Python."""
+    return _sums(symbols).tolist()  # type: ignore[no-any-return]
 
 
 def _decoded(
     data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
     """Positions and integers of the coefficients that are not zero, at most `most` of them."""
-    decoder = range_decoder(data)
-    binary, family = _bernoulli(), _categorical()
-    chances, table = significance(), _magnitude_weights(symbols)
+    decoder = RangeDecoder(data)
+    zeros, table = zero_frequencies(), _rows(symbols)
     nothing = np.zeros(0, np.int64)
     where, sizes, used, total = [nothing], [nothing], 0, 0
     for first, last in pairwise([0, *activity.ends]):
         chosen = activity.classes(slice(first, last))
-        some = decode_with(decoder, binary, chances.take(chosen, mode="clip")).nonzero()[0]
+        some = np.flatnonzero(decoder.flags(zeros[chosen].tolist()))
         if not some.size:
             continue
         total += some.size
         if total > most:
             raise _too_many(most, total)
         magnitudes = np.ones(some.size, np.int64)
-        for at in range(0, some.size if symbols > 1 else 0, _DECODED_AT_A_TIME):
-            part = slice(at, at + _DECODED_AT_A_TIME)
-            rows = table.take(chosen[some[part]], axis=0, mode="clip")
-            magnitudes[part] += decode_with(decoder, family, rows)
+        if symbols > 1:
+            magnitudes += decoder.symbols(table, chosen[some].tolist())
         if symbols == LARGEST_SYMBOL and (large := np.flatnonzero(magnitudes == symbols)).size:
             beyond = excesses[used : used + large.size]
             used += large.size
@@ -293,24 +290,8 @@ def _decoded(
     if used != len(excesses):
         raise CorruptStreamError(f"{len(excesses) - used} excesses that belong to nothing; it is damaged")
     positions, values = activity.order[np.concatenate(where)], np.concatenate(sizes)
-    if values.size:
-        negative = decode_with(decoder, binary, np.full(values.size, 0.5))
-        values = np.where(negative, -values, values)
-    return positions, values
-
-
-@lru_cache(maxsize=64)
-def _magnitude_weights(largest: int) -> Doubles:
-    """What constriction is given for the frequencies of magnitudes: it adds one to each."""
-    return (magnitude_frequencies(largest) - 1).astype(np.float64)
-
-
-def _bernoulli() -> Any:
-    return constriction.stream.model.Bernoulli(perfect=False)
-
-
-def _categorical() -> Any:
-    return constriction.stream.model.Categorical(perfect=False)
+    negative = decoder.flags(repeat(EVEN, values.size))
+    return positions, np.where(negative, -values, values) if values.size else values
 
 
 def _write_basis(basis: AxisBasis) -> bytes:

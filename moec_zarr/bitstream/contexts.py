@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Doubles, Integers
-from moec_zarr.bitstream.range_coder import PRECISION
+from moec_zarr.bitstream.range_coder import PRECISION, zero_frequency
 
 __all__ = [
     "CLASSES",
@@ -36,6 +36,7 @@ __all__ = [
     "magnitude_frequencies",
     "significance",
     "zero_context_activity",
+    "zero_frequencies",
 ]
 
 CLASSES = 64
@@ -129,6 +130,12 @@ def significance() -> Doubles:
     """For each class the probability that a coefficient is not zero, a multiple of 2**-24."""
     chances = np.maximum(class_roots() >> (_ROOT_BITS - PRECISION), _SMALLEST_CHANCE)
     return np.asarray(chances / 2.0**PRECISION)
+
+
+@lru_cache(maxsize=1)
+def zero_frequencies() -> Integers:
+    """For each class the frequency of zero, out of 2**24."""
+    return zero_frequency(np.rint(significance() * 2**PRECISION).astype(np.int64))
 
 
 @lru_cache(maxsize=64)

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Bools, Doubles, Integers
+from moec_zarr.arrays import Bools, Integers
 from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.primitives import inflate, read_varint, write_varint
-from moec_zarr.bitstream.range_coder import decode_with, payload, range_decoder, range_words
+from moec_zarr.bitstream.range_coder import RangeDecoder, RangeEncoder, range_words, zero_frequency
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = ["decode_mask", "encode_mask", "read_coded_mask", "write_mask"]
@@ -45,15 +44,15 @@ def encode_mask(mask: Bools) -> bytes:
     if _is_thin(core.shape):
         return bytes([head | _PACKED]) + zlib.compress(np.packbits(core).tobytes(), 9)
     flat = core.reshape(-1).view(np.uint8)
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = RangeEncoder()
 
-    def write(positions: Integers, chance: Doubles) -> _Bits:
+    def write(positions: Integers, zeros: Integers) -> _Bits:
         bits = flat[positions]
-        encoder.encode(bits.astype(np.int32), _bernoulli(), chance)
+        encoder.flags(bits, zeros)
         return bits
 
     _follow(_planes(core.shape), write)
-    return bytes([head]) + payload(encoder)
+    return bytes([head]) + encoder.payload()
 
 
 def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
@@ -80,7 +79,7 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
 
 def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
     """The same as `_decoded`, compiled."""
-    from moec_zarr.bitstream import wavefront_kernel as kernel
+    from moec_zarr.bitstream import kernels as kernel
 
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
     neighbours = np.array(_NEIGHBOURS, np.int64) @ np.array([cells[0].size, cells.shape[2], 1], np.int64)
@@ -94,10 +93,10 @@ def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
 def _decoded(data: bytes, planes: tuple[int, int, int]) -> Bools:
     """The mask of so many planes, rows and columns."""
     flat = np.empty(planes, bool).reshape(-1)
-    decoder = range_decoder(data)
+    decoder = RangeDecoder(data)
 
-    def read(positions: Integers, chance: Doubles) -> _Bits:
-        bits = decode_with(decoder, _bernoulli(), chance).astype(np.uint8)
+    def read(positions: Integers, zeros: Integers) -> _Bits:
+        bits = np.array(decoder.flags(zeros.tolist()), np.uint8)
         flat[positions] = bits
         return bits
 
@@ -149,7 +148,7 @@ def _lines(planes: tuple[int, int, int]) -> tuple[Integers, Integers, Integers]:
     return start[order], plane[order], row[order]
 
 
-def _follow(planes: tuple[int, int, int], code: Callable[[Integers, Doubles], _Bits]) -> None:
+def _follow(planes: tuple[int, int, int], code: Callable[[Integers, Integers], _Bits]) -> None:
     """Code a mask, wavefront by wavefront.
 
     Neighbours lie at a fixed distance in wavefronts and in rows: where a wavefront has a place for each row,
@@ -158,7 +157,7 @@ def _follow(planes: tuple[int, int, int], code: Callable[[Integers, Doubles], _B
     Parameters
     ----------
     code : callable
-        Given the flat positions of a wavefront's voxels, and the chance of a one at each, returns their bits.
+        Given the flat positions of a wavefront's voxels, and the frequency of 0 at each, returns their bits.
     """
     height, columns = planes[1] + sum(_PAD[1]), planes[2]
     start, plane, row = _lines(planes)
@@ -183,12 +182,8 @@ def _follow(planes: tuple[int, int, int], code: Callable[[Integers, Doubles], _B
         one = ones.take(context)
         chance = ((2 * one + 1) << 16) // (2 * (zeros.take(context) + one) + 2)
         chance = np.minimum(np.maximum(chance, 1), 2**16 - 1)
-        bits = code(base[first:last] + t, chance / 2**16)  # a multiple of 2**-16, hence exact
+        bits = code(base[first:last] + t, zero_frequency(chance << 8))
         latest = known[t % _KNOWN]
         latest[:] = 0
         latest[here] = bits
         counts += np.bincount(context + bits * np.int64(ones.size), minlength=counts.size).reshape(2, -1)
-
-
-def _bernoulli() -> Any:
-    return constriction.stream.model.Bernoulli(perfect=False)

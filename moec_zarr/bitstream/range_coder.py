@@ -1,41 +1,213 @@
 """Exact entropy coding of integers with a range coder.
 
 Everything that steers a probability is integer arithmetic, so that the bytes decode to the same
-integers on every machine. The range coder is constriction's (32-bit words, 64-bit state, 24-bit
-probabilities; Bamler, arXiv 2201.01741); ``docs/format.md`` describes it for other decoders.
+integers on every machine. The range coder has 32-bit words, 64-bit states and 24-bit probabilities
+[1]_, and writes what the library constriction [2]_ writes; ``docs/format.md`` describes it for other
+decoders. Here it is written in plain Python, which runs everywhere; `kernels` has the same compiled.
+
+References
+----------
+.. [1] G. N. N. Martin, Range encoding: an algorithm for removing redundancy from a digitised message,
+   Video and Data Recording Conference, Southampton 1979.
+.. [2] R. Bamler, Understanding entropy coding with asymmetric numeral systems, arXiv 2201.01741.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Doubles, Integers
+from moec_zarr.arrays import Array, Integers
+from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = [
+    "EVEN",
     "MAX_MAGNITUDE",
     "PRECISION",
     "TAILS",
     "WIDTHS",
+    "RangeDecoder",
+    "RangeEncoder",
     "decode_groups",
-    "decode_with",
     "encode_groups",
     "frequencies",
-    "payload",
-    "range_decoder",
     "range_words",
+    "zero_frequency",
 ]
 
 PRECISION = 24  # bits of a probability in the range coder
+EVEN = 1 << PRECISION - 1  # frequency of either of two bits that are alike
 MAX_MAGNITUDE = 2**15 - 1  # of a coded integer
 TAILS = 8  # tails of the distributions: exponents 1, 2, 4, ..., 128
 WIDTHS = 32
+
+
+# ----------------------------------------------------------------------------- range coder
+
+_WHOLE = 1 << PRECISION
+_WORD = 1 << 32
+
+
+def zero_frequency(chance: Integers) -> Integers:
+    """The frequency, out of 2**24, of 0 where 1 has this one: each keeps one of 2**24 for itself."""
+    return np.asarray(1 + (((_WHOLE - chance) * (_WHOLE - 2)) >> PRECISION))
+
+
+class RangeEncoder:
+    """Code symbols, each of which takes an interval of ``0 .. 2**24`` that is as long as it is likely."""
+
+    def __init__(self) -> None:
+        self._intervals: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []
+
+    def flags(self, bits: Array, zeros: Integers) -> None:
+        """Add bits, of which each is 0 with a frequency, out of 2**24, that `zeros` gives."""
+        self._add(np.where(bits, zeros, 0), np.where(bits, _WHOLE - zeros, zeros))
+
+    def symbols(self, numbers: Array, table: Integers, rows: Array) -> None:
+        """Add symbols ``0, 1, ...``.
+
+        Parameters
+        ----------
+        numbers : int array, shape (n,)
+        table : int64 array, shape (rows, symbols + 1)
+            The frequencies of all smaller symbols, out of 2**24: from 0 to 2**24.
+        rows : int array, shape (n,)
+            The row of the table for each symbol.
+        """
+        lower = table[rows, numbers]
+        self._add(lower, table[rows, numbers + 1] - lower)
+
+    def _add(self, lower: Integers, width: Integers) -> None:
+        self._intervals.append((lower.astype(np.uint32), width.astype(np.uint32)))
+
+    def payload(self) -> bytes:
+        """The words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
+        nothing = np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+        lower, width = map(np.concatenate, zip(nothing, *self._intervals, strict=True))
+        if not lower.size:
+            return b""
+        if is_compiled(lower.size):
+            from moec_zarr.bitstream.kernels import encode_intervals
+
+            words: Any = encode_intervals(lower, width)
+        else:
+            words = _encode_intervals(lower.tolist(), width.tolist())
+        return np.asarray(words, "<u4").tobytes().rstrip(b"\0")
+
+
+def _encode_intervals(lower: Iterable[int], width: Iterable[int]) -> list[int]:
+    """The words of a range coder."""
+    words: list[int] = []
+    low, span = 0, 2**64 - 1
+    for start, length in zip(lower, width, strict=True):
+        scale = span >> PRECISION
+        low += scale * start
+        span = scale * length
+        if low >> 64:
+            low = _carry(words, low)
+        if span < _WORD:
+            words.append(low >> 32)
+            low = low % _WORD << 32
+            span <<= 32
+    last = low + _WORD - 1  # the shortest number within the last interval
+    if last >> 64:
+        last = _carry(words, last)
+    words.append(last >> 32)
+    return words
+
+
+def _carry(words: list[int], low: int) -> int:
+    """Add the 65th bit to the words before; what is left of `low`."""
+    at = len(words) - 1
+    while words[at] == _WORD - 1:
+        words[at] = 0
+        at -= 1
+    words[at] += 1
+    return low % 2**64
+
+
+class RangeDecoder:
+    """Decode what a `RangeEncoder` coded, symbol by symbol.
+
+    Parameters
+    ----------
+    data : bytes
+        A payload. Beyond its end stand zeros.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._words = iter(range_words(data).tolist())
+        self._span = 2**64 - 1
+        self._point = next(self._words, 0) << 32 | next(self._words, 0)
+
+    def flags(self, zeros: Iterable[int]) -> list[int]:
+        """The next bits, of which each is 0 with the given frequency.
+
+        Raises
+        ------
+        CorruptStreamError
+            If no encoder writes such words.
+        """
+        span, point, words = self._span, self._point, self._words
+        bits = []
+        for zero in zeros:
+            scale = span >> PRECISION
+            bound = scale * zero
+            if point < bound:
+                span = bound
+                bits.append(0)
+            else:
+                point -= bound
+                span = scale * (_WHOLE - zero)
+                bits.append(1)
+                if point >= span:
+                    raise _invalid_words()
+            if span < _WORD:
+                span <<= 32
+                point = point << 32 | next(words, 0)
+        self._span, self._point = span, point
+        return bits
+
+    def symbols(self, table: Sequence[Sequence[int]], rows: Iterable[int]) -> list[int]:
+        """The next symbols, by rows of a table as `RangeEncoder.symbols` takes it.
+
+        Raises
+        ------
+        CorruptStreamError
+            If no encoder writes such words.
+        """
+        span, point, words = self._span, self._point, self._words
+        numbers = []
+        for row in rows:
+            sums = table[row]
+            scale = span >> PRECISION
+            number = bisect_right(sums, point // scale) - 1
+            if number == len(sums) - 1:
+                raise _invalid_words()
+            numbers.append(number)
+            point -= scale * sums[number]
+            span = scale * (sums[number + 1] - sums[number])
+            if span < _WORD:
+                span <<= 32
+                point = point << 32 | next(words, 0)
+        self._span, self._point = span, point
+        return numbers
+
+
+def _invalid_words() -> CorruptStreamError:
+    return CorruptStreamError("the range coder's words are invalid; the stream is damaged")
+
+
+def range_words(data: bytes) -> NDArray[np.uint32]:
+    """The words of a payload."""
+    return np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
 
 
 # ------------------------------------------------------------------------------- integers
@@ -78,17 +250,10 @@ def _as_frequencies(p: Integers, total: Any) -> Integers:
     return np.asarray(f, np.int64)
 
 
-def _for_constriction(half: Integers) -> Doubles:
-    """What constriction is given for frequencies of magnitudes: of both signs, from the smallest value on.
-
-    Its fast quantisation adds one to each probability; given frequencies less one, whose sum is
-    2**24 less their number, it keeps them as they are.
-    """
-    return np.concatenate([half[..., :0:-1], half], axis=-1).astype(np.float64) - 1
-
-
-def _model(largest: int, code: int) -> Any:
-    return constriction.stream.model.Categorical(_for_constriction(frequencies(largest, code)), perfect=False)
+def _cumulative(largest: int, code: int) -> Integers:
+    """Cumulative frequencies of ``-largest .. largest``, as a table of one row."""
+    half = frequencies(largest, code)
+    return np.concatenate([[0], np.cumsum(np.concatenate([half[:0:-1], half]))])[None]
 
 
 def encode_groups(groups: Sequence[NDArray[np.integer[Any]]], codes: Sequence[int]) -> bytes:
@@ -101,7 +266,7 @@ def encode_groups(groups: Sequence[NDArray[np.integer[Any]]], codes: Sequence[in
     codes : sequence of int
         Distribution of each group, as :func:`frequencies` takes it; not used where all are zero.
     """
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = RangeEncoder()
     head = bytearray()
     for group, code in zip(groups, codes, strict=True):
         values = np.asarray(group, np.int64).ravel()
@@ -109,8 +274,8 @@ def encode_groups(groups: Sequence[NDArray[np.integer[Any]]], codes: Sequence[in
         head += write_varint(largest)
         if largest:
             head.append(code)
-            encoder.encode((values + largest).astype(np.int32), _model(largest, code))
-    return bytes(head) + payload(encoder)
+            encoder.symbols(values + largest, _cumulative(largest, code), np.zeros(values.size, np.int64))
+    return bytes(head) + encoder.payload()
 
 
 def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
@@ -136,40 +301,12 @@ def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
                 )
             code, offset = data[offset], offset + 1
         models.append((largest, code))
-    decoder = range_decoder(data[offset:])
+    decoder = RangeDecoder(data[offset:])
     out = []
     for size, (largest, code) in zip(sizes, models, strict=True):
         if largest:
-            out.append(decode_with(decoder, _model(largest, code), size).astype(np.int32) - largest)
+            symbols = decoder.symbols(_cumulative(largest, code).tolist(), repeat(0, size))
+            out.append(np.array(symbols, np.int32) - np.int32(largest))
         else:
             out.append(np.zeros(size, np.int32))
     return out
-
-
-def payload(encoder: Any) -> bytes:
-    """The words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
-    return bytes(encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0"))
-
-
-def range_decoder(data: bytes) -> Any:
-    """Constriction's decoder of a :func:`payload`."""
-    return constriction.stream.queue.RangeDecoder(range_words(data))
-
-
-def range_words(data: bytes) -> NDArray[np.uint32]:
-    """The words of a :func:`payload`."""
-    return np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-
-
-def decode_with(decoder: Any, *model_and_amount: Any) -> NDArray[Any]:
-    """The decoder's next symbols.
-
-    Raises
-    ------
-    CorruptStreamError
-        If no encoder writes such words.
-    """
-    try:
-        return np.asarray(decoder.decode(*model_and_amount))
-    except AssertionError as error:  # constriction's
-        raise CorruptStreamError("the range coder's words are invalid; the stream is damaged") from error

@@ -14,9 +14,9 @@ from itertools import combinations, pairwise
 from typing import TypeAlias
 
 import numpy as np
-from numba import njit
 
 from moec_zarr.arrays import Doubles, Floats
+from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
     LONGEST_GRAPH_AXIS,
@@ -170,7 +170,7 @@ def measure(coefficients: Floats, threshold: float) -> float:
     return float(np.minimum(squares, np.float32(threshold**2), out=squares).sum(dtype=np.float64))
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def fine_bits(coefficients: Floats, step: float) -> float:
     """About how many bits coefficients take where most are larger than a step: ``sum of log2(1 + c^2) / 2``.
 
@@ -189,7 +189,7 @@ def fine_bits(coefficients: Floats, step: float) -> float:
     return 0.5 * (total + math.log2(product))
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def energy_of(coefficients: Floats) -> float:
     """The sum of squares in double precision: a fit may take nearly all of it away."""
     total = 0.0

@@ -10,9 +10,9 @@ import math
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numba import njit
 
 from moec_zarr.arrays import Doubles, Floats
+from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
@@ -100,7 +100,7 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     return best
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
     """Mean bits of magnitudes, their gradient, and the information of the parameters."""
     neighbours, size = t.shape[1], p.size

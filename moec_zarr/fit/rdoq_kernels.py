@@ -9,15 +9,15 @@ whose neighbour it is.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from moec_zarr.arrays import Array
+from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_NEIGHBOUR
 
 __all__ = ["activities", "band_balance", "large", "links", "neighbour_magnitudes", "quantise", "row_bits"]
 
 
-@njit(cache=True)
+@compiled()
 def large(coefficients: Array, threshold: float) -> Array:
     """Flat positions of the coefficients whose magnitude exceeds a threshold."""
     count = 0
@@ -33,7 +33,7 @@ def large(coefficients: Array, threshold: float) -> Array:
     return result
 
 
-@njit(cache=True)
+@compiled()
 def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -> Array:
     """The number of each coefficient's band, in C order of all bands."""
     result = np.empty(places.size, np.int32)
@@ -47,7 +47,7 @@ def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -
     return result
 
 
-@njit(cache=True)
+@compiled()
 def links(
     places: Array, present: Array, strides: Array, bands: Array, band_strides: Array,
     slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, rows_at: Array,
@@ -154,7 +154,7 @@ def links(
     return first, link_rows[:used].copy(), link_weights[:used].copy(), row_bands[:rows].copy()
 
 
-@njit(cache=True)
+@compiled()
 def activities(
     magnitudes: Array, first: Array, link_rows: Array, link_weights: Array, weights: Array, ground: Array
 ) -> Array:
@@ -168,14 +168,14 @@ def activities(
     return result
 
 
-@njit(cache=True)
+@compiled()
 def _class(activity: int, base: int, power: int, logarithms: Array) -> int:
     at = activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)
     fine = (power * logarithms[at] + base) >> 7
     return int(min(max(fine, 0), 63))
 
 
-@njit(cache=True)
+@compiled()
 def _bits(table: Array, number: int, magnitude: int) -> float:
     """Bits of a magnitude, its sign included: the last one of the table has its excess behind it."""
     last = table.shape[1] - 1
@@ -188,13 +188,13 @@ def _bits(table: Array, number: int, magnitude: int) -> float:
     return bits
 
 
-@njit(cache=True)
+@compiled()
 def _seen(magnitude: int) -> int:
     """What a magnitude counts beside others."""
     return min(magnitude, MAX_NEIGHBOUR)
 
 
-@njit(cache=True)
+@compiled()
 def quantise(
     scaled: Array, magnitudes: Array, activity: Array, base: Array, first: Array, link_rows: Array,
     link_weights: Array, weights: Array, power: int, logarithms: Array, table: Array, rate: float,
@@ -255,7 +255,7 @@ def quantise(
     return changed
 
 
-@njit(cache=True)
+@compiled()
 def row_bits(
     magnitudes: Array, activity: Array, base: Array, power: int, logarithms: Array, table: Array
 ) -> Array:
@@ -267,7 +267,7 @@ def row_bits(
     return result
 
 
-@njit(cache=True)
+@compiled()
 def band_balance(
     scaled: Array, magnitudes: Array, bits: Array, row_bands: Array, rate: float, bands: int
 ) -> Array:
@@ -280,7 +280,7 @@ def band_balance(
     return result
 
 
-@njit(cache=True)
+@compiled()
 def neighbour_magnitudes(
     magnitudes: Array,
     first: Array,

@@ -52,15 +52,6 @@ def assert_round_trip(coefficients, context):
     assert np.abs(reference.integers).sum() == np.abs(coefficients.integers).sum()
 
 
-def test_magnitudes_are_decoded_in_parts(monkeypatch):
-    """So that a wavefront without zeros takes little memory; what they are does not depend on it."""
-    rng, shape = np.random.default_rng(0), (9, 10)
-    coefficients = random_coefficients(shape, random_bases(shape, rng), rng, largest=5)
-    data = write_coefficients(coefficients, random_context(2, rng))
-    monkeypatch.setattr("moec_zarr.bitstream.coefficients._DECODED_AT_A_TIME", 2)
-    np.testing.assert_array_equal(read_coefficients(data, shape).integers, coefficients.integers)
-
-
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("shape", GRIDS)
 def test_compiled_and_plain_decoders_agree(shape, compiled, monkeypatch):

@@ -1,14 +1,15 @@
-"""The decoding of wavefronts, compiled: the same integers and masks as `coefficients` and `masks` decode."""
+"""Compiled loops: the same words, integers and masks as `range_coder`, `coefficients` and `masks` have."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "decode_cells", "decode_wavefronts"]
+from moec_zarr.bitstream.compiled import compiled
+
+__all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "decode_cells", "decode_wavefronts", "encode_intervals"]
 
 Array = NDArray[Any]
 
@@ -16,7 +17,42 @@ Array = NDArray[Any]
 CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
 
 
-@njit(cache=True)
+@compiled()
+def encode_intervals(lower: Array, width: Array) -> Array:
+    """The words of a range coder for intervals, two uint32 arrays."""
+    bits, word_bits = np.uint64(24), np.uint64(32)
+    words = np.empty(3 * lower.size // 4 + 2, np.uint32)  # 24 bits a symbol at most
+    low, span, used = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF), 0
+    for i in range(lower.size):
+        scale = span >> bits
+        before = low
+        low += scale * np.uint64(lower[i])
+        span = scale * np.uint64(width[i])
+        if low < before:
+            _carry(words, used)
+        if span < np.uint64(1 << 32):
+            words[used] = low >> word_bits
+            used += 1
+            low <<= word_bits
+            span <<= word_bits
+    last = low + np.uint64((1 << 32) - 1)
+    if last < low:
+        _carry(words, used)
+    words[used] = last >> word_bits
+    return words[: used + 1]
+
+
+@compiled()
+def _carry(words: Array, used: int) -> None:
+    """Add one to the number that the first words are."""
+    at = used - 1
+    while words[at] == np.uint32(0xFFFFFFFF):
+        words[at] = 0
+        at -= 1
+    words[at] += np.uint32(1)
+
+
+@compiled()
 def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any, int]:
     """The state of the range coder with another word where it needs one; beyond the last one stand zeros."""
     if span < np.uint64(1 << 32):
@@ -25,14 +61,14 @@ def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any,
     return span, point, used
 
 
-@njit(cache=True)
+@compiled()
 def _first_point(words: Array) -> Any:
     """What the range coder's first two words say."""
     point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
     return point | np.uint64(words[1]) if words.size > 1 else point
 
 
-@njit(cache=True)
+@compiled()
 def decode_wavefronts(
     words: Array, order: Array, ends: Array, octaves: Array, activity: Array, base: Array, logarithms: Array,
     parents: Array, parent_weight: int, strides: Array, slots: Array, reach: Array, depth: Array,
@@ -124,7 +160,7 @@ def decode_wavefronts(
     return total, ranks
 
 
-@njit(cache=True)
+@compiled()
 def decode_cells(
     words: Array, cells: Array, start: Array, places: Array, columns: int, neighbours: Array
 ) -> bool:
