@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike
+from zarr.codecs import TransposeCodec
 
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.zarr_codec import check_array
-from moec_zarr.errors import MoECError
+from moec_zarr.errors import MoECError, UnsupportedArrayError
 
 __all__ = ["open"]
 
@@ -75,7 +76,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
         shape or compressor than the one given; if shape, dtype or compressor is missing for a new
         array; or if `store` holds a group.
     UnsupportedArrayError
-        If no array of this dtype or rank can be encoded.
+        If no array of this dtype or rank can be encoded, or `filters` has one other than a transposition.
     FileNotFoundError
         If there is no array and `mode` creates none.
     """
@@ -117,6 +118,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
             f"compressor=MoECCodec(ratio=1000); got {shape=}, {dtype=}, {compressor=}"
         )
     check_array(shape, dtype)
+    _check_filters(kwargs.get("filters"))
     shards = kwargs.get("shards")
     if chunks is None and isinstance(shards, Sequence):
         # An array of two shards along each axis: then a chunk divides a shard along each of them.
@@ -142,6 +144,18 @@ def open(  # noqa: A001  # the namesake of zarr.open
         **codecs,
         **kwargs,
     )
+
+
+def _check_filters(filters: Any) -> None:
+    """Refuse filters that change values: the codec's errors would pass through them, and grow."""
+    if filters is None or isinstance(filters, str):  # zarr's own choice, which for numbers is none
+        return
+    for each in filters if isinstance(filters, Iterable) else [filters]:
+        if not isinstance(each, TransposeCodec):
+            raise UnsupportedArrayError(
+                f"got the filter {each!r}, with which the codec does not keep its target for the values of the "
+                "array; leave filters= out, and instead of rounding or scaling give max_error= or psnr="
+            )
 
 
 def _check_stored(array: zarr.Array[Any], **asked: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 
+from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import MAX_RANK
 from moec_zarr.codec.decode import decode, decode_group
 from moec_zarr.codec.encode import encode
@@ -39,6 +40,23 @@ def check_array(shape: Sequence[int], dtype: DTypeLike) -> None:
         raise UnsupportedArrayError(
             f"got {len(shape)} axes, at most {MAX_RANK} can be modelled; merge the slowest axes, or store "
             "one array for each step along them"
+        )
+
+
+def _check_chunk(array: Array, spec: ArraySpec) -> None:
+    """Check that a chunk is what the array declares, hence what a reader expects.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If a filter before the codec gave it another shape or dtype.
+    """
+    dtype = spec.dtype.to_native_dtype()
+    if array.shape != spec.shape or array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise UnsupportedArrayError(
+            f"got a chunk of shape {array.shape} and dtype {array.dtype}, but readers expect shape "
+            f"{spec.shape} and dtype {dtype}: a filter before the codec changed it. Create the array without filters=; "
+            "instead of rounding or scaling give the codec max_error= or psnr="
         )
 
 
@@ -117,7 +135,9 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     # zarr calls the methods that end in _sync from its own threads, where it has such a pipeline.
 
     def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
-        stream = encode(chunk_data.as_numpy_array(), self, fill_value=chunk_spec.fill_value)
+        array = chunk_data.as_numpy_array()
+        _check_chunk(array, chunk_spec)
+        stream = encode(array, self, fill_value=chunk_spec.fill_value)
         return chunk_spec.prototype.buffer.from_bytes(stream)
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec, selection: Any = None) -> NDBuffer:

@@ -4,9 +4,11 @@ import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
+import zarr.codecs.numcodecs as filters
 
 import moec_zarr
 from moec_zarr import MoECError, MoECSerializer, UnsupportedArrayError
@@ -16,6 +18,7 @@ from tests.support.fits import fast
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 SERIALIZER = CODEC.serializer()
+pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3 specification")
 
 
 def new(path, **options):
@@ -47,6 +50,39 @@ def streams(path):
     for file in sorted(path.rglob("*")):
         if file.is_file() and not file.name.startswith(".") and file.name != "zarr.json":
             yield file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("BitRound", {"keepbits": 10}),
+        ("Delta", {"dtype": "<f4"}),
+        ("FixedScaleOffset", {"offset": 0, "scale": 100, "dtype": "<f4"}),
+        ("FixedScaleOffset", {"offset": 0, "scale": 100, "dtype": "<f4", "astype": "<i2"}),
+    ],
+)
+def test_a_filter_that_changes_the_chunk_is_refused_when_it_is_written(tmp_path, name, options):
+    """No reader could tell the shape and the dtype of the chunk."""
+    changing = getattr(filters, name)(**options)
+    layout = {"shape": CHUNKS, "chunks": CHUNKS, "dtype": "f4"}
+    array = zarr.create_array(
+        tmp_path, filters=[changing], serializer=SERIALIZER, compressors=None, overwrite=True, **layout
+    )
+    with pytest.raises(UnsupportedArrayError, match="without filters="):
+        array[:] = CHUNK
+    assert not list(streams(tmp_path))
+    with pytest.raises(UnsupportedArrayError, match="leave filters= out"):
+        new(tmp_path, filters=[changing])
+    with pytest.raises(UnsupportedArrayError, match="leave filters= out"):
+        new(tmp_path, filters=[numcodecs.BitRound(keepbits=10)], zarr_format=2)
+
+
+def test_a_transposition_before_the_codec_keeps_the_bound(tmp_path):
+    transposed = zarr.codecs.TransposeCodec(order=(2, 0, 1))
+    array = new(tmp_path, filters=[transposed], compressor=moec_zarr.MoECCodec(max_error=3.0, effort="fast"))
+    array[:] = CHUNK
+    assert np.abs(array[:] - CHUNK).max() <= 3.0
+    assert np.abs(array[1:3, 5] - CHUNK[1:3, 5]).max() <= 3.0
 
 
 # -------------------------------------------------------------------------------- metadata
