@@ -153,8 +153,8 @@ def _check_filters(filters: Any) -> None:
     for each in filters if isinstance(filters, Iterable) else [filters]:
         if not isinstance(each, TransposeCodec):
             raise UnsupportedArrayError(
-                f"got the filter {each!r}, with which the codec does not keep its target for the values of the "
-                "array; leave filters= out, and instead of rounding or scaling give max_error= or psnr="
+                f"got the filter {each!r}, with which the codec does not keep its target for the values of "
+                "the array; leave filters= out, and instead of rounding or scaling give max_error= or psnr="
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -55,8 +56,8 @@ def _check_chunk(array: Array, spec: ArraySpec) -> None:
     if array.shape != spec.shape or array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
         raise UnsupportedArrayError(
             f"got a chunk of shape {array.shape} and dtype {array.dtype}, but readers expect shape "
-            f"{spec.shape} and dtype {dtype}: a filter before the codec changed it. Create the array without filters=; "
-            "instead of rounding or scaling give the codec max_error= or psnr="
+            f"{spec.shape} and dtype {dtype}: a filter before the codec changed it. Create the array "
+            "without filters=; instead of rounding or scaling give the codec max_error= or psnr="
         )
 
 
@@ -156,8 +157,8 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         # The threads of a group wait for each other: zarr's own may be fewer.
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(fitting_threads(), self._encode_sync, chunk_data, chunk_spec)
+        threads, loop = fitting_threads(math.prod(chunk_spec.shape)), asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, self._encode_sync, chunk_data, chunk_spec)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)

@@ -53,8 +53,14 @@ def bands_at(functions: Sequence[BasisFunctions], index: Sequence[Integers]) -> 
 
 def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.signedinteger]) -> Bools:
     """Which tensor products of bands hold a coefficient that is not zero."""
+    found, index = integers != 0, []
+    for axis, each in enumerate(functions):
+        bands = each.bands[: found.shape[axis]]  # rising
+        starts = np.flatnonzero(np.diff(bands, prepend=-1))
+        found = np.logical_or.reduceat(found, starts, axis=axis)
+        index.append(bands[starts])
     present = np.zeros(band_counts(functions), bool)
-    present[bands_at(functions, np.nonzero(integers))] = True
+    present[np.ix_(*index)] = found
     return present
 
 

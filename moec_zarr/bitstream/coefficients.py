@@ -115,7 +115,7 @@ def write_integers(
         if symbols > 1 and (some := np.flatnonzero(own)).size:
             encoder.symbols(np.minimum(np.abs(own[some]), symbols) - 1, sums, chosen[some])
     coded = values[ranks]
-    encoder.flags(coded < 0, np.full(coded.size, EVEN))
+    encoder.flags(coded < 0, EVEN)
     head = write_varint(symbols)
     if symbols == LARGEST_SYMBOL:
         excesses = np.abs(coded[np.abs(coded) >= symbols]) - symbols

@@ -18,11 +18,11 @@ CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
 
 
 @compiled()
-def encode_intervals(lower: Array, width: Array) -> Array:
-    """The words of a range coder for intervals, two uint32 arrays."""
+def encode_intervals(
+    lower: Array, width: Array, words: Array, used: int, low: Any, span: Any
+) -> tuple[int, Any, Any]:
+    """Code intervals into the words from `used` on; the state that follows."""
     bits, word_bits = np.uint64(24), np.uint64(32)
-    words = np.empty(3 * lower.size // 4 + 2, np.uint32)  # 24 bits a symbol at most
-    low, span, used = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF), 0
     for i in range(lower.size):
         scale = span >> bits
         before = low
@@ -35,11 +35,7 @@ def encode_intervals(lower: Array, width: Array) -> Array:
             used += 1
             low <<= word_bits
             span <<= word_bits
-    last = low + np.uint64((1 << 32) - 1)
-    if last < low:
-        _carry(words, used)
-    words[used] = last >> word_bits
-    return words[: used + 1]
+    return used, low, span
 
 
 @compiled()

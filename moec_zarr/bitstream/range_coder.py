@@ -53,6 +53,8 @@ WIDTHS = 32
 
 _WHOLE = 1 << PRECISION
 _WORD = 1 << 32
+_ALL = 2**64 - 1
+_CODED_TOGETHER = 1 << 18  # symbols
 
 
 def zero_frequency(chance: Integers) -> Integers:
@@ -64,10 +66,13 @@ class RangeEncoder:
     """Code symbols, each of which takes an interval of ``0 .. 2**24`` that is as long as it is likely."""
 
     def __init__(self) -> None:
-        self._intervals: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []
+        self._intervals: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []  # not coded yet
+        self._waiting = 0  # their number
+        self._words = np.zeros(0, np.uint32)  # with room behind the last one that is used
+        self._used, self._low, self._span = 0, 0, _ALL
 
-    def flags(self, bits: Array, zeros: Integers) -> None:
-        """Add bits, of which each is 0 with a frequency, out of 2**24, that `zeros` gives."""
+    def flags(self, bits: Array, zeros: Integers | int) -> None:
+        """Add bits, of which each, or all, are 0 with a frequency, out of 2**24, that `zeros` gives."""
         self._add(np.where(bits, zeros, 0), np.where(bits, _WHOLE - zeros, zeros))
 
     def symbols(self, numbers: Array, table: Integers, rows: Array) -> None:
@@ -84,53 +89,70 @@ class RangeEncoder:
         lower = table[rows, numbers]
         self._add(lower, table[rows, numbers + 1] - lower)
 
-    def _add(self, lower: Integers, width: Integers) -> None:
-        self._intervals.append((lower.astype(np.uint32), width.astype(np.uint32)))
-
     def payload(self) -> bytes:
         """The words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
-        nothing = np.zeros(0, np.uint32), np.zeros(0, np.uint32)
-        lower, width = map(np.concatenate, zip(nothing, *self._intervals, strict=True))
-        if not lower.size:
+        self._code()
+        if self._span == _ALL:
             return b""
+        last = self._low + _WORD - 1  # the shortest number within the last interval
+        if last > _ALL:
+            _carry(self._words, self._used)
+        self._words[self._used] = last >> 32 & _WORD - 1
+        return self._words[: self._used + 1].astype("<u4").tobytes().rstrip(b"\0")
+
+    def _add(self, lower: Integers, width: Integers) -> None:
+        self._intervals.append((lower.astype(np.uint32), width.astype(np.uint32)))
+        self._waiting += lower.size
+        if self._waiting > _CODED_TOGETHER:
+            self._code()
+
+    def _code(self) -> None:
+        """Code the intervals that wait."""
+        if not self._waiting:
+            return
+        lower, width = map(np.concatenate, zip(*self._intervals, strict=True))
+        self._intervals, self._waiting = [], 0
+        if (room := self._used + 3 * lower.size // 4 + 2) > self._words.size:  # 24 bits a symbol at most
+            self._words = np.concatenate([self._words[: self._used], np.zeros(room, np.uint32)])
+        encode: Any = _encode_intervals
         if is_compiled(lower.size):
-            from moec_zarr.bitstream.kernels import encode_intervals
-
-            words: Any = encode_intervals(lower, width)
-        else:
-            words = _encode_intervals(lower.tolist(), width.tolist())
-        return np.asarray(words, "<u4").tobytes().rstrip(b"\0")
+            from moec_zarr.bitstream.kernels import encode_intervals as encode
+        state = encode(lower, width, self._words, self._used, np.uint64(self._low), np.uint64(self._span))
+        self._used, self._low, self._span = map(int, state)
 
 
-def _encode_intervals(lower: Iterable[int], width: Iterable[int]) -> list[int]:
-    """The words of a range coder."""
-    words: list[int] = []
-    low, span = 0, 2**64 - 1
-    for start, length in zip(lower, width, strict=True):
+def _encode_intervals(
+    lower: NDArray[np.uint32],
+    width: NDArray[np.uint32],
+    words: NDArray[np.uint32],
+    used: int,
+    low: Any,
+    span: Any,
+) -> tuple[int, int, int]:
+    """Code intervals into the words from `used` on; the state that follows."""
+    low, span = int(low), int(span)
+    for start, length in zip(lower.tolist(), width.tolist(), strict=True):
         scale = span >> PRECISION
         low += scale * start
         span = scale * length
-        if low >> 64:
-            low = _carry(words, low)
+        if low > _ALL:
+            _carry(words, used)
+            low -= _ALL + 1
         if span < _WORD:
-            words.append(low >> 32)
+            words[used] = low >> 32
+            used += 1
             low = low % _WORD << 32
             span <<= 32
-    last = low + _WORD - 1  # the shortest number within the last interval
-    if last >> 64:
-        last = _carry(words, last)
-    words.append(last >> 32)
-    return words
+    return used, low, span
 
 
-def _carry(words: list[int], low: int) -> int:
-    """Add the 65th bit to the words before; what is left of `low`."""
-    at = len(words) - 1
+def _carry(words: NDArray[np.uint32], used: int) -> None:
+    """Add one to the number that the first words are."""
+    at = used - 1
     while words[at] == _WORD - 1:
         words[at] = 0
         at -= 1
     words[at] += 1
-    return low % 2**64
 
 
 class RangeDecoder:
@@ -144,7 +166,7 @@ class RangeDecoder:
 
     def __init__(self, data: bytes) -> None:
         self._words = iter(range_words(data).tolist())
-        self._span = 2**64 - 1
+        self._span = _ALL
         self._point = next(self._words, 0) << 32 | next(self._words, 0)
 
     def flags(self, zeros: Iterable[int]) -> list[int]:

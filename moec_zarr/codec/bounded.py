@@ -14,7 +14,6 @@ from moec_zarr.bitstream.container import Section, write_stream
 from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.runtime import fit_slot, naming_extras
 from moec_zarr.model.basis import DOUBLE
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
@@ -37,11 +36,10 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     allowed = _allowed(chunk, settings.max_error)
     best: bytes | None = None
     if allowed > 2 * TOLERANCE:
-        with naming_extras(), fit_slot():
-            for fitted in _candidates(chunk, settings, allowed):
-                stream = _corrected(chunk, fitted, settings.max_error, allowed)
-                if stream is not None and (best is None or len(stream) < len(best)):
-                    best = stream
+        for fitted in _candidates(chunk, settings, allowed):
+            stream = _corrected(chunk, fitted, settings.max_error, allowed)
+            if stream is not None and (best is None or len(stream) < len(best)):
+                best = stream
     if best is None:
         _log.info("an error of %g takes a lossless stream", settings.max_error)
         return exact_stream(chunk)

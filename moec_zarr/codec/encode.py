@@ -69,15 +69,20 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     BudgetError
         If the target cannot be met.
     """
+    # A chunk takes memory from here on, hence it waits for its core first.
+    with naming_extras(), fit_slot():
+        return _encode(array, settings, fill_value)
+
+
+def _encode(array: Array, settings: Settings, fill_value: Any) -> bytes:
     chunk = prepare(array, settings.missing, fill_value)
     limit = int(array.nbytes / settings.ratio) if settings.ratio is not None and array.size else None
     plain = write_stream(chunk.header, chunk.sections)
     if chunk.is_constant:
         return _within_limit(plain, limit, array, settings)
     if limit is None:
-        bounded = settings.max_error is not None
         with _beside_others(chunk, settings):
-            return (encode_bounded if bounded else _encode_psnr)(chunk, settings)
+            return (_encode_psnr if settings.max_error is None else encode_bounded)(chunk, settings)
     if (exact := lossless_within(chunk, limit)) is not None:
         return exact
     room = limit - len(plain) - FRAME
@@ -132,20 +137,19 @@ def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
 
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
     """A stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
-    with naming_extras(), fit_slot(), progress("MoEC fit") as report:
-        from moec_zarr.fit.select import fit
+    from moec_zarr.fit.select import fit
 
+    with progress("MoEC fit") as report:
         return _finished(chunk, fit(*chunk.grid, settings, room, share=share, progress=report))
 
 
 def _fit_to_psnr(chunk: Prepared, settings: Settings, target: float) -> _Encoded:
     """The smallest stream of a transform alone that reaches a PSNR."""
-    with naming_extras(), fit_slot():
-        from moec_zarr.fit.select import fit_to_error
+    from moec_zarr.fit.select import fit_to_error
 
-        # Half the range is 1 in normalised values, its peak 2.
-        error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
-        return _finished(chunk, fit_to_error(*chunk.grid, settings, error))
+    # Half the range is 1 in normalised values, its peak 2.
+    error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
+    return _finished(chunk, fit_to_error(*chunk.grid, settings, error))
 
 
 def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
@@ -214,8 +218,8 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
 
 
 def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
-    with naming_extras():
-        from moec_zarr.fit.select import transform_alone
+    from moec_zarr.fit.select import transform_alone
+
     return transform_alone(chunk.grid[0].shape, settings)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,9 @@ from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import folded, write_residual
 from moec_zarr.fit.inpainting import smoothly_filled
 from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rate_control import Transform, count_within, finest_step, starting_point
-from moec_zarr.fit.rdoq import Quantised, Search, State, coefficients_of, fitted_context, quantised_at
-from moec_zarr.model.basis import voxel_functions
+from moec_zarr.fit.rate_control import DENSEST, Transform, count_within, finest_step, starting_point
+from moec_zarr.fit.rdoq import Quantised, Search, State, coefficients_of, quantised_at
+from moec_zarr.fit.voxel_context import fit_voxel_context
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.residual import Residual
 
@@ -63,39 +64,41 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         target = np.where(valid, target, np.float32(0))
     without = _bits(corrections_of(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else smoothly_filled(target, valid)
-    count = count_within(whole, (_ERROR * bound) ** 2)
+    count = min(count_within(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
     start = starting_point(whole, valid, count) if count else None
     if start is None:
         return None
     search, state, _ = start
     finest = finest_step(search)
-    trials: list[_Trial] = []
+    bits: dict[float, float] = {}  # of each step that was tried
+    best, last = _Trial(math.nan, math.inf, None), math.nan
 
     def tried(step: float) -> _Trial:
-        nonlocal state
+        nonlocal state, best, last
         step = max(step, finest)
         # What did not pay at a far step may pay at this one.
-        known = state if trials and 0.5 < step / trials[-1].step < 2 else State(state.parameters)
+        known = state if 0.5 < step / last < 2 else State(state.parameters)
         state, trial = _trial(search, known, step, target, valid, bound)
-        trials.append(trial)
         _log.debug("step %.3g bounds: about %.0f bytes", step / bound, trial.bits / 8)
-        return trial
+        bits[step], last = trial.bits, step
+        if trial.bits < best.bits:
+            best = trial
+        return trial._replace(quantised=None)  # that of the best one alone is kept
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
-    best = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
+    near = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
     for factor in (_WIDER, 1 / _WIDER):
-        following = tried(best.step * factor)
-        climbing = following.bits < best.bits
+        following = tried(near.step * factor)
+        climbing = following.bits < near.bits
         while (
-            following.bits < best.bits and max(_NARROWEST * bound, finest) < following.step < _WIDEST * bound
+            following.bits < near.bits and max(_NARROWEST * bound, finest) < following.step < _WIDEST * bound
         ):
-            best, following = following, tried(following.step * factor)
+            near, following = following, tried(following.step * factor)
         if climbing:
             break
-    best = min(trials, key=lambda each: each.bits)
-    step = _lowest(trials)
+    step = _lowest(bits, last)
     if max(step / best.step, best.step / step) > _NEAR:
-        best = min(best, tried(step), key=lambda each: each.bits)
+        tried(step)
     if best.quantised is None or best.bits > without:
         return None
     found = coefficients_of(search, best.quantised)
@@ -109,6 +112,7 @@ def _trial(
     search: Search, state: State, step: float, target: Floats, valid: Bools | None, bound: float
 ) -> tuple[State, _Trial]:
     state, quantised = quantised_at(search, state, step, _FITS)
+    search.kept.clear()  # the next step is too far for them
     if quantised is None:
         return state, _Trial(step, math.inf, None)
     values = CoefficientField(coefficients_of(search, quantised)).whole()
@@ -116,11 +120,11 @@ def _trial(
     return state, _Trial(step, bits, quantised)
 
 
-def _lowest(trials: list[_Trial]) -> float:
-    """The step at the vertex of the parabola through the best trial and its neighbours."""
-    known = sorted((each.step, each.bits) for each in trials if each.bits < math.inf)
+def _lowest(bits: Mapping[float, float], last: float) -> float:
+    """The step at the vertex of the parabola through the best step and its neighbours; else `last`."""
+    known = sorted((step, own) for step, own in bits.items() if own < math.inf)
     if not known:
-        return trials[-1].step
+        return last
     number = min(range(len(known)), key=lambda i: known[i][1])
     if not 0 < number < len(known) - 1:
         return known[number][0]
@@ -155,13 +159,13 @@ def _bits(corrections: NDArray[np.int32]) -> float:
     sample = _sampled(corrections)
     if not sample.any():
         return 32.0 * np.count_nonzero(corrections)
-    _, bits = fitted_context(sample, [voxel_functions(n) for n in sample.shape], _CONTEXT_STEPS)
+    _, bits = fit_voxel_context(sample, _CONTEXT_STEPS)
     return bits * corrections.size / sample.size
 
 
 def _sampled(corrections: NDArray[np.int32]) -> NDArray[np.int32]:
     """Corrections in their folded shape; of many, slabs along the longest axis."""
-    inner = np.asarray(folded(corrections))
+    inner = np.asarray(folded(corrections), np.int32)
     if inner.size <= _SAMPLED:
         return inner
     axis = int(np.argmax(inner.shape))
@@ -187,6 +191,6 @@ def residual_payload(residual: Residual) -> bytes:
         raise DoesNotFit("a correction is too large to be coded")
     sample = _sampled(corrections)
     if not sample.any():
-        sample = np.asarray(folded(corrections))
-    context, _ = fitted_context(sample, [voxel_functions(n) for n in sample.shape], _LAST_CONTEXT_STEPS)
+        sample = np.asarray(folded(corrections), np.int32)
+    context, _ = fit_voxel_context(sample, _LAST_CONTEXT_STEPS)
     return write_residual(residual, context)

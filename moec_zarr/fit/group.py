@@ -173,7 +173,7 @@ def gathered(kind: Hashable, size: int) -> Iterator[None]:
     if size == 1:
         yield
         return
-    with _arrived:
+    with slot_lent(), _arrived:
         mine = _gatherings.setdefault(kind, _Gathering())
         number = mine.count
         mine.count += 1

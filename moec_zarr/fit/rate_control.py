@@ -38,6 +38,7 @@ from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.transform import analyse
 
 __all__ = [
+    "DENSEST",
     "Transform",
     "count_within",
     "finest_step",
@@ -51,7 +52,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
-_DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
+DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
 _HEAD = 60  # bytes before the coefficients, about
 _CLOSE = 0.988  # of the budget: near enough to be coded
 _LATE_CLOSE = 0.97  # the same, after half of the rounds
@@ -116,7 +117,7 @@ def fit_transform(
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
     """
-    count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, _DENSEST * target.size)))
+    count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, DENSEST * target.size)))
     whole = target if valid is None else smoothly_filled(target, valid)
     start = starting_point(whole, valid, count, warm_start)
     return None if start is None else _within_budget(*start, budget)
@@ -169,6 +170,7 @@ def fit_transform_to_error(
             slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
         last, measured = (quantised.step, own), ratio * own
         if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
+            search.kept.clear()
             found = coefficients_of(search, quantised)
             measured = mean_error(CoefficientField(found).whole(), target, valid)
             if measured <= error and (best is None or measured > best[2]):
@@ -250,6 +252,7 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
         if lost <= _UNLIKELY * smallest:
             likely.append((bits, bases))
         smallest = min(smallest, lost)
+        del coefficients
     chosen = [bases for bits, bases in likely if not dense or bits <= tolerance * fewest]
     trials = [_trial(analyse(whole, bases), bases, step) for bases in chosen]
     best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
@@ -267,8 +270,8 @@ def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
     state, quantised = quantised_at(search, State(), step, _FIRST_FITS)
     energy = energy_of(search.flat)
     loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
-    # Rows take most of the memory, and can be made again.
-    return _Trial(search, replace(state, rows=None), quantised, loss)
+    search.kept.clear()
+    return _Trial(search, state, quantised, loss)
 
 
 def _cheapest(trials: list[_Trial], whole: Floats, valid: Bools | None) -> _Trial | None:
@@ -339,6 +342,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
             fits = quantised
         close = _CLOSE if turn < _ROUNDS // 2 else _LATE_CLOSE
         if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
+            search.kept.clear()  # with what coding needs they would take the most memory
             transform = _coded(search, quantised)
             if transform is not None:
                 exact = len(transform.payload)

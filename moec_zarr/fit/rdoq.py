@@ -9,8 +9,7 @@ so that the step, which is brought to the byte budget, steers both.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
@@ -45,17 +44,18 @@ from moec_zarr.fit.context_fit import (
     rounded,
     written_rise,
 )
-from moec_zarr.model.basis import AXIS_NEIGHBOURS, BasisFunctions, functions_of
+from moec_zarr.model.basis import AXIS_NEIGHBOURS, functions_of
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.transform import joint_axes
 
 __all__ = [
     "RATE",
+    "SAMPLE_SIZE",
     "Quantised",
     "Search",
     "State",
+    "bit_table",
     "coefficients_of",
-    "fitted_context",
     "quantised_at",
     "search_for",
 ]
@@ -67,7 +67,7 @@ _ROUNDING = 0.4
 _MANY = 1 << 16  # candidates from which on rows are used again
 _REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows
 _FEW_ROWS = 1 << 12
-_SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
+SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ class Search:
     band_strides, band_sizes, band_octaves : int64 array
         In the flat order of all bands: what a band of an axis adds to its number, how many coefficients
         it has, and their octave.
-    rows_at : int32 array
-        Room for the kernels, one number for each coefficient.
+    kept : list of _Rows
+        Those of the last step, which one next to it uses again where they are many. They take most of the
+        memory: whoever needs it empties the list.
     """
 
     shape: tuple[int, ...]
@@ -101,7 +102,7 @@ class Search:
     band_strides: Integers
     band_sizes: Integers
     band_octaves: Integers
-    rows_at: NDArray[np.int32]
+    kept: list[_Rows] = field(default_factory=list)
 
 
 def search_for(coefficients: Floats, bases: Bases) -> Search:
@@ -122,7 +123,6 @@ def search_for(coefficients: Floats, bases: Bases) -> Search:
         band_strides=np.array([math.prod(counts[axis + 1 :]) for axis in range(len(counts))], np.int64),
         band_sizes=reduce(np.multiply.outer, [np.bincount(each.bands) for each in functions]).reshape(-1),
         band_octaves=np.broadcast_to(band_octaves(functions), counts).reshape(-1).astype(np.int64),
-        rows_at=np.full(coefficients.size, -1, np.int32),
     )
 
 
@@ -142,11 +142,11 @@ class _Rows(NamedTuple):
     step: float
     places: NDArray[np.int32]
     sizes: Floats
-    first: Integers
+    first: NDArray[Any]
     links: NDArray[np.int32]
     weights: NDArray[np.uint8]
     bands: NDArray[np.int32]
-    octaves: Integers
+    octaves: NDArray[np.uint8]
     present: Bools
     zero_context_counts: Integers
 
@@ -161,13 +161,10 @@ class State:
         Of the context, before the first step none.
     unpaid : bool array, or None
         Bands that did not pay for themselves.
-    rows : optional
-        Of the step before; where they are many, a step next to it uses them again.
     """
 
     parameters: Parameters | None = None
     unpaid: Bools | None = None
-    rows: _Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -206,18 +203,16 @@ def quantised_at(
     steps : tuple of int
         Of the optimiser in each fit of the context; the integers are set anew after each.
     """
-    rows = state.rows
-    if rows is None or len(rows.places) < _MANY or not _REUSED[0] < step / rows.step < _REUSED[1]:
-        rows = _rows(search, state, step)
+    rows = _rows_of(search, state, step)
     if not rows.places.size:
-        return replace(state, rows=None), None
+        return state, None
     scaled = rows.sizes / np.float32(step)
     links = rows.first, rows.links, rows.weights
     count = len(rows.zero_context_counts)
     magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
     start = first_parameters(tuple(not basis.levels for basis in search.bases))
     parameters = start if state.parameters is None else state.parameters
-    logs, table = logarithms(), _bit_table()
+    logs, table = logarithms(), bit_table()
     for iterations in steps:
         sample = _sample(magnitudes, rows, len(search.shape))
         octave = float(sample.octaves @ sample.share)
@@ -226,25 +221,33 @@ def quantised_at(
             starts.append(start)  # a fit to few rows may go astray, and the next ones with it
         fits = [written_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
         coded = [_coded(rows, magnitudes, rounded(each, count)) for each in fits]
-        best = min(range(len(fits)), key=lambda number: coded[number].total)
-        parameters, (context, base, activity, _, _) = fits[best], coded[best]
+        parameters, (context, base, activity, _, _) = min(
+            zip(fits, coded, strict=True), key=lambda each: each[1].total
+        )
+        del coded
         own = np.array(context.neighbour_weights, np.int32)
-        kernels.quantise(scaled, magnitudes, activity, base, *links, own, context.power, logs, table, RATE)
+        kernels.quantise(
+            scaled, magnitudes, activity, base, rows.octaves, *links, own, context.power, logs, table, RATE
+        )
+        del activity  # it is made once more, and would take as much memory again
     _, _, _, bits, total = _coded(rows, magnitudes, context)
     zero_context_bits = _zero_context_bits(context, count)
     balance = kernels.band_balance(scaled, magnitudes, bits, rows.bands, RATE, rows.present.size)
     others = search.band_sizes - np.bincount(rows.bands, minlength=rows.present.size)
     balance += RATE * others * zero_context_bits[search.band_octaves]
     unpaid = rows.present & (balance >= 0) if len(steps) > 1 else np.zeros_like(rows.present)
-    following = State(parameters, unpaid if state.unpaid is None else unpaid | state.unpaid, rows)
+    following = State(parameters, unpaid if state.unpaid is None else unpaid | state.unpaid)
     if not magnitudes.any():
         return following, None
-    error = float((magnitudes * (magnitudes - 2 * (rows.sizes / np.float64(step)))).sum()) * step**2
+    error = kernels.loss(rows.sizes, magnitudes, step) * step**2
     return following, Quantised(step, context, rows.places, magnitudes, total, error)
 
 
 class _Coded(NamedTuple):
-    """Rows as a context codes them: what the kernels need of it, the bits of each row, and of all."""
+    """Rows as a context codes them: what the kernels need of it, the bits of each row, and of all.
+
+    `base` is what an octave adds to the class.
+    """
 
     context: Context
     base: NDArray[np.int32]
@@ -256,12 +259,26 @@ class _Coded(NamedTuple):
 def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Coded:
     count = len(rows.zero_context_counts)
     own = np.array(context.neighbour_weights, np.int32)
-    base = (context.offset + context.slope * rows.octaves).astype(np.int32)
-    ground = np.minimum(zero_context_activity(context, count), 2**30)[rows.octaves].astype(np.int32)
-    activity = kernels.activities(magnitudes, rows.first, rows.links, rows.weights, own, ground)
-    bits = kernels.row_bits(magnitudes, activity, base, context.power, logarithms(), _bit_table())
+    base = (context.offset + context.slope * np.arange(count)).astype(np.int32)
+    ground = np.minimum(zero_context_activity(context, count), 2**30).astype(np.int32)
+    activity = kernels.activities(magnitudes, rows.first, rows.links, rows.weights, own, ground, rows.octaves)
+    bits = kernels.row_bits(
+        magnitudes, activity, base, rows.octaves, context.power, logarithms(), bit_table()
+    )
     others = rows.zero_context_counts @ _zero_context_bits(context, count)
     return _Coded(context, base, activity, bits, float(bits.sum(dtype=np.float64) + others))
+
+
+def _rows_of(search: Search, state: State, step: float) -> _Rows:
+    """Those that are kept, where they are near enough; else new ones, in their place."""
+    if search.kept:
+        kept = search.kept[0]
+        if len(kept.places) >= _MANY and _REUSED[0] < step / kept.step < _REUSED[1]:
+            return kept
+        del kept
+        search.kept.clear()  # first, so that memory holds one
+    search.kept.append(_rows(search, state, step))
+    return search.kept[0]
 
 
 def _rows(search: Search, state: State, step: float) -> _Rows:
@@ -275,59 +292,29 @@ def _rows(search: Search, state: State, step: float) -> _Rows:
         present &= ~state.unpaid
     kept = present[bands]
     places, sizes = places[kept], sizes[kept]
-    first, links, weights, row_bands = kernels.links(
+    most = len(places) * len(tables.slots) + search.flat.size  # links, children among them
+    first = np.empty(len(places) + 1, np.int32 if most < 2**31 else np.int64)
+    links, weights, row_bands = kernels.links(
         places, present, tables.strides, search.bands, search.band_strides, tables.slots, tables.reach,
-        tables.depth, tables.parent_weight, search.parents, search.rows_at,
+        tables.depth, tables.parent_weight, search.parents, search.flat.size,
+        first,
     )  # fmt: skip
-    octaves = search.band_octaves[row_bands]
+    octaves = search.band_octaves.astype(np.uint8)[row_bands]
     count = int(search.band_octaves.max()) + 1
     coded = np.bincount(search.band_octaves, search.band_sizes * present, count).astype(np.int64)
     zero_context_counts = coded - np.bincount(octaves, minlength=count)
     return _Rows(step, places, sizes, first, links, weights, row_bands, octaves, present, zero_context_counts)
 
 
-def fitted_context(
-    integers: NDArray[np.signedinteger[Any]], functions: Sequence[BasisFunctions], steps: int
-) -> tuple[Context, float]:
-    """A context for integers as they are, and about how many bits they take with it.
-
-    Parameters
-    ----------
-    integers : integer array
-        Not all zero.
-    functions : sequence of BasisFunctions
-        Of each axis, all in one band.
-    steps : int
-        Of the optimiser.
-    """
-    shape, flat = integers.shape, integers.reshape(-1)
-    tables = context_tables(functions, shape)
-    places = np.flatnonzero(flat).astype(np.int32)
-    magnitudes = np.abs(flat[places]).astype(np.int32)
-    no_bands = np.zeros((len(shape), max(shape)), np.int32), np.zeros(len(shape), np.int64)
-    first, links, weights, bands = kernels.links(
-        places, np.ones(1, bool), tables.strides, *no_bands, tables.slots, tables.reach,
-        tables.depth, tables.parent_weight, np.zeros(0, np.int32), np.full(flat.size, -1, np.int32),
-    )  # fmt: skip
-    zeros = np.zeros(1, np.int64) + (flat.size - len(bands))
-    octaves = bands.astype(np.int64)  # all 0
-    rows = _Rows(
-        1.0, places, magnitudes.astype(np.float32), first, links, weights, bands, octaves,
-        np.ones(1, bool), zeros,
-    )  # fmt: skip
-    sample = _sample(magnitudes, rows, len(shape))
-    parameters = fit_context(first_parameters((True,) * len(shape)), sample, 1, steps)
-    coded = _coded(rows, magnitudes, rounded(parameters, 1))
-    return coded.context, coded.total
-
-
 def coefficients_of(search: Search, quantised: Quantised) -> Coefficients:
     """The integers with their signs, in their bases, up to the last one that is not zero on each axis."""
-    chosen = np.flatnonzero(quantised.magnitudes)
-    places, magnitudes = quantised.places[chosen], quantised.magnitudes[chosen]
-    index = np.unravel_index(places, search.shape)
-    integers = np.zeros([int(each.max()) + 1 for each in index], np.int32)
-    integers[index] = np.where(search.flat[places] < 0, -magnitudes, magnitudes)
+    places, magnitudes = quantised.places, quantised.magnitudes
+    integers = np.zeros(search.flat.size, np.int32)
+    integers[places] = np.where(search.flat[places] < 0, -magnitudes, magnitudes)
+    integers = integers.reshape(search.shape)
+    axes = range(integers.ndim)
+    last = [np.flatnonzero(integers.any(axis=tuple(a for a in axes if a != axis)))[-1] for axis in axes]
+    integers = np.ascontiguousarray(integers[tuple(slice(int(n) + 1) for n in last)])
     return Coefficients(search.shape, search.bases, float(np.float32(quantised.step)), integers)
 
 
@@ -335,7 +322,7 @@ def _sample(magnitudes: NDArray[np.int32], rows: _Rows, axes: int) -> Sample:
     """What a context is fitted to: rows whose context is not zero, and all other zeros by octave."""
     counts, octaves = rows.zero_context_counts, rows.octaves
     chosen, repeats, beside = kernels.neighbour_magnitudes(
-        magnitudes, rows.first, rows.links, rows.weights, _SAMPLE_SIZE, AXIS_NEIGHBOURS * axes, len(octaves)
+        magnitudes, rows.first, rows.links, rows.weights, SAMPLE_SIZE, AXIS_NEIGHBOURS * axes, len(octaves)
     )
     inner = chosen < len(magnitudes)
     q = np.zeros(len(chosen) + len(counts), np.float32)
@@ -362,11 +349,11 @@ def _paying(search: Search, bands: NDArray[np.int32], scaled: Floats) -> Bools:
 def _zero_context_bits(context: Context, octaves: int) -> Doubles:
     """Bits of a zero with a zero context on each octave."""
     chosen = classes(context, zero_context_activity(context, octaves), np.arange(octaves))
-    return np.asarray(_bit_table()[chosen, 0], np.float64)
+    return np.asarray(bit_table()[chosen, 0], np.float64)
 
 
 @lru_cache(maxsize=1)
-def _bit_table() -> Floats:
+def bit_table() -> Floats:
     """Bits of a magnitude that is a symbol, its sign included, shape (CLASSES, LARGEST_SYMBOL + 1)."""
     chance = significance()
     ones = magnitude_frequencies(LARGEST_SYMBOL) / 2.0**PRECISION

@@ -14,7 +14,19 @@ from moec_zarr.arrays import Array
 from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_NEIGHBOUR
 
-__all__ = ["activities", "band_balance", "large", "links", "neighbour_magnitudes", "quantise", "row_bits"]
+__all__ = [
+    "activities",
+    "band_balance",
+    "bits_of",
+    "class_of",
+    "large",
+    "links",
+    "loss",
+    "neighbour_magnitudes",
+    "quantise",
+    "row_bits",
+    "seen",
+]
 
 
 @compiled()
@@ -50,8 +62,9 @@ def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -
 @compiled()
 def links(
     places: Array, present: Array, strides: Array, bands: Array, band_strides: Array,
-    slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, rows_at: Array,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, size: int,
+    first: Array,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Where candidates add to the activity.
 
     Parameters
@@ -67,34 +80,32 @@ def links(
         Those of `ContextTables`.
     parents : int32 array
         Position of the parent of each coefficient of a joint basis; empty in others.
-    rows_at : int32 array, one for each coefficient
-        All -1, and again so on return.
+    size : int
+        Number of all coefficients.
+    first : int array, shape (candidates + 1,)
+        Where the first link of each candidate is written to.
 
     Returns
     -------
-    first : int64 array, shape (candidates + 1,)
-        The first link of each candidate.
     link_rows, link_weights : int32 and uint8 array
         The row and the weight of each link.
     row_bands : int32 array
         Band of each row.
     """
     axes, count = strides.size, places.size
+    rows_at = np.full(size, -1, np.int32)  # the row of each coefficient
     for i in range(count):
         rows_at[places[i]] = i
-    children = np.zeros(count + 1, np.int64)
+    children = np.zeros(count if parent_weight >= 0 else 0, np.int32)
     if parent_weight >= 0:
         for place in range(parents.size):
             parent = parents[place]
             if parent >= 0 and rows_at[parent] >= 0:
                 children[rows_at[parent]] += 1
     room = count * slots.shape[0] + int(children.sum())
-    first = np.empty(count + 1, np.int64)
     link_rows = np.empty(room, np.int32)
     link_weights = np.empty(room, np.uint8)
     row_bands = np.empty(count + room, np.int32)
-    extra = np.empty(room, np.int32)  # positions of the rows that are no candidates
-    joint = np.empty(count, np.int64)  # where the next child of each candidate goes
     rows, used = count, 0
     index = np.empty(axes, np.int64)
     for i in range(count):
@@ -118,13 +129,12 @@ def links(
             if rows_at[place] < 0:
                 rows_at[place] = rows
                 row_bands[rows] = band
-                extra[rows - count] = place
                 rows += 1
             link_rows[used] = rows_at[place]
             link_weights[used] = slots[slot, 1]
             used += 1
-        joint[i] = used
-        used += children[i]
+        if parent_weight >= 0:
+            used += children[i]
     first[count] = used
     if parent_weight >= 0:
         for place in range(parents.size):
@@ -142,41 +152,42 @@ def links(
                 row = rows
                 rows_at[place] = row
                 row_bands[row] = number
-                extra[row - count] = place
                 rows += 1
-            link_rows[joint[i]] = row  # -1: of no band that is coded
-            link_weights[joint[i]] = parent_weight
-            joint[i] += 1
-    for i in range(count):
-        rows_at[places[i]] = -1
-    for i in range(rows - count):
-        rows_at[extra[i]] = -1
-    return first, link_rows[:used].copy(), link_weights[:used].copy(), row_bands[:rows].copy()
+            link = first[i + 1] - children[i]
+            link_rows[link] = row  # -1: of no band that is coded
+            link_weights[link] = parent_weight
+            children[i] -= 1
+    # Views: memory that nothing was written to is not taken from the machine.
+    return link_rows[:used], link_weights[:used], row_bands[:rows]
 
 
 @compiled()
 def activities(
-    magnitudes: Array, first: Array, link_rows: Array, link_weights: Array, weights: Array, ground: Array
-) -> Array:
-    """The activity of each row; `ground` is that of each row with a zero context."""
-    result = ground.copy()
+    magnitudes: Array, first: Array, link_rows: Array, link_weights: Array, weights: Array, ground: Array,
+    octaves: Array,
+) -> Array:  # fmt: skip
+    """The activity of each row; `ground` is that of a zero context in each octave."""
+    result = np.empty(octaves.size, np.int32)
+    for row in range(octaves.size):
+        result[row] = ground[octaves[row]]
     for i in range(magnitudes.size):
         if magnitudes[i]:
             for link in range(first[i], first[i + 1]):
                 if link_rows[link] >= 0:
-                    result[link_rows[link]] += weights[link_weights[link]] * _seen(magnitudes[i])
+                    result[link_rows[link]] += weights[link_weights[link]] * seen(magnitudes[i])
     return result
 
 
 @compiled()
-def _class(activity: int, base: int, power: int, logarithms: Array) -> int:
+def class_of(activity: int, base: int, power: int, logarithms: Array) -> int:
+    """The class of an activity in an octave of this `base`."""
     at = activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)
     fine = (power * logarithms[at] + base) >> 7
     return int(min(max(fine, 0), 63))
 
 
 @compiled()
-def _bits(table: Array, number: int, magnitude: int) -> float:
+def bits_of(table: Array, number: int, magnitude: int) -> float:
     """Bits of a magnitude, its sign included: the last one of the table has its excess behind it."""
     last = table.shape[1] - 1
     if magnitude < last:
@@ -189,15 +200,16 @@ def _bits(table: Array, number: int, magnitude: int) -> float:
 
 
 @compiled()
-def _seen(magnitude: int) -> int:
+def seen(magnitude: int) -> int:
     """What a magnitude counts beside others."""
     return min(magnitude, MAX_NEIGHBOUR)
 
 
 @compiled()
 def quantise(
-    scaled: Array, magnitudes: Array, activity: Array, base: Array, first: Array, link_rows: Array,
-    link_weights: Array, weights: Array, power: int, logarithms: Array, table: Array, rate: float,
+    scaled: Array, magnitudes: Array, activity: Array, base: Array, octaves: Array, first: Array,
+    link_rows: Array, link_weights: Array, weights: Array, power: int, logarithms: Array, table: Array,
+    rate: float,
 ) -> int:  # fmt: skip
     """Give each candidate in turn the magnitude that costs least while all others stay; how many change.
 
@@ -215,7 +227,7 @@ def quantise(
         zero = lower > 0 and nearest <= 2
         best = nearest
         if lower < nearest or zero:
-            own = _class(activity[i], base[i], power, logarithms)
+            own = class_of(activity[i], base[octaves[i]], power, logarithms)
             lowest = np.inf
             for choice in range(3):
                 if choice == 0:
@@ -229,25 +241,25 @@ def quantise(
                 else:
                     magnitude = nearest
                 error = scaled[i] - magnitude
-                cost = error * error + rate * _bits(table, own, magnitude)
+                cost = error * error + rate * bits_of(table, own, magnitude)
                 if cost >= lowest:
                     continue
-                change = _seen(magnitude) - _seen(magnitudes[i])
+                change = seen(magnitude) - seen(magnitudes[i])
                 for link in range(first[i], first[i + 1]):
                     row = link_rows[link]
                     if row < 0:
                         continue
                     added = weights[link_weights[link]] * change
-                    beside = _class(activity[row] + added, base[row], power, logarithms)
+                    beside = class_of(activity[row] + added, base[octaves[row]], power, logarithms)
                     if row < count:
-                        cost += rate * _bits(table, beside, magnitudes[row])
+                        cost += rate * bits_of(table, beside, magnitudes[row])
                     else:
                         cost += rate * table[beside, 0]
                 if cost < lowest:
                     lowest, best = cost, magnitude
         if best != magnitudes[i]:
             changed += 1
-            change = _seen(best) - _seen(magnitudes[i])
+            change = seen(best) - seen(magnitudes[i])
             magnitudes[i] = best
             for link in range(first[i], first[i + 1]):
                 if link_rows[link] >= 0:
@@ -257,14 +269,31 @@ def quantise(
 
 @compiled()
 def row_bits(
-    magnitudes: Array, activity: Array, base: Array, power: int, logarithms: Array, table: Array
+    magnitudes: Array,
+    activity: Array,
+    base: Array,
+    octaves: Array,
+    power: int,
+    logarithms: Array,
+    table: Array,
 ) -> Array:
     """Bits of each row."""
     result = np.empty(activity.size, np.float32)
     for row in range(activity.size):
         magnitude = magnitudes[row] if row < magnitudes.size else 0
-        result[row] = _bits(table, _class(activity[row], base[row], power, logarithms), magnitude)
+        result[row] = bits_of(
+            table, class_of(activity[row], base[octaves[row]], power, logarithms), magnitude
+        )
     return result
+
+
+@compiled()
+def loss(sizes: Array, magnitudes: Array, step: float) -> float:
+    """The squared error in steps, less that of zeros."""
+    total = 0.0
+    for i in range(sizes.size):
+        total += magnitudes[i] * (magnitudes[i] - 2.0 * (sizes[i] / step))
+    return total
 
 
 @compiled()

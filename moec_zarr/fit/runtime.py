@@ -19,6 +19,7 @@ from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 
 __all__ = [
+    "CORES",
     "chosen_device",
     "fit_slot",
     "fitting_threads",
@@ -32,7 +33,9 @@ __all__ = [
 _PROGRESS_DELAY = 2.0  # seconds before anything is shown
 _LARGEST_GROUP = 128  # chunks, where the device is a GPU
 _GROUP_VOXELS = 1 << 28  # of a group: the host holds some 30 bytes of each
-_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
+# Not all of a node's: those that a job was given.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_slots = threading.BoundedSemaphore(CORES)
 _thread = threading.local()  # whether this thread has a slot
 _terminal = threading.Lock()  # one bar at a time: of fits that run side by side the first shows its own
 
@@ -63,14 +66,21 @@ def slot_lent() -> Iterator[None]:
         _thread.has_slot = True
 
 
+def fitting_threads(voxels: int) -> ThreadPoolExecutor:
+    """Threads for chunks of so many voxels that are fitted side by side: one for each core, or of a group.
+
+    Each thread has memory of its own that it does not give back at once, so there are no more than needed.
+    """
+    return _threads(CORES if group_size(voxels) == 1 else 2 * _LARGEST_GROUP)
+
+
 @lru_cache
-def fitting_threads() -> ThreadPoolExecutor:
-    """Threads for chunks that are fitted side by side, as many as a group may have."""
-    return ThreadPoolExecutor(2 * _LARGEST_GROUP, thread_name_prefix="moec_zarr")
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="moec_zarr")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=fitting_threads.cache_clear)
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def group_size(voxels: int) -> int:

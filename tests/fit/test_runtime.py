@@ -1,7 +1,6 @@
 """What fits share with the machine: progress on a terminal, torch's threads, how many run at a time."""
 
 import io
-import os
 import sys
 import threading
 import time
@@ -10,7 +9,7 @@ import pytest
 
 from moec_zarr import config
 from moec_zarr.errors import MoECError
-from moec_zarr.fit.runtime import chosen_device, fit_slot, progress, torch_threads
+from moec_zarr.fit.runtime import CORES, chosen_device, fit_slot, progress, torch_threads
 
 
 class Terminal(io.StringIO):
@@ -90,7 +89,7 @@ def test_as_many_fits_as_cores_run_at_a_time():
             with lock:
                 running[0] -= 1
 
-    cores = os.cpu_count() or 1
+    cores = CORES
     threads = [threading.Thread(target=fit) for _ in range(3 * cores)]
     for thread in threads:
         thread.start()
