@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs wheel oldest streams clean
+.PHONY: demo test lint docs wheel oldest downstream streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -35,6 +35,14 @@ oldest:
 	build/oldest/bin/python -m pip install --quiet -c constraints-oldest.txt '.[encode]' hypothesis pytest pytest-xdist scipy
 	build/oldest/bin/python -m pytest -q --numprocesses auto --dist loadfile tests/bitstream tests/model \
 		tests/codec/test_indexing.py tests/adapters/test_zarr_codec.py tests/adapters/test_numcodecs_codec.py
+
+# The newest zarr, xarray and dask: their own tests, with this package as zarr's default serializer.
+downstream:
+	rm -rf build/downstream
+	$(PYTHON) -m venv build/downstream
+	build/downstream/bin/python -m pip install --quiet '.[encode]' zarr numcodecs xarray 'dask[distributed]' \
+		cftime fsspec netCDF4 hypothesis pytest pytest-asyncio pytest-benchmark pytest-timeout requests tomlkit
+	build/downstream/bin/python tests/downstream/run.py
 
 # Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
 streams: .venv/installed
