@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.settings import Settings
 
 __all__ = ["LEAST_BYTES", "choose_chunks"]
@@ -24,6 +25,7 @@ LEAST_BYTES = 300
 """Bytes of a stream below which a model says next to nothing of its chunk."""
 
 _GOOD_BYTES = 2048  # a target per chunk; equal pieces are at worst half of it, about 1 kB
+_TRANSFORM_BYTES = 2**20  # of a chunk: where so many are left, no axis is longer than a transform takes
 _LEAST_EXTENT = 8  # voxels an axis keeps while another one can still be split
 
 
@@ -38,7 +40,8 @@ def choose_chunks(
 
     The whole array where it fits in `target_bytes`. Otherwise axes are split in order, the slowest
     first, each into about equal pieces of at least 8 voxels, and only as far as needed: with time
-    in front, spatial axes stay whole. Where the ratio would leave a chunk less than 1 kB, chunks
+    in front, spatial axes stay whole. Axes too long for a transform are split where a megabyte is left
+    of each chunk. Where the ratio would leave a chunk less than 1 kB, chunks
     become larger than `target_bytes`.
 
     Parameters
@@ -75,12 +78,16 @@ def choose_chunks(
     steps = [0] * len(shape) if align is None else _steps(shape, align)
     # Only divisors of the step between blocks are allowed along an axis; all of it where it is 0.
     chunk = [step or max(length, 1) for length, step in zip(shape, steps, strict=True)]
+    if settings.model != "network":
+        short = [_extent(length, step, LONGEST_AXIS) for length, step in zip(chunk, steps, strict=True)]
+        least = max(_TRANSFORM_BYTES, _GOOD_BYTES * (settings.ratio or 0))
+        chunk = short if math.prod(short) * itemsize >= least else chunk
     for smallest in (_LEAST_EXTENT, 1):
         for axis, (length, step) in enumerate(zip(shape, steps, strict=True)):
             whole = chunk[axis]
             room = max(target * whole // (math.prod(chunk) * itemsize), smallest)
             if room < whole:
-                extent = _divisor(step, room) if step else math.ceil(length / math.ceil(length / room))
+                extent = _extent(length, step, room)
                 chunk[axis] = extent if extent >= smallest else whole
     if align is not None and settings.ratio is not None:
         free = choose_chunks(shape, dtype, settings, target_bytes=target_bytes)
@@ -92,6 +99,11 @@ def choose_chunks(
                 "for a lower ratio"
             )
     return tuple(chunk)
+
+
+def _extent(length: int, step: int, most: int) -> int:
+    """The extent of about equal pieces of an axis, or that divides the step between blocks."""
+    return _divisor(step, most) if step else math.ceil(length / math.ceil(length / most))
 
 
 def _divisor(step: int, room: int) -> int:

@@ -14,7 +14,8 @@ from moec_zarr.bitstream.container import Section, write_stream
 from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.model.basis import DOUBLE
+from moec_zarr.fit.runtime import is_installed
+from moec_zarr.model.basis import DOUBLE, LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE, Residual
@@ -54,7 +55,9 @@ def _allowed(chunk: Prepared, bound: float) -> float:
         error = math.floor(bound) + 0.5
     else:
         # A value takes its nearest neighbour in the dtype: half their distance away, or itself.
-        distance = float(np.spacing(max(abs(low), abs(high))))
+        # Of the largest number there is none above: the one below it is as far away.
+        below = np.nextafter(np.finfo(dtype).max, dtype.type(0))
+        distance = float(np.spacing(min(max(abs(low), abs(high)), below)))
         error = bound - distance / 2 if distance <= bound else bound / 2
         error *= 1 - 2 * float(np.finfo(dtype).eps)  # differences are taken in the dtype
     return error / chunk.grid[2].scale
@@ -69,12 +72,23 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
 
     array, valid, normalisation = chunk.grid
     rooms = [array.nbytes / ratio for ratio in _NETWORK_RATIOS]
-    if settings.model != "network" and settings.experts is None and has_transform(array.shape):
+    if settings.model == "network" or settings.experts is not None:
+        pass
+    elif not has_transform(array.shape):
+        yield None  # corrections alone
+    else:
         target = normalised(array, valid, normalisation)
         transform = fit_transform_to_bound(target, valid, allowed - TOLERANCE)
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
     if transform_alone(array.shape, settings) or allowed < 2 * NETWORK_TOLERANCE:
+        return
+    if not settings.has_networks and not is_installed("torch"):
+        _log.warning(
+            "shape %s has an axis too long for a transform, and torch, which fits networks, is "
+            "not installed: only corrections are stored; write chunks of at most %d voxels along each axis",
+            array.shape, LONGEST_AXIS,
+        )  # fmt: skip
         return
     for room in rooms:
         try:

@@ -70,7 +70,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         If the target cannot be met.
     """
     # A chunk takes memory from here on, hence it waits for its core first.
-    with naming_extras(), fit_slot():
+    with naming_extras(settings), fit_slot():
         return _encode(array, settings, fill_value)
 
 
@@ -238,6 +238,8 @@ def _transform_psnr(chunk: Prepared, settings: Settings, target: float) -> bytes
             return exact
         if reached >= target:
             return stream
+        if reached == -math.inf:  # squares of errors exceed the largest double
+            break
         aim += max(1.5 * (target - reached), 0.02)
     exact = exact_stream(chunk)
     _log.info("%.2f dB takes the %d bytes of a lossless stream (best %.2f)", target, len(exact), reached)

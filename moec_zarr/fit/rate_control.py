@@ -70,6 +70,7 @@ _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
 _UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
 _CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
 _ERROR_ROUNDS = 24  # at most, on the way to an error
+_LEAST_ERROR = 1e-60  # in place of 0, where integers times the step hit all coefficients exactly
 _SAME_STEP = 1.002  # of two steps: nothing lies between them
 _ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
 _AIM_ERROR = 0.985  # of an error asked for
@@ -149,7 +150,7 @@ def fit_transform_to_error(
     # The error of coefficients is about that of the voxels; how nearly is measured.
     ratio, slope, last, step = 1.0, _ERROR_SLOPE, (0.0, 0.0), first.step
     if valid is None:  # else these are not the coefficients that the first integers stand for
-        last = first.step, (energy + first.error) / voxels
+        last = first.step, max((energy + first.error) / voxels, _LEAST_ERROR)
         step *= _finer(last[1], error, slope)
     fine, coarse = 0.0, math.inf  # steps that keep the error, and that do not
     best: tuple[Coefficients, Context, float] | None = None
@@ -164,7 +165,7 @@ def fit_transform_to_error(
         if quantised is None:
             coarse = step
             continue
-        own = (energy + quantised.error) / voxels
+        own = max((energy + quantised.error) / voxels, _LEAST_ERROR)
         _log.debug("step %.4g: a mean square error of about %.3g for %.3g", step, ratio * own, error)
         if last[0] and quantised.step != last[0] and own != last[1]:
             slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
@@ -172,7 +173,7 @@ def fit_transform_to_error(
         if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
             search.kept.clear()
             found = coefficients_of(search, quantised)
-            measured = mean_error(CoefficientField(found).whole(), target, valid)
+            measured = max(mean_error(CoefficientField(found).whole(), target, valid), _LEAST_ERROR)
             if measured <= error and (best is None or measured > best[2]):
                 best = found, quantised.context, measured
             close = _CLOSE_ERROR if turn < _ROUNDS // 2 else _LATE_CLOSE_ERROR

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
+from moec_zarr.model.basis import LONGEST_AXIS
+from moec_zarr.settings import Settings
 
 __all__ = [
     "CORES",
@@ -24,6 +27,7 @@ __all__ = [
     "fit_slot",
     "fitting_threads",
     "group_size",
+    "is_installed",
     "naming_extras",
     "progress",
     "slot_lent",
@@ -104,9 +108,17 @@ def group_size(voxels: int) -> int:
     )
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # it was hidden: its entry in sys.modules is None
+        return False
+
+
 @contextmanager
-def naming_extras() -> Iterator[None]:
-    """Says which extra brings a package that is missing.
+def naming_extras(settings: Settings) -> Iterator[None]:
+    """Says which extra brings a package that is missing, and what can be done without it.
 
     Raises
     ------
@@ -116,8 +128,15 @@ def naming_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as absent:
-        extra = "networks" if absent.name == "torch" else "encode"
-        remedy = ', or ask for effort="fast", which needs none' if absent.name == "torch" else ""
+        extra, remedy = "encode", ""
+        if absent.name == "torch" and settings.has_networks:
+            extra, remedy = "networks", ', or ask for effort="fast", which fits transforms'
+        elif absent.name == "torch":
+            extra = "networks"
+            remedy = (
+                f"; or write chunks of at most {LONGEST_AXIS} voxels along each axis and ask for fewer times "
+                "smaller, so that a transform does, or give max_error=, which needs no network"
+            )
         raise ImportError(
             f"this fit needs {absent.name}, which is not installed (reading does not). "
             f"Install the extra moec-zarr[{extra}], which brings it{remedy}"

@@ -52,7 +52,8 @@ class Normalisation:
         if isinstance(self.centre, int):
             difference = (array.astype(np.uint64) - _wrapped(self.centre)).view(np.int64).astype(np.float64)
         else:
-            difference = array.astype(np.float64) - self.centre
+            with np.errstate(invalid="ignore"):  # of NaN, which is masked
+                difference = array.astype(np.float64) - self.centre
         return np.asarray(difference / (self.scale * 2.0**-self.shift))
 
     def restore(self, values: Floats, dtype: np.dtype[Any], low: Any, high: Any) -> Array:

@@ -24,6 +24,8 @@ RATIO = Settings(ratio=1000)
         ((744, 33, 49), "f4", (744, 33, 49)),  # fits whole
         ((744, 721, 1440), "f4", (8, 721, 1440)),  # time is split, space stays whole
         ((3, 744, 721, 1440), "f4", (3, 8, 241, 1440)),  # a short axis is not split
+        ((5000, 5000), "f4", (1667, 1667)),  # a transform takes at most 2048 voxels along an axis
+        ((5000,), "f4", (5000,)),  # too few bytes to be split
         ((), "f8", ()),
         ((0, 5), "f4", (1, 5)),
     ],
@@ -40,7 +42,7 @@ def test_chunks_are_within_the_array_and_about_the_target(shape, dtype, settings
     assert len(chunk) == len(shape)
     assert all(1 <= extent <= length for extent, length in zip(chunk, shape, strict=True))
     assert nbytes <= max(2**25, math.ceil(2048 * (settings.ratio or 1)))
-    assert chunk == shape if whole <= 2**25 else nbytes > 2**20
+    assert chunk == shape if whole <= 2**25 and max(shape) <= 2048 else nbytes >= min(whole, 2**20)
 
 
 @given(SHAPES, DTYPES, SETTINGS)

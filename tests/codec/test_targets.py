@@ -106,3 +106,29 @@ def test_the_seed_decides(stored):
 def test_the_budget_is_used(stored):
     _, stream = stored
     assert 0.95 * 230 <= len(stream) <= 230
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i4"])
+@pytest.mark.parametrize("shape", [(4, 4, 4), (16, 16), (32, 32)])
+@pytest.mark.parametrize("target", [20, 60, 100])
+def test_a_single_value_that_differs_keeps_its_psnr(dtype, shape, target):
+    """Integers times the step hit it exactly: no error is left to aim by."""
+    array = np.zeros(shape, dtype)
+    array.flat[1] = 1
+    decoded = decode(encode(array, Settings(psnr=target, effort="fast")))
+    assert psnr(array, decoded) >= target
+
+
+def test_extreme_values_are_encoded_without_warnings():
+    """Ranges whose squares overflow, values without a next one, NaN of both kinds."""
+    wide = np.zeros((7, 7, 6))
+    wide.flat[::2], wide.flat[-1] = np.finfo("f8").max, np.finfo("f8").min
+    np.testing.assert_array_equal(decode(encode(wide, Settings(psnr=20, effort="fast"))), wide)
+    for dtype in "f2", "f4", "f8":
+        top = np.array([[np.finfo(dtype).max, 0], [1, 2]], dtype)
+        for bound in 0, 0.5:
+            error = np.abs(decode(encode(top, Settings(max_error=bound, effort="fast"))) - top)
+            assert error.max() <= bound
+    anything = np.frombuffer(np.random.default_rng(1).bytes(432), "f4").reshape(3, 2, 2, 3, 3)
+    decoded = decode(encode(anything, Settings(psnr=60, effort="fast")))
+    np.testing.assert_array_equal(np.isnan(decoded), np.isnan(anything))

@@ -1,0 +1,35 @@
+"""What can be written where torch is not installed."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from moec_zarr import MoECCodec
+
+SERIES = np.sin(np.arange(5000) / 30).astype("f4")
+
+
+@pytest.fixture(autouse=True)
+def _no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("moec_zarr.fit.network")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_bound_on_an_axis_too_long_for_a_transform(caplog: pytest.LogCaptureFixture) -> None:
+    stream = MoECCodec(max_error=0.01, effort="fast").encode(SERIES)
+    assert "too long for a transform" in caplog.text
+    assert len(stream) < SERIES.nbytes / 3
+    assert np.abs(MoECCodec(max_error=0.01).decode(stream) - SERIES).max() <= 0.01
+
+
+@pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 60}])
+def test_a_fit_that_needs_a_network_says_what_to_do(target: dict[str, float]) -> None:
+    with pytest.raises(ImportError, match=r"\[networks\].*at most 2048 voxels along each axis") as caught:
+        MoECCodec(effort="fast", **target).encode(SERIES)
+    assert "fast" not in str(caught.value)
+    with pytest.raises(ImportError, match=r'\[networks\].*ask for effort="fast"'):
+        MoECCodec(**target).encode(SERIES[:2000])
