@@ -1,8 +1,10 @@
 # `make demo` and `make test` are all the set-up a fresh machine needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# What the extra [all] brings, but torch.
+BESIDE := 'dask[distributed]' fsspec h5netcdf h5py matplotlib netCDF4 psutil scikit-image typer xarray
 
-.PHONY: demo test lint docs wheel oldest downstream streams clean
+.PHONY: demo test lint docs wheel arm oldest newest downstream streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -27,6 +29,20 @@ wheel:
 	build/wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel/dist .
 	build/wheel/bin/python -m pip install --quiet -c constraints.txt build/wheel/dist/*.whl
 	build/wheel/bin/python -I tests/read_with_wheel.py
+
+# The same for another processor: pip finds a wheel of everything that readers and writers need.
+arm: wheel
+	build/wheel/bin/python -m pip install --quiet --dry-run --ignore-installed --target build/arm --only-binary=:all: \
+		--python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
+		--platform manylinux2014_aarch64 "$$(echo build/wheel/dist/*.whl)[encode]"
+
+# The codec, without torch, with the newest dependencies that this Python has, not those of constraints.txt.
+newest:
+	rm -rf build/newest
+	$(PYTHON) -m venv build/newest
+	build/newest/bin/python -m pip install --quiet --upgrade '.[encode]' $(BESIDE) hypothesis pytest pytest-xdist scipy
+	build/newest/bin/python -m pip list
+	build/newest/bin/python -m pytest -q --numprocesses auto --dist loadfile tests/adapters tests/codec tests/conversion
 
 # The codec, without torch, with the oldest dependencies that are allowed.
 oldest:

@@ -1,6 +1,7 @@
 """Settings of the whole suite, and the devices of torch that it runs on."""
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -9,6 +10,14 @@ import pytest
 # machine has put aside, and the suite takes several times as long.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that are marked `torch` where it is not installed, as beside the newest dependencies."""
+    if find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
 
 
 @pytest.fixture(params=["cpu", "cuda"])

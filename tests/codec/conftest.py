@@ -13,5 +13,6 @@ SHAPE = (8, 9, 10)
 @pytest.fixture(scope="package")
 def stored() -> tuple[NDArray[np.float32], bytes]:
     """A field, and its stream of 230 bytes with two experts."""
+    pytest.importorskip("torch")
     array = smooth(SHAPE)
     return array, encode(array, Settings(**fast(array, experts=2)))

@@ -232,6 +232,7 @@ for bad, settings in [
     assert set(words[1::2]) == {"False"}
 
 
+@pytest.mark.torch
 def test_an_absent_device_is_refused():
     array = smooth(SHAPE)
     with config.set(device="abacus"), pytest.raises(MoECError, match="device is 'abacus'"):

@@ -278,6 +278,7 @@ def test_an_unfinished_conversion_is_noticed(store, tmp_path, client, ds):
     assert "5 of 6 tasks are done" in (tmp_path / "r.html").read_text("utf-8")
 
 
+@pytest.mark.torch
 def test_one_array_with_a_network(tmp_path):
     field = smooth((16, 24))
     codec = MoECCodec(ratio=3, model="network", experts=3, effort="fast")
@@ -318,7 +319,11 @@ def test_a_name_that_is_not_there(store, tmp_path):
     ("values", "options"),
     [
         (smooth((300,)), {}),  # no slice
-        (np.where(np.indices((3, 9, 12))[1] == 4, np.inf, smooth((3, 9, 12))), {"shards": (4, 9, 12)}),
+        pytest.param(
+            np.where(np.indices((3, 9, 12))[1] == 4, np.inf, smooth((3, 9, 12))),
+            {"shards": (4, 9, 12)},
+            marks=pytest.mark.torch,
+        ),
         (np.full((3, 9, 12), np.nan, "f4"), {}),
         (np.full((3, 9, 12), 7.0), {}),
         (np.zeros((3, 9, 12), "u2"), {"fill_value": 0}),  # nothing is stored

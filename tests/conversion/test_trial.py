@@ -82,6 +82,7 @@ def test_a_target_that_cannot_be_met_is_told():
     assert (last.chunks, last.ratio, last.whole_seconds, last.whole_bytes) == (0, None, None, None)
 
 
+@pytest.mark.torch
 def test_what_is_refused():
     ds = xr.Dataset({"a": (DIMS, rough((4, 12, 16)))})
     with pytest.raises(MoECError, match="at least one chunk"):
