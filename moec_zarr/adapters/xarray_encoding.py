@@ -22,7 +22,7 @@ from moec_zarr.settings import Settings
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["choose", "encoding", "why_lossless"]
+__all__ = ["choose", "encoding", "related", "why_lossless"]
 
 _OTHERS = "*"  # in a mapping of codecs: all variables that are not named and hold a field
 _FEW = 64  # different values that a mask or a variable of classes has at most
@@ -32,6 +32,12 @@ _PACKING = ("scale_factor", "add_offset")
 _FLAGS = ("flag_values", "flag_meanings", "flag_masks")
 # What of the encoding of a variable describes values rather than how zarr stores them.
 _CF = ("dtype", "units", "calendar", "_Unsigned", *_SENTINELS, *_PACKING)
+# Attributes that name other variables: xarray moves them into the encoding where it decodes them, and out of
+# it where it writes. It writes ``coordinates`` before it looks at an entry, which must not have them.
+_RELATED = (
+    "bounds", "grid_mapping", "climatology", "geometry", "node_coordinates", "node_count", "part_node_count",
+    "interior_ring", "cell_measures", "formula_terms",
+)  # fmt: skip
 
 
 def encoding(
@@ -56,7 +62,8 @@ def encoding(
     An entry replaces the encoding that a variable has from the file it was read from. So values are
     stored as they are in `ds`: those unpacked from scaled integers are not packed again, because
     rounding would make them harder to compress. If a variable was not packed, its ``_FillValue`` or
-    ``missing_value`` is kept, and becomes the codec's ``missing`` unless the codec has one.
+    ``missing_value`` is kept, and becomes the codec's ``missing`` unless the codec has one. So are the names
+    of related variables, such as ``grid_mapping``, ``bounds`` and ``cell_measures``.
 
     A variable that stays lossless has an entry in two cases: it was read from a store of the other
     zarr format, whose codecs cannot be written, or from one with this package's codec, which would
@@ -254,7 +261,7 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
         free = choose_chunks(var.shape, var.dtype, codec)
         remedy = dict(zip(var.dims, free, strict=True))
         raise BudgetError(f"variable {name!r}: {error}, that is ds.chunk({remedy})") from error
-    entry: dict[str, Any] = {"chunks": chunks}
+    entry: dict[str, Any] = {"chunks": chunks} | related(var)
     sentinel = _sentinel_of(var)
     if sentinel is not None:
         # xarray writes the sentinel wherever it finds NaN; edge chunks are padded with it as well.
@@ -292,4 +299,9 @@ def _is_stale(var: xr.Variable, zarr_format: Literal[2, 3]) -> bool:
 
 def _reset(var: xr.Variable) -> dict[str, Any]:
     """An entry that forgets how a variable was stored, and keeps what its values mean."""
-    return {key: var.encoding[key] for key in _CF if key in var.encoding}
+    return {key: var.encoding[key] for key in _CF if key in var.encoding} | related(var)
+
+
+def related(var: xr.Variable) -> dict[str, Any]:
+    """What the encoding of a variable says of related variables, as far as its attributes do not."""
+    return {key: var.encoding[key] for key in _RELATED if key in var.encoding and key not in var.attrs}

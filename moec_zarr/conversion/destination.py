@@ -19,6 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.xarray_encoding import related
 from moec_zarr.conversion.lock import LOCK
 from moec_zarr.conversion.manifest import Manifest, check_whole, read_manifest, write_manifest, write_whole
 from moec_zarr.conversion.places import StorageOptions, file_system, store_at, to_read
@@ -238,7 +239,8 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
             with reading(files_behind(ds, each.dims, tuple(slice(0, n) for n in each.shape))):
                 lazy = {} if var.chunks is None else {"scheduler": "synchronous"}
                 template[each.name] = var.compute(**lazy)
-        template[each.name].encoding = {} if each.codec else each.encoding
+        # xarray looks for names of other variables here before it looks at the entries.
+        template[each.name].encoding = _names(var) if each.codec else each.encoding
     template.attrs = dict(attrs)
     for var in template.variables.values():
         var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
@@ -250,6 +252,12 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
         consolidated=False,
         compute=False,
     )
+
+
+def _names(var: xr.Variable) -> dict[str, Any]:
+    """What the encoding of a variable says of other variables."""
+    coordinates = {key: value for key, value in var.encoding.items() if key == "coordinates"}
+    return related(var) | coordinates
 
 
 def mark(group: zarr.Group, done: int, tasks: int) -> None:

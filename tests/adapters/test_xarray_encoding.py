@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import zarr
 
 import moec_zarr
 from moec_zarr import BudgetError, MoECCodec, MoECError, MoECSerializer, UnsupportedArrayError
 from tests.support.fields import psnr, rough, smooth
 from tests.support.fits import fast
+from tests.support.related import NAMES, related
 
 xr = pytest.importorskip("xarray")
 
@@ -254,3 +256,39 @@ def test_variables_of_a_tree_are_named_by_their_paths(tree):
     for wrong in ({"variables": ["current"]}, {"codec": {"/ocean/current": CODEC}}):
         with pytest.raises(MoECError, match="'/temperature', '/quality', '/ocean/fine/current'"):
             moec_zarr.encoding(tree, **{"codec": CODEC} | wrong)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("decode_coords", [True, "all"])
+def test_names_of_related_variables_are_kept(tmp_path, zarr_format, decode_coords):
+    raw = related()
+    source = xr.decode_cf(raw, decode_coords=decode_coords)
+    assert ("grid_mapping" in source.tas.encoding) == (decode_coords == "all")
+    path, copy = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    source.to_zarr(path, zarr_format=zarr_format, encoding=moec_zarr.encoding(source, CODEC, zarr_format))
+    lossy = xr.open_zarr(path, decode_coords=decode_coords, chunks=None)
+    # Without a codec now: what is reset keeps the names as well.
+    kept = moec_zarr.encoding(lossy, {"tas": None}, zarr_format)
+    assert list(kept) == ["tas"]
+    lossy.to_zarr(copy, zarr_format=zarr_format, encoding=kept)
+    for written in (path, copy):
+        group = zarr.open_group(written, mode="r")
+        attrs = {key: value for key, value in group["tas"].attrs.items() if key in NAMES}
+        assert attrs == NAMES
+        assert {name: group[name].attrs["bounds"] for name in ("time", "lat", "lon")} == {
+            "time": "time_bnds",
+            "lat": "lat_bnds",
+            "lon": "lon_bnds",
+        }
+        again = xr.open_zarr(written, decode_coords="all")
+        coords = {"crs", "areacella", "height", "lat2d", "time_bnds", "lat_bnds", "lon_bnds"}
+        assert coords <= set(again.coords)
+        assert again.tas.encoding["grid_mapping"] == "crs"
+        assert again.crs.attrs == raw.crs.attrs
+
+
+def test_a_grid_mapping_in_the_attributes_too_is_written_once(tmp_path):
+    source = xr.decode_cf(related(), decode_coords="all")
+    source.tas.attrs["grid_mapping"] = "crs"
+    source.to_zarr(tmp_path, encoding=moec_zarr.encoding(source, CODEC))
+    assert zarr.open_group(tmp_path, mode="r")["tas"].attrs["grid_mapping"] == "crs"

@@ -11,6 +11,7 @@ from moec_zarr import MoECCodec
 from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import FAST, QUICK, SHAPE, dataset, quick, release_files, stored
 from tests.support.fields import smooth
+from tests.support.related import NAMES, related
 
 xr = pytest.importorskip("xarray")
 
@@ -63,6 +64,27 @@ def test_all_but_the_fields_is_exact(file, tmp_path, client, layout):
     for name in fields:
         array = zarr.open_array(dst, path=name, mode="r")
         assert seen[-1] >= 2 * -(-SHAPE[0] // (array.shards or array.chunks)[0])
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["file", "all decoded"])
+def test_names_of_related_variables_are_kept(tmp_path, client, opened):
+    related().to_netcdf(tmp_path / "s.nc")
+    with xr.open_dataset(tmp_path / "s.nc", decode_coords="all") as ds:
+        source = ds if opened else tmp_path / "s.nc"
+        convert(source, tmp_path / "d.zarr", MoECCodec(ratio=2, effort="fast"), client=client)
+    release_files(client)
+    group = zarr.open_group(tmp_path / "d.zarr", mode="r")
+    assert group["tas"].attrs["compression_ratio"] > 1
+    attrs = {key: value for key, value in group["tas"].attrs.items() if key in NAMES}
+    assert attrs == NAMES
+    assert [group[name].attrs["bounds"] for name in ("time", "lat", "lon")] == [
+        "time_bnds",
+        "lat_bnds",
+        "lon_bnds",
+    ]
+    again = xr.open_zarr(tmp_path / "d.zarr", decode_coords="all")
+    assert {"crs", "areacella", "height", "lat2d", "lat_bnds"} <= set(again.coords)
+    assert again.crs.attrs == related().crs.attrs
 
 
 @pytest.mark.parametrize("filled", [False, True])
