@@ -4,6 +4,9 @@ They are set in ``moec_zarr.config`` (donfig, as in zarr and dask), in the envir
 (``MOEC_ZARR_DEVICE=cuda``) or in a ``moec_zarr.yaml`` in donfig's search path. None of them changes
 what a stream means, so none is written to metadata.
 
+A key that is not listed here is refused by ``config.set``. In the environment or a file it has no effect, and
+the logger ``moec_zarr.config`` says so once.
+
 ============ =========== ==================================================================
 key          default     meaning
 ============ =========== ==================================================================
@@ -24,11 +27,70 @@ key          default     meaning
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
 from donfig import Config
+from donfig.config_obj import ConfigSet
+
+from moec_zarr.errors import MoECError
 
 __all__ = ["config"]
 
-config = Config(
+_log = logging.getLogger(__name__)
+# What donfig reads from the environment by itself: MOEC_ZARR_CONFIG and the like.
+_OF_DONFIG = ("config", "root_config", "internal_inherit_config")
+
+
+class _KnownKeys(Config):  # type: ignore[misc]  # donfig has no types
+    """A donfig configuration of the keys in its defaults, and no others."""
+
+    def __init__(self, name: str, defaults: list[Mapping[str, Any]]) -> None:
+        self._told: set[object] = set()
+        super().__init__(name, defaults=defaults)
+
+    def set(self, arg: Mapping[str, Any] | None = None, **kwargs: Any) -> ConfigSet:
+        """Set values, for good or as a context manager; see `donfig.Config.set`.
+
+        Raises
+        ------
+        MoECError
+            If there is no such key.
+        """
+        for key in (*(arg or ()), *kwargs):
+            if not self._knows(key):
+                raise MoECError(f"{self._unknown(key)}; set one of those")
+        return super().set(arg, **kwargs)
+
+    def refresh(self, **kwargs: Any) -> None:
+        """Read files and the environment again; a key that has no effect is logged the first time."""
+        super().refresh(**kwargs)
+        for key in self.config:
+            if key not in _OF_DONFIG and not self._knows(key) and key not in self._told:
+                self._told.add(key)
+                variable = f"{self.env_prefix}{str(key).upper()}"
+                _log.warning(
+                    "%s; %s or a yaml file sets it, which has no effect: mend or remove it there",
+                    self._unknown(key),
+                    variable,
+                )
+
+    @property
+    def _keys(self) -> list[str]:
+        return list(dict.fromkeys(key for each in self.defaults for key in each))
+
+    def _knows(self, key: object) -> bool:
+        return str(key).replace("-", "_") in self._keys
+
+    def _unknown(self, key: object) -> str:
+        near = get_close_matches(str(key), self._keys, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else "."
+        return f"{self.name}.config has no key {key!r}{guess} It has {', '.join(map(repr, self._keys))}"
+
+
+config = _KnownKeys(
     "moec_zarr",
     defaults=[
         {
