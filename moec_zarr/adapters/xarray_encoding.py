@@ -22,13 +22,14 @@ from moec_zarr.settings import Settings
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["choose", "encoding", "related", "why_lossless"]
+__all__ = ["choose", "encoding", "no_fields", "related", "why_lossless"]
 
 _OTHERS = "*"  # in a mapping of codecs: all variables that are not named and hold a field
 _FEW = 64  # different values that a mask or a variable of classes has at most
 _SAMPLES, _SAMPLE_VOXELS = 16, 2**14  # places where integers are looked at, and the voxels of each
 _SENTINELS = ("_FillValue", "missing_value")
 _PACKING = ("scale_factor", "add_offset")
+_DESCRIBE = {"bounds": "bounds", "climatology": "bounds", "grid_mapping": "grid mapping"}
 _FLAGS = ("flag_values", "flag_meanings", "flag_masks")
 # What of the encoding of a variable describes values rather than how zarr stores them.
 _CF = ("dtype", "units", "calendar", "_Unsigned", *_SENTINELS, *_PACKING)
@@ -202,8 +203,8 @@ def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
     units = str(var.attrs.get("units", var.encoding.get("units", "")))
     if name in ds.coords:
         return "coordinate"
-    if name in {v.attrs.get("bounds", v.encoding.get("bounds")) for v in ds.variables.values()}:
-        return "bounds"
+    if reason := no_fields(ds).get(name):
+        return reason
     if var.dtype.kind in "mM" or " since " in units:
         return "time"
     if var.dtype.kind not in "iuf" or var.dtype.itemsize > 8:
@@ -221,6 +222,19 @@ def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
     if integers or re.search(r"mask|flag", " ".join(map(str, names)).lower()):
         return _few_values(var)
     return ""
+
+
+def no_fields(ds: xr.Dataset) -> dict[Hashable, str]:
+    """The data variables that only describe others, and as what: "bounds" or "grid mapping"."""
+    found: dict[Hashable, str] = {}
+    for var in ds.variables.values():
+        known = var.encoding | var.attrs
+        for key, what in _DESCRIBE.items():
+            for word in str(known.get(key, "")).split():
+                name = word.rstrip(":")  # "crs: x y" names the grid mapping of coordinates
+                if name in ds.data_vars and (what == "bounds" or ds[name].size == 1):
+                    found[name] = what
+    return found
 
 
 def _few_values(var: xr.Variable) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moec_zarr.adapters.xarray_encoding import no_fields
 from moec_zarr.cli.console import (
     AsJson,
     Run,
@@ -42,6 +43,7 @@ from moec_zarr.conversion.source import open_source
 from moec_zarr.errors import MoECError
 from moec_zarr.report.alignment import align
 from moec_zarr.report.inspection import compressed_arrays, inspect_streams
+from moec_zarr.report.metrics import Comparison
 from moec_zarr.report.metrics import compare as compare_datasets
 from moec_zarr.report.plot import plot_comparison
 
@@ -158,12 +160,15 @@ def compare(
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
         ]
-        names = _chosen(var, both)
+        describing = no_fields(first)
+        names = _chosen(var, both) if var else [name for name in both if name not in describing]
         if not names:
-            raise MoECError(f"{a} and {b} have no variable of numbers in common")
+            raise MoECError(f"{a} and {b} have no field of numbers in common; name other variables by --var")
         for which, mine, other in ((a, first, second), (b, second, first)):
             if alone := [str(name) for name in mine.data_vars if name not in other.variables and not var]:
                 print(f"only in {which}, not compared: {', '.join(alone)}", file=sys.stderr)
+        if skipped := [f"{name} ({describing[name]})" for name in both if name not in names and not var]:
+            print(f"no fields, not compared unless --var names them: {', '.join(skipped)}", file=sys.stderr)
         results = compare_datasets(first[names], second[names])
         if as_json:
             print_json({name: asdict(each) for name, each in results.items()})
@@ -178,10 +183,23 @@ def compare(
         for text in dict.fromkeys(text for each in results.values() for text in each.left_out):
             print(f"not compared: {text}", file=sys.stderr)
         if plot is not None:
-            for name in names:
-                path = plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}")
-                x, y, _ = align(first[name], second[name])
-                plot_comparison(x, y, path, psnr=results[name].psnr)
+            _plot(plot, {name: align(first[name], second[name])[:2] for name in names}, results)
+
+
+def _plot(plot: Path, pairs: dict[str, tuple[Any, Any]], results: dict[str, Comparison]) -> None:
+    """Draw what is at least a slice; say what is less."""
+    drawn = [name for name, (x, _) in pairs.items() if sum(size > 1 for size in x.shape) >= 2]
+    less = [name for name in pairs if name not in drawn]
+    if not drawn:
+        raise MoECError(
+            f"nothing to draw: {', '.join(map(repr, less))} have fewer than two axes longer than 1; "
+            "leave --plot out, or name a field of more axes by --var"
+        )
+    for name in drawn:
+        path = plot if len(pairs) == 1 else plot.with_stem(f"{plot.stem}-{name}")
+        plot_comparison(*pairs[name], path, psnr=results[name].psnr)
+    if less:
+        print(f"fewer than two axes longer than 1, not drawn: {', '.join(less)}", file=sys.stderr)
 
 
 @app.command()

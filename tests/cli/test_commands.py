@@ -9,6 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.support.related import related
+
 xr = pytest.importorskip("xarray")
 pytest.importorskip("typer")
 
@@ -142,6 +144,47 @@ def test_compare_a_part_with_the_whole(run, converted, source, tmp_path):
         "not compared: time: 0, 3 .. 5 only in the decoded (4 of 6)",
     ]
     assert (tmp_path / "out-a.png").exists()
+
+
+def test_compare_a_cf_file(run, tmp_path):
+    """Bounds and a scalar grid mapping are no fields; a scalar is none to draw."""
+    ds = related()
+    ds.tas.attrs["coordinates"] = "lat2d"
+    ds.to_netcdf(tmp_path / "month.nc")
+    stored = xr.open_dataset(tmp_path / "month.nc")
+    stored.to_zarr(tmp_path / "archive.zarr", consolidated=False)
+    stored.close()
+    places = (tmp_path / "month.nc", tmp_path / "archive.zarr")
+    code, out, err = run("compare", *places, "--plot", tmp_path / "out.png")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"tas", "quality", "areacella", "height"}
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "out-areacella.png",
+        "out-quality.png",
+        "out-tas.png",
+    ]
+    first, second = err.splitlines()
+    head, _, skipped = first.partition(": ")
+    assert head == "no fields, not compared unless --var names them"
+    assert set(skipped.split(", ")) == {
+        "crs (grid mapping)",
+        *(f"{name}_bnds (bounds)" for name in ("time", "lat", "lon")),
+    }
+    assert second == "fewer than two axes longer than 1, not drawn: height"
+
+
+def test_compare_what_is_named_and_cannot_be_drawn(run, tmp_path):
+    related().to_netcdf(tmp_path / "month.nc")
+    places = (tmp_path / "month.nc", tmp_path / "month.nc")
+    code, out, err = run("compare", *places, "--var", "crs", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["crs"]["max_error"] == 0
+    code, _, err = run("compare", *places, "--var", "crs", "--plot", tmp_path / "out.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "nothing to draw: 'crs'" in err
+    code, _, err = run("compare", *places, "--var", "lat_bnds", "--plot", tmp_path / "out.png")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "out.png").exists()
 
 
 def test_demo_as_json(run, tmp_path, monkeypatch):
