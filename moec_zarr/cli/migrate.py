@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from moec_zarr.cli.console import AsJson, Verbose, out, print_json, say
+from moec_zarr.cli.console import AsJson, StorageOption, Verbose, out, print_json, say
+from moec_zarr.cli.options import storage_options
 from moec_zarr.conversion import migration
 
 __all__ = ["migrate"]
@@ -15,12 +16,14 @@ __all__ = ["migrate"]
 def migrate(
     store: Annotated[str, typer.Argument(help="A zarr store; path or URL.")],
     zarr_format: Annotated[int, typer.Option(min=2, max=3, help="The new format.")],
+    storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Rewrite the metadata of STORE in the other zarr format; streams stay as they are."""
     say(verbose)
-    changed = migration.migrate(store, 3 if zarr_format == 3 else 2)
+    options = storage_options(storage_option)
+    changed = migration.migrate(store, 3 if zarr_format == 3 else 2, storage_options=options)
     if as_json:
         print_json({"zarr_format": zarr_format, "rewritten": changed})
     elif changed:

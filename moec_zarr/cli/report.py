@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from moec_zarr.cli.console import Variables, Verbose, out, say
+from moec_zarr.cli.console import StorageOption, Variables, Verbose, out, say
+from moec_zarr.cli.options import storage_options
 from moec_zarr.conversion.reporting import write_report
 
 __all__ = ["report"]
@@ -23,9 +24,11 @@ def report(
         Path, typer.Option("--output", "-o", metavar="OUT.HTML", help="The page to write.")
     ] = Path("report.html"),
     var: Variables = None,
+    storage_option: StorageOption = None,
     verbose: Verbose = False,
 ) -> None:
     """Write a page about STORE to look at before it is trusted: sizes, errors, slices, spectra."""
     say(verbose)
-    write_report(store, output, against=against, variables=var)
+    options = storage_options(storage_option)
+    write_report(store, output, against=against, variables=var, storage_options=options)
     out.print(f"wrote {output}", highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.conversion.places import StorageOptions, store_at
 from moec_zarr.conversion.quality_table import open_quality
 from moec_zarr.conversion.source import Source, open_source
 from moec_zarr.conversion.stored import lossless_variables, stored_bytes, stored_keys
@@ -44,6 +45,7 @@ def write_report(
     *,
     against: Source | None = None,
     variables: Iterable[str] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> None:
     """Write a report on a compressed store: one HTML page that needs no network.
 
@@ -61,22 +63,30 @@ def write_report(
         The original, as `moec_zarr.convert` takes it.
     variables : iterable of str, optional
         Compressed variables to report on; by default all.
+    storage_options : mapping, optional
+        Options of fsspec for remote places.
 
     Raises
     ------
     MoECError
         If there is no compressed variable in `store`, or none of a name asked for.
     """
-    text = page(gather_report(store, against=against, variables=variables))
+    found = gather_report(store, against=against, variables=variables, storage_options=storage_options)
+    text = page(found)
     Path(path).write_text(text, encoding="utf-8")
 
 
 def gather_report(
-    store: str | PathLike[str], *, against: Source | None = None, variables: Iterable[str] | None = None
+    store: str | PathLike[str],
+    *,
+    against: Source | None = None,
+    variables: Iterable[str] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Report:
     """What `write_report` shows, with the same parameters."""
-    arrays = compressed_arrays(store)
-    tables = _tables(store, arrays)
+    place: Any = store_at(store, storage_options) if storage_options else fspath(store)
+    arrays = compressed_arrays(place)
+    tables = _tables(place, arrays)
     if "" in arrays:
         arrays, tables = {_SINGLE: arrays[""]}, {_SINGLE: tables[""]} if tables else {}
     names = list(arrays) if variables is None else list(variables)
@@ -86,7 +96,10 @@ def gather_report(
         )
     budget = max(1, min(_SLICES, _ALL_SLICES // max(len(names), 1)))
     found = []
-    with _opened(store, arrays) as ds, nullcontext() if against is None else open_source(against) as source:
+    with ExitStack() as opened:
+        group = zarr.open(place, mode="r")
+        ds = opened.enter_context(_opened(store, group, arrays, storage_options))
+        source = None if against is None else opened.enter_context(open_source(against, storage_options))
         for name in names:
             original, note = _original(source, name, arrays)
             stored = ds[name]
@@ -94,7 +107,7 @@ def gather_report(
                 stored = stored.rename(dict(zip(stored.dims, original.dims, strict=True)))
             gathered = _Gathering(arrays[name], stored, tables.get(name), original, budget)
             found.append(gathered.variable(name, [note] if note else []))
-        lossless = tuple(lossless_variables(store, ds, arrays))
+        lossless = tuple(lossless_variables(group, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()
     return Report(
         store=clean(fspath(store)),
@@ -113,13 +126,17 @@ def _tables(store: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(store: str | PathLike[str], arrays: Mapping[str, zarr.Array[Any]]) -> Iterator[xr.Dataset]:
+def _opened(
+    store: str | PathLike[str],
+    group: zarr.Group | zarr.Array[Any],
+    arrays: Mapping[str, zarr.Array[Any]],
+    options: StorageOptions | None,
+) -> Iterator[xr.Dataset]:
     """The store as a dataset; where xarray cannot open it, its compressed arrays without coordinates."""
-    group = zarr.open(fspath(store), mode="r")
     if isinstance(group, zarr.Group) and all(
         _dimensions(each) or not each.ndim for _, each in group.arrays()
     ):
-        with open_source(store) as ds:
+        with open_source(store, options) as ds:
             yield ds
         return
     import dask.array as da

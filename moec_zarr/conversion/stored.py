@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -47,12 +46,11 @@ _REASONS = {
 
 
 def lossless_variables(
-    store: str | PathLike[str], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
+    group: zarr.Group | zarr.Array[Any], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
 ) -> Iterator[Lossless]:
     """All variables but those that this package compressed."""
     settings = codec_of(next(iter(arrays.values())))
     assert settings is not None
-    group = zarr.open(fspath(store), mode="r")
     for name, array in sorted(group.arrays()) if isinstance(group, zarr.Group) else ():
         if name in arrays:
             continue

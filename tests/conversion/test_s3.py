@@ -126,3 +126,31 @@ def test_the_command_line_with_workers_of_its_own_leaves_no_session_open(source,
         run("verify", url, "--against", str(source), "--json", "--storage-option", json.dumps(options))
     )
     assert found["ok"]
+
+
+def test_all_commands_take_storage_options(source, options, url, client, tmp_path, capsys):
+    pytest.importorskip("typer")
+    from moec_zarr.cli.commands import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([*map(str, arguments), "--storage-option", f"endpoint_url={options['endpoint_url']}"])
+        out, err = capsys.readouterr()
+        assert caught.value.code == 0, err
+        return out
+
+    quick(source, url, client, storage_options=options)
+    original = url.replace("d.zarr", "s.zarr")
+    remote = s3fs.S3FileSystem(**options, use_listings_cache=False)
+    remote.put(str(source), original, recursive=True)
+    run("report", url, "--against", original, "-o", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert url in page
+    assert original in page
+    assert "A few slices were compared with" in page
+    assert "recorded by the conversion" in page
+    assert json.loads(run("inspect", url, "--json"))["a"]["shape"] == [5, 12, 16]
+    assert json.loads(run("compare", original, url, "--var", "a", "--json"))["a"]["max_error"] == 0
+    assert "a" in json.loads(run("migrate", url, "--zarr-format", "2", "--json"))["rewritten"]
+    assert remote.exists(f"{url}/.zgroup")
+    assert not remote.exists(f"{url}/zarr.json")
