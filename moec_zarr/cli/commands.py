@@ -50,7 +50,6 @@ from moec_zarr.report.plot import plot_comparison
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Compress scientific arrays in zarr stores, check them, and look into them.",

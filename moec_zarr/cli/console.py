@@ -24,6 +24,7 @@ __all__ = [
     "out",
     "print_json",
     "say",
+    "zarr_formats",
 ]
 
 # A log or a pipe has no width of its own; tables there are never broken.
@@ -37,6 +38,12 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and sh
 Variables = Annotated[
     list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; may be repeated.")
 ]
+
+
+def zarr_formats() -> list[str]:
+    """Values of --zarr-format, for the completion of a shell."""
+    return ["2", "3"]
+
 
 StorageOption = Annotated[
     list[str] | None,

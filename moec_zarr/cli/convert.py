@@ -73,7 +73,12 @@ def convert(
         str | None,
         typer.Option(metavar="DIM=SIZE,...", help="Shard sizes, for fewer and larger files and tasks."),
     ] = None,
-    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="Zarr format of the destination.")] = 3,
+    zarr_format: Annotated[
+        int,
+        typer.Option(
+            min=2, max=3, autocompletion=console.zarr_formats, help="Zarr format of the destination."
+        ),
+    ] = 3,
     effort: Annotated[
         Effort | None, typer.Option(help="How long a fit may take; by default balanced.")
     ] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moec_zarr.cli.console import AsJson, StorageOption, Verbose, out, print_json, say
+from moec_zarr.cli.console import AsJson, StorageOption, Verbose, out, print_json, say, zarr_formats
 from moec_zarr.cli.options import storage_options
 from moec_zarr.conversion import migration
 
@@ -15,7 +15,9 @@ __all__ = ["migrate"]
 
 def migrate(
     store: Annotated[str, typer.Argument(help="A zarr store; path or URL.")],
-    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="The new format.")],
+    zarr_format: Annotated[
+        int, typer.Option(min=2, max=3, autocompletion=zarr_formats, help="The new format.")
+    ],
     storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
