@@ -108,6 +108,12 @@ def resources_for(client: Client, asked: Mapping[str, float] | None, networks: b
         )
     missing = client.run(_probe, config.get("device"), networks, workers=list(suited), on_error="return")
     for address, lack in missing.items():
+        # It could not even be asked; of its error, dask passes on the text alone.
+        if isinstance(lack, Exception) and "No module named 'moec_zarr" in str(lack):
+            lack = (
+                "moec_zarr not found, which it needs in the version that runs here; install moec-zarr[all] "
+                "there and start the worker again"
+            )
         if lack:
             raise MoECError(f"the worker {address} cannot do the work: {lack}")
     return resources

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import time
 
 import pytest
@@ -11,6 +12,7 @@ import moec_zarr
 from moec_zarr import MoECCodec, MoECError
 from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import quick
+from tests.support.bare import python_without_package
 from tests.support.clusters import cluster_here
 
 distributed = pytest.importorskip("distributed")
@@ -54,3 +56,24 @@ def test_workers_need_torch_for_networks_alone(source, tmp_path, client, monkeyp
 def test_a_count_of_workers_is_for_a_cluster_made_here(source, tmp_path, arguments):
     with pytest.raises(MoECError, match="workers="):
         quick(source, tmp_path / "d.zarr", **{"client": None} | arguments)
+
+
+def test_a_worker_without_the_package_is_refused_at_once(source, tmp_path):
+    code = (
+        "sys.argv = ['dask-worker', *sys.argv[1:], '--no-nanny', '--no-dashboard', "
+        f"'--local-directory', {str(tmp_path / 'scratch')!r}]; "
+        "from distributed.cli.dask_worker import main; main()"
+    )
+    command = python_without_package(tmp_path / "bare", code)
+    with (
+        cluster_here(0, protocol="tcp") as cluster,
+        subprocess.Popen([*command, cluster.scheduler_address], stderr=subprocess.DEVNULL) as worker,
+    ):
+        try:
+            with distributed.Client(cluster, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+                with pytest.raises(MoECError, match=r"tcp://.*moec_zarr not found, .*moec-zarr\[all\]"):
+                    quick(source, tmp_path / "d.zarr", client)
+        finally:
+            worker.terminate()
+    assert not (tmp_path / "d.zarr").exists()
