@@ -42,7 +42,8 @@ newest:
 	$(PYTHON) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade '.[encode]' $(BESIDE) hypothesis pytest pytest-xdist scipy
 	build/newest/bin/python -m pip list
-	build/newest/bin/python -m pytest -q --numprocesses auto --dist loadfile tests/adapters tests/codec tests/conversion
+	build/newest/bin/python -m pytest -q --numprocesses auto --dist loadfile \
+		tests/adapters tests/cli tests/codec tests/conversion tests/report
 
 # The codec, without torch, with the oldest dependencies that are allowed.
 oldest:

@@ -298,8 +298,9 @@ def _streams(array: zarr.Array[Any], data: bytes, key: str) -> Iterator[tuple[tu
         return
     size = 16 * math.prod(counts)
     codecs: Any = getattr(array.metadata, "codecs", ())
-    sharding = next(codec for codec in codecs if isinstance(codec, ShardingCodec))
-    start = len(data) - size - 4 if sharding.index_location.value == "end" else 0
+    sharding: Any = next(codec for codec in codecs if isinstance(codec, ShardingCodec))
+    location = sharding.to_dict()["configuration"]["index_location"]  # text in every zarr
+    start = len(data) - size - 4 if location == "end" else 0
     if not 0 <= start <= len(data) - size:
         raise CorruptStreamError(f"the shard {key} is too short for its index; it is damaged")
     places = product(*map(range, counts))

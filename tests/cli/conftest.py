@@ -18,7 +18,6 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="package")
 def scheduler() -> Iterator[str]:
     pytest.importorskip("distributed")
-    pytest.importorskip("torch")
     from tests.support.clusters import cluster_here
 
     with cluster_here(1) as cluster:

@@ -201,6 +201,7 @@ def test_the_encoder_checks_what_it_wrote(monkeypatch, factor):
     np.testing.assert_array_equal(decode(stream), array)
 
 
+@pytest.mark.torch
 def test_corrections_leave_room_for_the_tolerance():
     """Whatever a decoder adds within the tolerance, the bound is kept."""
     array = rough(SHAPE, "f8", noise=5)

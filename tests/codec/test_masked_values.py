@@ -76,6 +76,7 @@ def test_ranges_beyond_the_largest_double():
     assert open_stream(stream).header.psnr == pytest.approx(measured, abs=0.011)
 
 
+@pytest.mark.torch
 def test_ranges_of_subnormal_numbers():
     array = np.random.default_rng(0).integers(0, 2, SHAPE) * 5e-324
     decoded = decode(encode(array, Settings(**fast(array, 200))))

@@ -14,7 +14,6 @@ from tests.conversion.conversions import dataset, quick, release_files
 def client() -> Iterator[Any]:
     """Two workers in this process."""
     pytest.importorskip("xarray")
-    pytest.importorskip("torch")
     distributed = pytest.importorskip("distributed")
     from tests.support.clusters import cluster_here
 

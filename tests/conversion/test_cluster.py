@@ -18,6 +18,7 @@ from tests.support.clusters import cluster_here
 distributed = pytest.importorskip("distributed")
 
 
+@pytest.mark.torch
 def test_resources_that_no_worker_offers_are_refused_at_once(source, tmp_path, client):
     start = time.monotonic()
     with pytest.raises(MoECError, match=r"no worker offers \{'GPU': 1\}; they offer no resources"):

@@ -85,6 +85,7 @@ def test_what_holds_no_stream_is_refused(tmp_path):
         compressed_arrays(tmp_path / "a.zarr")
 
 
+@pytest.mark.torch
 def test_kinds_and_sections_of_a_stream():
     """Each way of storing values has its name, and its section; without it there is none."""
     field = rough((4, 12, 16))
@@ -126,6 +127,7 @@ def test_some_of_many_objects(tmp_path, layout):
     assert dict(inspect_streams(array, 100)) == all_of_them
 
 
+@pytest.mark.torch
 def test_the_map_of_experts_has_the_shares_of_their_load(tmp_path):
     codec = MoECCodec(ratio=3, model="network", experts=3, effort="fast")
     array = moec_zarr.open(
