@@ -38,9 +38,9 @@ from moec_zarr.codec.decode import decode_group  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
 from moec_zarr.codec.prepare import prepare  # noqa: E402
 from moec_zarr.config import config  # noqa: E402
-from moec_zarr.fit.runtime import torch_threads  # noqa: E402
 from moec_zarr.fit.select import fit  # noqa: E402
 from moec_zarr.quality import measure  # noqa: E402
+from moec_zarr.runtime import torch_threads  # noqa: E402
 from moec_zarr.settings import EFFORTS, Settings  # noqa: E402
 
 GROUPS = (1, 8, 32, 128)

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from moec_zarr.fit import initialise
+from moec_zarr.fit.network import initialise
 from moec_zarr.fit.payloads import DoesNotFit
 
 Weights = dict[str, torch.Tensor]
@@ -188,7 +188,7 @@ def halved_axes(shape: tuple[int, ...], depth: int) -> tuple[int, ...]:
 def forward(sizes: Network, weights: Weights, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Values at points, shape (n, axes), and the balance loss while a gate learns.
 
-    The gate is trained as the package's is (:func:`moec_zarr.fit.forward.forward`).
+    The gate is trained as the package's is (:func:`moec_zarr.fit.network.forward.forward`).
     """
     variant = sizes.variant
     hidden = None if sizes.sets(0) > 1 else features(sizes, weights, u, None)

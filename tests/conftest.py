@@ -32,7 +32,7 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of networks that are trained together, as they are."""
-    from moec_zarr.fit import train
+    from moec_zarr.fit.network import train
 
     sizes: list[int] = []
     original = train.fit_networks

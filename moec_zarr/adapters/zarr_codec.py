@@ -18,7 +18,7 @@ from moec_zarr.codec.decode import decode, decode_group
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.prepare import check_dtype
 from moec_zarr.errors import MoECError, UnsupportedArrayError
-from moec_zarr.fit.runtime import fitting_threads
+from moec_zarr.runtime import fitting_threads
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:

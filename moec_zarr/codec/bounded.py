@@ -14,12 +14,12 @@ from moec_zarr.bitstream.container import Section, write_stream
 from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.runtime import is_installed
 from moec_zarr.model.basis import DOUBLE, LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE, Residual
 from moec_zarr.quality import Quality, keeps, measure, merge
+from moec_zarr.runtime import is_installed
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def _allowed(chunk: Prepared, bound: float) -> float:
 
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
     """What may be corrected: a transform, networks as far as the effort has them; None for nothing at all."""
-    from moec_zarr.fit.bounded import fit_transform_to_bound
     from moec_zarr.fit.candidates import Candidate, normalised
-    from moec_zarr.fit.rate_control import has_transform
     from moec_zarr.fit.select import fit, transform_alone
+    from moec_zarr.fit.transform.bounded import fit_transform_to_bound
+    from moec_zarr.fit.transform.rate_control import has_transform
 
     array, valid, normalisation = chunk.grid
     rooms = [array.nbytes / ratio for ratio in _NETWORK_RATIOS]
@@ -101,7 +101,7 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
 
 def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: float) -> bytes | None:
     """The stream of what is fitted and its corrections; None where they do not keep the bound."""
-    from moec_zarr.fit.bounded import corrections_of, residual_payload
+    from moec_zarr.fit.transform.bounded import corrections_of, residual_payload
 
     network = None if fitted is None else fitted.network
     tolerance = TOLERANCE if network is None else NETWORK_TOLERANCE

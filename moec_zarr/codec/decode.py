@@ -15,12 +15,12 @@ from moec_zarr.codec.indexing import Selection, place, select, short_axes, take,
 from moec_zarr.codec.opened import Opened, opened
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
-from moec_zarr.fit.runtime import chosen_device
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.model.residual import Residual
+from moec_zarr.runtime import chosen_device
 
 if TYPE_CHECKING:
     from moec_zarr.model.device_torch import Device

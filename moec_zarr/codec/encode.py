@@ -19,12 +19,12 @@ from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import exact_stream, lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.errors import BudgetError
-from moec_zarr.fit.group import gathered
+from moec_zarr.fit.network.group import gathered
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.runtime import fit_slot, group_size, naming_extras, progress
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.network import Network
 from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.runtime import fit_slot, group_size, naming_extras, progress
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:

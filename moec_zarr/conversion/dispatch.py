@@ -20,7 +20,7 @@ from moec_zarr.conversion.source import files_behind
 from moec_zarr.conversion.status import Failure, Progress
 from moec_zarr.conversion.worker import DestinationError, Task, chunks_of, run
 from moec_zarr.errors import CorruptStreamError, MoECError
-from moec_zarr.fit.runtime import group_size
+from moec_zarr.runtime import group_size
 
 if TYPE_CHECKING:
     import xarray as xr

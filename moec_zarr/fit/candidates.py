@@ -11,7 +11,7 @@ from moec_zarr.arrays import Array, Bools, Floats
 from moec_zarr.bitstream.container import Section
 from moec_zarr.fit.payloads import network_payload
 from moec_zarr.fit.presets import Preset
-from moec_zarr.fit.rate_control import Transform, mean_error
+from moec_zarr.fit.transform.rate_control import Transform, mean_error
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.settings import Settings

@@ -12,19 +12,19 @@ import torch
 from moec_zarr.arrays import Floats
 from moec_zarr.bitstream.container import FRAME
 from moec_zarr.fit.candidates import Candidate, Task, better
-from moec_zarr.fit.group import fitted
-from moec_zarr.fit.initialise import architecture_for, stencils_for
-from moec_zarr.fit.network_fit import network_fit
+from moec_zarr.fit.network.group import fitted
+from moec_zarr.fit.network.initialise import architecture_for, stencils_for
+from moec_zarr.fit.network.network_fit import network_fit
+from moec_zarr.fit.network.sampling import Field
+from moec_zarr.fit.network.train import Fitted
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.rate_control import fit_transform
-from moec_zarr.fit.runtime import chosen_device
-from moec_zarr.fit.sampling import Field
-from moec_zarr.fit.train import Fitted
+from moec_zarr.fit.transform.rate_control import fit_transform
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.evaluate_torch import whole
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Architecture, Network
+from moec_zarr.runtime import chosen_device
 
 __all__ = ["alone", "corrected"]
 

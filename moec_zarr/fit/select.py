@@ -16,11 +16,11 @@ from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.candidates import Candidate, Task, better
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scaled
-from moec_zarr.fit.rate_control import fit_transform, fit_transform_to_error, has_transform
-from moec_zarr.fit.runtime import torch_threads
+from moec_zarr.fit.transform.rate_control import fit_transform, fit_transform_to_error, has_transform
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
 __all__ = ["fit", "fit_to_error", "transform_alone"]

@@ -37,7 +37,7 @@ thread.start()
 write(data, (side,) * 3)
 done.set()
 thread.join()
-print(most - before, moec_zarr.fit.runtime.CORES)
+print(most - before, moec_zarr.runtime.CORES)
 """
 
 

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import ablation
 from benchmarks.variants import VARIANTS, Network, forward, sized
-from moec_zarr.fit.forward import forward as package_forward
+from moec_zarr.fit.network.forward import forward as package_forward
 from moec_zarr.model.network import Architecture
 from tests.benchmarks.lines import SHAPE
 from tests.support.fields import psnr, smooth

@@ -17,7 +17,7 @@ def field():
 @pytest.fixture(scope="session")
 def fitted(field):
     """The transform of `field` in 500 bytes."""
-    from moec_zarr.fit.rate_control import fit_transform
+    from moec_zarr.fit.transform.rate_control import fit_transform
 
     transform = fit_transform(field.copy(), None, 500)
     assert transform is not None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.fft import dctn
 
-from moec_zarr.fit.basis_search import (
+from moec_zarr.fit.transform.basis_search import (
     candidate_bases,
     deeper,
     edge_weights_for,
@@ -14,8 +14,8 @@ from moec_zarr.fit.basis_search import (
     kept_within,
     measure,
 )
-from moec_zarr.fit.inpainting import inpainted, smoothly_filled
-from moec_zarr.fit.rate_control import fit_transform
+from moec_zarr.fit.transform.inpainting import inpainted, smoothly_filled
+from moec_zarr.fit.transform.rate_control import fit_transform
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
     AxisBasis,

@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from moec_zarr.bitstream.contexts import classes, zero_context_activity
-from moec_zarr.fit.context_fit import Sample, _bits, first_parameters, fit_context, rounded, written_rise
+from moec_zarr.fit.transform.context_fit import (
+    Sample,
+    _bits,
+    first_parameters,
+    fit_context,
+    rounded,
+    written_rise,
+)
 
 NEIGHBOUR_WEIGHTS = np.array([0.5, 0.2, 0.02, 0.3, 0.1, 0.02])
 

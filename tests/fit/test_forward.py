@@ -5,8 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.fit.forward import forward  # noqa: E402
-from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
+from moec_zarr.fit.network.forward import forward  # noqa: E402
+from moec_zarr.fit.network.optimiser import Optimiser  # noqa: E402
 from moec_zarr.model.network import Architecture, coordinates, evaluate_tile, tables  # noqa: E402
 from tests.support.strategies import random_network  # noqa: E402
 

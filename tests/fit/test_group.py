@@ -9,18 +9,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr import config  # noqa: E402
+from moec_zarr import config, runtime  # noqa: E402
 from moec_zarr.errors import MoECError  # noqa: E402
-from moec_zarr.fit import group, runtime, train  # noqa: E402
-from moec_zarr.fit.group import Group, fitted, gathered  # noqa: E402
-from moec_zarr.fit.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.network import group, train  # noqa: E402
+from moec_zarr.fit.network.group import Group, fitted, gathered  # noqa: E402
+from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.network.sampling import Field  # noqa: E402
+from moec_zarr.fit.network.training import device_bytes  # noqa: E402
 from moec_zarr.fit.payloads import network_payload  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
-from moec_zarr.fit.runtime import fit_slot, group_size, slot_lent  # noqa: E402
-from moec_zarr.fit.sampling import Field  # noqa: E402
-from moec_zarr.fit.training import device_bytes  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
+from moec_zarr.runtime import fit_slot, group_size, slot_lent  # noqa: E402
 
 SECONDS = 30  # after which a test that waits has failed
 FAST = PRESETS["fast"][0]

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.fit.initialise import (  # noqa: E402
+from moec_zarr.fit.network.initialise import (  # noqa: E402
     architecture_for,
     axis_frequencies,
     draw_waves,
@@ -15,7 +15,7 @@ from moec_zarr.fit.initialise import (  # noqa: E402
     power_spectrum,
     stencils_for,
 )
-from moec_zarr.fit.sampling import Field  # noqa: E402
+from moec_zarr.fit.network.sampling import Field  # noqa: E402
 from moec_zarr.model.features import Stencil  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
 

@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
+from moec_zarr.fit.network.optimiser import Optimiser  # noqa: E402
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 2, 20, 8), (3, 1, 8, 40)])

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moec_zarr.bitstream.network import read_network  # noqa: E402
-from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402
-from moec_zarr.fit.quantise import (  # noqa: E402
+from moec_zarr.fit.network.quantise import (  # noqa: E402
     DECODER,
     StepAllocator,
     freeze_gate,
@@ -17,6 +16,7 @@ from moec_zarr.fit.quantise import (  # noqa: E402
     round_through,
     unshifted,
 )
+from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402
 from moec_zarr.model.network import (  # noqa: E402
     GATE_LARGEST,
     GATE_LARGEST_BIAS,

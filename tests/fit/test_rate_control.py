@@ -8,7 +8,7 @@ import pytest
 from scipy.fft import dctn, idctn
 
 from moec_zarr.bitstream.coefficients import read_coefficients
-from moec_zarr.fit.rate_control import (
+from moec_zarr.fit.transform.rate_control import (
     fit_transform,
     fit_transform_to_error,
     has_transform,

@@ -12,10 +12,10 @@ from moec_zarr.bitstream.contexts import (
     significance,
     zero_context_activity,
 )
-from moec_zarr.fit import rdoq, rdoq_kernels
-from moec_zarr.fit.context_fit import first_parameters, rounded
 from moec_zarr.fit.payloads import coefficients_payload
-from moec_zarr.fit.rdoq import RATE, State, coefficients_of, quantised_at, search_for
+from moec_zarr.fit.transform import rdoq, rdoq_kernels
+from moec_zarr.fit.transform.context_fit import first_parameters, rounded
+from moec_zarr.fit.transform.rdoq import RATE, State, coefficients_of, quantised_at, search_for
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.transform import analyse
 from tests.support.strategies import COSINES

@@ -9,7 +9,7 @@ import pytest
 
 from moec_zarr import config
 from moec_zarr.errors import MoECError
-from moec_zarr.fit.runtime import CORES, chosen_device, fit_slot, progress, torch_threads
+from moec_zarr.runtime import CORES, chosen_device, fit_slot, progress, torch_threads
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
 from moec_zarr.errors import UnsupportedArrayError  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
-from moec_zarr.fit.rate_control import fit_transform  # noqa: E402
+from moec_zarr.fit.transform.rate_control import fit_transform  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField  # noqa: E402
 from moec_zarr.model.network import expert_load  # noqa: E402
 from moec_zarr.settings import Settings  # noqa: E402

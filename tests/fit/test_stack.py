@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.fit.forward import forward  # noqa: E402
-from moec_zarr.fit.optimiser import Optimiser  # noqa: E402
-from moec_zarr.fit.stack import common_architecture, member, rows_of, stacked  # noqa: E402
+from moec_zarr.fit.network.forward import forward  # noqa: E402
+from moec_zarr.fit.network.optimiser import Optimiser  # noqa: E402
+from moec_zarr.fit.network.stack import common_architecture, member, rows_of, stacked  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.fit.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.network.sampling import Field  # noqa: E402
+from moec_zarr.fit.network.train import fit_networks  # noqa: E402
 from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
-from moec_zarr.fit.sampling import Field  # noqa: E402
-from moec_zarr.fit.train import fit_networks  # noqa: E402
 from moec_zarr.model.evaluate import evaluate  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402

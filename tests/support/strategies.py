@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from moec_zarr.bitstream.contexts import Context
-from moec_zarr.fit.basis_search import edge_weights_for
+from moec_zarr.fit.transform.basis_search import edge_weights_for
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
     LONGEST_GRAPH_AXIS,

@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from moec_zarr.errors import MoECError
-from moec_zarr.fit.runtime import chosen_device, fit_slot, slot_lent
+from moec_zarr.runtime import chosen_device, fit_slot, slot_lent
 
 if TYPE_CHECKING:
-    from moec_zarr.fit.network_fit import NetworkFit
-    from moec_zarr.fit.train import Outcome
+    from moec_zarr.fit.network.network_fit import NetworkFit
+    from moec_zarr.fit.network.train import Outcome
 
 __all__ = ["Group", "fitted", "gathered"]
 
@@ -95,7 +95,7 @@ def fitted(fit: NetworkFit) -> Outcome:
 
 def _train(asked: Sequence[_Asked]) -> None:
     """Train networks, as many as one as are alike and have room on the device; sets their outcomes."""
-    from moec_zarr.fit.train import fit_networks
+    from moec_zarr.fit.network.train import fit_networks
 
     kinds: dict[Hashable, list[_Asked]] = {}
     for each in asked:
@@ -130,7 +130,7 @@ def _with_room(asked: list[_Asked], device: str) -> tuple[list[_Asked], list[_As
         return asked, []
     import torch
 
-    from moec_zarr.fit.training import device_bytes
+    from moec_zarr.fit.network.training import device_bytes
 
     # What torch keeps for later tensors is free too.
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

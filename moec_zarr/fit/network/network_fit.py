@@ -10,11 +10,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from moec_zarr.fit.initialise import axis_frequencies, draw_waves, gate, initial_weights, power_spectrum
+from moec_zarr.fit.network.initialise import (
+    axis_frequencies,
+    draw_waves,
+    gate,
+    initial_weights,
+    power_spectrum,
+)
+from moec_zarr.fit.network.quantise import DECODER
+from moec_zarr.fit.network.sampling import Field
+from moec_zarr.fit.network.stack import Weights
 from moec_zarr.fit.presets import Preset, Start
-from moec_zarr.fit.quantise import DECODER
-from moec_zarr.fit.sampling import Field
-from moec_zarr.fit.stack import Weights
 from moec_zarr.model.network import Architecture, Network
 
 __all__ = ["NetworkFit", "float_weights", "network_fit"]

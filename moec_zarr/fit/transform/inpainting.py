@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
-from moec_zarr.fit.basis_search import Bases, exceeded
+from moec_zarr.fit.transform.basis_search import Bases, exceeded
 from moec_zarr.model.basis import functions_of
 from moec_zarr.model.transform import analyse, product, synthesise
 

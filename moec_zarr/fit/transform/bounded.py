@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import folded, write_residual
-from moec_zarr.fit.inpainting import smoothly_filled
 from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rate_control import DENSEST, Transform, count_within, finest_step, starting_point
-from moec_zarr.fit.rdoq import Quantised, Search, State, coefficients_of, quantised_at
-from moec_zarr.fit.voxel_context import fit_voxel_context
+from moec_zarr.fit.transform.inpainting import smoothly_filled
+from moec_zarr.fit.transform.rate_control import DENSEST, Transform, count_within, finest_step, starting_point
+from moec_zarr.fit.transform.rdoq import Quantised, Search, State, coefficients_of, quantised_at
+from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.residual import Residual
 

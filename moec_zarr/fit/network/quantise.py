@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
+from moec_zarr.fit.network.stack import Weights
 from moec_zarr.fit.payloads import DoesNotFit, coded_network
-from moec_zarr.fit.stack import Weights
 from moec_zarr.model.network import (
     GATE_LARGEST,
     GATE_LARGEST_BIAS,

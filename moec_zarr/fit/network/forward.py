@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from moec_zarr.fit.stack import Weights
+from moec_zarr.fit.network.stack import Weights
 from moec_zarr.model.dispatch_torch import Blocks, blocks_of
 from moec_zarr.model.network import GATE_UNITS, Architecture
 

@@ -10,13 +10,20 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from moec_zarr.fit.forward import forward
-from moec_zarr.fit.network_fit import NetworkFit, float_weights
-from moec_zarr.fit.optimiser import Optimiser
+from moec_zarr.fit.network.forward import forward
+from moec_zarr.fit.network.network_fit import NetworkFit, float_weights
+from moec_zarr.fit.network.optimiser import Optimiser
+from moec_zarr.fit.network.quantise import (
+    Gate,
+    StepAllocator,
+    freeze_gate,
+    quantise,
+    round_through,
+    unshifted,
+)
+from moec_zarr.fit.network.stack import Weights, rows_of
+from moec_zarr.fit.network.training import Networks, Training
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.quantise import Gate, StepAllocator, freeze_gate, quantise, round_through, unshifted
-from moec_zarr.fit.stack import Weights, rows_of
-from moec_zarr.fit.training import Networks, Training
 from moec_zarr.model.network import Network, step_size
 
 __all__ = ["Fitted", "Outcome", "fit_networks"]

@@ -12,7 +12,8 @@ import numpy as np
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
-from moec_zarr.fit.basis_search import (
+from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
+from moec_zarr.fit.transform.basis_search import (
     Bases,
     candidate_bases,
     deeper,
@@ -22,9 +23,8 @@ from moec_zarr.fit.basis_search import (
     measure,
     wavelets_of,
 )
-from moec_zarr.fit.inpainting import inpainted, smoothly_filled
-from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.rdoq import (
+from moec_zarr.fit.transform.inpainting import inpainted, smoothly_filled
+from moec_zarr.fit.transform.rdoq import (
     RATE,
     Quantised,
     Search,

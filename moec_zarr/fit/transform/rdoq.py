@@ -34,9 +34,9 @@ from moec_zarr.bitstream.contexts import (
     zero_context_activity,
 )
 from moec_zarr.bitstream.range_coder import PRECISION
-from moec_zarr.fit import rdoq_kernels as kernels
-from moec_zarr.fit.basis_search import Bases
-from moec_zarr.fit.context_fit import (
+from moec_zarr.fit.transform import rdoq_kernels as kernels
+from moec_zarr.fit.transform.basis_search import Bases
+from moec_zarr.fit.transform.context_fit import (
     Parameters,
     Sample,
     first_parameters,

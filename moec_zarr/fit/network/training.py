@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from moec_zarr.fit.batches import DRAWN, Batches
-from moec_zarr.fit.forward import forward
-from moec_zarr.fit.network_fit import NetworkFit
-from moec_zarr.fit.optimiser import Optimiser
-from moec_zarr.fit.stack import Weights, common_architecture, member, rows_of, stacked
+from moec_zarr.fit.network.batches import DRAWN, Batches
+from moec_zarr.fit.network.forward import forward
+from moec_zarr.fit.network.network_fit import NetworkFit
+from moec_zarr.fit.network.optimiser import Optimiser
+from moec_zarr.fit.network.stack import Weights, common_architecture, member, rows_of, stacked
 
 __all__ = ["Networks", "Training", "device_bytes"]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import Context, logarithms, zero_context_activity
-from moec_zarr.fit.context_fit import Sample, first_parameters, fit_context, rounded
-from moec_zarr.fit.rdoq import SAMPLE_SIZE, bit_table
-from moec_zarr.fit.rdoq_kernels import bits_of, class_of, seen
+from moec_zarr.fit.transform.context_fit import Sample, first_parameters, fit_context, rounded
+from moec_zarr.fit.transform.rdoq import SAMPLE_SIZE, bit_table
+from moec_zarr.fit.transform.rdoq_kernels import bits_of, class_of, seen
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
 __all__ = ["fit_voxel_context"]

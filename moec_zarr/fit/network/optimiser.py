@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from moec_zarr.fit.stack import rows_of
+from moec_zarr.fit.network.stack import rows_of
 
 __all__ = ["Optimiser"]
 

@@ -1,0 +1,1 @@
+"""The search for a transform: bases, steps, integers and contexts, within bytes, an error or a bound."""
