@@ -150,9 +150,17 @@ def chosen_device() -> str:
     ------
     MoECError
         If it is not there.
+    ImportError
+        If torch is not installed.
     """
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError as absent:
+        raise ImportError(
+            f"config device is {config.get('device')!r} and decoder {config.get('decoder')!r}, which take torch; "
+            "it is not installed. Install the extra moec-zarr[networks], or set device to 'cpu' and decoder to "
+            "'auto'"
+        ) from absent
     name = config.get("device")
     if name == "cpu" or (name == "cuda" and torch.cuda.is_available()):
         return str(name)

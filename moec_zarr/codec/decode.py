@@ -243,7 +243,8 @@ def _device() -> Iterator[Device | None]:
     if decoder == "numpy" or (decoder == "auto" and config.get("device") != "cuda"):
         yield None
         return
+    device_name = chosen_device()
     from moec_zarr.model.device_torch import on_device
 
-    with on_device(chosen_device()) as device:
+    with on_device(device_name) as device:
         yield device

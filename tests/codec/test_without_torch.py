@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECCodec
+from moec_zarr.config import config
 
 SERIES = np.sin(np.arange(5000) / 30).astype("f4")
 
@@ -24,6 +25,13 @@ def test_a_bound_on_an_axis_too_long_for_a_transform(caplog: pytest.LogCaptureFi
     assert "too long for a transform" in caplog.text
     assert len(stream) < SERIES.nbytes / 3
     assert np.abs(MoECCodec(max_error=0.01).decode(stream) - SERIES).max() <= 0.01
+
+
+@pytest.mark.parametrize("settings", [{"device": "cuda"}, {"decoder": "torch"}])
+def test_a_setting_that_takes_torch_is_named(settings: dict[str, str]) -> None:
+    stream = MoECCodec(ratio=20, effort="fast").encode(SERIES[:2000])
+    with config.set(settings), pytest.raises(ImportError, match="set device to 'cpu'"):
+        MoECCodec(ratio=20).decode(stream)
 
 
 @pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 60}])

@@ -147,3 +147,13 @@ def test_error_counts_valid_voxels_alone(field):
     result = fit_transform_to_error(np.where(valid, field, np.float32(1e20)), valid, 1e-4)
     assert result is not None
     assert mean_square((np.clip(values_of(result[0]), -1, 1) - field)[valid]) <= 1e-4
+
+
+@pytest.mark.parametrize("ratio", [18, 20, 22])
+def test_bases_that_lose_much_do_not_rule_out_the_others(ratio):
+    """Those in which a fine quantiser takes the fewest bits may lose too much to be tried."""
+    array = np.linalg.norm(np.indices((16, 48, 48)), axis=0).astype("f4")[:8, :16, 24:]
+    target = (array - array.mean()) / np.ptp(array)
+    found = fit_transform(np.ascontiguousarray(target), None, int(array.nbytes / ratio))
+    assert found is not None
+    assert len(found.payload) > 0.9 * array.nbytes / ratio

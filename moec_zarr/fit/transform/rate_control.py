@@ -239,7 +239,7 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
     candidates, threshold = candidate_bases(whole, count)
     tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
     dense = tolerance < math.inf
-    step, smallest, fewest = 0.0, math.inf, math.inf
+    step, smallest = 0.0, math.inf
     likely: list[tuple[float, Bases]] = []
     for bases in candidates:
         coefficients = analyse(whole, bases)
@@ -249,11 +249,11 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
             return None
         lost = measure(coefficients, threshold)
         bits = fine_bits(coefficients.reshape(-1), step) if dense else 0.0
-        fewest = min(fewest, bits)
         if lost <= _UNLIKELY * smallest:
             likely.append((bits, bases))
         smallest = min(smallest, lost)
         del coefficients
+    fewest = min((bits for bits, _ in likely), default=math.inf)
     chosen = [bases for bits, bases in likely if not dense or bits <= tolerance * fewest]
     trials = [_trial(analyse(whole, bases), bases, step) for bases in chosen]
     best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
