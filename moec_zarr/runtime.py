@@ -157,9 +157,9 @@ def chosen_device() -> str:
         import torch
     except ModuleNotFoundError as absent:
         raise ImportError(
-            f"config device is {config.get('device')!r} and decoder {config.get('decoder')!r}, which take torch; "
-            "it is not installed. Install the extra moec-zarr[networks], or set device to 'cpu' and decoder to "
-            "'auto'"
+            f"config device is {config.get('device')!r} and decoder {config.get('decoder')!r}, which take "
+            "torch, and it is not installed. Install the extra moec-zarr[networks], or set device to 'cpu' "
+            "and decoder to 'auto'"
         ) from absent
     name = config.get("device")
     if name == "cpu" or (name == "cuda" and torch.cuda.is_available()):
