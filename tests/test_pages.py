@@ -55,6 +55,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_code_runs(page: Path, folder: Path) -> None:
+    if any("torch" in block for block in blocks(page, "python")):
+        pytest.importorskip("torch")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with fitted_once():
         for block in blocks(page, "python"):
