@@ -66,7 +66,13 @@ class _KnownKeys(Config):  # type: ignore[misc]  # donfig has no types
 
     def refresh(self, **kwargs: Any) -> None:
         """Read files and the environment again; a key that has no effect is logged the first time."""
-        super().refresh(**kwargs)
+        try:
+            super().refresh(**kwargs)
+        except TypeError as error:  # a key within one that has a value, such as MOEC_ZARR_CACHE__X
+            _log.warning(
+                "files and the environment are not read: no key of %s has others in it (%s)", self.name, error
+            )
+            super().refresh(paths=[], env={})
         for key in self.config:
             if key not in _OF_DONFIG and not self._knows(key) and key not in self._told:
                 self._told.add(key)

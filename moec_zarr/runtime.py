@@ -30,6 +30,7 @@ __all__ = [
     "is_installed",
     "naming_extras",
     "progress",
+    "renewed_by_fork",
     "slot_lent",
     "torch_threads",
 ]
@@ -39,9 +40,30 @@ _LARGEST_GROUP = 128  # chunks, where the device is a GPU
 _GROUP_VOXELS = 1 << 28  # of a group: the host holds some 30 bytes of each
 # Not all of a node's: those that a job was given.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_slots = threading.BoundedSemaphore(CORES)
 _thread = threading.local()  # whether this thread has a slot
+
+
+_slots = threading.BoundedSemaphore(CORES)
 _terminal = threading.Lock()  # one bar at a time: of fits that run side by side the first shows its own
+
+
+def renewed_by_fork(renew: Callable[[], None]) -> Callable[[], None]:
+    """Call a function in each child that is forked.
+
+    A child has the locks as they were, held by threads that it does not have: it needs new ones.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
+    return renew
+
+
+@renewed_by_fork
+def _renew() -> None:
+    global _slots, _terminal
+    _slots, _terminal = threading.BoundedSemaphore(CORES), threading.Lock()
+    _thread.has_slot = False
+    _threads.cache_clear()  # threads do not survive a fork
+    _TorchThreads.lock, _TorchThreads.fits = threading.Lock(), 0
 
 
 @contextmanager
@@ -81,10 +103,6 @@ def fitting_threads(voxels: int) -> ThreadPoolExecutor:
 @lru_cache
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="moec_zarr")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def group_size(voxels: int) -> int:

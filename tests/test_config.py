@@ -88,3 +88,12 @@ def test_an_unknown_key_of_a_file_is_said_once(tmp_path):
     assert "'devise'" in line
     (tmp_path / "moec_zarr.yaml").write_text("device: cuda\n")
     assert imported(MOEC_ZARR_CONFIG=str(tmp_path)) == ("cuda", [])
+
+
+def test_a_key_within_a_key_does_not_stop_an_import():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT],
+        check=False, capture_output=True, text=True, env=os.environ | {"MOEC_ZARR_CACHE__X": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "cpu\n"), done.stderr
+    assert "are not read" in done.stderr

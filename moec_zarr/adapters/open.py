@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -150,8 +150,10 @@ def _check_filters(filters: Any) -> None:
     """Refuse filters that change values: the codec's errors would pass through them, and grow."""
     if filters is None or isinstance(filters, str):  # zarr's own choice, which for numbers is none
         return
-    for each in filters if isinstance(filters, Iterable) else [filters]:
-        if not isinstance(each, TransposeCodec):
+    single = isinstance(filters, Mapping) or not isinstance(filters, Iterable)
+    for each in [filters] if single else filters:
+        name = each.get("name") if isinstance(each, Mapping) else ""
+        if not isinstance(each, TransposeCodec) and name != "transpose":
             raise UnsupportedArrayError(
                 f"got the filter {each!r}, with which the codec does not keep its target for the values of "
                 "the array; leave filters= out, and instead of rounding or scaling give max_error= or psnr="

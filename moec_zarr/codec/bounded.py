@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["encode_bounded"]
 
 _log = logging.getLogger(__name__)
+_ANY_ERROR = 8.0  # of half the range: no value is so far off
 _NETWORK_RATIOS = 2000.0, 500.0, 125.0  # at which networks are fitted where no transform says how many bytes
 
 
@@ -60,7 +61,7 @@ def _allowed(chunk: Prepared, bound: float) -> float:
         distance = float(np.spacing(min(max(abs(low), abs(high)), below)))
         error = bound - distance / 2 if distance <= bound else bound / 2
         error *= 1 - 2 * float(np.finfo(dtype).eps)  # differences are taken in the dtype
-    return error / chunk.grid[2].scale
+    return min(error / chunk.grid[2].scale, _ANY_ERROR)
 
 
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:

@@ -11,6 +11,7 @@ from moec_zarr.bitstream.stream import Stream, check_header, open_stream
 from moec_zarr.config import config
 from moec_zarr.model.basis import DOUBLE, SINGLE
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.runtime import renewed_by_fork
 
 __all__ = ["Opened", "opened"]
 
@@ -46,6 +47,13 @@ class Opened:
 _kept: OrderedDict[bytes, Opened] = OrderedDict()  # the last one used comes last
 _lock = threading.Lock()
 _MOST_STREAMS = 256  # small ones add up to a search of their own
+
+
+@renewed_by_fork
+def _renew() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _kept.clear()
 
 
 def opened(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:

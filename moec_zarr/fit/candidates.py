@@ -93,7 +93,8 @@ def normalised(array: Array, valid: Bools | None, normalisation: Normalisation) 
     """An array as fitted values; zero at invalid voxels."""
     target = np.empty(array.shape, np.float32)
     for row in range(len(target)):  # at most a row in double precision
-        target[row : row + 1] = normalisation.normalise(array[row : row + 1])
+        with np.errstate(over="ignore"):  # of what is not valid
+            target[row : row + 1] = normalisation.normalise(array[row : row + 1])
     if valid is not None:
         target[~valid] = 0
     return target

@@ -75,10 +75,7 @@ def fit(
     if settings.model != "network" and has_transform(array.shape):
         target = task.target()
     elif settings.model == "transform":
-        raise UnsupportedArrayError(
-            f"cannot encode shape {array.shape} by a transform, which takes at most {LONGEST_AXIS} voxels "
-            "along an axis. Remedy: write smaller chunks, or leave model= out"
-        )
+        raise _no_transform(array.shape)
     best = None
     if target is not None and settings.experts is None:  # else a network is asked for
         transform = fit_transform(target, valid, budget)
@@ -130,14 +127,25 @@ def fit_to_error(
 
     Raises
     ------
+    UnsupportedArrayError
+        If the array cannot have a transform.
     DoesNotFit
         If no transform keeps it.
     """
+    if not has_transform(array.shape):
+        raise _no_transform(array.shape)
     task = Task(array, valid, normalisation, PRESETS[settings.effort][0], settings, array.nbytes)
     result = fit_transform_to_error(task.target(), valid, error)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
     return Candidate(None, *result).logged()
+
+
+def _no_transform(shape: tuple[int, ...]) -> UnsupportedArrayError:
+    return UnsupportedArrayError(
+        f"cannot encode shape {shape} by a transform, which takes at most {LONGEST_AXIS} voxels along an "
+        "axis. Remedy: write smaller chunks, or leave model= out"
+    )
 
 
 def transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:

@@ -82,6 +82,7 @@ def test_a_transposition_before_the_codec_keeps_the_bound(tmp_path):
     array[:] = CHUNK
     assert np.abs(array[:] - CHUNK).max() <= 3.0
     assert np.abs(array[1:3, 5] - CHUNK[1:3, 5]).max() <= 3.0
+    assert new(tmp_path, filters=[transposed.to_dict()]).filters == (transposed,)
 
 
 # -------------------------------------------------------------------------------- metadata

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from moec_zarr import BudgetError, inspect
+from moec_zarr import BudgetError, UnsupportedArrayError, inspect
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
@@ -132,3 +132,25 @@ def test_extreme_values_are_encoded_without_warnings():
     anything = np.frombuffer(np.random.default_rng(1).bytes(432), "f4").reshape(3, 2, 2, 3, 3)
     decoded = decode(encode(anything, Settings(psnr=60, effort="fast")))
     np.testing.assert_array_equal(np.isnan(decoded), np.isnan(anything))
+
+
+@pytest.mark.parametrize("target", [{"psnr": 40}, {"ratio": 20}])
+def test_a_transform_alone_is_refused_where_none_can_be_read(target):
+    with pytest.raises(UnsupportedArrayError, match="at most 2048 voxels along an axis"):
+        encode(smooth((4, 2100)), Settings(model="transform", effort="fast", **target))
+
+
+def test_noise_uses_most_of_a_budget():
+    """A slightly coarser step drops all of it, and finer ones did not take it up again."""
+    noise = np.random.default_rng(0).standard_normal((48, 40, 40))
+    array = (280 + 10 * np.cos(np.indices(noise.shape) / 20).sum(axis=0) + 0.1 * noise).astype("f4")
+    sizes = [len(encode(array, Settings(ratio=ratio, effort="fast"))) for ratio in (50, 100, 200)]
+    assert all(size * ratio > 0.7 * array.nbytes for size, ratio in zip(sizes, (50, 100, 200), strict=True))
+
+
+def test_bounds_beyond_any_error_cause_no_warnings():
+    array = (1e-20 * np.sin(np.arange(512.0))).reshape(8, 8, 8)
+    assert np.isfinite(decode(encode(array, Settings(max_error=1e20, effort="fast")))).all()
+    array[3] = 1e20
+    decoded = decode(encode(array, Settings(psnr=40, missing=1e20, effort="fast")))
+    np.testing.assert_array_equal(decoded[3], array[3])

@@ -1,9 +1,12 @@
 """What fits share with the machine: progress on a terminal, torch's threads, how many run at a time."""
 
 import io
+import os
+import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -105,3 +108,23 @@ def test_unknown_device_is_refused():
         chosen_device()
     with config.set(device="cpu"):
         assert chosen_device() == "cpu"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_slots_of_its_own():
+    """Those of its parent are held by threads that it does not have."""
+    with ExitStack() as held:
+        for _ in range(CORES):
+            held.enter_context(fit_slot())
+        child = os.fork()
+        if not child:
+            with fit_slot():
+                os._exit(7)
+        deadline = time.monotonic() + 20
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not ended[0]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended[1]) == 7

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from moec_zarr.errors import MoECError
-from moec_zarr.runtime import chosen_device, fit_slot, slot_lent
+from moec_zarr.runtime import chosen_device, fit_slot, renewed_by_fork, slot_lent
 
 if TYPE_CHECKING:
     from moec_zarr.fit.network.network_fit import NetworkFit
@@ -26,7 +26,6 @@ __all__ = ["Group", "fitted", "gathered"]
 _log = logging.getLogger(__name__)
 _QUIET = 0.1  # seconds without another chunk after which a group is complete
 _ROOM = 0.8  # of the memory that is free on a device
-_device = threading.Lock()  # a GPU trains one group at a time: another one uses the cores meanwhile
 _free: AbstractContextManager[object] = nullcontext()
 _thread = threading.local()  # the group that this thread is a member of, and its number there
 
@@ -155,6 +154,14 @@ class _Gathering:
 
 _gatherings: dict[Hashable, _Gathering] = {}
 _arrived = threading.Condition()
+_device = threading.Lock()  # a GPU trains one group at a time: another one uses the cores meanwhile
+
+
+@renewed_by_fork
+def _renew() -> None:
+    global _arrived, _device
+    _arrived, _device = threading.Condition(), threading.Lock()
+    _gatherings.clear()
 
 
 @contextmanager

@@ -55,6 +55,7 @@ _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
 DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
 _HEAD = 60  # bytes before the coefficients, about
 _CLOSE = 0.988  # of the budget: near enough to be coded
+_FULL = 0.9  # of the budget: what leaves more is looked at again
 _LATE_CLOSE = 0.97  # the same, after half of the rounds
 _AIM = 0.994  # of the budget
 _ACCEPTABLE = 0.984  # of the budget
@@ -325,7 +326,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
     small = budget < _SMALL_BUDGET
     fits: Quantised | None = None
-    smallest_error = math.inf
+    smallest_error, over = math.inf, 0.0  # and the coarsest step that takes too many bytes
     for turn in range(_SMALL_ROUNDS if small else _ROUNDS):
         if not 0.5 < step / last.step < 2:  # what did not pay at a far step may pay at this one
             state = replace(state, unpaid=None)
@@ -339,6 +340,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
             slope = -math.log(quantised.step / last.step) / math.log(quantised.bits / last.bits)
             power = min(max(slope, 0.4), 5.0)
         last = quantised
+        over = max(over, step) if size > budget else over
         if size <= budget and (fits is None or quantised.bits > fits.bits):
             fits = quantised
         close = _CLOSE if turn < _ROUNDS // 2 else _LATE_CLOSE
@@ -357,8 +359,10 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
         step = max(quantised.step * _coarser(size, budget, power), finest)
         if step == quantised.step:
             break
-    if best is None and fits is not None:
-        best = _coded_within(search, fits, budget)
+    if fits is not None and (best is None or len(best.payload) < _FULL * budget):
+        fuller = _fuller(search, state, fits, budget - head, over)
+        if fuller.error < smallest_error:
+            best = _coded_within(search, fuller, budget) or best or _coded_within(search, fits, budget)
     step = max(last.step, step)
     for _ in range(_COARSER_STEPS):
         if best is not None:
@@ -369,6 +373,27 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
             break
         best = _coded_within(search, quantised, budget)
     return best
+
+
+def _fuller(search: Search, state: State, fits: Quantised, budget: float, over: float) -> Quantised:
+    """Integers that use more of a budget of which `fits` leaves much, at a step coarser than `over`.
+
+    Where many coefficients are worth about their bytes, as those of noise are, a slightly coarser step drops
+    whole bands, and finer ones do not take them up again by themselves.
+    """
+    under = math.inf
+    for _ in range(_ROUNDS):
+        if not over or fits.bits / 8 > _FULL * budget:
+            break
+        step = math.sqrt(over * under) if under < math.inf else 1.3 * over
+        state, quantised = quantised_at(search, replace(state, unpaid=None), step, _FITS)
+        if quantised is not None and quantised.bits / 8 > budget:
+            over = step
+            continue
+        under = step
+        if quantised is not None and quantised.bits > fits.bits:
+            fits = quantised
+    return fits
 
 
 def _coded(search: Search, quantised: Quantised) -> Transform | None:
