@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from moec_zarr import BudgetError, ConversionError, MoECCodec
 from moec_zarr.conversion import worker
 from moec_zarr.conversion.run import convert
 from tests.conversion.conversions import dataset, fail_to_read, quick, records, release_files
+from tests.support.fields import psnr
 
 xr = pytest.importorskip("xarray")
 
@@ -84,3 +87,19 @@ def test_a_chunk_beyond_its_bound_is_detected(source, tmp_path, client, monkeypa
     monkeypatch.setattr(worker, "_check", lambda task, values: check(task, values + np.float32(0.3)))
     with pytest.raises(ConversionError, match=r"an error of 0\.\d+, the bound is 0\.25"):
         convert(source, tmp_path / "d.zarr", codec, **options)
+
+
+@pytest.mark.parametrize(("missed", "detected"), [(0.04, False), (0.1, True)])
+def test_a_chunk_below_its_psnr_is_detected(source, tmp_path, client, monkeypatch, missed, detected):
+    """What 40 dB give is checked against more than that, which is to be missed by hardly anything."""
+    options = {"variables": ["b"], "chunks": {"time": 2}, "client": client}
+    convert(source, tmp_path / "kept.zarr", MoECCodec(psnr=40, effort="fast"), **options)
+    original, again = xr.open_zarr(source).b.values, xr.open_zarr(tmp_path / "kept.zarr").b.values
+    reached = min(psnr(original[i : i + 2], again[i : i + 2]) for i in (0, 2, 4))
+    assert 40 <= reached < 41
+    asked = MoECCodec(psnr=reached + missed, effort="fast")
+    check = worker._check
+    monkeypatch.setattr(worker, "_check", lambda task, values: check(replace(task, codec=asked), values))
+    expected = pytest.raises(ConversionError, match=r"reads back with 40\.\d+ dB, and 40\.\d+ dB were")
+    with expected if detected else nullcontext():
+        convert(source, tmp_path / "d.zarr", MoECCodec(psnr=40, effort="fast"), **options)
