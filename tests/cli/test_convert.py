@@ -118,6 +118,22 @@ def test_progress_says_what_is_done_and_how_long_it_takes(run, source, tmp_path,
     assert "by the plan" not in phases[-1]
 
 
+def test_what_an_append_keeps_back_is_said(run, source, tmp_path, scheduler):
+    """Six steps in chunks of four: two are kept back, by the first run and by each that follows."""
+    dst = tmp_path / "d.zarr"
+    with xr.open_zarr(source, consolidated=False) as ds:
+        ds.isel(time=slice(4)).to_zarr(tmp_path / "0.zarr", consolidated=False)
+    quick = ("--ratio", "2", "--effort", "fast", "--chunks", "time=4")
+    hold = ("--append", "time", "--incomplete", "hold", "--dry-run")
+    assert run("convert", tmp_path / "0.zarr", dst, *quick, "--scheduler", scheduler, "-q")[0] == 0
+    for first, target, own in ((source, tmp_path / "new.zarr", quick), (source, dst, ())):
+        code, out, _ = run("convert", first, target, *own, *hold)
+        assert (code, "2 steps at the end fill no chunk, and are kept back" in out) == (0, True)
+        assert json.loads(run("convert", first, target, *own, *hold, "--json")[1])["held"] == 2
+    code, out, _ = run("convert", tmp_path / "0.zarr", dst, *hold)
+    assert (code, "kept back" in out) == (0, False)
+
+
 def test_append_and_verify(run, source, tmp_path, scheduler):
     dst = tmp_path / "d.zarr"
     with xr.open_zarr(source, consolidated=False) as ds:
