@@ -70,3 +70,24 @@ def test_a_step_needs_no_value_on_the_host(architecture, learning):
     Optimiser({name: w for name, w in weights.items() if w.requires_grad}, {}).step(0.1)
     with pytest.raises(RuntimeError):
         values.sum().item()
+
+
+def gated(weight, bias):
+    """Weights of two experts, with a gate over one axis."""
+    architecture = Architecture(1, 4, 2, 4, 1)
+    weights = {name: torch.ones(1, *shape) for name, shape in architecture.shapes().items()}
+    weights["gate.weight"] = torch.tensor([[weight]]).requires_grad_()
+    weights["gate.bias"] = torch.tensor([bias]).requires_grad_()
+    return architecture, weights
+
+
+def test_the_balance_loss_is_the_one_that_was_published():
+    """Experts times the sum of share and mean probability of each (Fedus et al., 2021, equation 4)."""
+    u = torch.linspace(-1, 1, 200)[None, :, None]
+    _, balance = forward(*gated([2.0, -2.0], [0.0, 0.0]), u)
+    assert balance.item() == pytest.approx(1)  # half of the points each
+    architecture, weights = gated([0.0, 0.0], [1.0, 0.0])  # all points to the first
+    _, balance = forward(architecture, weights, u)
+    assert balance.item() == pytest.approx(2 / (1 + np.exp(-1)))
+    balance.sum().backward()
+    assert weights["gate.bias"].grad[0, 0] > 0  # less of it is less unbalanced

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
 from moec_zarr.fit.network.sampling import Field  # noqa: E402
 from moec_zarr.fit.network.train import fit_networks  # noqa: E402
+from moec_zarr.fit.network.training import Training  # noqa: E402
 from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 from moec_zarr.model.evaluate import evaluate  # noqa: E402
@@ -61,6 +62,24 @@ def test_fit_keeps_its_budget_and_reports_its_error(waves, first):
     assert len(network_payload(network)) <= BUDGET
     assert error_of(network, waves.array) == pytest.approx(error, rel=0.1)
     assert error < 0.7 * waves.array.var()
+
+
+def test_balance_spreads_the_points_over_the_experts(waves):
+    """A gate that sends nearly all points to one of two experts, trained for a moment."""
+    sizes, points = Architecture(2, 4, 2, 4, 1), torch.rand(1, 4096, 2) * 2 - 1
+    largest = []
+    for weight in 0.0, 1.0:
+        preset = replace(PRESET, balance=weight, gate_rate=1.0, warm_up=1)
+        training = Training([network_fit(waves, sizes, preset, BUDGET)], torch.device("cpu"))
+        networks = training.started([0], [0])
+        with torch.no_grad():
+            networks.weights["gate.weight"][:] = torch.tensor([[1.0, -1.0], [0.0, 0.0]])
+            networks.weights["gate.bias"][:] = torch.tensor([1.5, 0.0])
+        training.run(networks, training.optimiser(networks.weights), range(100), 100)
+        logits = points @ networks.weights["gate.weight"] + networks.weights["gate.bias"][:, None]
+        counts = torch.bincount(logits.argmax(dim=2).ravel(), minlength=2)
+        largest.append(counts.max().item() / counts.sum().item())
+    assert largest[1] < 0.7 < largest[0]
 
 
 def test_fit_goes_on_from_a_network(waves, first):
