@@ -215,6 +215,20 @@ def test_corrections_leave_room_for_the_tolerance():
         assert error.max() > 3.0  # nor is more than that left
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("bound", "others", "tolerance"), [(1.2e-6, {}, 2.0**-27), (1e-3, {"experts": 1}, 1e-4)]
+)
+def test_the_tolerance_is_that_of_the_format(bound, others, tolerance):
+    """So fine a bound that many values would lie within the tolerance of it."""
+    array = smooth((12, 14, 16), "f8")
+    half = float(np.ptp(array)) / 2
+    reference = reference_decoder.decode(encoded(array, bound * half, **others))
+    inner = (reference.array > reference.low) & (reference.array < reference.high)
+    error = np.abs(array - reference.array)[inner].max() / half
+    assert bound - 1.5 * tolerance < error <= bound - 0.999 * tolerance
+
+
 def test_the_bound_is_on_record():
     array = rough(SHAPE)
     info = inspect(encoded(array, 4.0))
