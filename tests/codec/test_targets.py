@@ -11,7 +11,7 @@ import pytest
 
 from moec_zarr import BudgetError, UnsupportedArrayError, inspect
 from moec_zarr.codec.decode import decode
-from moec_zarr.codec.encode import encode
+from moec_zarr.codec.encode import _Encoded, encode
 from moec_zarr.settings import Settings
 from tests.support.fields import psnr, rough, smooth
 from tests.support.fits import fast
@@ -23,6 +23,29 @@ def test_psnr_is_reached(decibels):
     stream = encode(array, Settings(psnr=decibels, effort="fast"))
     assert psnr(array, decode(stream)) >= decibels
     assert len(stream) < len(zlib.compress(array.tobytes(), 9))
+
+
+@pytest.mark.parametrize("levels", [20, 40, 80, 160])
+def test_psnr_is_reached_where_values_are_rounded(levels):
+    """What rounding to integers takes, a few hundredths of a decibel and more, is not left out."""
+    array = np.rint(rough((8, 12, 20), noise=3) / 100 * levels).astype("i2")
+    for decibels in range(24, 40):
+        stream = encode(array, Settings(psnr=decibels, effort="fast"))
+        assert psnr(array, decode(stream)) >= decibels
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("missed", "kind"), [(0.05, "lossless"), (0.0, "model")])
+def test_a_network_that_misses_the_psnr_by_little_is_not_taken(monkeypatch, missed, kind):
+    """Whatever its bytes, the fit reaches no more than that."""
+    array = rough((8, 12, 20), noise=3)
+    network = encode(array, Settings(**fast(array, experts=1)))
+
+    def fit(chunk, settings, room, share):
+        return _Encoded(network, 40 - missed)
+
+    monkeypatch.setattr("moec_zarr.codec.encode._fit", fit)
+    assert inspect(encode(array, Settings(psnr=40, effort="fast", experts=1))).kind == kind
 
 
 @pytest.mark.parametrize(("shape", "noise"), [((10, 30, 30), 2.0), ((40, 50), 0.5), ((12, 20, 30), 20.0)])
