@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ RATIO = Settings(ratio=1000)
         ((3, 744, 721, 1440), "f4", (3, 8, 241, 1440)),  # a short axis is not split
         ((5000, 5000), "f4", (1667, 1667)),  # a transform takes at most 2048 voxels along an axis
         ((5000,), "f4", (5000,)),  # too few bytes to be split
+        ((40, 700, 300, 500), "f4", (8, 8, 150, 500)),  # 8 voxels along an axis before the next is split
         ((), "f8", ()),
         ((0, 5), "f4", (1, 5)),
     ],
@@ -84,6 +86,23 @@ def test_no_two_blocks_share_a_chunk(array, dtype):
 
 def test_uneven_blocks_are_aligned_by_their_common_divisor():
     assert choose_chunks((60, 50), "f4", Settings(psnr=40), align=((12, 18, 30), (50,))) == (6, 50)
+
+
+@pytest.mark.parametrize(("ratio", "pieces"), [(2e4, 25), (1e5, 5), (2e5, 3), (4e5, 2)])
+def test_a_ratio_leaves_each_chunk_about_2_kb(ratio, pieces):
+    """Of the fewest pieces that are no larger than that, or than the target of 32 MiB."""
+    length = 100_000
+    chunk = choose_chunks((length, 100, 100), "u1", Settings(ratio=ratio))
+    assert chunk == (math.ceil(length / pieces), 100, 100)
+
+
+@pytest.mark.parametrize("left", [299, 300])
+def test_blocks_are_refused_below_300_bytes(left):
+    """Of two blocks of bytes, while the whole array would leave twice as much."""
+    settings = Settings(ratio=100)
+    refused = pytest.raises(BudgetError, match="leaves 299 bytes; at least 300 are needed")
+    with refused if left < 300 else nullcontext():
+        assert choose_chunks((200, left), "u1", settings, align=(100, left)) == (100, left)
 
 
 def test_small_blocks_are_refused_with_the_remedy():
