@@ -8,6 +8,8 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.core.array_spec import ArrayConfig, ArraySpec
+from zarr.core.buffer import default_buffer_prototype
 
 import moec_zarr
 from moec_zarr import MoECError, MoECSerializer, UnsupportedArrayError
@@ -239,6 +241,31 @@ def test_threads_may_write_chunks(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(0, 16, 4)))
     assert psnr(data, array[:]) > 25
+
+
+class Stored:
+    """What zarr's synchronous pipeline reads a chunk by."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def get_sync(self, *, prototype):
+        return None if self.stream is None else prototype.buffer.from_bytes(self.stream)
+
+
+def test_a_part_of_a_chunk_is_decoded_synchronously(tmp_path):
+    """As the pipeline of zarr 3.2 and later calls it, by every zarr."""
+    array = new(tmp_path, zarr_format=3)
+    array[:] = CHUNK
+    (stream,) = streams(tmp_path)
+    spec = ArraySpec(
+        CHUNKS, array.metadata.dtype, np.float32(0), ArrayConfig("C", False), default_buffer_prototype()
+    )
+    for selection in ((slice(1, 3), slice(None, None, 5), slice(8, 9)), (2, 3, 4), (slice(None),) * 3):
+        part = SERIALIZER._decode_partial_sync(Stored(stream), selection, spec).as_numpy_array()
+        assert_near(part, np.asarray(array[:][selection]))
+    # zarr fills in the fill value where nothing was written.
+    assert SERIALIZER._decode_partial_sync(Stored(None), (2, 3, 4), spec) is None
 
 
 @pytest.mark.skipif(
