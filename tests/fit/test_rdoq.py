@@ -18,6 +18,7 @@ from moec_zarr.fit.transform.context_fit import first_parameters, rounded
 from moec_zarr.fit.transform.rdoq import RATE, State, coefficients_of, quantised_at, search_for
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.transform import analyse
+from tests.support.fields import normalised, rough
 from tests.support.strategies import COSINES
 
 BASES = (COSINES, AxisBasis(2, joint=True), AxisBasis(2, joint=True))
@@ -136,6 +137,27 @@ def test_estimates_match_the_bytes_and_the_error(search, field):
         kept[tuple(slice(n) for n in coefficients.integers.shape)] = coefficients.integers * coefficients.step
         error = np.square(wanted - kept).sum() - np.square(wanted).sum()
         assert result.error == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", [1, 10])
+@pytest.mark.parametrize("step", [0.3, 0.1, 0.03])
+def test_bits_are_those_of_the_words(noise, step):
+    """Of a joint basis, in which the neighbours of a coefficient depend on how fine it is."""
+    array = normalised(rough((8, 32, 32), noise=noise))
+    state, search = State(), search_for(analyse(array, BASES), BASES)
+    for _ in range(2):
+        state, result = quantised_at(search, state, step, STEPS)
+    payload = coefficients_payload(coefficients_of(search, result), result.context)
+    head = 3 + 4 + 9 + 7  # bases, step, weights of neighbours, the rest of the context
+    words = len(payload) - head - 1 - payload[head]  # without the mask of bands
+    assert 0 < words - result.bits / 8 < 8  # rounding, and the excesses of large integers
+
+
+def test_bands_that_are_not_coded_have_no_rows():
+    array = normalised(rough((8, 32, 32)))
+    rows = rdoq._rows(search_for(analyse(array, BASES), BASES), State(), 0.1)
+    assert not rows.present.all()
+    assert rows.present[rows.bands].all()
 
 
 def test_finer_steps_lower_the_error_and_take_more_bits(search):
