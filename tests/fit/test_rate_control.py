@@ -142,6 +142,14 @@ def test_smallest_transform_within_an_error(field, error):
     assert mean_square(values_of(smaller) - field) > error
 
 
+def test_no_error_is_exceeded(field):
+    """Not by a hair either, wherever the search ends."""
+    for error in np.geomspace(1e-2, 1e-5, 25):
+        result = fit_transform_to_error(field.copy(), None, error)
+        assert result is not None
+        assert mean_square(np.clip(values_of(result[0]), -1, 1) - field) <= error
+
+
 def test_error_counts_valid_voxels_alone(field):
     valid = holes(field.shape, "block")
     result = fit_transform_to_error(np.where(valid, field, np.float32(1e20)), valid, 1e-4)
