@@ -33,6 +33,16 @@ def test_long_thin_mask_round_trip(shape):
     np.testing.assert_array_equal(reference_decoder.read_mask(data, shape), mask)
 
 
+@pytest.mark.parametrize(("length", "packed"), [(4154, False), (4155, True)])
+def test_from_which_length_a_mask_is_packed(length, packed):
+    """n + 2 + 4 wavefronts are too many where they are more than 4096 + n // 64."""
+    mask = np.random.default_rng(0).random(length) < 0.2
+    data = encode_mask(mask)
+    assert bool(data[0] & 0x80) == packed
+    np.testing.assert_array_equal(decode_mask(data, mask.shape), mask)
+    np.testing.assert_array_equal(reference_decoder.read_mask(data, mask.shape), mask)
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("shape", [(70, 1100), (9, 90, 110), (5, 3, 40, 50)])
 def test_compiled_and_plain_decoders_agree(shape, compiled, monkeypatch):
