@@ -146,11 +146,11 @@ def naming_extras(settings: Settings) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as absent:
-        extra, remedy = "encode", ""
-        if absent.name == "torch" and settings.has_networks:
-            extra, remedy = "networks", ', or ask for effort="fast", which fits transforms'
-        elif absent.name == "torch":
-            extra = "networks"
+        extra = "networks" if absent.name == "torch" else "encode"
+        remedy = ""
+        if extra == "networks" and settings.has_networks:
+            remedy = ', or ask for effort="fast", which fits transforms'
+        elif extra == "networks":
             remedy = (
                 f"; or write chunks of at most {LONGEST_AXIS} voxels along each axis and ask for fewer times "
                 "smaller, so that a transform does, or give max_error=, which needs no network"

@@ -26,7 +26,6 @@ __all__ = [
     "ContextTables",
     "band_counts",
     "band_octaves",
-    "bands_at",
     "coefficient_octaves",
     "context_tables",
     "extent_of",
@@ -44,11 +43,6 @@ ABSENT = 255  # in place of the octave of a coefficient that is not coded
 def band_counts(functions: Sequence[BasisFunctions]) -> tuple[int, ...]:
     """Number of bands along each axis."""
     return tuple(int(each.bands[-1]) + 1 for each in functions)
-
-
-def bands_at(functions: Sequence[BasisFunctions], index: Sequence[Integers]) -> tuple[Integers, ...]:
-    """The band on each axis of coefficients with these indices."""
-    return tuple(each.bands[i] for each, i in zip(functions, index, strict=True))
 
 
 def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.signedinteger]) -> Bools:

@@ -222,19 +222,19 @@ def _compiled(
     data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
     """The same as `_decoded`, compiled."""
-    from moec_zarr.bitstream import kernels as kernel
+    from moec_zarr.bitstream import kernels
 
-    decode: Any = kernel.decode_wavefronts
+    decode: Any = kernels.decode_wavefronts
     arrays = activity.arrays()
     count, ranks = decode(
         range_words(data), *arrays.values(), zero_frequencies(), _sums(symbols), EXACT_LOGARITHMS,
         symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR, most,
     )  # fmt: skip
-    if count == kernel.CORRUPT:
+    if count == kernels.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
-    if count == kernel.TOO_MANY:
+    if count == kernels.TOO_MANY:
         raise _too_many(most, most + 1)
-    if count == kernel.EXCESS:
+    if count == kernels.EXCESS:
         raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
     return activity.order[ranks[:count]], arrays["activity"][ranks[:count]]
 

@@ -79,13 +79,13 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
 
 def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
     """The same as `_decoded`, compiled."""
-    from moec_zarr.bitstream import kernels as kernel
+    from moec_zarr.bitstream import kernels
 
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
     neighbours = np.array(_NEIGHBOURS, np.int64) @ np.array([cells[0].size, cells.shape[2], 1], np.int64)
     start, plane, row = _lines(planes)
     places = ((plane + 1) * cells.shape[1] + row + 2) * cells.shape[2] + 2
-    if not kernel.decode_cells(range_words(data), cells.reshape(-1), start, places, planes[2], neighbours):
+    if not kernels.decode_cells(range_words(data), cells.reshape(-1), start, places, planes[2], neighbours):
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
     return cells[1:, 2:-1, 2:-1].astype(bool)
 

@@ -256,8 +256,10 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
 
 def _names(var: xr.Variable) -> dict[str, Any]:
     """What the encoding of a variable says of other variables."""
-    coordinates = {key: value for key, value in var.encoding.items() if key == "coordinates"}
-    return related(var) | coordinates
+    names = related(var)
+    if "coordinates" in var.encoding:
+        names["coordinates"] = var.encoding["coordinates"]
+    return names
 
 
 def mark(group: zarr.Group, done: int, tasks: int) -> None:

@@ -92,8 +92,8 @@ class Task:
 def normalised(array: Array, valid: Bools | None, normalisation: Normalisation) -> Floats:
     """An array as fitted values; zero at invalid voxels."""
     target = np.empty(array.shape, np.float32)
-    for row in range(len(target)):  # at most a row in double precision
-        with np.errstate(over="ignore"):  # of what is not valid
+    with np.errstate(over="ignore"):  # of what is not valid
+        for row in range(len(target)):  # at most a row in double precision
             target[row : row + 1] = normalisation.normalise(array[row : row + 1])
     if valid is not None:
         target[~valid] = 0

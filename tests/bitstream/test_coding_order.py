@@ -9,7 +9,6 @@ from hypothesis import given
 from moec_zarr.bitstream.coding_order import (
     ABSENT,
     band_counts,
-    bands_at,
     coefficient_octaves,
     context_tables,
     extent_of,
@@ -110,7 +109,9 @@ def test_present_bands_and_extent(shape, seed):
     assert {tuple(band) for band in np.argwhere(present).tolist()} == expected
     assert extent_of(functions, present) == integers.shape
     index = [np.array([n - 1]) for n in shape]
-    assert [int(band[0]) + 1 for band in bands_at(functions, index)] == list(present.shape)
+    assert [
+        int(band[0]) + 1 for band in (each.bands[i] for each, i in zip(functions, index, strict=True))
+    ] == list(present.shape)
 
 
 @pytest.mark.parametrize("basis", [COSINES, AxisBasis(2), AxisBasis(3, joint=True)])

@@ -345,7 +345,6 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
             fits = quantised
         close = _CLOSE if turn < _ROUNDS // 2 else _LATE_CLOSE
         if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
-            search.kept.clear()  # with what coding needs they would take the most memory
             transform = _coded(search, quantised)
             if transform is not None:
                 exact = len(transform.payload)
@@ -397,6 +396,7 @@ def _fuller(search: Search, state: State, fits: Quantised, budget: float, over: 
 
 
 def _coded(search: Search, quantised: Quantised) -> Transform | None:
+    search.kept.clear()  # with what coding needs they would take the most memory
     coefficients = coefficients_of(search, quantised)
     try:
         return Transform(coefficients, coefficients_payload(coefficients, quantised.context))
