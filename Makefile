@@ -43,7 +43,8 @@ newest:
 	build/newest/bin/python -m pip install --quiet --upgrade '.[encode]' $(BESIDE) hypothesis pytest pytest-xdist scipy
 	build/newest/bin/python -m pip list
 	build/newest/bin/python -m pytest -q --numprocesses auto --dist loadfile \
-		tests/adapters tests/cli tests/codec tests/conversion tests/report tests/test_pages.py
+		tests/adapters tests/archive tests/cli tests/codec tests/conversion tests/report \
+		tests/test_pages.py tests/test_statistics.py
 
 # The codec, without torch, with the oldest dependencies that are allowed.
 oldest:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import moec_zarr
-from moec_zarr.report.metrics import compare
+from moec_zarr.report.comparison.metrics import compare
 
 Array = NDArray[Any]
 Line = dict[str, Any]

@@ -22,7 +22,7 @@ from distributed import Client, LocalCluster
 import moec_zarr
 from moec_zarr import MoECCodec
 from moec_zarr.demo.simulate import simulate
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.plot import plot_comparison
 
 DAY = 4  # steps of a day, here
 

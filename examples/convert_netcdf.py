@@ -22,7 +22,7 @@ import xarray as xr
 import moec_zarr
 from moec_zarr import MoECCodec
 from moec_zarr.demo.simulate import simulate
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.plot import plot_comparison
 
 
 def main(folder: Path) -> None:

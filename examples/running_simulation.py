@@ -19,7 +19,7 @@ import numpy as np
 
 import moec_zarr
 from moec_zarr import MoECCodec
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.plot import plot_comparison
 
 STEPS = 8  # of a chunk
 

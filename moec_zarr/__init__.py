@@ -20,15 +20,15 @@ from moec_zarr.errors import (
 )
 
 if TYPE_CHECKING:
-    from moec_zarr.conversion.migration import migrate
-    from moec_zarr.conversion.plan import Plan
-    from moec_zarr.conversion.reporting import write_report
-    from moec_zarr.conversion.run import convert
-    from moec_zarr.conversion.status import ConversionError, Progress
-    from moec_zarr.conversion.trial import Trial, trial
+    from moec_zarr.archive.inspection import StreamInfo, inspect
+    from moec_zarr.archive.migration import migrate
+    from moec_zarr.archive.plan import Plan
+    from moec_zarr.archive.status import ConversionError, Progress
+    from moec_zarr.conversion.plan.trial import Trial, trial
     from moec_zarr.conversion.verify import Verification, verify
-    from moec_zarr.report.inspection import StreamInfo, inspect
-    from moec_zarr.report.metrics import Comparison, compare
+    from moec_zarr.conversion.work.run import convert
+    from moec_zarr.report.comparison.metrics import Comparison, compare
+    from moec_zarr.report.page.gathering import write_report
 
 __all__ = [
     "BudgetError",
@@ -61,20 +61,20 @@ __all__ = [
 __version__ = version("moec_zarr")
 
 _LAZY = {
-    "Comparison": "moec_zarr.report.metrics",
-    "ConversionError": "moec_zarr.conversion.status",
-    "Plan": "moec_zarr.conversion.plan",
-    "Progress": "moec_zarr.conversion.status",
-    "StreamInfo": "moec_zarr.report.inspection",
+    "Comparison": "moec_zarr.report.comparison.metrics",
+    "ConversionError": "moec_zarr.archive.status",
+    "Plan": "moec_zarr.archive.plan",
+    "Progress": "moec_zarr.archive.status",
+    "StreamInfo": "moec_zarr.archive.inspection",
     "Verification": "moec_zarr.conversion.verify",
-    "compare": "moec_zarr.report.metrics",
-    "convert": "moec_zarr.conversion.run",
-    "inspect": "moec_zarr.report.inspection",
-    "migrate": "moec_zarr.conversion.migration",
-    "Trial": "moec_zarr.conversion.trial",
-    "trial": "moec_zarr.conversion.trial",
+    "compare": "moec_zarr.report.comparison.metrics",
+    "convert": "moec_zarr.conversion.work.run",
+    "inspect": "moec_zarr.archive.inspection",
+    "migrate": "moec_zarr.archive.migration",
+    "Trial": "moec_zarr.conversion.plan.trial",
+    "trial": "moec_zarr.conversion.plan.trial",
     "verify": "moec_zarr.conversion.verify",
-    "write_report": "moec_zarr.conversion.reporting",
+    "write_report": "moec_zarr.report.page.gathering",
 }
 
 

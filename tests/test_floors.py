@@ -19,6 +19,7 @@ PACKAGE = Path(moec_zarr.__file__).parent
 FLOORS = [
     {"errors", "arrays"},
     {"config", "settings", "quality"},
+    {"statistics"},
     {"model"},
     {"bitstream", "runtime"},
     {"fit.payloads", "fit.presets"},
@@ -26,8 +27,13 @@ FLOORS = [
     {"fit"},
     {"codec"},
     {"adapters"},
-    {"report"},
+    {"archive"},
+    {"conversion.plan"},
+    {"conversion.work"},
     {"conversion"},
+    {"report.comparison"},
+    {"report.page"},
+    {"report"},
     {"demo"},
     {"cli"},
     {"__init__"},
@@ -40,12 +46,12 @@ HOMES = {
         "fit",
         "runtime",
         *(f"model.{name}_torch" for name in ("device", "dispatch", "evaluate", "network", "transform")),
-        "conversion.cluster",  # asks for a GPU
+        "conversion.work.cluster",  # asks for a GPU
     },
     "numba": {"bitstream.compiled"},
     "scipy": {"fit", "report"},
     "donfig": {"config"},
-    **{package: {"adapters", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},
+    **{package: {"adapters", "archive", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},
     **{package: {"cli", "runtime"} for package in ("typer", "rich")},
 }
 

@@ -6,20 +6,20 @@ import moec_zarr
 from tests.support.processes import run_python
 
 LAZY = {
-    "Comparison": "report.metrics",
-    "ConversionError": "conversion.status",
-    "Plan": "conversion.plan",
-    "Progress": "conversion.status",
-    "StreamInfo": "report.inspection",
-    "Trial": "conversion.trial",
+    "Comparison": "report.comparison.metrics",
+    "ConversionError": "archive.status",
+    "Plan": "archive.plan",
+    "Progress": "archive.status",
+    "StreamInfo": "archive.inspection",
+    "Trial": "conversion.plan.trial",
     "Verification": "conversion.verify",
-    "compare": "report.metrics",
-    "convert": "conversion.run",
-    "inspect": "report.inspection",
-    "migrate": "conversion.migration",
-    "trial": "conversion.trial",
+    "compare": "report.comparison.metrics",
+    "convert": "conversion.work.run",
+    "inspect": "archive.inspection",
+    "migrate": "archive.migration",
+    "trial": "conversion.plan.trial",
     "verify": "conversion.verify",
-    "write_report": "conversion.reporting",
+    "write_report": "report.page.gathering",
 }
 
 

@@ -14,6 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from moec_zarr.adapters.xarray_encoding import no_fields
+from moec_zarr.archive.inspection import compressed_arrays, inspect_streams
+from moec_zarr.archive.quality_table import open_quality
+from moec_zarr.archive.storage import store_at
 from moec_zarr.cli.console import (
     AsJson,
     Run,
@@ -37,15 +40,12 @@ from moec_zarr.cli.tables import (
     table,
 )
 from moec_zarr.cli.verify import verify
-from moec_zarr.conversion.places import store_at
-from moec_zarr.conversion.quality_table import open_quality
-from moec_zarr.conversion.source import open_source
+from moec_zarr.conversion.plan.source import open_source
 from moec_zarr.errors import MoECError
-from moec_zarr.report.alignment import align
-from moec_zarr.report.inspection import compressed_arrays, inspect_streams
-from moec_zarr.report.metrics import Comparison
-from moec_zarr.report.metrics import compare as compare_datasets
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.alignment import align
+from moec_zarr.report.comparison.metrics import Comparison
+from moec_zarr.report.comparison.metrics import compare as compare_datasets
+from moec_zarr.report.comparison.plot import plot_comparison
 
 __all__ = ["app", "main"]
 

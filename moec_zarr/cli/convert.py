@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from moec_zarr.archive.status import Progress
 from moec_zarr.cli import console
 from moec_zarr.cli.options import storage_options
 from moec_zarr.cli.tables import (
@@ -22,12 +23,11 @@ from moec_zarr.cli.tables import (
 from moec_zarr.cli.trial import announced, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
-from moec_zarr.conversion.append import Incomplete
-from moec_zarr.conversion.job import Job, plan_job
-from moec_zarr.conversion.run import execute, tasks_done
-from moec_zarr.conversion.source import open_source
-from moec_zarr.conversion.status import Progress
-from moec_zarr.conversion.trial import try_plan
+from moec_zarr.conversion.plan.append import Incomplete
+from moec_zarr.conversion.plan.job import Job, plan_job
+from moec_zarr.conversion.plan.source import open_source
+from moec_zarr.conversion.plan.trial import try_plan
+from moec_zarr.conversion.work.run import execute, tasks_done
 from moec_zarr.errors import MoECError
 from moec_zarr.settings import Effort, Model
 

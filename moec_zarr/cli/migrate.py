@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from moec_zarr.archive import migration
 from moec_zarr.cli.console import AsJson, StorageOption, Verbose, out, print_json, say, zarr_formats
 from moec_zarr.cli.options import storage_options
-from moec_zarr.conversion import migration
 
 __all__ = ["migrate"]
 

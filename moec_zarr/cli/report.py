@@ -9,7 +9,7 @@ import typer
 
 from moec_zarr.cli.console import StorageOption, Variables, Verbose, out, say
 from moec_zarr.cli.options import storage_options
-from moec_zarr.conversion.reporting import write_report
+from moec_zarr.report.page.gathering import write_report
 
 __all__ = ["report"]
 

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from moec_zarr.conversion.plan import Plan
-from moec_zarr.conversion.status import Progress, Summary
-from moec_zarr.report.labels import bytes_text
+from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.status import Progress, Summary
+from moec_zarr.report.comparison.labels import bytes_text
 
 __all__ = [
     "ProgressDisplay",

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from moec_zarr.cli.console import err, on_command_line
 from moec_zarr.cli.tables import bytes_text, duration, number, table
-from moec_zarr.conversion.trial import Trial
+from moec_zarr.conversion.plan.trial import Trial
 
 __all__ = ["announced", "trial_result", "trial_table"]
 

@@ -11,27 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import zarr
 
-from moec_zarr.conversion.cluster import connect, resources_for
-from moec_zarr.conversion.destination import (
-    Destination,
-    mark,
-    restore,
-    stored_dataset,
-    stored_plan,
-    without_expected_warnings,
-    write_attributes,
-)
-from moec_zarr.conversion.dispatch import make, tasks_of
-from moec_zarr.conversion.lock import hold_lock
-from moec_zarr.conversion.manifest import Manifest, Record, check_whole, read_manifest, read_records
-from moec_zarr.conversion.places import StorageOptions, store_at, to_read
-from moec_zarr.conversion.plan import Plan, PlannedVariable
-from moec_zarr.conversion.source import STATUS, Source, open_source
-from moec_zarr.conversion.status import Progress
-from moec_zarr.conversion.worker import measure_stored
+from moec_zarr.archive.inspection import compressed_arrays, headers_within, stored_objects
+from moec_zarr.archive.lock import hold_lock
+from moec_zarr.archive.manifest import Manifest, Record, check_whole, read_manifest, read_records
+from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.archive.status import Progress
+from moec_zarr.archive.storage import StorageOptions, store_at, to_read
+from moec_zarr.archive.stored import Destination, stored_dataset, stored_plan, without_expected_warnings
+from moec_zarr.conversion.plan.source import STATUS, Source, open_source
+from moec_zarr.conversion.work.cluster import connect, resources_for
+from moec_zarr.conversion.work.destination import mark, restore, write_attributes
+from moec_zarr.conversion.work.dispatch import make, tasks_of
+from moec_zarr.conversion.work.worker import measure_stored
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.quality import Quality, merge
-from moec_zarr.report.inspection import compressed_arrays, headers_within, stored_objects
 
 if TYPE_CHECKING:
     import xarray as xr

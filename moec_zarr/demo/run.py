@@ -12,8 +12,8 @@ from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.xarray_encoding import encoding
 from moec_zarr.demo.simulate import simulate
 from moec_zarr.errors import MoECError
-from moec_zarr.report.metrics import compare
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.metrics import compare
+from moec_zarr.report.comparison.plot import plot_comparison
 
 __all__ = ["demo", "main"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from moec_zarr import MoECError
-from moec_zarr.conversion import worker
+from moec_zarr.conversion.work import worker
 from tests.cli.conftest import QUICK
 
 xr = pytest.importorskip("xarray")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECCodec
-from moec_zarr.conversion import worker
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work import worker
+from moec_zarr.conversion.work.run import convert
 from tests.support.fields import smooth, steps
 
 SHAPE = (5, 12, 16)

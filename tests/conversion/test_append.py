@@ -10,9 +10,9 @@ import zarr
 
 import moec_zarr
 from moec_zarr import MoECError
-from moec_zarr.conversion import worker
-from moec_zarr.conversion.run import convert
 from moec_zarr.conversion.verify import verify
+from moec_zarr.conversion.work import worker
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import DIMS, FAST, records, stored
 from tests.support.fields import smooth
 
@@ -135,7 +135,7 @@ def test_an_append_that_was_interrupted_goes_on(files, tmp_path, client, monkeyp
     begin(files[0], dst, client)
     before = records(dst)
     with monkeypatch.context() as patch:  # before the metadata is complete
-        patch.setattr("moec_zarr.conversion.append.write_whole", lambda *args: 1 / 0)
+        patch.setattr("moec_zarr.conversion.plan.append.write_whole", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             convert(files[1], dst, append="time", client=client)
     assert xr.open_zarr(dst, consolidated=False).attrs["moec_zarr_status"].startswith("incomplete")
@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused_before_anything_changes(year, files, tmp_p
 
 
 def test_large_lossless_variables_grow_within_a_chunk(year, tmp_path, client, monkeypatch):
-    monkeypatch.setattr("moec_zarr.conversion.plan._WHOLE_BYTES", 500)
+    monkeypatch.setattr("moec_zarr.conversion.plan.planning._WHOLE_BYTES", 500)
     dst = tmp_path / "d.zarr"
     flags = year.a.astype("i1").assign_attrs(flag_values=np.array([0], "i1"))
     ds = year[["a"]].assign(flags=flags).drop_vars(["time", "lat", "lon"])

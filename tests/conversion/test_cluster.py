@@ -10,7 +10,7 @@ import pytest
 
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import quick
 from tests.support.bare import python_without_package
 from tests.support.clusters import cluster_here
@@ -38,7 +38,7 @@ def test_resources_that_workers_offer_are_taken(source, tmp_path, monkeypatch):
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         quick(source, tmp_path / "d.zarr", client.scheduler.address, resources={"GPU": 1})
-    monkeypatch.setattr("moec_zarr.conversion.cluster._ANSWER", 1)
+    monkeypatch.setattr("moec_zarr.conversion.work.cluster._ANSWER", 1)
     with pytest.raises(MoECError, match="no scheduler can be reached"):
         quick(source, tmp_path / "e.zarr", "tcp://nowhere.invalid:8786")
     assert not list(tmp_path.glob("e.zarr*"))

@@ -9,8 +9,8 @@ import pytest
 import zarr
 
 from moec_zarr import MoECError
-from moec_zarr.conversion import worker
-from moec_zarr.conversion.worker import DestinationError
+from moec_zarr.conversion.work import worker
+from moec_zarr.conversion.work.worker import DestinationError
 from tests.conversion.conversions import SHAPE, dataset, quick
 
 xr = pytest.importorskip("xarray")

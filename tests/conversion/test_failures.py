@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from moec_zarr import BudgetError, ConversionError, MoECCodec
-from moec_zarr.conversion import worker
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work import worker
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import dataset, fail_to_read, quick, records, release_files
 from tests.support.fields import psnr
 

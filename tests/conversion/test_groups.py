@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from moec_zarr import BudgetError, ConversionError, MoECCodec, config
-from moec_zarr.conversion.dispatch import _together
-from moec_zarr.conversion.run import convert
-from moec_zarr.conversion.worker import Task
+from moec_zarr.conversion.work.dispatch import _together
+from moec_zarr.conversion.work.run import convert
+from moec_zarr.conversion.work.worker import Task
 from tests.conversion.conversions import dataset, fail_to_read, records
 from tests.support.fields import psnr
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from moec_zarr import MoECCodec, MoECError
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import records, release_files, stored
 
 psutil = pytest.importorskip("psutil")

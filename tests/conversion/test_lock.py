@@ -12,8 +12,8 @@ import time
 import pytest
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
-from moec_zarr.conversion import lock
-from moec_zarr.conversion.lock import LockedError, hold_lock
+from moec_zarr.archive import lock
+from moec_zarr.archive.lock import LockedError, hold_lock
 from tests.conversion.conversions import quick
 
 pytest.importorskip("xarray")
@@ -95,7 +95,7 @@ def test_a_run_whose_process_has_gone_is_reported_and_taken_over_only_if_asked(
     script = """
 import os, sys
 from zarr.storage import LocalStore
-from moec_zarr.conversion.lock import Lock
+from moec_zarr.archive.lock import Lock
 Lock(LocalStore(sys.argv[1])).take(break_lock=False)
 os._exit(0)
 """

@@ -12,7 +12,7 @@ from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError, migrate
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import DIMS, FAST, dataset, records, stored
 from tests.support.fields import rough
 
@@ -294,7 +294,7 @@ def test_a_conversion_goes_on_in_the_other_format(source, tmp_path, client, zarr
     migrate(dst, other)
     assert streams_of(dst) == before
     xr.testing.assert_identical(xr.open_zarr(dst).load(), values)
-    assert moec_zarr.conversion.quality_table.open_quality(dst)["b"].sizes["task"] == 3
+    assert moec_zarr.archive.quality_table.open_quality(dst)["b"].sizes["task"] == 3
     found = moec_zarr.verify(dst, source)
     assert (found.ok, found.status) == (True, "complete"), found.problems
     done = records(dst)

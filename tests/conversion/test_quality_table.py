@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from moec_zarr.conversion.quality_table import open_quality
-from moec_zarr.conversion.run import convert
+from moec_zarr.archive.quality_table import open_quality
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import DIMS, FAST, SHAPE, dataset, quick
 
 xr = pytest.importorskip("xarray")

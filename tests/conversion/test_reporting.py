@@ -12,7 +12,7 @@ import zarr
 
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError, write_report
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work.run import convert
 from tests.support.fields import smooth
 from tests.support.pages import Contents, number
 
@@ -263,9 +263,9 @@ def test_another_source_is_noticed(store, ds, tmp_path):
 
 def test_an_unfinished_conversion_is_noticed(store, tmp_path, client, ds):
     shutil.copytree(store, tmp_path / "d.zarr")
-    from moec_zarr.conversion.manifest import read_manifest, read_records
-    from moec_zarr.conversion.plan import plan
-    from moec_zarr.conversion.quality_table import write_quality
+    from moec_zarr.archive.manifest import read_manifest, read_records
+    from moec_zarr.archive.quality_table import write_quality
+    from moec_zarr.conversion.plan.planning import plan
 
     (tmp_path / "d.zarr/b/.moec_zarr/1.0.0.json").unlink()
     group = zarr.open_group(tmp_path / "d.zarr")

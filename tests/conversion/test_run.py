@@ -8,7 +8,7 @@ import zarr
 
 import moec_zarr
 from moec_zarr import MoECCodec
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import FAST, QUICK, SHAPE, dataset, quick, release_files, stored
 from tests.support.fields import smooth
 from tests.support.related import NAMES, related
@@ -158,7 +158,7 @@ def test_stores_other_than_local_paths(source, tmp_path, client):
 
 
 def test_large_lossless_variables_are_copied_by_tasks(tmp_path, client, monkeypatch):
-    monkeypatch.setattr("moec_zarr.conversion.plan._WHOLE_BYTES", 500)
+    monkeypatch.setattr("moec_zarr.conversion.plan.planning._WHOLE_BYTES", 500)
     ds = dataset()
     ds.height.encoding = {"dtype": "i2", "scale_factor": 0.01, "_FillValue": np.int16(-1)}
     ds.to_zarr(tmp_path / "s.zarr", zarr_format=2)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from moec_zarr import MoECError
-from moec_zarr.conversion.lock import LockedError, hold_lock
-from moec_zarr.conversion.places import store_at
-from moec_zarr.conversion.run import convert
+from moec_zarr.archive.lock import LockedError, hold_lock
+from moec_zarr.archive.storage import store_at
 from moec_zarr.conversion.verify import verify
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import dataset, quick
 from tests.support.s3 import s3_server
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECError
-from moec_zarr.conversion.source import SourceError, files_behind, fingerprint, open_source
+from moec_zarr.conversion.plan.source import SourceError, files_behind, fingerprint, open_source
 from tests.support.fields import smooth
 
 xr = pytest.importorskip("xarray")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECCodec
-from moec_zarr.conversion.manifest import Record
-from moec_zarr.conversion.plan import plan
-from moec_zarr.conversion.status import Progress
+from moec_zarr.archive.manifest import Record
+from moec_zarr.archive.status import Progress
+from moec_zarr.conversion.plan.planning import plan
 from moec_zarr.quality import Quality
 
 xr = pytest.importorskip("xarray")

@@ -7,7 +7,7 @@ import pytest
 
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError, trial
-from moec_zarr.conversion.run import convert
+from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import DIMS, FAST
 from tests.support.fields import rough
 
@@ -40,9 +40,9 @@ def test_it_foretells_the_conversion(tmp_path, client):
 def test_chunks_are_whole_and_spread(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "moec_zarr.conversion.trial.encode", lambda array, codec: seen.append(array) or zarr_stream
+        "moec_zarr.conversion.plan.trial.encode", lambda array, codec: seen.append(array) or zarr_stream
     )
-    monkeypatch.setattr("moec_zarr.conversion.trial.decode", lambda stream: seen[-1])
+    monkeypatch.setattr("moec_zarr.conversion.plan.trial.decode", lambda stream: seen[-1])
     zarr_stream = b"123"
     values = np.arange(23 * 4 * 4, dtype="f4").reshape(23, 4, 4)
     found = trial(xr.Dataset({"a": (DIMS, values)}), MoECCodec(psnr=40), 3, chunks={"time": 3})

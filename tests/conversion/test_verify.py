@@ -90,7 +90,7 @@ def test_a_record_of_the_wrong_type_does_not_count(source, converted, client, ke
 
 
 def test_a_stream_of_another_shape_is_damage_though_its_record_matches(converted):
-    from moec_zarr.conversion.objects import digest_of
+    from moec_zarr.archive.storage import digest_of
 
     stream = bytes(QUICK.encode(np.arange(200, dtype="f4").reshape(2, 10, 10)))
     (converted / "a/c/1/0/0").write_bytes(stream)
@@ -141,7 +141,7 @@ def test_shards_and_stores_that_no_conversion_made(source, tmp_path, client):
 
 def test_an_unfinished_store_says_so(source, converted, client, caplog):
     """As a run leaves it that was killed after the first chunk."""
-    from moec_zarr.conversion.destination import mark
+    from moec_zarr.conversion.work.destination import mark
 
     for index in (1, 2):
         (converted / f"a/c/{index}/0/0").unlink()

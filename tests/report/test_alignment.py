@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from moec_zarr.errors import MoECError
-from moec_zarr.report.alignment import align
-from moec_zarr.report.metrics import compare
+from moec_zarr.report.comparison.alignment import align
+from moec_zarr.report.comparison.metrics import compare
 
 DIMS = ("time", "lat", "lon")
 SHAPE = (6, 9, 12)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from moec_zarr.report.labels import axis_of, bytes_text, clean, figure_text, name_of, power_of_ten, units_of
+from moec_zarr.report.comparison.labels import (
+    axis_of,
+    bytes_text,
+    clean,
+    figure_text,
+    name_of,
+    power_of_ten,
+    units_of,
+)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from moec_zarr.errors import MoECError, UnsupportedArrayError
-from moec_zarr.report import metrics
-from moec_zarr.report.metrics import Comparison, compare
+from moec_zarr.report.comparison import metrics
+from moec_zarr.report.comparison.metrics import Comparison, compare
 from tests.report.pairs import pair
 
 

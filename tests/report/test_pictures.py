@@ -9,7 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moec_zarr.report.pictures import Limits, Slice, draw_field, error_limits, even_places, field_limits
+from moec_zarr.report.comparison.pictures import (
+    Limits,
+    Slice,
+    draw_field,
+    error_limits,
+    even_places,
+    field_limits,
+)
 
 
 def test_limits_of_a_signed_field_lie_evenly_about_zero() -> None:

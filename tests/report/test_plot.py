@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.image import imread
 
 from moec_zarr.errors import MoECError
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.plot import plot_comparison
 from tests.report.pairs import pair
 from tests.support.processes import run_python
 
@@ -59,7 +59,7 @@ def test_picture_leaves_pyplot_alone(tmp_path: Path) -> None:
     code = """
 import sys
 import numpy as np
-from moec_zarr.report.plot import plot_comparison
+from moec_zarr.report.comparison.plot import plot_comparison
 a = np.eye(9)
 plot_comparison(a, a, sys.argv[1])
 assert "matplotlib.pyplot" not in sys.modules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moec_zarr.report.spectra import spectrum
+from moec_zarr.report.comparison.spectra import spectrum
 
 SIDE = 64
 Y, X = np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")

@@ -1,0 +1,213 @@
+"""What a store is to hold, variable by variable, and in which chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.settings import Effort, Settings
+
+__all__ = ["STORAGE", "Plan", "PlannedVariable"]
+
+STORAGE = frozenset(
+    (
+        "chunks",
+        "shards",
+        "preferred_chunks",
+        "compressor",
+        "compressors",
+        "filters",
+        "serializer",
+        "fill_value",
+    )
+)
+"""What of a variable's encoding says how zarr stores it, rather than what its values mean."""
+
+# The cost model, on one core. A transform takes so many seconds a million voxels, by ratio (between them,
+# interpolated in the ratio's logarithm); a network so many seconds in a chunk of 2 million voxels, fewer in
+# smaller ones. A PSNR takes a transform half as long again as a ratio, and a network three fits; a bound is
+# taken for one of a thousandth of the range. Checking a chunk decodes it. Reading is not counted, nor that a
+# GPU is faster: the first tasks tell more.
+_TRANSFORM_SECONDS = {5.0: 6.0, 10.0: 4.0, 100.0: 1.4, 1000.0: 0.8}
+_PSNR_AS_RATIO = 100.0
+_BOUND_SECONDS = 4.0
+_NETWORK_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
+_NETWORK_VOXELS = 2_000_000
+_DECODED = 8_000_000  # voxels per second
+_FITS_FOR_PSNR = 3
+
+
+def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
+    """Time of a chunk on one core, by the cost model."""
+    ratios = np.log(list(_TRANSFORM_SECONDS))
+    seconds = list(_TRANSFORM_SECONDS.values())
+    each = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds))
+    if settings.psnr is not None:
+        each *= 1.5
+    elif settings.max_error is not None:
+        each = _BOUND_SECONDS
+    transform = each * voxels / 1e6
+    network = 0.0
+    if settings.has_networks:
+        size = voxels / _NETWORK_VOXELS
+        network = _NETWORK_SECONDS[settings.effort] * max(size**0.4, size)
+        network *= 1 if settings.psnr is None else _FITS_FOR_PSNR
+    return transform + network + voxels / _DECODED
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedVariable:
+    """What will be done with one variable.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    dims : tuple of str
+        Its dimensions.
+    shape : tuple of int
+        Its shape, in voxels.
+    dtype : numpy.dtype
+        The dtype of its values in the source, once unpacked.
+    codec : MoECCodec or None
+        Its codec; None if it stays lossless.
+    reason : str
+        Why it stays lossless; empty if it is compressed.
+    chunks : tuple of int or None
+        Shape of its chunks, in voxels; None if it is written whole, together with the metadata.
+    shards : tuple of int or None
+        Shape of its shards, in voxels; None if it has none.
+    encoding : dict
+        The encoding with which xarray creates it.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    codec: MoECCodec | None
+    reason: str
+    chunks: tuple[int, ...] | None
+    shards: tuple[int, ...] | None
+    encoding: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes before compression; those of text are not known."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def block(self) -> tuple[int, ...] | None:
+        """Shape of what one task writes: a shard, or a chunk where there are no shards."""
+        return self.shards or self.chunks
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of tasks along each dimension."""
+        if self.block is None:
+            return ()
+        return tuple(math.ceil(n / side) for n, side in zip(self.shape, self.block, strict=True))
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks: one for each chunk, or shard."""
+        return 0 if self.block is None else math.prod(self.counts)
+
+    def indices(self) -> Iterator[tuple[int, ...]]:
+        """Position of each task's block among the others, in order."""
+        return iter(()) if self.block is None else product(*map(range, self.counts))
+
+    def region(self, index: tuple[int, ...]) -> tuple[slice, ...]:
+        """The voxels of the block at `index`; blocks at the end of a dimension may be shorter."""
+        return tuple(
+            slice(i * side, min((i + 1) * side, n))
+            for i, side, n in zip(index, self.block or (), self.shape, strict=True)
+        )
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes at most, of streams and of the shards' indexes; None where no ratio sets them."""
+        if self.codec is None or self.codec.ratio is None or self.chunks is None:
+            return None
+        chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
+        streams = int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.codec.ratio)
+        return streams + self.index_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the shards' indexes, beyond the ratio: 16 for each chunk, and a checksum of 4."""
+        if self.shards is None or self.chunks is None:
+            return 0
+        return self.tasks * (16 * math.prod(self.shards) // math.prod(self.chunks) + 4)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all tasks on one core, by the cost model; that of lossless variables is not counted."""
+        if self.codec is None or self.chunks is None:
+            return 0.0
+        chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
+        return chunks * _seconds_per_chunk(self.codec, math.prod(self.chunks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a conversion will do.
+
+    Attributes
+    ----------
+    variables : tuple of PlannedVariable
+        All variables of the source, coordinates included, in its order.
+    zarr_format : {2, 3}
+        Format of the destination.
+    """
+
+    variables: tuple[PlannedVariable, ...]
+    zarr_format: Literal[2, 3]
+
+    @property
+    def compressed(self) -> tuple[PlannedVariable, ...]:
+        """The variables that are compressed."""
+        return tuple(variable for variable in self.variables if variable.codec is not None)
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether workers may have to fit networks, which takes torch."""
+        return any(each.codec.has_networks for each in self.compressed if each.codec is not None)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return sum(variable.tasks for variable in self.variables)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes to read, as values in memory."""
+        return sum(variable.nbytes for variable in self.variables)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all tasks on one core, by the cost model."""
+        return sum(variable.seconds for variable in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that decides what is stored, in plain JSON types."""
+        return {
+            "zarr_format": self.zarr_format,
+            "variables": {
+                each.name: {
+                    "dims": list(each.dims),
+                    "shape": list(each.shape),
+                    "dtype": each.dtype.str,
+                    "chunks": each.chunks and list(each.chunks),
+                    "shards": each.shards and list(each.shards),
+                    "codec": each.codec and each.codec.configuration(),
+                }
+                for each in self.variables
+            },
+        }

@@ -1,0 +1,243 @@
+"""The quality of a converted variable as a table in the store, which xarray and pandas read.
+
+It is a zarr group of small arrays, made from the records of all tasks, and lies where nothing that opens the
+data takes notice of it: ``<variable>/.moec_zarr/quality``, within the variable's array.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from moec_zarr.archive.inspection import compressed_arrays
+from moec_zarr.archive.manifest import Record
+from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.errors import MoECError
+from moec_zarr.statistics import PERCENTILES
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from zarr.core.buffer import Buffer
+
+__all__ = ["open_quality", "quality_table", "write_quality"]
+
+_FOLDER = ".moec_zarr/quality"
+_STEPS = ("reading", "fitting", "writing", "checking")
+_DIMS = ("task", "percentile", "wavelength")
+
+# What each column holds, and its units; None where they are those of the data.
+_COLUMNS = {
+    "bytes_in": ("bytes before compression", "byte"),
+    "bytes_out": ("bytes stored", "byte"),
+    "attempt": ("attempt that succeeded", "1"),
+    "seconds": ("time of the task", "s"),
+    **{f"seconds_{step}": (f"time of {step}", "s") for step in _STEPS},
+    "n": ("voxels", "1"),
+    "n_valid": ("valid voxels, over which all errors are taken", "1"),
+    "low": ("smallest valid value of the original", None),
+    "high": ("largest valid value of the original", None),
+    "rmse": ("root mean square error", None),
+    "max_error": ("largest absolute error", None),
+    "psnr": ("peak signal-to-noise ratio, the range of the task's original as the peak", "dB"),
+    "bias": ("mean of decoded less original", None),
+}
+
+
+def quality_table(variable: PlannedVariable, records: Iterable[Record], units: str = "1") -> xr.Dataset:
+    """One row for each task that is done, in the order of their indices.
+
+    Parameters
+    ----------
+    variable : PlannedVariable
+        What the records speak of.
+    records : iterable of Record
+        Those of other variables are left out.
+    units : str
+        Units of the data.
+
+    Returns
+    -------
+    Dataset
+        Along ``task``: the columns above, and the voxels that it covers along each dimension as
+        ``<dimension>_start`` and ``<dimension>_stop``. Along ``task`` and ``percentile``:
+        ``error_percentile``, of the absolute error. Along ``task`` and ``wavelength``, the shortest of each
+        octave in voxels: ``power`` of the original and ``power_ratio``, that of the decoded to it. Along the
+        variable's first dimension, over all tasks: ``rmse_by_index``, ``max_error_by_index`` and
+        ``n_valid_by_index``.
+    """
+    import xarray as xr
+
+    rows = sorted((r for r in records if r.variable == variable.name), key=lambda record: record.index)
+    columns: dict[str, Any] = {}
+    regions = [variable.region(record.index) for record in rows]
+    for axis, dim in enumerate(variable.dims):
+        columns[f"{dim}_start"] = ("task", np.array([r[axis].start for r in regions], "i8"), {"units": "1"})
+        columns[f"{dim}_stop"] = ("task", np.array([r[axis].stop for r in regions], "i8"), {"units": "1"})
+    figures = [_figures(record) for record in rows]
+    for name, (meaning, its_units) in _COLUMNS.items():
+        kind = "i8" if name in ("bytes_in", "bytes_out", "attempt", "n", "n_valid") else "f8"
+        attrs = {"long_name": meaning, "units": units if its_units is None else its_units}
+        columns[name] = ("task", np.array([figure[name] for figure in figures], kind), attrs)
+
+    found = [record.statistics for record in rows]
+    wavelengths = max((each.wavelengths for each in found if each is not None), key=len, default=())
+    percentiles = np.full((len(rows), len(PERCENTILES)), np.nan)
+    power, decoded = np.full((2, len(rows), len(wavelengths)), np.nan)
+    for i, each in enumerate(found):
+        if each is not None:
+            percentiles[i] = each.percentiles
+            power[i, : len(each.power)], decoded[i, : len(each.power)] = each.power, each.decoded_power
+    columns["error_percentile"] = (
+        ("task", "percentile"),
+        percentiles,
+        {"long_name": "percentile of the absolute error", "units": units},
+    )
+    columns["power"] = (
+        ("task", "wavelength"),
+        power,
+        {"long_name": "variance of the original in the octave", "units": f"({units})2"},
+    )
+    columns["power_ratio"] = (
+        ("task", "wavelength"),
+        np.divide(decoded, power, out=np.full_like(power, np.nan), where=power > 0),
+        {"long_name": "variance of the decoded in the octave over that of the original", "units": "1"},
+    )
+    columns |= _by_index(variable, rows, units)
+    coords = {
+        "percentile": ("percentile", np.array(PERCENTILES), {"units": "percent"}),
+        "wavelength": (
+            "wavelength",
+            np.array(wavelengths, "i8"),
+            {"long_name": "shortest wavelength of the octave, in voxels", "units": "1"},
+        ),
+    }
+    title = f"Quality of {variable.name} by task of its conversion, measured on what was read back"
+    return xr.Dataset(columns, coords=coords, attrs={"title": title})
+
+
+def _figures(record: Record) -> dict[str, float]:
+    quality = record.quality
+    return {
+        **dataclasses.asdict(quality),
+        "low": math.nan if quality.low is None else quality.low,
+        "high": math.nan if quality.high is None else quality.high,
+        "psnr": quality.psnr,
+        "bias": record.statistics.bias if record.statistics else math.nan,
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
+        "attempt": record.attempt,
+        "seconds": record.seconds,
+        **{f"seconds_{step}": record.steps.get(step, math.nan) for step in _STEPS},
+    }
+
+
+def _by_index(variable: PlannedVariable, records: list[Record], units: str) -> dict[str, Any]:
+    """Errors along the first dimension, over all tasks that hold an index."""
+    if len(variable.shape) < 2:
+        return {}
+    length = variable.shape[0]
+    count, squares, largest = np.zeros(length, "i8"), np.zeros(length), np.zeros(length)
+    for record in records:
+        each, rows = record.statistics, variable.region(record.index)[0]
+        if each is None or len(each.n_valid_by_index) != rows.stop - rows.start:
+            continue
+        n_valid = np.array(each.n_valid_by_index)
+        count[rows] += n_valid
+        squares[rows] += n_valid * np.square(each.rmse_by_index)
+        largest[rows] = np.maximum(largest[rows], each.max_error_by_index)
+    none = count == 0
+    # A dimension that is named like one of the table's own keeps a name of its own.
+    dim = variable.dims[0] + "_" * (variable.dims[0] in _DIMS)
+    rmse = np.where(none, np.nan, np.sqrt(squares / np.maximum(count, 1)))
+    return {
+        "rmse_by_index": (dim, rmse, {"long_name": "root mean square error", "units": units}),
+        "max_error_by_index": (
+            dim,
+            np.where(none, np.nan, largest),
+            {"long_name": "largest absolute error", "units": units},
+        ),
+        "n_valid_by_index": (dim, count, {"long_name": "valid voxels that were measured", "units": "1"}),
+    }
+
+
+def write_quality(group: zarr.Group, plan: Plan, records: Iterable[Record]) -> None:
+    """Write the table of each compressed variable into a converted store, in place of an older one."""
+    records = list(records)
+    for variable in plan.compressed:
+        units = str(group[variable.name].attrs.get("units", "1"))
+        table = quality_table(variable, records, units)
+        # zarr refuses to make a group within an array, and reads one that is there.
+        made: dict[str, Buffer] = {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            table.to_zarr(MemoryStore(made), zarr_format=plan.zarr_format, consolidated=True)
+        folder = "/".join(part for part in (group.path, variable.name, _FOLDER) if part)
+        sync(_replace(group.store, folder, made))
+
+
+async def _replace(store: Store, folder: str, made: Mapping[str, Buffer]) -> None:
+    """Put objects into a folder in place of all that it holds; it is no group before the last of them."""
+    last = {key: made[key] for key in (".zattrs", ".zgroup", ".zmetadata", "zarr.json") if key in made}
+    await store.delete_dir(folder)
+    await asyncio.gather(
+        *(store.set(f"{folder}/{key}", value) for key, value in made.items() if key not in last)
+    )
+    for key, value in last.items():
+        await store.set(f"{folder}/{key}", value)
+
+
+async def _copy(store: Store, folder: str) -> dict[str, Buffer]:
+    """All objects of a folder, by their path within it."""
+    keys = [key async for key in store.list_prefix(f"{folder}/")]
+    found = await asyncio.gather(*(store.get(key, default_buffer_prototype()) for key in keys))
+    return {
+        key.removeprefix(f"{folder}/"): value
+        for key, value in zip(keys, found, strict=True)
+        if value is not None
+    }
+
+
+def open_quality(store: str | PathLike[str] | Store) -> dict[str, xr.Dataset]:
+    """The tables of a converted store, by variable.
+
+    Parameters
+    ----------
+    store : path or zarr Store
+        What a conversion made.
+
+    Returns
+    -------
+    dict of str to Dataset
+        As `quality_table` makes them.
+
+    Raises
+    ------
+    MoECError
+        If there is no store that was compressed with this package, or it has no such table.
+    """
+    import xarray as xr
+
+    tables = {}
+    for name, array in compressed_arrays(store).items():
+        # xarray looks for groups within groups alone; by itself the folder is a store like any other.
+        copied = sync(_copy(array.store, "/".join(part for part in (array.path, _FOLDER) if part)))
+        if copied:
+            tables[name] = xr.open_zarr(MemoryStore(copied)).load()
+    if not tables:
+        raise MoECError(
+            f"{store} has no table of its quality: no conversion made it, or none has come to its end; "
+            "give the command that converted it again"
+        )
+    return tables

@@ -1,0 +1,211 @@
+"""What a conversion will do, decided before any of it is done, and without dask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.find import find_codec
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.xarray_encoding import choose, encoding
+from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.settings import Settings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Sizes", "plan"]
+
+Sizes = Mapping[str, int]
+
+_WHOLE_BYTES = 2**24  # a lossless variable up to this size is written together with the metadata
+_LOSSLESS_BYTES = 2**24  # a chunk of a larger one
+
+
+def plan(
+    ds: xr.Dataset,
+    codec: MoECCodec | Mapping[Any, MoECCodec | None],
+    *,
+    variables: Iterable[Hashable] | None = None,
+    chunks: Literal["auto"] | Sizes = "auto",
+    shards: Sizes | None = None,
+    zarr_format: Literal[2, 3] = 3,
+) -> Plan:
+    """Decide which variables of a dataset are compressed, in which chunks, and in how many tasks.
+
+    The variables to compress are those that `moec_zarr.encoding` chooses: fields of integers or floats, but
+    no coordinates, times, flags, bounds, text, integers of few values or variables too small for the ratio.
+    Only samples of integers are read.
+
+    Chunks are chosen so that the ratio leaves a model enough bytes, then moved to the boundaries of the
+    source's chunks where these lie near: to a multiple of the source's chunk along each dimension, or to an
+    equal part of it, so that no chunk of the source is read more often than needed.
+
+    Parameters
+    ----------
+    ds : Dataset
+        The source.
+    codec : MoECCodec or mapping of variable name to MoECCodec or None
+        The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
+        fields, and None for a variable that stays lossless.
+    variables : iterable of str, optional
+        Names of the data variables to compress, instead of the choice above; all others stay lossless.
+    chunks : "auto" or mapping of dimension to int
+        Sizes of chunks, in voxels; -1 is the whole dimension. Dimensions that are not named are chosen.
+    shards : mapping of dimension to int, optional
+        Sizes of shards, in voxels and multiples of the chunks; dimensions that are not named take one chunk.
+        Shards make fewer and larger files, and tasks.
+    zarr_format : {2, 3}
+        Format of the destination.
+
+    Returns
+    -------
+    Plan
+        To look at, and for `moec_zarr.conversion.work.run.execute`.
+
+    Raises
+    ------
+    MoECError
+        If a variable or dimension does not exist, a size is no positive number, shards are no multiples of
+        chunks or asked of format 2, or nothing is left to compress.
+    UnsupportedArrayError
+        If a variable that is named has a dtype or rank that cannot be encoded.
+    BudgetError
+        If a chunk is too small for its ratio.
+    """
+    if shards is not None and zarr_format == 2:
+        raise MoECError("zarr format 2 has no shards; leave shards= out, or ask for zarr_format=3")
+    for what, sizes in (("chunks", chunks), ("shards", shards)):
+        _check_sizes(what, sizes, ds)
+    codecs, reasons = choose(ds, codec, variables)
+    # A stand-in without values and without chunks: the choice of chunks is free.
+    blank = ds.copy(
+        data={name: np.broadcast_to(np.zeros((), var.dtype), var.shape) for name, var in ds.data_vars.items()}
+    )
+    entries = encoding(blank, codecs, zarr_format)
+    planned = []
+    for name, var in ds.variables.items():
+        entry = entries.get(name, {})
+        chosen = find_codec([entry.get("serializer"), *(entry.get("compressors") or ())])
+        if chosen is not None:
+            shape = _chunk_shape(var, chosen, entry["chunks"], chunks)
+            _check_budget(str(name), var, chosen, shape)
+            entry = entry | {"chunks": shape}
+            shard = _shard_shape(str(name), var, shape, shards)
+            if shard:
+                entry["shards"] = shard
+        else:
+            entry = {key: value for key, value in var.encoding.items() if key not in STORAGE}
+            shape, shard = None, None
+            if var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES and name not in ds.xindexes:
+                free = choose_chunks(var.shape, var.dtype, Settings(ratio=1), target_bytes=_LOSSLESS_BYTES)
+                shape = entry["chunks"] = _align(free, var)
+        planned.append(
+            PlannedVariable(
+                name=str(name),
+                dims=tuple(map(str, var.dims)),
+                shape=var.shape,
+                dtype=var.dtype,
+                codec=chosen,
+                reason=reasons.get(name, ""),
+                chunks=shape,
+                shards=shard,
+                encoding=entry,
+            )
+        )
+    result = Plan(variables=tuple(planned), zarr_format=zarr_format)
+    if not result.compressed:
+        why = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
+        raise MoECError(f"the source has nothing to compress ({why}); name the variables, or lower the ratio")
+    return result
+
+
+def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Dataset) -> None:
+    if sizes is None or sizes == "auto":
+        return
+    if not isinstance(sizes, Mapping):
+        raise MoECError(f"{what} must give a size by dimension, such as {{'time': 24}}, got {sizes!r}")
+    for dim, size in sizes.items():
+        if dim not in ds.dims:
+            raise MoECError(
+                f"{what} give a size for {dim!r}, which is no dimension; "
+                f"the source has {', '.join(map(repr, ds.dims))}"
+            )
+        if not isinstance(size, int) or not (size > 0 or size == -1):
+            raise MoECError(
+                f"{what} along {dim!r} must be a number of voxels, or -1 for all of them, got {size!r}"
+            )
+
+
+def _chunk_shape(
+    var: xr.Variable, settings: Settings, free: tuple[int, ...], asked: Literal["auto"] | Sizes
+) -> tuple[int, ...]:
+    """Shape of the chunks: as asked for, else `free` moved to the source's boundaries."""
+    aligned = _align(free, var)
+    left = math.prod(aligned) * var.dtype.itemsize / (settings.ratio or 1)
+    shape = list(free if left < LEAST_BYTES else aligned)
+    for axis, (dim, length) in enumerate(zip(var.dims, var.shape, strict=True)):
+        if asked != "auto" and dim in asked:
+            shape[axis] = max(length, 1) if asked[str(dim)] == -1 else min(asked[str(dim)], max(length, 1))
+    return tuple(shape)
+
+
+def _align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
+    """A chunk shape near `free` whose boundaries meet those of the source's chunks."""
+    shape = []
+    for axis, (dim, length, size) in enumerate(zip(var.dims, var.shape, free, strict=True)):
+        if var.chunks is not None:
+            source = max(var.chunks[axis], default=0)
+        else:
+            source = var.encoding.get("preferred_chunks", {}).get(dim, 0)
+        if size >= length or not source or source >= length:
+            shape.append(size)
+        elif size >= source:
+            shape.append(size // source * source)
+        else:
+            # The part nearest to `size`; where all equal parts are far from it, alignment is not worth it.
+            part = source // math.ceil(source / size)
+            while source % part:
+                part -= 1
+            shape.append(part if 2 * part > size else size)
+    return tuple(shape)
+
+
+def _shard_shape(
+    name: str, var: xr.Variable, chunk: tuple[int, ...], asked: Sizes | None
+) -> tuple[int, ...] | None:
+    if asked is None or asked.keys().isdisjoint(map(str, var.dims)):
+        return None
+    shape = []
+    for dim, length, side in zip(map(str, var.dims), var.shape, chunk, strict=True):
+        whole = math.ceil(max(length, 1) / side) * side
+        size = asked.get(dim, side)
+        size = whole if size == -1 else min(size, whole)
+        if size % side:
+            raise MoECError(
+                f"variable {name!r}: shards of {size} voxels along {dim!r} do not hold whole chunks of "
+                f"{side}; make them a multiple of it, or give chunks= along {dim!r}"
+            )
+        shape.append(size)
+    return tuple(shape)
+
+
+def _check_budget(name: str, var: xr.Variable, settings: Settings, chunk: tuple[int, ...]) -> None:
+    left = math.prod(chunk) * var.dtype.itemsize / (settings.ratio or 1)
+    if settings.ratio is not None and left < LEAST_BYTES and var.size:
+        larger = choose_chunks(var.shape, var.dtype, settings)
+        if math.prod(larger) > math.prod(chunk):
+            remedy = "make chunks as large as " + ",".join(
+                f"{d}={n}" for d, n in zip(var.dims, larger, strict=True)
+            )
+        else:
+            remedy = f"ask for at most {var.nbytes / LEAST_BYTES:.4g}x, or leave it lossless"
+        raise BudgetError(
+            f"variable {name!r}: {settings.ratio:g}x leaves {left:.0f} bytes to a chunk of shape {chunk}, "
+            f"and a model needs {LEAST_BYTES}; {remedy}"
+        )

@@ -1,0 +1,278 @@
+"""Whatever xarray opens, opened without reading its values."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from glob import has_magic
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+
+from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
+from moec_zarr.errors import MoECError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["STATUS", "Source", "SourceError", "files_behind", "fingerprint", "open_source", "reading"]
+
+Source: TypeAlias = Union["xr.Dataset", "xr.DataArray", str, PathLike[str], Sequence[str | PathLike[str]]]
+
+STATUS = "moec_zarr_status"
+"""Attribute of a group that says whether its conversion is complete."""
+
+_log = logging.getLogger(__name__)
+_FILES = ("*.nc", "*.nc4", "*.cdf", "*.h5", "*.hdf5", "*.grib", "*.grib2")
+_METADATA = ("zarr.json", ".zgroup", ".zmetadata")
+_SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
+_EXTENTS = "moec_zarr_files"  # key in the encoding of a dataset that was joined from files
+
+
+class SourceError(OSError):
+    """Raised when a file of the source cannot be read."""
+
+
+@contextmanager
+def open_source(src: Source, storage_options: StorageOptions | None = None) -> Iterator[xr.Dataset]:
+    """Open a dataset lazily, and close it with the context if it was opened here.
+
+    Parameters
+    ----------
+    src : Dataset, DataArray, path, or sequence of paths
+        An open dataset or array; a local path or fsspec URL of a zarr store, of one file that xarray opens,
+        or of a directory of such files; a glob pattern, or a sequence of paths. Several files are joined
+        along the dimensions whose coordinates differ. A variable without such a dimension must be the same
+        in all of them, and is taken once.
+    storage_options : mapping, optional
+        What fsspec is given to open a URL: an endpoint, credentials.
+
+    Yields
+    ------
+    Dataset
+        With nothing read but metadata, indexes, and of several files the variables that they must share.
+        Times in a single file or store are left as the numbers that it holds: nothing is exact that went
+        through a calendar.
+
+    Raises
+    ------
+    MoECError
+        If a DataArray has no name, a pattern matches no file, a directory holds neither a zarr store nor
+        files that xarray opens, files cannot be joined, or xarray is not installed.
+    FileNotFoundError
+        If there is nothing at a path.
+    SourceError
+        If a file is truncated or damaged.
+    """
+    try:
+        import xarray as xr
+    except ModuleNotFoundError as error:
+        raise MoECError("this needs xarray, which the extra moec-zarr[all] brings; install it") from error
+    if isinstance(src, xr.Dataset):
+        yield src
+        return
+    if isinstance(src, xr.DataArray):
+        if src.name is None:
+            raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
+        yield src.to_dataset()
+        return
+    paths = _paths(src, storage_options)
+    with ExitStack() as opened, warnings.catch_warnings():
+        # A store without consolidated metadata is a store like any other.
+        warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated metadata")
+        if len(paths) == 1:
+            ds = opened.enter_context(_open(paths[0], storage_options, decode_times=False, cache=False))
+        else:
+            # Each file counts time from where it likes, so here times must be decoded to be joined.
+            parts = [opened.enter_context(_open(path, storage_options, chunks={})) for path in paths]
+            ds = _join(paths, parts)
+        if str(ds.attrs.get(STATUS, "")).startswith("incomplete"):
+            _log.warning("%s is unfinished, values are missing from it: %s", src, ds.attrs[STATUS])
+        yield ds
+
+
+def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> xr.Dataset:
+    """One file or store."""
+    import xarray as xr
+
+    options |= {"decode_timedelta": False}
+    fs, _ = file_system(path, storage_options)
+    try:
+        if _is_store(path, storage_options):
+            return xr.open_dataset(store_at(path, storage_options), engine="zarr", **options)  # type: ignore[arg-type]
+        if is_local(fs):
+            return xr.open_dataset(path, **options)
+        if not all(importlib.util.find_spec(name) for name in ("h5netcdf", "h5py")):
+            raise MoECError(
+                f"files on remote storage, such as {path}, are read through h5netcdf; pip install h5netcdf "
+                "h5py, or copy them here"
+            )
+        return xr.open_dataset(fs.open(path), engine="h5netcdf", **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, (FileNotFoundError, MoECError)):
+            raise
+        raise SourceError(
+            f"{path} cannot be opened; it may be truncated, damaged, or in a format that needs another "
+            f"package: fetch or write it again, or leave it out of the source ({_first_line(error)})"
+        ) from error
+
+
+def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
+    """Several files as one dataset, which remembers what of it lies in which file."""
+    import xarray as xr
+
+    try:
+        ds = xr.combine_by_coords(
+            parts,
+            # What has no dimension to be joined along is static: taken once, if it is the same everywhere.
+            # Grids that differ are refused; xarray would widen them and fill in NaN.
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            join="exact",
+            combine_attrs="override",
+        )
+    except (ValueError, TypeError) as error:  # those of a merge and of an alignment are ValueErrors, too
+        raise MoECError(
+            f"the {len(paths)} files from {paths[0]} to {paths[-1]} cannot be joined: {_first_line(error)}. "
+            "Give files of the same variables on the same grid that follow one another; or join them with "
+            "xarray, and convert the dataset"
+        ) from error
+    if not isinstance(ds, xr.Dataset):  # combine_by_coords returns arrays for arrays only
+        raise TypeError(f"expected a Dataset, got {type(ds)}")
+    ds.encoding[_EXTENTS] = {
+        path: {
+            str(dim): (int(positions.min()), int(positions.max()) + 1)
+            for dim, index in part.indexes.items()
+            if index.size and (positions := ds.indexes[dim].get_indexer(index)).size < ds.sizes[dim]
+        }
+        for path, part in zip(paths, parts, strict=True)
+    }
+    return ds
+
+
+def files_behind(ds: xr.Dataset, dims: Sequence[str], region: Sequence[slice]) -> list[str]:
+    """The files that a region of a dataset is read from, as far as they are known."""
+    extents = ds.encoding.get(_EXTENTS)
+    if extents is None:
+        source = ds.encoding.get("source")
+        return [source] if isinstance(source, str) else []
+    asked = {dim: (part.start, part.stop) for dim, part in zip(dims, region, strict=True)}
+    return [
+        path
+        for path, extent in extents.items()
+        if all(
+            start < asked[dim][1] and asked[dim][0] < stop
+            for dim, (start, stop) in extent.items()
+            if dim in asked
+        )
+    ]
+
+
+@contextmanager
+def reading(files: Sequence[str]) -> Iterator[None]:
+    """Say of an error that occurs meanwhile which files were read.
+
+    Raises
+    ------
+    SourceError
+        In place of what xarray's libraries raise.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # netCDF4 raises either
+        raise SourceError(
+            f"{', '.join(files) or 'the source'} cannot be read ({_first_line(error)}); if truncated or "
+            "damaged, fetch or write it again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _paths(
+    src: str | PathLike[str] | Sequence[str | PathLike[str]], options: StorageOptions | None
+) -> list[str]:
+    """The files or the store that `src` means."""
+    if not isinstance(src, (str, PathLike)):
+        paths = [fspath(path) for path in src]
+        if not paths:
+            raise MoECError("the source is an empty list; name at least one file")
+        return paths
+    path = fspath(src)
+    fs, root = file_system(path, options)
+    patterns = [root] if has_magic(root) and not fs.exists(root) else []
+    if not patterns and fs.isdir(root) and not _is_store(path, options):
+        patterns = [f"{root.rstrip('/')}/{pattern}" for pattern in _FILES]
+    if not patterns:
+        if not fs.exists(root):
+            raise FileNotFoundError(f"there is nothing at {path}")
+        return [root if is_local(fs) else path]
+    names = sorted(name for pattern in patterns for name in fs.glob(pattern))
+    if not names:
+        raise MoECError(
+            f"{path} holds neither a zarr store nor files to read ({', '.join(patterns)} match nothing)"
+        )
+    return names if is_local(fs) else [fs.unstrip_protocol(name) for name in names]
+
+
+def _is_store(path: str, options: StorageOptions | None) -> bool:
+    fs, root = file_system(path, options)
+    return any(fs.exists(f"{root.rstrip('/')}/{name}") for name in _METADATA)
+
+
+def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | None = None) -> str:
+    """A digest that changes when the source does.
+
+    It covers dimensions, dtypes, attributes and the values of small coordinates, and of every file its name
+    within the source, its size, and its time of change or what else the file system tells versions apart
+    by. Values of fields are not read: of an open dataset, the file it was opened from counts, and a change
+    of values in memory goes unnoticed.
+
+    Parameters
+    ----------
+    src : Source
+        What was given to `open_source`.
+    ds : Dataset
+        What it returned.
+    storage_options : mapping, optional
+        What it was given.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    digest = hashlib.sha256()
+    digest.update(json.dumps([dict(ds.sizes), ds.attrs], default=str, sort_keys=True).encode())
+    for name, var in sorted(ds.variables.items(), key=lambda item: str(item[0])):
+        facts = [str(name), var.dims, var.shape, var.dtype.str, var.attrs]
+        digest.update(json.dumps(facts, default=str, sort_keys=True).encode())
+        if name in ds.coords and var.dtype.kind in "biufcmM" and var.nbytes <= _SMALL:
+            digest.update(np.asarray(var.values).tobytes())
+    if hasattr(src, "variable") or hasattr(src, "data_vars"):
+        named = {var.encoding.get("source") for var in ds.variables.values()} | {ds.encoding.get("source")}
+        paths = sorted(path for path in named if isinstance(path, str))
+    else:
+        paths = _paths(src, storage_options)
+    for stamp in _stamps(paths, storage_options):
+        digest.update(json.dumps(stamp).encode())
+    return digest.hexdigest()
+
+
+def _stamps(paths: list[str], options: StorageOptions | None) -> Iterator[tuple[str, int | None, str]]:
+    """Of each file: its name within the source, its size, and what tells its versions apart."""
+    for path in paths:
+        fs, root = file_system(path, options)
+        for name, info in sorted(fs.find(root, detail=True).items()):
+            version = next(
+                (info[key] for key in ("ETag", "etag", "mtime", "LastModified") if key in info), ""
+            )
+            yield name[len(root) :], info.get("size"), str(version)

@@ -1,0 +1,1 @@
+"""How a conversion is done: tasks for the workers of a cluster, and the store that they write to."""

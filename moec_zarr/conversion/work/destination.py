@@ -1,0 +1,313 @@
+"""The store that a conversion makes: its metadata before any chunk, and what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+
+from moec_zarr.adapters.xarray_encoding import related
+from moec_zarr.archive.lock import LOCK
+from moec_zarr.archive.manifest import Manifest, check_whole, read_manifest, write_manifest, write_whole
+from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.status import Progress, Summary
+from moec_zarr.archive.storage import StorageOptions, file_system, to_read
+from moec_zarr.archive.stored import Destination, without_expected_warnings
+from moec_zarr.conversion.plan.source import STATUS, Source, files_behind, reading
+from moec_zarr.errors import MoECError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "find_begun",
+    "mark",
+    "open_destination",
+    "refuse_other_than_store",
+    "refuse_overlap",
+    "restore",
+    "write_attributes",
+]
+
+_log = logging.getLogger(__name__)
+_PREFIX = "compression_"  # begins the name of every attribute that says how a variable was compressed
+_KINDS = {  # of a stream, in the words of an attribute
+    "transform": "a transform",
+    "model": "a mixture-of-experts network",
+    "both": "a transform corrected by a mixture-of-experts network",
+    "constant": "a constant",
+    "lossless": "lossless values",
+}
+
+
+def refuse_overlap(
+    src: Source, ds: xr.Dataset, dst: Destination, options: StorageOptions | None = None
+) -> None:
+    """Refuse a destination that lies within the source, or around it."""
+    if isinstance(dst, Store):
+        return
+
+    def whole(path: str) -> str:
+        fs, root = file_system(path, options)
+        return f"{fs.unstrip_protocol(root).rstrip('/')}/"
+
+    paths = [ds.encoding.get("source"), *(var.encoding.get("source") for var in ds.variables.values())]
+    if isinstance(src, (str, PathLike)):
+        paths.append(fspath(src))
+    target = whole(fspath(dst))
+    for path in paths:
+        if isinstance(path, str) and (target.startswith(whole(path)) or whole(path).startswith(target)):
+            raise MoECError(
+                f"source {path} and destination {dst} overlap; give the destination a place of its own"
+            )
+
+
+@without_expected_warnings()
+def find_begun(store: Store, dst: Destination, wanted: Manifest) -> tuple[zarr.Group, Manifest] | None:
+    """What an earlier run left at the destination, if this one can go on from it; nothing is changed.
+
+    Raises
+    ------
+    MoECError
+        If there is something else.
+    """
+    existing = _existing(store, dst)
+    if existing is None:
+        return None
+    manifest = read_manifest(existing)
+    if manifest is None:
+        if any(True for _ in existing.members()):
+            raise MoECError(
+                f"there is a store at {dst}, and no conversion made it; choose another destination, or "
+                "--overwrite (resume=False) to replace it"
+            )
+        return None
+    if not manifest.precedes(wanted):
+        manifest.refuse_other(wanted)
+    return existing, manifest
+
+
+@without_expected_warnings()
+def open_destination(
+    planned: Plan, ds: xr.Dataset, store: Store, dst: Destination, wanted: Manifest, resume: bool
+) -> zarr.Group:
+    """The destination with its metadata complete: as an earlier run left it, or made anew."""
+    begun = find_begun(store, dst, wanted) if resume else None
+    if begun is not None and begun[1].created:
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        damaged = {
+            each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
+        }
+        restore(planned, ds, store, group, damaged)
+        return group
+    # Nothing was fitted yet, or it is to be replaced.
+    _clear(store)
+    group = zarr.open_group(store, mode="a", zarr_format=planned.zarr_format)
+    attrs = ds.attrs | {STATUS: "incomplete: metadata is being written"}
+    group.attrs.update({STATUS: attrs[STATUS]})
+    first = planned.compressed[0].name
+    write_manifest(group, first, wanted)
+    _create(planned, ds, store, [each.name for each in planned.variables], attrs)
+    for each in planned.variables:
+        if not each.tasks:
+            write_whole(group, each.name)
+    write_manifest(group, first, replace(wanted, created=True))
+    return zarr.open_group(store, mode="r+", zarr_format=planned.zarr_format, use_consolidated=False)
+
+
+def restore(planned: Plan, ds: xr.Dataset, store: Store, group: zarr.Group, names: set[str]) -> None:
+    """Write variables that have no tasks again, since they are damaged.
+
+    Raises
+    ------
+    MoECError
+        If the source holds a part of one alone.
+    """
+    if not names:
+        return
+    _log.warning("damaged, and written again: %s", ", ".join(sorted(names)))
+    damaged = [each for each in planned.variables if each.name in names]
+    if partial := [each.name for each in damaged if ds[each.name].shape != each.shape]:
+        raise MoECError(
+            f"{', '.join(map(repr, partial))} in the destination is damaged, and the source holds a part of "
+            "it; moec-zarr verify --repair makes it again from a source that holds all"
+        )
+    _create(planned, ds, store, sorted(names), dict(group.attrs))
+    for name in names:
+        write_whole(group, name)
+
+
+def _clear(store: Store) -> None:
+    """Remove everything but the lock."""
+
+    async def clear() -> None:
+        names = [name async for name in store.list_dir("")]
+        # What makes it a store goes last: what is left of an interrupted removal can be removed again.
+        for name in sorted(names, key=lambda name: name in ("zarr.json", ".zgroup")):
+            if name != LOCK:
+                await store.delete(name)
+                await store.delete_dir(name)
+
+    sync(clear())
+
+
+def refuse_other_than_store(store: Store, dst: Destination) -> None:
+    """Raise if what is at a place must not be replaced, since it is no zarr group.
+
+    Raises
+    ------
+    MoECError
+        If it is a file, an array, or a folder of other things.
+    """
+    _existing(store, dst)
+
+
+def _existing(store: Store, dst: Destination) -> zarr.Group | None:
+    """The group at a place; None where there is nothing.
+
+    Raises
+    ------
+    MoECError
+        If there is something else, which must not be replaced.
+    """
+    root = getattr(store, "root", None)
+    if root is not None and root.is_file():
+        raise MoECError(f"there is a file at {dst}; choose another destination")
+    store = to_read(store)
+    try:
+        return zarr.open_group(store, mode="r", use_consolidated=False)
+    except FileNotFoundError:
+        pass
+    except zarr.errors.ContainsArrayError as error:
+        raise MoECError(f"{dst} holds an array, not a group; choose another destination") from error
+
+    async def names() -> set[str]:
+        return {name async for name in store.list_dir("")}
+
+    if sync(names()) - {LOCK}:
+        raise MoECError(f"there is a folder at {dst} that is no zarr store; choose another destination")
+    return None
+
+
+def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs: Mapping[Any, Any]) -> None:
+    """Write the attributes of the group, variables' metadata, and the values of those that have no tasks."""
+    import dask.array as da
+
+    place: Any = store
+    chosen = [each for each in planned.variables if each.name in names]
+    template = ds.drop_vars([name for name in ds.variables if name not in names])
+    for each in chosen:
+        var = ds.variables[each.name]
+        if each.tasks:
+            # A stand-in of one chunk: nothing of it is ever computed.
+            blank = da.zeros(var.shape, dtype=var.dtype, chunks=-1)
+            template[each.name] = var.copy(data=blank)
+        else:
+            # What is lazy would not be written now, and this variable has no task that would.
+            with reading(files_behind(ds, each.dims, tuple(slice(0, n) for n in each.shape))):
+                lazy = {} if var.chunks is None else {"scheduler": "synchronous"}
+                template[each.name] = var.compute(**lazy)
+        # xarray looks for names of other variables here before it looks at the entries.
+        template[each.name].encoding = _names(var) if each.codec else each.encoding
+    template.attrs = dict(attrs)
+    for var in template.variables.values():
+        var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
+    template.to_zarr(
+        place,
+        mode="a",
+        zarr_format=planned.zarr_format,
+        encoding={each.name: each.encoding for each in chosen if each.codec},
+        consolidated=False,
+        compute=False,
+    )
+
+
+def _names(var: xr.Variable) -> dict[str, Any]:
+    """What the encoding of a variable says of other variables."""
+    names = related(var)
+    if "coordinates" in var.encoding:
+        names["coordinates"] = var.encoding["coordinates"]
+    return names
+
+
+def mark(group: zarr.Group, done: int, tasks: int) -> None:
+    """Say in the attributes of the group that it is unfinished, and how much of it is done."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    group.attrs[STATUS] = (
+        f"incomplete: {done} of {tasks} chunks are done at {when}, the others read as missing values or zeros"
+    )
+    if group.metadata.zarr_format == 2:
+        # Consolidated metadata would go on saying that all is done. In format 3 it has just been dropped.
+        prefix = f"{group.path}/" if group.path else ""
+        sync(group.store.delete(f"{prefix}.zmetadata"))
+
+
+@without_expected_warnings()
+def write_attributes(
+    planned: Plan, src: Source, group: zarr.Group, state: Progress, what: str = "converted"
+) -> None:
+    """Say in the destination's attributes what was done to each variable, and whether all is done."""
+    summaries = state.summaries()
+    for each in planned.compressed:
+        group[each.name].attrs.update(_attributes(summaries[each.name]))
+    complete = not state.failures and len(state.records) == planned.tasks
+    history = str(group.attrs.get("history", ""))
+    done = f"moec_zarr {version('moec_zarr')}: {what} from {_source_name(src)}"
+    if complete:
+        if done not in history:
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            group.attrs["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
+        group.attrs[STATUS] = "complete"
+    else:
+        mark(group, len(state.records), planned.tasks)
+    zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
+
+
+# For those who open the store without the package: zarr's own error names the codec alone.
+_READING = "zarr and xarray decode this variable once the Python package moec_zarr is installed"
+
+
+def _attributes(summary: Summary) -> dict[str, Any]:
+    """The attributes of a compressed variable.
+
+    CF 1.12, section 8.4 describes the quantisation of mantissa bits and has names for its algorithms alone,
+    so its ``quantization`` variable would say something untrue here. Its terms are kept: an algorithm, and
+    an implementation with a version.
+    """
+    quality = summary.quality
+    attributes = {
+        "algorithm": _algorithm(summary.kinds),
+        "implementation": f"moec_zarr {version('moec_zarr')}",
+        "reading": _READING,
+        "codec": repr(summary.codec),
+        "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),
+        "psnr": round(quality.psnr, 3) if math.isfinite(quality.psnr) else None,
+        "max_error": quality.max_error,
+    }
+    return {_PREFIX + key: value for key, value in attributes.items() if value is not None}
+
+
+def _algorithm(kinds: Mapping[str, int]) -> str:
+    """What the streams of a variable hold, the most frequent first."""
+    order = sorted(kinds, key=lambda kind: -kinds[kind])
+    return "MoEC: " + (
+        ", ".join(f"{_KINDS[kind]} ({kinds[kind]})" for kind in order) or "nothing but fill values"
+    )
+
+
+def _source_name(src: Source) -> str:
+    if isinstance(src, (str, PathLike)):
+        return fspath(src)
+    if isinstance(src, (list, tuple)):
+        return f"{fspath(src[0])} and {len(src) - 1} more files"
+    origin = getattr(src, "encoding", {}).get("source")
+    return str(origin or "a dataset in memory")

@@ -1,0 +1,258 @@
+"""Tasks handed out to the workers of a cluster, until all are done or have failed for good."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from moec_zarr.archive.lock import Lock
+from moec_zarr.archive.manifest import Manifest, Record, has_record
+from moec_zarr.archive.plan import STORAGE, Plan
+from moec_zarr.archive.status import Failure, Progress
+from moec_zarr.config import config
+from moec_zarr.conversion.plan.source import files_behind
+from moec_zarr.conversion.work.cluster import offering
+from moec_zarr.conversion.work.destination import mark
+from moec_zarr.conversion.work.worker import DestinationError, Task, chunks_of, run
+from moec_zarr.errors import CorruptStreamError, MoECError
+from moec_zarr.runtime import group_size
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from distributed import Client, Future
+
+__all__ = ["make", "tasks_of"]
+
+_log = logging.getLogger(__name__)
+_ATTEMPTS = 3
+_TICK = 1.0  # seconds between reports of progress while no task ends
+_PATIENCE = 60.0  # seconds without a result after which workers are looked for
+_MARK = 10.0  # seconds between two notes in the destination of how much is done
+_AHEAD = 8  # tasks that wait for each that runs, where they are short
+
+
+def tasks_of(
+    planned: Plan,
+    ds: xr.Dataset,
+    group: zarr.Group,
+    wanted: Mapping[str, Iterable[tuple[int, ...]]],
+    manifest: Manifest,
+    offsets: Mapping[str, int],
+) -> Iterator[Task]:
+    """The tasks at the indices that are wanted of each variable, made one by one as they are asked for."""
+    from dask.base import optimize
+
+    for each in planned.variables:
+        if not each.tasks or each.name not in wanted:
+            continue
+        meaning = {key: value for key, value in each.encoding.items() if key not in STORAGE}
+        digests = manifest.digests(each.name)
+        array: Any = group[each.name]
+        for index in wanted[each.name]:
+            whole = each.region(index)
+            region, inside = _covered(whole, each.dims, offsets)
+            source = ds.variables[each.name][inside].to_base_variable()
+            if source.chunks is not None:
+                # Only what this region needs travels to the worker, not the graph of the whole source.
+                (source,) = optimize(source)
+            source = source.copy(deep=False)
+            source.attrs, source.encoding = {}, meaning
+            yield Task(
+                variable=each.name,
+                index=index,
+                region=region,
+                source=source,
+                bytes_before=each.dtype.itemsize * (_size(whole) - _size(region)),
+                files=files_behind(ds, each.dims, inside),
+                array=array,
+                codec=each.codec,
+                plan=digests.at(index),
+                device=config.get("device"),
+                threads=config.get("threads"),
+                group=group_size(math.prod(array.chunks)),
+            )
+
+
+def _covered(
+    region: tuple[slice, ...], dims: tuple[str, ...], offsets: Mapping[str, int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What of a region of the destination the source holds, and where in the source that is.
+
+    That is less than the region where a lossless chunk was begun by another source: what is there stays.
+    """
+    starts = [offsets.get(dim, 0) for dim in dims]
+    region = tuple(slice(max(part.start, at), part.stop) for part, at in zip(region, starts, strict=True))
+    inside = tuple(slice(part.start - at, part.stop - at) for part, at in zip(region, starts, strict=True))
+    return region, inside
+
+
+def _size(region: tuple[slice, ...]) -> int:
+    return math.prod(part.stop - part.start for part in region)
+
+
+def make(
+    client: Client,
+    tasks: Iterator[Task],
+    resources: Mapping[str, float],
+    group: zarr.Group,
+    lock: Lock,
+    state: Progress,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Keep every worker busy until all tasks are done or have failed for good.
+
+    Raises
+    ------
+    MoECError
+        If the cluster lost the tasks, its workers write elsewhere, or the lock was broken.
+    DestinationError
+        If the destination is full or read-only.
+    """
+    from dask import config as dask_config
+    from distributed import wait
+
+    running: dict[Future[Any], tuple[list[Task], int]] = {}  # in the order in which they were handed out
+    jobs = _jobs(tasks)
+    began: dict[Future[Any], float] = {}  # of those that a worker has
+    slots = 1
+    heard = counted = marked = -math.inf
+    state.started = time.monotonic()
+    state.phase = ""
+
+    def submit(job: list[Task], attempt: int) -> None:
+        task = job[0]
+        name = f"{task.variable}-{'.'.join(map(str, task.index))}-{attempt}"
+        # A task may carry its region of a source that lives in memory; dask's warning is for larger things.
+        with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+            future = client.submit(
+                run, job, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
+                resources=dict(resources) or None, retries=0,
+            )  # fmt: skip
+        running[future] = (job, attempt)
+
+    def fill() -> None:
+        # One waits for each that runs, so that no worker is idle and the client holds few at a time; more
+        # where tasks end faster than the client could hand out the next one.
+        nonlocal slots, counted
+        if time.monotonic() - counted > _TICK:
+            slots = max(1, sum(worker["nthreads"] for worker in offering(client, resources).values()))
+            state.workers, counted = slots, time.monotonic()
+        made = state.records[max(state.resumed, len(state.records) - slots) :]
+        short = made and max(record.seconds for record in made) < 1
+        while len(running) < slots * (1 + (_AHEAD if short else 1)):
+            job = next(jobs, None)
+            if job is None:
+                return
+            state.together = max(state.together, len(job))
+            submit(job, 1)
+
+    def settle(task: Task, result: Record | BaseException, attempt: int) -> None:
+        """Keep the record of a task, or try it again, or count it as failed."""
+        if isinstance(result, Record):
+            if len(state.records) == state.resumed and not has_record(task.array, task.index):
+                raise MoECError(
+                    "what the workers write cannot be seen from here; the destination must be a "
+                    "place that all processes share, not one in memory or on a machine's own disk"
+                )
+            state.records.append(result)
+        elif isinstance(result, DestinationError):
+            raise result
+        elif attempt < _ATTEMPTS and _is_retryable(result):
+            _log.warning("chunk %s of %r failed and is tried again: %r", task.index, task.variable, result)
+            submit([task], attempt + 1)
+        else:
+            state.failures.append(_failure(task, result, attempt))
+            _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=result)
+
+    def report() -> None:
+        """Tell how far it is: the caller, and now and then the destination."""
+        nonlocal marked
+        now = time.monotonic()
+        for future in running:
+            if len(began) < slots:
+                began.setdefault(future, now)
+        state.running = [(task.variable, at) for future, at in began.items() for task in running[future][0]]
+        if now - marked > _MARK:
+            mark(group, len(state.records), state.plan.tasks)
+            marked = now
+        if progress is not None:
+            progress(state)
+
+    try:
+        fill()
+        heard = time.monotonic()
+        report()
+        while running:
+            lock.check()
+            try:
+                with client.as_current():
+                    finished = wait(list(running), timeout=_TICK, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                report()
+                if time.monotonic() - heard > _PATIENCE and not offering(client, resources):
+                    heard = time.monotonic()
+                    _log.warning(
+                        "no worker is left that offers %s; waiting for one", dict(resources) or "its time"
+                    )
+                continue
+            heard = time.monotonic()
+            made = [future for future in finished if future.status == "finished"]
+            fetched = dict(zip(made, client.gather(made), strict=True))  # in one message for all
+            for future in finished:
+                job, attempt = running.pop(future)
+                began.pop(future, None)
+                # A job that failed as a whole, as where its worker died, is taken apart.
+                results = fetched[future] if future in fetched else [_error_of(future)] * len(job)
+                for task, result in zip(job, results, strict=True):
+                    settle(task, result, attempt)
+                report()
+            fill()
+    finally:
+        state.running = []
+        if running:
+            client.cancel(list(running), force=True)
+
+
+def _jobs(tasks: Iterator[Task]) -> Iterator[list[Task]]:
+    """Tasks of a variable that a worker does together."""
+    job: list[Task] = []
+    for task in tasks:
+        if job and (task.variable != job[0].variable or len(job) == _together(job[0])):
+            yield job
+            job = []
+        job.append(task)
+    if job:
+        yield job
+
+
+def _together(task: Task) -> int:
+    """Number of tasks like this one that a worker does together: a group, or two that share a GPU."""
+    if task.group == 1 or task.codec is None or not task.codec.has_networks:
+        return 1
+    groups = 1 if task.device == "cpu" else 2  # one trains while the other is on the cores
+    return -(-groups * task.group // chunks_of(task))
+
+
+def _error_of(future: Future[Any]) -> BaseException:
+    """What a finished task raised."""
+    if future.cancelled():
+        raise MoECError("the scheduler lost the tasks; check the cluster and start the same conversion again")
+    error: BaseException = future.exception()
+    return error
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """Whether another attempt could end otherwise. A fit would not; a dead worker dask itself replaced."""
+    from distributed import KilledWorker
+
+    return isinstance(error, CorruptStreamError) or not isinstance(error, (MoECError, KilledWorker))
+
+
+def _failure(task: Task, error: BaseException, attempts: int) -> Failure:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Failure(variable=task.variable, index=task.index, error=text, attempts=attempts)

@@ -1,0 +1,286 @@
+"""From a dataset to a compressed store, on dask: metadata once, then one task for each chunk or shard."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+import zarr
+
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.archive.lock import hold_lock
+from moec_zarr.archive.manifest import Manifest, Record, read_records
+from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.quality_table import write_quality
+from moec_zarr.archive.status import ConversionError, Progress
+from moec_zarr.archive.storage import StorageOptions, store_at
+from moec_zarr.archive.stored import Destination, open_result, without_expected_warnings
+from moec_zarr.conversion.plan.append import Growth, Incomplete, grow
+from moec_zarr.conversion.plan.job import Job, plan_job
+from moec_zarr.conversion.plan.planning import Sizes
+from moec_zarr.conversion.plan.source import Source, SourceError, open_source
+from moec_zarr.conversion.work.cluster import connect, resources_for
+from moec_zarr.conversion.work.destination import (
+    find_begun,
+    mark,
+    open_destination,
+    refuse_other_than_store,
+    refuse_overlap,
+    write_attributes,
+)
+from moec_zarr.conversion.work.dispatch import make, tasks_of
+from moec_zarr.conversion.work.worker import DestinationError
+from moec_zarr.errors import MoECError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from distributed import Client
+
+__all__ = ["convert", "execute", "tasks_done"]
+
+_log = logging.getLogger(__name__)
+
+
+def convert(
+    src: Source,
+    dst: Destination,
+    codec: MoECCodec | Mapping[Any, MoECCodec | None] | None = None,
+    *,
+    variables: Iterable[Hashable] | None = None,
+    chunks: Literal["auto"] | Sizes = "auto",
+    shards: Sizes | None = None,
+    zarr_format: Literal[2, 3] = 3,
+    append: str | None = None,
+    incomplete: Incomplete | None = None,
+    client: Client | str | None = None,
+    workers: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    resume: bool = True,
+    break_lock: bool = False,
+    storage_options: StorageOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> xr.Dataset:
+    """Convert anything that xarray opens into a compressed zarr store.
+
+    Fields are compressed. Coordinates, times, flags, text and everything else are copied without loss.
+    Each chunk or shard is one task: a worker process reads it, fits it, writes it, reads it back and compares
+    it, and holds no other meanwhile. A run that was killed continues where it stopped when it is started
+    again.
+
+    `moec_zarr.config` sets the device and the number of threads. Worker processes import the script that
+    called `convert`, so call it under ``if __name__ == "__main__":``.
+
+    Parameters
+    ----------
+    src : Dataset, DataArray, path, or sequence of paths
+        An open dataset or array; a local path or fsspec URL of a zarr store, of one file that xarray opens,
+        or of a directory of such files; a glob pattern, or a sequence of paths.
+    dst : path or zarr Store
+        A local path, an fsspec URL or a zarr store, to hold the result.
+    codec : MoECCodec or mapping of variable name to MoECCodec or None
+        The codec of all variables, or of each one to compress. ``"*"`` stands for all other fields, and
+        None for lossless. Leave it out for an append, which uses the codecs of the store.
+    variables : iterable of str, optional
+        Names of the data variables to compress; all others stay lossless. By default those that hold fields.
+    chunks : "auto" or mapping of dimension to int
+        Sizes of chunks, in voxels; -1 is the whole dimension. Dimensions that are not named are chosen.
+    shards : mapping of dimension to int, optional
+        Sizes of shards, in voxels; dimensions that are not named take one chunk.
+    zarr_format : {3, 2}
+        Format of the destination.
+    append : str, optional
+        The dimension to append along, such as ``"time"``. What is new in `src` is added to the store at
+        `dst`, with the settings of that store. Steps that the store has are recognised by their coordinate
+        and left alone. If there is no store yet, one is created.
+    incomplete : "hold" or "refit", optional
+        What to do with appended steps at the end that do not fill a chunk. "hold" leaves them out. "refit"
+        stores them, and makes that chunk again from the source when more are appended. By default such steps
+        are refused.
+    client : distributed.Client or str, optional
+        Where to run: a client, or the address of a scheduler. By default a cluster is made on this machine.
+    workers : int, optional
+        Number of worker processes of that cluster; by default one for each core, or for each GPU.
+    resources : mapping of str to float, optional
+        The dask resources that each task takes of a worker. By default ``{"GPU": 1}`` if the device is
+        ``"cuda"`` and workers offer it.
+    resume : bool
+        Continue what an earlier run left at `dst`. If False, a zarr store at `dst` is replaced.
+    break_lock : bool
+        Take over `dst` from a run that was killed and left its lock. Never use it while that run is alive.
+    storage_options : mapping, optional
+        Options of fsspec, such as an endpoint and credentials, for source and destination alike.
+    progress : callable, optional
+        Called with a `Progress` at the start, after each task, and about every second between.
+
+    Returns
+    -------
+    Dataset
+        The destination, opened lazily. Its variables have no encoding of codecs, so writing it elsewhere does
+        not compress it, and lose accuracy, a second time.
+
+    Raises
+    ------
+    ConversionError
+        If chunks failed. Each is tried three times, or once if another attempt could not help.
+    MoECError
+        If the settings or the source differ from those that the destination was begun with; if the
+        destination holds something else, or is full or read-only; if there is nothing to compress; or if
+        workers cannot do the work.
+    BudgetError, UnsupportedArrayError
+        If a variable cannot be compressed as asked, before any work is done.
+    FileNotFoundError
+        If there is nothing at `src`.
+    """
+    if workers is not None and (client is not None or workers < 1):
+        raise MoECError(
+            f"workers= counts those of a cluster that is made here, at least one; got {workers!r}"
+        )
+    with open_source(src, storage_options) as ds:
+        job = plan_job(
+            ds, dst, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
+            append=append, incomplete=incomplete, resume=resume, storage_options=storage_options,
+        )  # fmt: skip
+        result = execute(
+            job, src, dst, client=client, workers=workers, resources=resources, resume=resume,
+            break_lock=break_lock, storage_options=storage_options, progress=progress,
+        )  # fmt: skip
+    if result.failures:
+        first = result.failures[0]
+        raise ConversionError(
+            f"{len(result.failures)} of {job.plan.tasks} chunks failed; the first is {first.index} of "
+            f"{first.variable!r}: {first.error}. The others are done; the same call tries these again",
+            result,
+        )
+    return open_result(dst, job.plan.zarr_format, storage_options)
+
+
+def execute(
+    job: Job,
+    src: Source,
+    dst: Destination,
+    *,
+    client: Client | str | None = None,
+    workers: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    resume: bool = True,
+    break_lock: bool = False,
+    storage_options: StorageOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Progress:
+    """Do what was planned by `plan_job`; the other parameters are those of `convert`.
+
+    Returns
+    -------
+    Progress
+        What was done and what failed.
+
+    Raises
+    ------
+    MoECError
+        As `convert` does, except for chunks that failed.
+    """
+    state = Progress(plan=job.plan, resumed=0, records=[], failures=[], started=time.monotonic())
+
+    def say(phase: str) -> None:
+        state.phase = phase
+        if progress is not None:
+            progress(state)
+
+    say("looking at the destination")
+    refuse_overlap(src, job.ds, dst, storage_options)
+    wanted = job.manifest(src, storage_options)
+    try:
+        store = store_at(dst, storage_options)
+        begun = find_begun(store, dst, wanted) if resume else None
+        if not resume:
+            refuse_other_than_store(store, dst)
+        idle = job.growth is not None and not job.growth.added
+        if idle and begun is not None and begun[1].precedes(wanted):
+            _log.info("the source has nothing that %s lacks", dst)
+            state.records = _flat(records_of(job.plan, *begun))
+            state.resumed = len(state.records)
+            return state
+        with ExitStack() as held:
+            connected = None
+            if begun is None or not begun[1].created or begun[1].precedes(wanted):
+                # Workers come first: a run that they refuse leaves nothing behind.
+                say("starting workers")
+                connected = held.enter_context(connect(client, workers))
+                needed = resources_for(connected, resources, job.plan.has_networks)
+            lock = held.enter_context(hold_lock(store, break_lock))
+            say("writing metadata")
+            if job.growth is None:
+                group = open_destination(job.plan, job.ds, store, dst, wanted, resume)
+            else:
+                group = _grown(job.growth, store, dst, wanted)
+            say("checking what is there")
+            done = records_of(job.plan, group, wanted)
+            state.records = _flat(done)
+            state.resumed = len(state.records)
+            if state.resumed < job.plan.tasks:
+                if connected is None:
+                    say("starting workers")
+                    connected = held.enter_context(connect(client, workers))
+                    needed = resources_for(connected, resources, job.plan.has_networks)
+                left = {
+                    each.name: [index for index in each.indices() if index not in done[each.name]]
+                    for each in job.plan.variables
+                    if each.tasks
+                }
+                tasks = tasks_of(job.plan, job.ds, group, left, wanted, job.offsets)
+                make(connected, tasks, needed, group, lock, state, progress)
+            write_attributes(job.plan, src, group, state, "appended" if job.growth else "converted")
+            write_quality(group, job.plan, state.records)
+    except SourceError:
+        raise
+    except OSError as error:
+        raise DestinationError(f"the destination {dst} cannot be written: {error}") from error
+    return state
+
+
+def tasks_done(
+    job: Job, src: Source, dst: Destination, *, resume: bool, storage_options: StorageOptions | None
+) -> dict[str, int]:
+    """Number of tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
+    wanted = job.manifest(src, storage_options)
+    begun = find_begun(store_at(dst, storage_options), dst, wanted) if resume else None
+    if begun is None:
+        return {}
+    done = records_of(job.plan, begun[0], wanted)
+    return {name: len(records) for name, records in done.items()}
+
+
+def records_of(
+    planned: Plan, group: zarr.Group, manifest: Manifest
+) -> dict[str, dict[tuple[int, ...], Record]]:
+    """The tasks that are done, by variable and index; what is damaged does not count, and is logged."""
+    done = {}
+    for each in planned.variables:
+        if each.tasks:
+            records, damage = read_records(group[each.name], each.name, manifest.digests(each.name))  # type: ignore[arg-type]
+            for index, why in damage.items():
+                _log.warning("chunk %s of %r is made again: %s", index, each.name, why)
+            done[each.name] = records
+    return done
+
+
+def _flat(done: Mapping[str, Mapping[tuple[int, ...], Record]]) -> list[Record]:
+    return [record for each in done.values() for record in each.values()]
+
+
+@without_expected_warnings()
+def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
+    """The destination with room for what is appended."""
+    begun = find_begun(store, dst, wanted)
+    if begun is None:
+        raise MoECError(f"there is no store at {dst} any more")
+    _, manifest = begun
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    if manifest.precedes(wanted) or not manifest.created:
+        mark(group, 0, growth.plan.tasks)
+        grow(growth, group, wanted)
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    return group

@@ -1,0 +1,1 @@
+"""Two arrays beside one another: metrics, pictures and spectra."""

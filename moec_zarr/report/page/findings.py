@@ -1,0 +1,247 @@
+"""What a report says of a store, as plain figures: gathered in one place, and shown by another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moec_zarr.arrays import Doubles, Integers
+from moec_zarr.quality import Quality
+from moec_zarr.report.comparison.pictures import Slice
+from moec_zarr.report.comparison.spectra import Spectrum
+
+__all__ = ["Cell", "Choice", "Experts", "Lossless", "Profile", "Report", "SliceView", "Variable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A dimension along which the reader chooses among a few places.
+
+    Attributes
+    ----------
+    title : str
+    places : tuple of str
+        What the reader chooses from.
+    first : int
+        Which of them is shown before anything is chosen.
+    """
+
+    title: str
+    places: tuple[str, ...]
+    first: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceView:
+    """One slice that a report embeds.
+
+    Attributes
+    ----------
+    key : tuple of int
+        The place chosen along each `Choice`.
+    decoded : Slice
+    original, error : Slice or None
+        None without a source. The error is decoded less original.
+    quality : Quality or None
+        Of this slice at full resolution; None without a source.
+    """
+
+    key: tuple[int, ...]
+    decoded: Slice
+    original: Slice | None = None
+    error: Slice | None = None
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Errors along a dimension.
+
+    Attributes
+    ----------
+    title : str
+        Of the dimension, with units.
+    places : tuple of str
+        Where each row lies.
+    positions : tuple of float or None
+        The coordinate of each row, where it is a number; else rows are drawn by their order.
+    rmse, max_error : tuple of float
+        NaN where no voxel is valid.
+    origin : str
+        Where the figures come from, as a sentence.
+    """
+
+    title: str
+    places: tuple[str, ...]
+    positions: tuple[float, ...] | None
+    rmse: tuple[float, ...]
+    max_error: tuple[float, ...]
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A chunk, or a shard, among the others.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Its position along each dimension.
+    place : str
+        What it covers.
+    psnr, max_error : float
+        The peak is the range of this cell's own values.
+    ratio : float
+    """
+
+    index: tuple[int, ...]
+    place: str
+    psnr: float
+    max_error: float
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """The experts of a network in one chunk.
+
+    Attributes
+    ----------
+    chunk : str
+        Which one it is.
+    map : int64 array, shape (y, x)
+        The expert of each voxel, in the chunk's middle slice.
+    load : tuple of float
+        Share of the chunk's voxels that each expert evaluates.
+    """
+
+    chunk: str
+    map: Integers
+    load: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """All that is known of a compressed variable.
+
+    Attributes
+    ----------
+    name, title, units, codec : str
+    dims : tuple of str
+    shape, chunks : tuple of int
+    bytes_in, bytes_out : int
+        Before compression, and stored.
+    psnr, psnr_lowest : float or None
+        dB, of the whole variable, where the conversion recorded what that takes; and of the worst chunk.
+    max_error : float
+        Largest absolute error in units of the data.
+    spread : float or None
+        Range of the valid values of the original.
+    bound : float or None
+        No value is further off than this, by what each stream keeps; 0 where all are exact.
+    origin : str
+        Where these figures come from.
+    cell_name : str
+        "chunk" or "shard": what a cell is.
+    cells : tuple of Cell
+    grid : tuple of int
+        Number of cells along each dimension.
+    streams, streams_all : int
+        Streams that were looked at, and chunks that the variable has; those of fill alone are not stored.
+    sampled : bool
+        Whether there are more streams than were looked at.
+    kinds, sections : mapping of str to int
+        Streams by what stands for their values; bytes by section, of those that were looked at.
+    percentiles : mapping of str to float
+        Of the absolute error, the largest of any cell.
+    choices, slices : tuple
+        Slices that are embedded.
+    measured : Quality or None
+        Over the slices that are embedded, with a source.
+    histogram : tuple of two arrays or None
+        Voxels in each bin, and the edges of the bins, of the error in the embedded slices.
+    spectrum : Spectrum or None
+    spectrum_origin, spacing : str
+        Where the spectrum comes from; the length of a voxel, where it is known.
+    profiles : tuple of Profile
+    experts : Experts or None
+    notes : tuple of str
+        What a reader must know before trusting the figures.
+    """
+
+    name: str
+    title: str
+    units: str
+    codec: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    bytes_in: int
+    bytes_out: int
+    psnr: float | None
+    psnr_lowest: float | None
+    max_error: float
+    spread: float | None
+    bound: float | None
+    origin: str
+    cell_name: str
+    cells: tuple[Cell, ...]
+    grid: tuple[int, ...]
+    streams: int
+    streams_all: int
+    sampled: bool
+    kinds: Mapping[str, int]
+    sections: Mapping[str, int]
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+    slices: tuple[SliceView, ...] = ()
+    measured: Quality | None = None
+    histogram: tuple[Integers, Doubles] | None = None
+    spectrum: Spectrum | None = None
+    spectrum_origin: str = ""
+    spacing: tuple[float, str] | None = None
+    profiles: tuple[Profile, ...] = ()
+    experts: Experts | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lossless:
+    """A variable that this package did not compress.
+
+    Attributes
+    ----------
+    name : str
+    exact : bool
+        Whether its codecs are known to keep every bit.
+    bytes_in, bytes_out : int
+    reason : str
+        Why it is stored as it is.
+    """
+
+    name: str
+    exact: bool
+    bytes_in: int
+    bytes_out: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a page shows.
+
+    Attributes
+    ----------
+    store, source : str
+        What was looked at; `source` is empty without one.
+    history : str
+        What the store says of its own making.
+    variables : tuple of Variable
+    lossless : tuple of Lossless
+    """
+
+    store: str
+    source: str
+    history: str
+    variables: tuple[Variable, ...]
+    lossless: tuple[Lossless, ...]

@@ -1,0 +1,75 @@
+"""The variables of a store that are stored exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.xarray_encoding import why_lossless
+from moec_zarr.archive.storage import stored_bytes
+from moec_zarr.report.comparison.labels import clean
+from moec_zarr.report.page.findings import Lossless
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["lossless_variables"]
+
+# Codecs that keep every bit, by their names in either format, with numcodecs' prefix or without.
+_EXACT = {
+    *(
+        "bytes",
+        "transpose",
+        "sharding_indexed",
+        "blosc",
+        "zstd",
+        "gzip",
+        "zlib",
+        "lz4",
+        "lzma",
+        "bz2",
+        "shuffle",
+    ),
+    *("crc32c", "crc32", "adler32", "fletcher32", "packbits", "vlen-utf8", "vlen-bytes", "vlen-array"),
+}
+_REASONS = {
+    "": "not chosen when the store was made",
+    "small": "too small to gain by it",
+    "flags": "flags",
+    "bounds": "bounds of a coordinate",
+    "time": "times",
+}
+
+
+def lossless_variables(
+    group: zarr.Group | zarr.Array[Any], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
+) -> Iterator[Lossless]:
+    """All variables but those that this package compressed."""
+    settings = codec_of(next(iter(arrays.values())))
+    assert settings is not None
+    for name, array in sorted(group.arrays()) if isinstance(group, zarr.Group) else ():
+        if name in arrays:
+            continue
+        reason = why_lossless(ds, name, settings) if name in ds.variables else ""
+        if foreign := _foreign_codecs(array):
+            reason = f"not by this package, and perhaps not lossless: {', '.join(foreign)}"
+        yield Lossless(
+            name=clean(name),
+            exact=not foreign,
+            bytes_in=array.nbytes,
+            bytes_out=stored_bytes(array),
+            reason=clean(_REASONS.get(reason, reason)),
+        )
+
+
+def _foreign_codecs(array: zarr.Array[Any]) -> list[str]:
+    """Codecs of an array that are not known to keep every bit."""
+    metadata: Any = array.metadata
+    if array.metadata.zarr_format == 2:
+        names = [c.codec_id for c in (metadata.compressor, *(metadata.filters or ())) if c is not None]
+    else:
+        names = [codec.to_dict()["name"] for codec in metadata.codecs]
+    return [clean(name) for name in names if str(name).removeprefix("numcodecs.") not in _EXACT]
