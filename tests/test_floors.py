@@ -128,6 +128,13 @@ def test_packages_are_imported_where_they_belong(module: str) -> None:
         assert homes is None or homes & set(parts(module)), f"{module} imports {name}"
 
 
+def test_private_modules_of_zarr_are_imported_in_one_place() -> None:
+    private = {
+        module for module in MODULES for name in imports(parse(module)) if name.startswith("zarr.core")
+    }
+    assert private == {"adapters.zarr_core"}
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -22,8 +22,9 @@ from moec_zarr.runtime import fitting_threads
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
-    from zarr.core.array_spec import ArraySpec
-    from zarr.core.buffer import Buffer, NDBuffer
+    from zarr.abc.buffer import Buffer, NDBuffer
+
+    from moec_zarr.adapters.zarr_core import ArraySpec
 
 __all__ = ["MoECSerializer", "check_array"]
 

@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
-from zarr.core.sync import sync
+from zarr.buffer import default_buffer_prototype
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.zarr_core import ArrayV2Metadata, ArrayV3Metadata, sync
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.errors import MoECError
 

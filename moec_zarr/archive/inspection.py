@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from zarr.abc.store import Store
+from zarr.buffer import default_buffer_prototype
 from zarr.codecs import ShardingCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
 from moec_zarr.bitstream.stream import open_stream

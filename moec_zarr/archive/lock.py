@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore
 
+from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.errors import MoECError
 
 __all__ = ["LOCK", "Lock", "LockedError", "hold_lock"]

@@ -16,9 +16,9 @@ from typing import Any, Literal, cast
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.buffer import default_buffer_prototype
 
+from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
 from moec_zarr.archive.manifest import change_format
 from moec_zarr.archive.stored import without_expected_warnings

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.inspection import compressed_arrays
 from moec_zarr.archive.manifest import Record
 from moec_zarr.archive.plan import Plan, PlannedVariable
@@ -29,7 +29,7 @@ from moec_zarr.statistics import PERCENTILES
 
 if TYPE_CHECKING:
     import xarray as xr
-    from zarr.core.buffer import Buffer
+    from zarr.abc.buffer import Buffer
 
 __all__ = ["open_quality", "quality_table", "write_quality"]
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore
+
+from moec_zarr.adapters.zarr_core import sync
 
 __all__ = [
     "StorageOptions",

@@ -8,8 +8,8 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.buffer import default_buffer_prototype
 from zarr.core.array_spec import ArrayConfig, ArraySpec
-from zarr.core.buffer import default_buffer_prototype
 
 import moec_zarr
 from moec_zarr import MoECError, MoECSerializer, UnsupportedArrayError

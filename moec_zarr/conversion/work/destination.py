@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 
 from moec_zarr.adapters.xarray_encoding import related
+from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import Manifest, check_whole, read_manifest, write_manifest, write_whole
 from moec_zarr.archive.plan import Plan

@@ -31,7 +31,7 @@ from moec_zarr.statistics import Statistics, statistics, valid_voxels
 
 if TYPE_CHECKING:
     import xarray as xr
-    from zarr.core.buffer import Buffer
+    from zarr.abc.buffer import Buffer
 
 __all__ = ["DestinationError", "Task", "chunks_of", "measure_stored", "run"]
 
