@@ -17,7 +17,7 @@ PACKAGE = Path(moec_zarr.__file__).parent
 # From the lowest floor up: rooms, which are folders or stand alone at the root, and parts of rooms that have
 # a row of their own. Each imports its own modules and those of the floors below it.
 FLOORS = [
-    {"errors", "arrays"},
+    {"errors", "arrays", "chunk_grid"},
     {"config", "settings", "quality"},
     {"statistics"},
     {"model"},

@@ -16,6 +16,7 @@ from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.bitstream.container import MAX_RANK
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
 from moec_zarr.settings import Settings
 
@@ -257,11 +258,8 @@ def _sample(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     sides = [1] * len(shape)
     for axis in reversed(range(len(shape))):
         sides[axis] = min(shape[axis], max(1, _SAMPLE_VOXELS // math.prod(sides)))
-    counts = [math.ceil(length / side) for length, side in zip(shape, sides, strict=True)]
-    blocks = math.prod(counts)
-    for i in np.unique(np.linspace(0, blocks - 1, min(blocks, _SAMPLES)).round().astype(int)):
-        index = np.unravel_index(i, counts)
-        yield tuple(slice(int(i) * n, (int(i) + 1) * n) for i, n in zip(index, sides, strict=True))
+    grid = ChunkGrid(shape, tuple(sides))
+    yield from map(grid.region, grid.spread(_SAMPLES))
 
 
 def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:

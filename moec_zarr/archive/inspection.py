@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from os import PathLike, fspath
@@ -21,6 +21,7 @@ from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
 from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.network import chosen_experts, expert_load
 
@@ -245,13 +246,8 @@ def stored_objects(
 
     No more than `most` positions are looked at, spread evenly; all where None.
     """
-    counts = [-(-n // side) for n, side in zip(array.shape, array.shards or array.chunks, strict=True)]
-    objects = math.prod(counts)
-    chosen: Iterable[int] = range(objects)
-    if most is not None and most < objects:
-        chosen = np.unique(np.linspace(0, objects - 1, most).round().astype(np.int64)).tolist()
-    for number in chosen:
-        place = tuple(int(each) for each in np.unravel_index(number, counts)) if counts else ()
+    grid = ChunkGrid.of_objects(array)
+    for place in grid.indices() if most is None else grid.spread(most):
         data = _stored_object(array, place)
         if data is not None:
             yield place, data

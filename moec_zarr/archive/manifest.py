@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import zarr
 
 from moec_zarr.archive.storage import digest_of, key_of, names_in, read, read_many, write_json
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality
 from moec_zarr.statistics import Statistics
@@ -441,9 +441,7 @@ def check_whole(group: zarr.Group, variable: str) -> dict[str, str]:
 
 def _chunk_keys(array: zarr.Array[Any]) -> Iterator[str]:
     """Keys of all chunks, or shards, that an array can have, within its folder."""
-    outer = array.shards or array.chunks
-    counts = [-(-n // side) for n, side in zip(array.shape, outer, strict=True)]
-    return (array.metadata.encode_chunk_key(index) for index in np.ndindex(*counts))
+    return (array.metadata.encode_chunk_key(index) for index in ChunkGrid.of_objects(array).indices())
 
 
 def _record_path(array: zarr.Array[Any], index: tuple[int, ...]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.settings import Effort, Settings
 
 __all__ = ["STORAGE", "Plan", "PlannedVariable"]
@@ -108,34 +107,21 @@ class PlannedVariable:
         return self.shards or self.chunks
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Number of tasks along each dimension."""
-        if self.block is None:
-            return ()
-        return tuple(math.ceil(n / side) for n, side in zip(self.shape, self.block, strict=True))
+    def grid(self) -> ChunkGrid:
+        """The blocks that tasks write, one each; a variable without tasks is one block."""
+        return ChunkGrid(self.shape, self.block or self.shape)
 
     @property
     def tasks(self) -> int:
         """Number of tasks: one for each chunk, or shard."""
-        return 0 if self.block is None else math.prod(self.counts)
-
-    def indices(self) -> Iterator[tuple[int, ...]]:
-        """Position of each task's block among the others, in order."""
-        return iter(()) if self.block is None else product(*map(range, self.counts))
-
-    def region(self, index: tuple[int, ...]) -> tuple[slice, ...]:
-        """The voxels of the block at `index`; blocks at the end of a dimension may be shorter."""
-        return tuple(
-            slice(i * side, min((i + 1) * side, n))
-            for i, side, n in zip(index, self.block or (), self.shape, strict=True)
-        )
+        return 0 if self.block is None else len(self.grid)
 
     @property
     def stored_bytes(self) -> int | None:
         """Bytes at most, of streams and of the shards' indexes; None where no ratio sets them."""
         if self.codec is None or self.codec.ratio is None or self.chunks is None:
             return None
-        chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
+        chunks = len(ChunkGrid(self.shape, self.chunks))
         streams = int(chunks * math.prod(self.chunks) * self.dtype.itemsize / self.codec.ratio)
         return streams + self.index_bytes
 
@@ -151,7 +137,7 @@ class PlannedVariable:
         """Time of all tasks on one core, by the cost model; that of lossless variables is not counted."""
         if self.codec is None or self.chunks is None:
             return 0.0
-        chunks = math.prod(math.ceil(n / side) for n, side in zip(self.shape, self.chunks, strict=True))
+        chunks = len(ChunkGrid(self.shape, self.chunks))
         return chunks * _seconds_per_chunk(self.codec, math.prod(self.chunks))
 
 

@@ -81,7 +81,7 @@ def quality_table(variable: PlannedVariable, records: Iterable[Record], units: s
 
     rows = sorted((r for r in records if r.variable == variable.name), key=lambda record: record.index)
     columns: dict[str, Any] = {}
-    regions = [variable.region(record.index) for record in rows]
+    regions = [variable.grid.region(record.index) for record in rows]
     for axis, dim in enumerate(variable.dims):
         columns[f"{dim}_start"] = ("task", np.array([r[axis].start for r in regions], "i8"), {"units": "1"})
         columns[f"{dim}_stop"] = ("task", np.array([r[axis].stop for r in regions], "i8"), {"units": "1"})
@@ -150,7 +150,7 @@ def _by_index(variable: PlannedVariable, records: list[Record], units: str) -> d
     length = variable.shape[0]
     count, squares, largest = np.zeros(length, "i8"), np.zeros(length), np.zeros(length)
     for record in records:
-        each, rows = record.statistics, variable.region(record.index)[0]
+        each, rows = record.statistics, variable.grid.region(record.index)[0]
         if each is None or len(each.n_valid_by_index) != rows.stop - rows.start:
             continue
         n_valid = np.array(each.n_valid_by_index)

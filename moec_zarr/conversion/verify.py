@@ -250,7 +250,7 @@ def _check_bytes(
             continue
         look = None if each.codec is None else (lambda data, array=array: _look(array, data))
         records[each.name], damage = read_records(array, each.name, manifest.digests(each.name), look)
-        for index in each.indices():
+        for index in each.grid.indices():
             if index in damage:
                 gone = damage[index] == "it has gone"
                 problems.append(
@@ -308,7 +308,7 @@ def _within(each: PlannedVariable, index: Index, extent: Mapping[str, slice]) ->
     """Whether the source covers a chunk."""
     return all(
         extent[dim].start <= part.start and part.stop <= extent[dim].stop
-        for dim, part in zip(each.dims, each.region(index), strict=True)
+        for dim, part in zip(each.dims, each.grid.region(index), strict=True)
     )
 
 

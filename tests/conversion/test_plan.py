@@ -51,11 +51,12 @@ def test_tasks_tile_the_array_and_chunks_meet_the_budget(shape, dtype, ratio, so
         return
     (each,) = plan(ds, MoECCodec(ratio=ratio), variables=["a"]).compressed  # zeros are no field of integers
     assert math.prod(each.chunks) * each.dtype.itemsize >= LEAST_BYTES * ratio
-    assert each.tasks == math.prod(each.counts)
+    assert each.tasks == math.prod(each.grid.counts)
     # Along each axis the regions follow one another, so that together they hold each voxel once.
-    for axis, count in enumerate(each.counts):
+    for axis, count in enumerate(each.grid.counts):
         edges = [
-            each.region(tuple(i if a == axis else 0 for a in range(len(shape))))[axis] for i in range(count)
+            each.grid.region(tuple(i if a == axis else 0 for a in range(len(shape))))[axis]
+            for i in range(count)
         ]
         assert edges[0].start == 0
         assert edges[-1].stop == shape[axis]

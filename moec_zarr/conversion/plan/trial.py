@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.arrays import Array
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
@@ -148,14 +148,12 @@ def _nearby(codec: MoECCodec | None) -> list[MoECCodec]:
 def _regions(variable: PlannedVariable, count: int) -> Iterator[tuple[slice, ...]]:
     """Whole chunks, spread evenly; of a variable that is smaller than one, all of it."""
     chunks = variable.chunks or variable.shape
-    counts = [max(1, length // side) for length, side in zip(variable.shape, chunks, strict=True)]
-    total = math.prod(counts)
+    # Without the shorter chunks at the ends.
+    whole = tuple(n // side * side or n for n, side in zip(variable.shape, chunks, strict=True))
+    grid = ChunkGrid(whole, chunks)
     # The middle of as many equal parts.
-    for i in sorted({int((2 * part + 1) * total / (2 * count)) for part in range(count)}):
-        yield tuple(
-            slice(int(k) * side, min((int(k) + 1) * side, length))
-            for k, side, length in zip(np.unravel_index(i, counts), chunks, variable.shape, strict=True)
-        )
+    for i in sorted({int((2 * part + 1) * len(grid) / (2 * count)) for part in range(count)}):
+        yield grid.region(grid.index(i))
 
 
 def _values(variable: PlannedVariable, ds: xr.Dataset, region: tuple[slice, ...]) -> Array:
@@ -184,7 +182,6 @@ def _try(variable: PlannedVariable, codec: MoECCodec, values: list[Array]) -> Tr
             seconds += time.perf_counter() - start
             sizes.append(len(stream))
             parts.append(measure(array, decode(stream), valid_voxels(array, codec.missing)))
-    chunks = variable.chunks or variable.shape
     return Trial(
         variable=variable.name,
         codec=codec,
@@ -193,6 +190,6 @@ def _try(variable: PlannedVariable, codec: MoECCodec, values: list[Array]) -> Tr
         bytes_in=sum(array.nbytes for array in values[: len(parts)]),
         bytes_out=sum(sizes),
         quality=merge(parts),
-        whole=math.prod(math.ceil(n / side) for n, side in zip(variable.shape, chunks, strict=True)),
+        whole=len(ChunkGrid(variable.shape, variable.chunks or variable.shape)),
         error=error,
     )

@@ -54,7 +54,7 @@ def tasks_of(
         digests = manifest.digests(each.name)
         array: Any = group[each.name]
         for index in wanted[each.name]:
-            whole = each.region(index)
+            whole = each.grid.region(index)
             region, inside = _covered(whole, each.dims, offsets)
             source = ds.variables[each.name][inside].to_base_variable()
             if source.chunks is not None:

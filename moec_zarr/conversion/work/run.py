@@ -226,7 +226,7 @@ def execute(
                     connected = held.enter_context(connect(client, workers))
                     needed = resources_for(connected, resources, job.plan.has_networks)
                 left = {
-                    each.name: [index for index in each.indices() if index not in done[each.name]]
+                    each.name: [index for index in each.grid.indices() if index not in done[each.name]]
                     for each in job.plan.variables
                     if each.tasks
                 }

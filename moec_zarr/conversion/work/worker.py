@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from moec_zarr.archive.inspection import headers_within
 from moec_zarr.archive.manifest import Record, write_record
 from moec_zarr.archive.storage import close_at_exit, digest_of, read_object
 from moec_zarr.arrays import Array
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.config import config
 from moec_zarr.conversion.plan.source import reading
 from moec_zarr.errors import MoECError
@@ -202,10 +202,7 @@ def _made(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
 
 def chunks_of(task: Task) -> int:
     """Number of chunks that are fitted for a task: those of a shard."""
-    return math.prod(
-        math.ceil((part.stop - part.start) / side)
-        for part, side in zip(task.region, task.array.chunks, strict=True)
-    )
+    return len(ChunkGrid(tuple(part.stop - part.start for part in task.region), task.array.chunks))
 
 
 class _TimedStore(WrapperStore[Store]):
@@ -268,11 +265,11 @@ def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]
         If a chunk does not hold what it must.
     """
     parts = []
-    inner = _chunks_within(values.shape, task.array.chunks)
+    inner = ChunkGrid(values.shape, task.array.chunks)
     # One chunk is kept as it was read back; those of a shard are put together.
     back = np.empty_like(values) if task.codec is not None and len(inner) > 1 else values
     where = f"chunk {task.index} of {task.variable!r}"
-    for inside in inner:
+    for inside in map(inner.region, inner.indices()):
         outside = tuple(
             slice(whole.start + part.start, whole.start + part.stop)
             for whole, part in zip(task.region, inside, strict=True)
@@ -298,15 +295,6 @@ def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]
         else:
             back = decoded
     return parts, None if task.codec is None else statistics(values, back, task.codec.missing)
-
-
-def _chunks_within(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[tuple[slice, ...]]:
-    """The chunks within a region of `shape` that begins at the boundary of one."""
-    counts = [math.ceil(n / side) for n, side in zip(shape, chunk, strict=True)]
-    return [
-        tuple(slice(i * side, min((i + 1) * side, n)) for i, side, n in zip(index, chunk, shape, strict=True))
-        for index in np.ndindex(*counts)
-    ]
 
 
 def _measure(expected: Array, decoded: Array, missing: float | None, where: str) -> Quality:

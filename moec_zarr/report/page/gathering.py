@@ -17,6 +17,7 @@ from moec_zarr.adapters.find import codec_of
 from moec_zarr.archive.inspection import StreamInfo, compressed_arrays, expert_map, inspect_streams
 from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.archive.storage import StorageOptions, store_at, stored_bytes, stored_keys
+from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.conversion.plan.source import Source, open_source
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality, merge
@@ -226,7 +227,6 @@ class _Gathering:
             origin = "recorded by the conversion, of every value as it was read back"
         else:
             origin = "stated by the streams, as measured when they were made"
-        counts = [-(-n // side) for n, side in zip(self.array.shape, self.array.chunks, strict=True)]
         sampled = self._sample()
         measured, found = sampled.measured, sampled.spectrum
         if measured is not None and measured.max_error > 1.01 * max_error + 1e-5 * (spread or 0):
@@ -261,7 +261,7 @@ class _Gathering:
             cells=cells,
             grid=grid,
             streams=len(self.infos),
-            streams_all=math.prod(counts),
+            streams_all=len(ChunkGrid(self.array.shape, self.array.chunks)),
             sampled=_sampled(self.array),
             kinds=Counter(info.kind for info in self.infos.values()),
             sections=sections,
@@ -307,7 +307,7 @@ class _Gathering:
         """Figures of all tasks that are on record; else of the streams that were looked at."""
         recorded = self.table is not None
         block = (self.array.shards or self.array.chunks) if recorded else self.array.chunks
-        grid = tuple(-(-n // side) for n, side in zip(self.array.shape, block, strict=True))
+        grid = ChunkGrid(self.array.shape, block).counts
         if not recorded:
             rows = [(i, info.psnr, info.max_error, info.ratio) for i, info in self.infos.items()]
         else:
@@ -422,8 +422,7 @@ def _qualities(table: Any) -> Iterator[Quality]:
 
 def _sampled(array: zarr.Array[Any]) -> bool:
     """Whether an array has more stored objects than are looked at."""
-    block = array.shards or array.chunks
-    return math.prod(-(-n // side) for n, side in zip(array.shape, block, strict=True)) > _STREAMS
+    return len(ChunkGrid.of_objects(array)) > _STREAMS
 
 
 def _percentiles(table: Any) -> dict[str, float]:
