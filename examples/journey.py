@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-
-from moec_zarr.demo.simulate import simulate
+from demo.simulate import simulate
 
 DAYS = 8  # of a month, here
 MONTHS = 3

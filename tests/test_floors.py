@@ -34,7 +34,6 @@ FLOORS = [
     {"report.comparison"},
     {"report.page"},
     {"report"},
-    {"demo"},
     {"cli"},
     {"__init__"},
 ]
@@ -51,7 +50,7 @@ HOMES = {
     "numba": {"bitstream.compiled"},
     "scipy": {"fit", "report"},
     "donfig": {"config"},
-    **{package: {"adapters", "archive", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},
+    **{package: {"adapters", "archive", "report", "conversion"} for package in ("zarr", "numcodecs")},
     **{package: {"cli", "runtime"} for package in ("typer", "rich")},
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moec_zarr.demo.simulate import simulate
+from examples.demo.simulate import simulate
 from tests.support.fields import normalised
 
 
