@@ -38,10 +38,10 @@ from benchmarks.variants import VARIANTS, Network, Variant, Weights, features, f
 from moec_zarr.bitstream.range_coder import encode_groups
 from moec_zarr.bitstream.values import write_masked_values
 from moec_zarr.codec.prepare import find_masked_values
+from moec_zarr.fit.field import Field
 from moec_zarr.fit.network import initialise
 from moec_zarr.fit.network.optimiser import Optimiser
 from moec_zarr.fit.network.quantise import Gate, StepAllocator, freeze_gate, quantise, round_through
-from moec_zarr.fit.network.sampling import Field
 from moec_zarr.fit.payloads import DoesNotFit, best_distribution
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model import network

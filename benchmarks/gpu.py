@@ -140,12 +140,12 @@ def measured_ceiling(field: Array, shape: Sequence[int], ratio: float, minutes: 
     """A network alone for one chunk, fitted for about so long."""
     (array,) = chunks_of(field, shape, 1)
     settings = Settings(ratio=ratio, effort="best", model="network")
-    grid = prepare(array, settings.missing, None).grid
+    chunk = prepare(array, settings.missing, None).field
     room = int(array.nbytes / ratio) - 40
 
     def fitted(share: float) -> tuple[float, float]:
         start = time.perf_counter()
-        error = fit(*grid, settings, room, share=share).error
+        error = fit(chunk, settings, room, share=share).error
         # Half the range is 1 in normalised values, its peak 2.
         return time.perf_counter() - start, 10 * math.log10(4 / error)
 

@@ -22,7 +22,7 @@ FLOORS = [
     {"statistics"},
     {"model"},
     {"bitstream", "runtime"},
-    {"fit.payloads", "fit.presets"},
+    {"fit.field", "fit.payloads", "fit.presets"},
     {"fit.network", "fit.transform"},
     {"fit"},
     {"codec"},

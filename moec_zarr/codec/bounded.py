@@ -61,39 +61,39 @@ def _allowed(chunk: Prepared, bound: float) -> float:
         distance = float(np.spacing(min(max(abs(low), abs(high)), below)))
         error = bound - distance / 2 if distance <= bound else bound / 2
         error *= 1 - 2 * float(np.finfo(dtype).eps)  # differences are taken in the dtype
-    return min(error / chunk.grid[2].scale, _ANY_ERROR)
+    return min(error / chunk.field.normalisation.scale, _ANY_ERROR)
 
 
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
     """What may be corrected: a transform, networks as far as the effort has them; None for nothing at all."""
-    from moec_zarr.fit.candidates import Candidate, normalised
+    from moec_zarr.fit.candidates import Candidate
     from moec_zarr.fit.select import fit, transform_alone
     from moec_zarr.fit.transform.bounded import fit_transform_to_bound
     from moec_zarr.fit.transform.rate_control import has_transform
 
-    array, valid, normalisation = chunk.grid
-    rooms = [array.nbytes / ratio for ratio in _NETWORK_RATIOS]
+    field = chunk.field
+    shape = field.array.shape
+    rooms = [field.array.nbytes / ratio for ratio in _NETWORK_RATIOS]
     if settings.model == "network" or settings.experts is not None:
         pass
-    elif not has_transform(array.shape):
+    elif not has_transform(shape):
         yield None  # corrections alone
     else:
-        target = normalised(array, valid, normalisation)
-        transform = fit_transform_to_bound(target, valid, allowed - TOLERANCE)
+        transform = fit_transform_to_bound(field.normalised(), field.valid, allowed - TOLERANCE)
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
-    if transform_alone(array.shape, settings) or allowed < 2 * NETWORK_TOLERANCE:
+    if transform_alone(shape, settings) or allowed < 2 * NETWORK_TOLERANCE:
         return
     if not settings.has_networks and not is_installed("torch"):
         _log.warning(
             "shape %s has an axis too long for a transform, and torch, which fits networks, is "
             "not installed: only corrections are stored; write chunks of at most %d voxels along each axis",
-            array.shape, LONGEST_AXIS,
+            shape, LONGEST_AXIS,
         )  # fmt: skip
         return
     for room in rooms:
         try:
-            best = fit(*chunk.grid, settings, int(room))
+            best = fit(field, settings, int(room))
         except DoesNotFit:
             continue
         if best.network is not None:
@@ -107,7 +107,8 @@ def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed:
     network = None if fitted is None else fitted.network
     tolerance = TOLERANCE if network is None else NETWORK_TOLERANCE
     spacing = _rounded_down(2 * (allowed - tolerance))
-    array, valid, normalisation = chunk.grid
+    source = chunk.field
+    array, valid, normalisation = source.array, source.valid, source.normalisation
     low, high = chunk.header.low, chunk.header.high
     field = None
     if fitted is not None and fitted.transform is not None:

@@ -140,16 +140,16 @@ def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encod
     from moec_zarr.fit.select import fit
 
     with progress("MoEC fit") as report:
-        return _finished(chunk, fit(*chunk.grid, settings, room, share=share, progress=report))
+        return _finished(chunk, fit(chunk.field, settings, room, share=share, progress=report))
 
 
-def _fit_to_psnr(chunk: Prepared, settings: Settings, target: float) -> _Encoded:
+def _fit_to_psnr(chunk: Prepared, target: float) -> _Encoded:
     """The smallest stream of a transform alone that reaches a PSNR."""
     from moec_zarr.fit.select import fit_to_error
 
     # Half the range is 1 in normalised values, its peak 2.
     error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
-    return _finished(chunk, fit_to_error(*chunk.grid, settings, error))
+    return _finished(chunk, fit_to_error(chunk.field, error))
 
 
 def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
@@ -180,7 +180,7 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     target = settings.psnr
     assert target is not None
     if _is_transform_alone(chunk, settings):
-        return _transform_psnr(chunk, settings, target)
+        return _transform_psnr(chunk, target)
     best = exact = exact_stream(chunk)
     smallest = _smallest_network(chunk.array, settings.experts)
     room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
@@ -220,10 +220,10 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
 def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
     from moec_zarr.fit.select import transform_alone
 
-    return transform_alone(chunk.grid[0].shape, settings)
+    return transform_alone(chunk.field.array.shape, settings)
 
 
-def _transform_psnr(chunk: Prepared, settings: Settings, target: float) -> bytes:
+def _transform_psnr(chunk: Prepared, target: float) -> bytes:
     """The smallest stream of a transform that reaches the PSNR, or the exact one where that is smaller.
 
     Rounding to an integer dtype adds an error that a transform does not see: then it aims higher.
@@ -231,7 +231,7 @@ def _transform_psnr(chunk: Prepared, settings: Settings, target: float) -> bytes
     aim, reached = target, -math.inf
     for _ in range(_PSNR_FITS):
         try:
-            stream, reached = _fit_to_psnr(chunk, settings, aim)
+            stream, reached = _fit_to_psnr(chunk, aim)
         except DoesNotFit:
             break
         if (exact := lossless_within(chunk, len(stream))) is not None:

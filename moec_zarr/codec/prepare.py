@@ -14,6 +14,7 @@ from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Se
 from moec_zarr.bitstream.values import BoundingBox, MaskedValue, write_bounding_box, write_masked_values
 from moec_zarr.codec.indexing import short_axes
 from moec_zarr.errors import UnsupportedArrayError
+from moec_zarr.fit.field import Field
 from moec_zarr.model.normalisation import Normalisation
 
 __all__ = ["Prepared", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
@@ -48,11 +49,12 @@ class Prepared:
         return bool(self.header.low == self.header.high)
 
     @property
-    def grid(self) -> tuple[Array, Bools | None, Normalisation]:
-        """The array, its valid voxels and their normalisation, on the axes longer than one."""
+    def field(self) -> Field:
+        """What is fitted: the valid voxels and their normalisation, on the axes longer than one."""
         axes = short_axes(self.array.shape)
         valid = None if self.valid is None else self.valid.squeeze(axes)
-        return self.array.squeeze(axes), valid, Normalisation.of_range(self.header.low, self.header.high)
+        normalisation = Normalisation.of_range(self.header.low, self.header.high)
+        return Field(self.array.squeeze(axes), valid, normalisation)
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -11,22 +11,24 @@ import torch
 
 from moec_zarr.arrays import Floats
 from moec_zarr.bitstream.container import FRAME
-from moec_zarr.fit.candidates import Candidate, Task, better
+from moec_zarr.fit.candidates import Candidate, better
+from moec_zarr.fit.field import Field
 from moec_zarr.fit.network.group import fitted
 from moec_zarr.fit.network.initialise import architecture_for, stencils_for
 from moec_zarr.fit.network.network_fit import network_fit
-from moec_zarr.fit.network.sampling import Field
 from moec_zarr.fit.network.train import Fitted
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.transform.rate_control import fit_transform
+from moec_zarr.fit.presets import Preset
+from moec_zarr.fit.transform.rate_control import fit_transform, mean_error
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.evaluate_torch import whole
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Architecture, Network
 from moec_zarr.runtime import chosen_device
+from moec_zarr.settings import Settings
 
-__all__ = ["alone", "corrected"]
+__all__ = ["fit_alone", "fit_corrected"]
 
 _LARGEST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
 _DEVIATION_SAMPLES = 1 << 16  # voxels that the deviation is measured on
@@ -36,23 +38,26 @@ _FURTHER = 0.985  # of the error of the first alternation, about, that is left b
 _STALLED = 2  # alternations without gain, after which the last one is made
 
 
-def corrected(
-    task: Task,
+def fit_corrected(
+    field: Field,
+    settings: Settings,
+    preset: Preset,
+    budget: int,
     target: Floats,
     alone: Candidate | None,
     target_error: float,
     progress: Callable[[float], None],
 ) -> Candidate | None:
-    """A transform and a network that corrects it, each fitted in turn to what the other leaves.
+    """Fit a transform and a network that corrects it, each in turn to what the other leaves.
 
-    The best of the alternations. They start from the bases and the step of `alone`, the transform alone,
-    and end after the first where further ones are not expected to reach the target. Where values may lie
-    beyond the range of the data, because a decoder clips them, or at invalid voxels, the transform is left
-    as it is.
+    The best of the alternations is returned. They start from the bases and the step of `alone`, the
+    transform alone, and end after the first where further ones are not expected to reach the target. Where
+    values may lie beyond the range of the data, because a decoder clips them, or at invalid voxels, the
+    transform is left as it is.
     """
-    valid, preset = task.valid, task.preset
-    correction = max(int(_CORRECTION_SHARE * task.budget), _CORRECTION_BYTES)
-    if correction > task.budget // 3:
+    valid = field.valid
+    correction = max(int(_CORRECTION_SHARE * budget), _CORRECTION_BYTES)
+    if correction > budget // 3:
         return None
     best: Candidate | None = None
     network: Network | None = None
@@ -60,23 +65,24 @@ def corrected(
     aim, stalled, last = target, 0, False
     for turn in range(preset.alternations):
         last = last or turn + 1 == preset.alternations
-        transform = fit_transform(aim, None if turn else valid, task.budget - correction, warm_start)
+        transform = fit_transform(aim, None if turn else valid, budget - correction, warm_start)
         if transform is None:
             break
         warm_start = transform.coefficients
-        field = CoefficientField(warm_start)
-        base = field.whole()
+        coefficients = CoefficientField(warm_start)
+        base = coefficients.whole()
         steps, number = preset.correction_steps, turn
         if last:
             steps, number = preset.final_steps, preset.alternations - 1
-        short = replace(task, preset=replace(preset, steps=steps, starts=preset.starts[:1]))
-        room = task.budget - len(transform.payload) - FRAME - base.ndim
+        short = replace(preset, steps=steps, starts=preset.starts[:1])
+        room = budget - len(transform.payload) - FRAME - base.ndim
+        based = replace(field, base=base, norm=coefficients.norm)
         try:
-            network = _correction(short, base, field.norm, room, number, network)
+            network = _fit_correction(based, settings, short, room, number, network)
         except DoesNotFit:
             break
-        values = np.clip(_on_whole_grid(network, field), -1, 1)
-        kept = better(best, Candidate(network, transform, task.error(values, target)).logged())
+        values = np.clip(_on_whole_grid(network, coefficients), -1, 1)
+        kept = better(best, Candidate(network, transform, mean_error(values, target, valid)).logged())
         stalled = 0 if kept is not best else stalled + 1
         best = kept
         progress((turn + 1) / preset.alternations)
@@ -89,48 +95,53 @@ def corrected(
     return best
 
 
-def _correction(
-    task: Task, base: Floats, norm: float, budget: int, turn: int, initial: Network | None
+def _fit_correction(
+    field: Field, settings: Settings, preset: Preset, budget: int, turn: int, initial: Network | None
 ) -> Network:
-    """A network that reads and corrects the transform `base`; from `initial`, if any."""
+    """A network that reads and corrects the field's base; from `initial`, if any."""
+    assert field.base is not None
     if initial is None:
-        stencils = stencils_for(base, norm)
+        stencils = stencils_for(field.base, field.norm)
         features = feature_count(len(stencils))
-        architecture = architecture_for(base.ndim, budget, task.settings.experts, features)
+        architecture = architecture_for(field.base.ndim, budget, settings.experts, features)
     else:
         stencils, architecture = initial.stencils, initial.architecture
-    field = replace(_field(task), base=base, stencils=stencils, norm=norm)
-    result = _network(task, field, architecture, budget, turn, initial)
+    field = replace(field, stencils=stencils)
+    result = _fit_network(field, settings.seed + turn, preset, architecture, budget, initial)
     assert result is not None  # no error is too large to go on
     return replace(result.network, stencils=stencils)
 
 
-def alone(task: Task, target_error: float, progress: Callable[[float], None]) -> Candidate | None:
-    """A network without a transform; None where it would not come near the target, or has too few bytes."""
-    architecture = architecture_for(task.array.ndim, task.budget, task.settings.experts)
+def fit_alone(
+    field: Field,
+    settings: Settings,
+    preset: Preset,
+    budget: int,
+    target_error: float,
+    progress: Callable[[float], None],
+) -> Candidate | None:
+    """Fit a network without a transform; None where it stays far from the target, or has too few bytes."""
+    architecture = architecture_for(field.array.ndim, budget, settings.experts)
     try:
-        result = _network(task, _field(task), architecture, task.budget, 0, None, target_error, progress)
+        result = _fit_network(
+            field, settings.seed, preset, architecture, budget, None, target_error, progress
+        )
     except DoesNotFit:
         return None
     return None if result is None else Candidate(result.network, None, result.error).logged()
 
 
-def _field(task: Task) -> Field:
-    return Field(task.array, task.valid, task.normalisation)
-
-
-def _network(
-    task: Task,
+def _fit_network(
     field: Field,
+    seed: int,
+    preset: Preset,
     architecture: Architecture,
     budget: int,
-    turn: int,
     initial: Network | None,
     target_error: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Fitted | None:
     """A network for what the transform leaves of a field, and its mean square error."""
-    seed = task.settings.seed + turn
     generator = torch.Generator().manual_seed(seed)
     sample = field.targets(field.draw(_DEVIATION_SAMPLES, generator))
     deviation = float(sample.std(dtype=np.float64))
@@ -139,7 +150,7 @@ def _network(
     shift = min(max(round(-math.log2(deviation)), 0), _LARGEST_SHIFT) if deviation else 0
     shifted = replace(field, normalisation=replace(field.normalisation, shift=shift))
     fit = network_fit(
-        shifted, architecture, task.preset, budget,
+        shifted, architecture, preset, budget,
         initial=initial, seed=seed, target_error=target_error, progress=progress,
     )  # fmt: skip
     outcome = fitted(fit)

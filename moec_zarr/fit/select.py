@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
-from moec_zarr.arrays import Array, Bools
 from moec_zarr.errors import UnsupportedArrayError
-from moec_zarr.fit.candidates import Candidate, Task, better
+from moec_zarr.fit.candidates import Candidate, better
+from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scaled
-from moec_zarr.fit.transform.rate_control import fit_transform, fit_transform_to_error, has_transform
+from moec_zarr.fit.transform.rate_control import (
+    fit_transform,
+    fit_transform_to_error,
+    has_transform,
+    mean_error,
+)
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
@@ -29,9 +32,7 @@ _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no r
 
 
 def fit(
-    array: Array,
-    valid: Bools | None,
-    normalisation: Normalisation,
+    field: Field,
     settings: Settings,
     budget: int,
     *,
@@ -42,12 +43,8 @@ def fit(
 
     Parameters
     ----------
-    array : array, every axis longer than one
-        Never written to. A transform needs some copies of it in single precision.
-    valid : bool array of the same shape, or None
-        Which voxels are fitted; all where None.
-    normalisation : Normalisation
-        That of the valid values' range.
+    field : Field
+        The chunk, every axis longer than one. A transform needs some copies of it in single precision.
     settings : Settings
         Its model, effort, experts and seed count; its target is `budget`.
     budget : int
@@ -68,59 +65,56 @@ def fit(
     DoesNotFit
         If the bytes suffice for no candidate.
     """
-    voxels = array.size if valid is None else int(valid.sum())
+    shape, valid = field.array.shape, field.valid
+    voxels = field.array.size if valid is None else int(valid.sum())
     presets = [scaled(preset, voxels, share) for preset in PRESETS[settings.effort]]
-    task = Task(array, valid, normalisation, presets[0], settings, budget)
     target = None
-    if settings.model != "network" and has_transform(array.shape):
-        target = task.target()
+    if settings.model != "network" and has_transform(shape):
+        target = field.normalised()
     elif settings.model == "transform":
-        raise _no_transform(array.shape)
+        raise _no_transform(shape)
     best = None
     if target is not None and settings.experts is None:  # else a network is asked for
         transform = fit_transform(target, valid, budget)
         if transform is not None:
             values = CoefficientField(transform.coefficients).whole()
-            best = Candidate(None, transform, task.error(values, target)).logged()
+            best = Candidate(None, transform, mean_error(values, target, valid)).logged()
     # Few bytes, or values that hardly differ, may have a network where they have no transform.
-    if not transform_alone(array.shape, settings) or (best is None and settings.model == "auto"):
+    if not transform_alone(shape, settings) or (best is None and settings.model == "auto"):
         from moec_zarr.fit import networks
 
         transform_only = best
         with torch_threads():
             for turn, preset in enumerate(presets):
-                task, start, part = replace(task, preset=preset), turn / len(presets), 1 / len(presets)
+                start, part = turn / len(presets), 1 / len(presets)
 
                 def report(done: float, start: float = start, part: float = part) -> None:
                     progress(start + part * done)
 
                 target_error = math.inf if best is None else best.error
-                alone = networks.alone(task, target_error, lambda done: report(done / 2))
+                alone = networks.fit_alone(
+                    field, settings, preset, budget, target_error, lambda done: report(done / 2)
+                )
                 best = better(best, alone)
                 if target is None or (alone and alone.error < _DECIDED * target_error):
                     continue
                 target_error = math.inf if best is None else best.error
-                corrected = networks.corrected(
-                    task, target, transform_only, target_error, lambda done: report((1 + done) / 2)
-                )
+                corrected = networks.fit_corrected(
+                    field, settings, preset, budget, target, transform_only, target_error,
+                    lambda done: report((1 + done) / 2),
+                )  # fmt: skip
                 best = better(best, corrected)
     if best is None:
         raise DoesNotFit(f"nothing fits into {budget} bytes")
     return best
 
 
-def fit_to_error(
-    array: Array,
-    valid: Bools | None,
-    normalisation: Normalisation,
-    settings: Settings,
-    error: float,
-) -> Candidate:
-    """The smallest transform alone that keeps a mean square error, of normalised values.
+def fit_to_error(field: Field, error: float) -> Candidate:
+    """Fit the smallest transform alone that keeps a mean square error, of normalised values.
 
     Parameters
     ----------
-    array, valid, normalisation, settings
+    field : Field
         As for :func:`fit`, where :func:`transform_alone` holds.
     error : float
         Mean square error that is not exceeded.
@@ -132,10 +126,9 @@ def fit_to_error(
     DoesNotFit
         If no transform keeps it.
     """
-    if not has_transform(array.shape):
-        raise _no_transform(array.shape)
-    task = Task(array, valid, normalisation, PRESETS[settings.effort][0], settings, array.nbytes)
-    result = fit_transform_to_error(task.target(), valid, error)
+    if not has_transform(field.array.shape):
+        raise _no_transform(field.array.shape)
+    result = fit_transform_to_error(field.normalised(), field.valid, error)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
     return Candidate(None, *result).logged()

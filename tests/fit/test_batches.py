@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from moec_zarr.fit.field import Field  # noqa: E402
 from moec_zarr.fit.network.batches import Batches  # noqa: E402
-from moec_zarr.fit.network.sampling import Field  # noqa: E402
 from moec_zarr.model.basis import AxisBasis  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField, Coefficients  # noqa: E402
 from moec_zarr.model.features import Stencil, features_at  # noqa: E402

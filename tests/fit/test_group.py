@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 
 from moec_zarr import config, runtime  # noqa: E402
 from moec_zarr.errors import MoECError  # noqa: E402
+from moec_zarr.fit.field import Field  # noqa: E402
 from moec_zarr.fit.network import group, train  # noqa: E402
 from moec_zarr.fit.network.group import Group, fitted, gathered  # noqa: E402
 from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
-from moec_zarr.fit.network.sampling import Field  # noqa: E402
 from moec_zarr.fit.network.training import device_bytes  # noqa: E402
 from moec_zarr.fit.payloads import network_payload  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from moec_zarr.fit.field import Field  # noqa: E402
 from moec_zarr.fit.network.initialise import (  # noqa: E402
     architecture_for,
     axis_frequencies,
@@ -15,7 +16,6 @@ from moec_zarr.fit.network.initialise import (  # noqa: E402
     power_spectrum,
     stencils_for,
 )
-from moec_zarr.fit.network.sampling import Field  # noqa: E402
 from moec_zarr.model.features import Stencil  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
 

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moec_zarr.fit.network.sampling import Field, activity_points  # noqa: E402
+from moec_zarr.fit.field import Field, activity_points  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
 
 UNCHANGED = Normalisation(0.0, 1.0)

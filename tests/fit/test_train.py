@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from moec_zarr.fit.field import Field  # noqa: E402
 from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
-from moec_zarr.fit.network.sampling import Field  # noqa: E402
 from moec_zarr.fit.network.train import fit_networks  # noqa: E402
 from moec_zarr.fit.network.training import Training  # noqa: E402
 from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402

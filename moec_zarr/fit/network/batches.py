@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from moec_zarr.fit.network.sampling import Field
+from moec_zarr.fit.field import Field
 from moec_zarr.model.features import NEAR_AND_FAR, feature_count, feature_scales
 
 __all__ = ["DRAWN", "Batch", "Batches"]

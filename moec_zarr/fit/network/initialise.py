@@ -10,7 +10,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.fft import dctn
 
 from moec_zarr.arrays import Doubles, Floats
-from moec_zarr.fit.network.sampling import Field, activity_points
+from moec_zarr.fit.field import Field, activity_points
 from moec_zarr.model.features import LARGEST_STENCIL, Stencil
 from moec_zarr.model.network import MOST_ACTIVE_WEIGHTS, MOST_EXPERTS, Architecture
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from moec_zarr.fit.field import Field
 from moec_zarr.fit.network.initialise import (
     axis_frequencies,
     draw_waves,
@@ -18,7 +19,6 @@ from moec_zarr.fit.network.initialise import (
     power_spectrum,
 )
 from moec_zarr.fit.network.quantise import DECODER
-from moec_zarr.fit.network.sampling import Field
 from moec_zarr.fit.network.stack import Weights
 from moec_zarr.fit.presets import Preset, Start
 from moec_zarr.model.network import Architecture, Network

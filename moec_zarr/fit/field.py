@@ -1,29 +1,31 @@
-"""Samples of a chunk as its fit sees it."""
+"""A chunk as its fit sees it, from the codec down to the batches of a training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from moec_zarr.arrays import Array, Bools, Doubles, Floats, Integers
 from moec_zarr.model.features import Stencil
 from moec_zarr.model.network import coordinates
 from moec_zarr.model.normalisation import Normalisation
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Field", "activity_points"]
 
 
 @dataclass(frozen=True)
 class Field:
-    """A chunk as the fit sees it: valid voxels, affinely mapped, on the axes longer than one.
+    """A chunk as its fit sees it: valid voxels, affinely mapped, on the axes longer than one.
 
     Attributes
     ----------
     array : array of any supported dtype, shape of the grid
-        Read at the sampled voxels only, in its own dtype.
+        Never written to; a network reads it at the sampled voxels only, in its own dtype.
     valid : bool array of the same shape, or None
         Which voxels are fitted; all of them where None.
     normalisation : Normalisation
@@ -44,6 +46,16 @@ class Field:
     stencils: tuple[Stencil, ...] = ()
     norm: float = 1.0
 
+    def normalised(self) -> Floats:
+        """Return the targets of a transform: all values, zero at invalid voxels."""
+        target = np.empty(self.array.shape, np.float32)
+        with np.errstate(over="ignore"):  # of what is not valid
+            for row in range(len(target)):  # at most a row in double precision
+                target[row : row + 1] = self.normalisation.normalise(self.array[row : row + 1])
+        if self.valid is not None:
+            target[~self.valid] = 0
+        return target
+
     def draw(self, count: int, generator: torch.Generator) -> tuple[Integers, ...]:
         """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
         if self.valid is None:
@@ -57,6 +69,8 @@ class Field:
         return tuple(np.concatenate(columns)[:count] for columns in zip(*parts, strict=True))
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Integers, ...]:
+        import torch
+
         return tuple(torch.randint(n, (count,), generator=generator).numpy() for n in self.array.shape)
 
     def targets(self, where: Any) -> Floats:
@@ -82,6 +96,8 @@ class Field:
 
 def activity_points(field: Field, count: int, generator: torch.Generator) -> Doubles:
     """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (count, axes)."""
+    import torch
+
     index = field.draw(8 * count, generator)
     activity = np.nansum(np.abs(field.differences(index)), axis=0)
     weight = activity + 0.5 * activity.mean() + 1e-12
