@@ -55,20 +55,20 @@ class Quality:
 
 
 def half_range(high: float, low: float) -> float:
-    """Half of a range; integers are subtracted exactly, and no double overflows."""
+    """Return half of a range; integers are subtracted exactly, and no double overflows."""
     if isinstance(high, int) and isinstance(low, int):
         return (high - low) / 2
     return high / 2 - low / 2
 
 
 def decibel(high: float, low: float, rmse: float) -> float:
-    """Peak signal-to-noise ratio in dB of an error above zero."""
+    """Return the peak signal-to-noise ratio in dB of an error above zero."""
     half = half_range(high, low)
     return 20 * (math.log10(half) - math.log10(rmse / 2)) if half and rmse < math.inf else -math.inf
 
 
 def measure(original: Array, decoded: Array, valid: Bools | None = None) -> Quality:
-    """The quality of decoded values.
+    """Measure the quality of decoded values.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def measure(original: Array, decoded: Array, valid: Bools | None = None) -> Qual
 
 
 def absolute_error(x: Array, y: Array) -> Doubles:
-    """|x - y| in double precision; integers of one dtype are subtracted exactly."""
+    """Compute |x - y| in double precision; integers of one dtype are subtracted exactly."""
     if x.dtype.kind in "iu" and x.dtype == y.dtype:
         # Wrapped to 64 bits without sign, the difference of larger and smaller is exact.
         larger, smaller = np.maximum(x, y).astype(np.uint64), np.minimum(x, y).astype(np.uint64)
@@ -103,7 +103,7 @@ def absolute_error(x: Array, y: Array) -> Doubles:
 
 
 def keeps(original: Array, decoded: Array, valid: Bools | None, bound: float) -> bool:
-    """Whether no valid value is further off than `bound`, in double precision and in the dtype's own.
+    """Say whether no valid value is further off than `bound`, in double precision and in the dtype's own.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def keeps(original: Array, decoded: Array, valid: Bools | None, bound: float) ->
 
 
 def merge(parts: Iterable[Quality]) -> Quality:
-    """The quality of several parts taken together."""
+    """Merge the quality of several parts."""
     parts = [part for part in parts if part.n]
     n_valid = sum(part.n_valid for part in parts)
     return Quality(

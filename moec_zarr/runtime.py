@@ -68,7 +68,7 @@ def _renew() -> None:
 
 @contextmanager
 def fit_slot() -> Iterator[None]:
-    """Waits until fewer fits run in this process than there are cores."""
+    """Wait until fewer fits run in this process than there are cores."""
     with _slots:
         _thread.has_slot = True
         try:
@@ -79,7 +79,7 @@ def fit_slot() -> Iterator[None]:
 
 @contextmanager
 def slot_lent() -> Iterator[None]:
-    """Lends this thread's slot, if it has one, to other fits while it waits for them."""
+    """Lend this thread's slot, if it has one, to other fits while it waits for them."""
     if not getattr(_thread, "has_slot", False):
         yield
         return
@@ -93,7 +93,7 @@ def slot_lent() -> Iterator[None]:
 
 
 def fitting_threads(voxels: int) -> ThreadPoolExecutor:
-    """Threads for chunks of so many voxels that are fitted side by side: one for each core, or of a group.
+    """Start threads for chunks of so many voxels, fitted side by side: one for each core, or of a group.
 
     Each thread has memory of its own that it does not give back at once, so there are no more than needed.
     """
@@ -106,7 +106,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def group_size(voxels: int) -> int:
-    """Number of chunks of so many voxels whose networks are trained together: ``config group``.
+    """Return the number of chunks of so many voxels whose networks are trained together: ``config group``.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def group_size(voxels: int) -> int:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported."""
+    """Say whether a package can be imported."""
     try:
         return find_spec(package) is not None
     except ValueError:  # it was hidden: its entry in sys.modules is None
@@ -136,7 +136,7 @@ def is_installed(package: str) -> bool:
 
 @contextmanager
 def naming_extras(settings: Settings) -> Iterator[None]:
-    """Says which extra brings a package that is missing, and what can be done without it.
+    """Name the extra that brings a package that is missing, and what can be done without it.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def naming_extras(settings: Settings) -> Iterator[None]:
 
 
 def chosen_device() -> str:
-    """Where torch fits: ``config device``.
+    """Return where torch fits: ``config device``.
 
     Raises
     ------
@@ -198,7 +198,7 @@ class _TorchThreads:
 
 @contextmanager
 def torch_threads() -> Iterator[None]:
-    """Torch with the threads of ``config threads``, and as it was once no fit is running any more."""
+    """Run torch with the threads of ``config threads``, and as before once no fit is running any more."""
     import torch
 
     with _TorchThreads.lock:
@@ -217,7 +217,7 @@ def torch_threads() -> Iterator[None]:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[float], None]]:
-    """A function to call with the share done; shows a bar after two seconds where wanted.
+    """Give a function to call with the share done; show a bar after two seconds where wanted.
 
     ``moec_zarr.config`` decides: ``progress="auto"`` shows it where stderr is a terminal.
     """

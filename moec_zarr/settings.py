@@ -105,7 +105,7 @@ class Settings:
         return self.model == "network"
 
     def configuration(self) -> dict[str, Any]:
-        """The parameters that differ from their default, as plain JSON types."""
+        """Return the parameters that differ from their default, as plain JSON types."""
         return {
             field.name: value
             for field in dataclasses.fields(Settings)
@@ -114,7 +114,7 @@ class Settings:
 
     @classmethod
     def from_configuration(cls, data: Mapping[str, Any]) -> Self:
-        """Settings, or a codec, from stored metadata.
+        """Make settings, or a codec, from stored metadata.
 
         Raises
         ------

@@ -56,7 +56,7 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Statistics from plain JSON types.
+        """Make statistics from plain JSON types.
 
         Raises
         ------
@@ -73,14 +73,14 @@ class Statistics:
 
 
 def valid_voxels(x: Array, missing: float | None) -> Bools:
-    """Which voxels count: neither NaN, infinite nor the sentinel `missing`."""
+    """Return which voxels count: neither NaN, infinite nor the sentinel `missing`."""
     valid: Bools = np.isfinite(x)
     return valid if missing is None else valid & (x != missing)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # squares of the largest doubles are infinite
 def statistics(original: Array, decoded: Array, missing: float | None = None) -> Statistics | None:
-    """The distribution of errors; None where no voxel is valid.
+    """Compute the distribution of errors; None if no voxel is valid.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _short(values: Doubles) -> tuple[float, ...]:
 def power_by_octave(
     original: Array, decoded: Array, missing: float | None = None
 ) -> tuple[tuple[int, ...], Doubles, Doubles]:
-    """Variance by octave of the wavenumber, in slices along the last two axes.
+    """Compute the variance by octave of the wavenumber, in slices along the last two axes.
 
     Each slice is taken less the mean of its valid voxels; the others are set to zero, in both arrays alike.
     A Hann window on both axes keeps the borders, where a field is not periodic, from leaking into short

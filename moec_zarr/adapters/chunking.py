@@ -102,12 +102,12 @@ def choose_chunks(
 
 
 def _extent(length: int, step: int, most: int) -> int:
-    """The extent of about equal pieces of an axis, or that divides the step between blocks."""
+    """Return the extent of about equal pieces of an axis, or that divides the step between blocks."""
     return _divisor(step, most) if step else math.ceil(length / math.ceil(length / most))
 
 
 def _divisor(step: int, room: int) -> int:
-    """The largest divisor of `step` that is at most `room`."""
+    """Return the largest divisor of `step` that is at most `room`."""
     return next(extent for extent in range(room, 0, -1) if step % extent == 0)
 
 

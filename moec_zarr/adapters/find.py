@@ -14,7 +14,7 @@ __all__ = ["codec_of", "find_codec"]
 
 
 def find_codec(codecs: Iterable[object]) -> MoECCodec | None:
-    """The codec among others of either zarr format, inside shards or not; None where it is not there.
+    """Find the codec among others of either zarr format, inside shards or not; None if it is not there.
 
     The twin of format 3 is returned as the codec of format 2, so that both compare.
     """
@@ -28,5 +28,5 @@ def find_codec(codecs: Iterable[object]) -> MoECCodec | None:
 
 
 def codec_of(array: zarr.Array[Any]) -> MoECCodec | None:
-    """The codec that a stored array is compressed with; None where it is not this package's."""
+    """Return the codec that a stored array is compressed with; None if it is not this package's."""
     return find_codec(array.compressors if array.metadata.zarr_format == 2 else array.metadata.codecs)

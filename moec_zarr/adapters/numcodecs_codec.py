@@ -163,7 +163,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         return out  # type: ignore[no-any-return]
 
     def get_config(self) -> dict[str, Any]:
-        """The codec's entry in zarr metadata: ``id``, and the parameters that differ from their default."""
+        """Return the codec's entry in zarr metadata: ``id``, and the parameters that are no defaults."""
         return {"id": self.codec_id, **self.configuration()}
 
     @classmethod
@@ -178,7 +178,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         return cls.from_configuration({key: value for key, value in config.items() if key != "id"})
 
     def serializer(self) -> MoECSerializer:
-        """The same codec for zarr format 3: ``serializer=codec.serializer(), compressors=None``."""
+        """Return the same codec for zarr format 3: ``serializer=codec.serializer(), compressors=None``."""
         from moec_zarr.adapters.zarr_codec import MoECSerializer
 
         return MoECSerializer.from_configuration(self.configuration())

@@ -48,7 +48,7 @@ def encoding(
     zarr_format: Literal[2, 3] = 3,
     variables: Iterable[Hashable] | None = None,
 ) -> dict[Hashable, dict[Any, Any]]:
-    """The ``encoding`` argument of ``to_zarr`` that compresses the fields of a dataset or tree.
+    """Make the ``encoding`` argument of ``to_zarr`` that compresses the fields of a dataset or tree.
 
     ``ds.to_zarr(path, encoding=moec_zarr.encoding(ds, MoECCodec(ratio=1000)))``
 
@@ -121,7 +121,7 @@ def _tree_encoding(
     zarr_format: Literal[2, 3],
     variables: Iterable[Hashable] | None,
 ) -> dict[Hashable, dict[Any, Any]]:
-    """`encoding` of each group of a tree that has an entry, by path."""
+    """Return `encoding` of each group of a tree that has an entry, by path."""
     paths = {
         (node.path, name): f"{node.path.rstrip('/')}/{name}"
         for node in tree.subtree
@@ -154,7 +154,7 @@ def choose(
     codec: MoECCodec | Mapping[Any, MoECCodec | None],
     variables: Iterable[Hashable] | None = None,
 ) -> tuple[dict[Hashable, MoECCodec], dict[Hashable, str]]:
-    """The codec of each variable to compress, and of each other one why it stays lossless.
+    """Choose the codec of each variable to compress; of each other one, say why it stays lossless.
 
     The parameters are those of `encoding`, and what it raises.
     """
@@ -195,7 +195,7 @@ def choose(
 
 
 def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
-    """Why a variable that is not named stays lossless, in a word; empty where it is compressed.
+    """Say in a word why a variable that is not named stays lossless; empty if it is compressed.
 
     Values are read as `encoding` says.
     """
@@ -226,7 +226,7 @@ def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
 
 
 def no_fields(ds: xr.Dataset) -> dict[Hashable, str]:
-    """The data variables that only describe others, and as what: "bounds" or "grid mapping"."""
+    """Find the data variables that only describe others, and as what: "bounds" or "grid mapping"."""
     found: dict[Hashable, str] = {}
     for var in ds.variables.values():
         known = var.encoding | var.attrs
@@ -239,7 +239,7 @@ def no_fields(ds: xr.Dataset) -> dict[Hashable, str]:
 
 
 def _few_values(var: xr.Variable) -> str:
-    """The different values of a sample, in words; empty where there are more than a mask or classes have."""
+    """List the different values of a sample, in words; empty if they are more than a mask or classes have."""
     found = np.zeros(0, var.dtype)
     for region in _sample(var.shape):
         part = var[region]
@@ -263,7 +263,7 @@ def _sample(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
 
 
 def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:
-    """The entry of a variable to compress."""
+    """Return the entry of a variable to compress."""
     try:
         check_array(var.shape, var.dtype)
         chunks = choose_chunks(var.shape, var.dtype, codec, align=var.chunks)
@@ -288,7 +288,7 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
 
 
 def _sentinel_of(var: xr.Variable) -> float | int | None:
-    """The number that stands for missing values once the variable is written; None without one."""
+    """Return the number that stands for missing values once the variable is written; None without one."""
     stored = np.dtype(var.encoding.get("dtype", var.dtype))
     if not var.encoding.keys().isdisjoint(_PACKING) or stored.kind != var.dtype.kind:
         return None  # it belongs to the packed values
@@ -310,10 +310,10 @@ def _is_stale(var: xr.Variable, zarr_format: Literal[2, 3]) -> bool:
 
 
 def _reset(var: xr.Variable) -> dict[str, Any]:
-    """An entry that forgets how a variable was stored, and keeps what its values mean."""
+    """Return an entry that forgets how a variable was stored, and keeps what its values mean."""
     return {key: var.encoding[key] for key in _CF if key in var.encoding} | related(var)
 
 
 def related(var: xr.Variable) -> dict[str, Any]:
-    """What the encoding of a variable says of related variables, as far as its attributes do not."""
+    """Return what the encoding of a variable says of related variables, as far as its attributes do not."""
     return {key: var.encoding[key] for key in _RELATED if key in var.encoding and key not in var.attrs}

@@ -79,7 +79,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     codec_name = "moec_zarr.moec"
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's entry in zarr metadata: its name, and the parameters that differ from their default."""
+        """Return the codec's entry in zarr metadata: its name, and the parameters that are no defaults."""
         return {"name": self.codec_name, "configuration": self.configuration()}
 
     @classmethod
@@ -125,7 +125,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not available: the size is known only after the fit.
+        """Raise: the size is known only after the fit.
 
         Raises
         ------
@@ -167,7 +167,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     async def decode_partial(
         self, batch_info: Iterable[tuple[Any, Any, ArraySpec]]
     ) -> Iterable[NDBuffer | None]:
-        """Parts of several chunks at once, where zarr hands over so many: ``codec_pipeline.batch_size``.
+        """Decode parts of several chunks at once, as many as zarr hands over: ``codec_pipeline.batch_size``.
 
         Parameters
         ----------

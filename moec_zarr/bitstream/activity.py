@@ -93,7 +93,7 @@ class Activity:
         return result
 
     def arrays(self) -> dict[str, Any]:
-        """What `decode_wavefronts` reads, in its order; integers take the place of the activity there."""
+        """Return what `decode_wavefronts` reads, in its order; integers stand for the activity there."""
         tables = self.tables
         parents, parent_weight = np.zeros(0, np.int32), 0
         if self._parent_weight is not None:
@@ -116,7 +116,7 @@ class Activity:
         }
 
     def classes(self, wavefront: slice) -> NDArray[np.int32]:
-        """Classes of the coefficients of a wavefront."""
+        """Return the classes of the coefficients of a wavefront."""
         activity = self._activity[wavefront]
         if self._parent_weight is not None:
             activity = activity + self._parent_weight * self._magnitudes.take(self._parents[wavefront])
@@ -127,7 +127,7 @@ class Activity:
         return fine
 
     def add(self, ranks: Integers, magnitudes: Integers) -> None:
-        """Magnitudes above zero, where later coefficients find them."""
+        """Add magnitudes above zero, where later coefficients find them."""
         for part in range(0, len(ranks), _ADDED_AT_A_TIME):
             some = slice(part, part + _ADDED_AT_A_TIME)
             self._add(ranks[some], magnitudes[some])

@@ -41,12 +41,12 @@ ABSENT = 255  # in place of the octave of a coefficient that is not coded
 
 
 def band_counts(functions: Sequence[BasisFunctions]) -> tuple[int, ...]:
-    """Number of bands along each axis."""
+    """Count the bands along each axis."""
     return tuple(int(each.bands[-1]) + 1 for each in functions)
 
 
 def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.signedinteger]) -> Bools:
-    """Which tensor products of bands hold a coefficient that is not zero."""
+    """Find the tensor products of bands that hold a coefficient that is not zero."""
     found, index = integers != 0, []
     for axis, each in enumerate(functions):
         bands = each.bands[: found.shape[axis]]  # rising
@@ -59,14 +59,14 @@ def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.sign
 
 
 def extent_of(functions: Sequence[BasisFunctions], present: Bools) -> tuple[int, ...]:
-    """Functions on each axis up to the highest band that is present."""
+    """Count the functions on each axis up to the highest band that is present."""
     axes = range(present.ndim)
     highest = [np.flatnonzero(present.any(axis=tuple(a for a in axes if a != axis)))[-1] for axis in axes]
     return tuple(each.prefix(int(band)) for each, band in zip(functions, highest, strict=True))
 
 
 def band_octaves(functions: Sequence[BasisFunctions]) -> Integers:
-    """The octave of each band of the coefficients, with the number of bands along each axis as shape."""
+    """Return the octave of each band, in an array with the number of bands along each axis as shape."""
     bases = [each.basis for each in functions]
     count = joint_levels(bases)
     grids = list(np.ix_(*[np.arange(n) for n in band_counts(functions)]))
@@ -81,7 +81,7 @@ def band_octaves(functions: Sequence[BasisFunctions]) -> Integers:
 
 
 def coefficient_octaves(functions: Sequence[BasisFunctions], present: Bools) -> NDArray[np.uint8]:
-    """The octave of each coefficient up to the highest bands present; ``ABSENT`` where it is not coded."""
+    """Return each coefficient's octave up to the highest bands present; ``ABSENT`` if it is not coded."""
     extent = extent_of(functions, present)
     octaves = np.where(present, band_octaves(functions), ABSENT).astype(np.uint8)
     for axis in np.argsort(extent):  # the longest one last
@@ -90,7 +90,7 @@ def coefficient_octaves(functions: Sequence[BasisFunctions], present: Bools) -> 
 
 
 def wavefronts(octaves: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]]:
-    """Flat positions of the coefficients that are coded, by wavefront, and where each wavefront ends.
+    """List the flat positions of the coefficients that are coded, by wavefront, and where each one ends.
 
     On a wavefront the last index falls; where it is the same, coefficients stand in C order of the others.
 
@@ -159,7 +159,7 @@ class ContextTables:
 
 
 def context_tables(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> ContextTables:
-    """The tables of a grid of the first `extent` functions of each axis."""
+    """Make the tables of a grid of the first `extent` functions of each axis."""
     bases = [each.basis for each in functions]
     count, joint = joint_levels(bases), joint_axes(bases)
     longest = max(extent)
@@ -195,7 +195,7 @@ def _reach(neighbour: Integers) -> NDArray[np.int32]:
 
 
 def _joint_reach(functions: BasisFunctions, length: int, count: int, back: int) -> NDArray[np.int32]:
-    """The same on a joint axis for the function `back` places on, shape (depths, functions).
+    """Return the same on a joint axis for the function `back` places on, shape (depths, functions).
 
     Details go on to the end of their band, averages as far as all that is coarser than their depth.
     """
@@ -211,7 +211,7 @@ def _joint_reach(functions: BasisFunctions, length: int, count: int, back: int) 
 
 
 def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArray[np.int32]:
-    """The flat position of the parent of each coefficient of a joint basis; -1 where there is none."""
+    """Find the flat position of the parent of each coefficient of a joint basis; -1 if it has none."""
     strides = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
     result = np.full(tuple(extent), -1, np.int32)
     for depth in range(joint_levels([each.basis for each in functions])):
@@ -234,7 +234,7 @@ def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArr
 
 
 def _outer_sum(parts: Sequence[Integers]) -> NDArray[np.int32]:
-    """Sums of one number of each part."""
+    """Return sums of one number of each part."""
     total = np.zeros((1,) * len(parts), np.int32)
     for each in np.ix_(*[part.astype(np.int32) for part in parts]):
         total = total + each

@@ -66,7 +66,7 @@ _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
 def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
-    """The section's bytes.
+    """Write the section's bytes.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def write_integers(
     octaves: NDArray[np.uint8],
     context: Context,
 ) -> bytes:
-    """Integers of a grid, not all zero, wavefront by wavefront.
+    """Write the integers of a grid, not all zero, wavefront by wavefront.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def _extended(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int
 
 
 def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
-    """The coefficients of a grid of `shape`, its axes longer than one.
+    """Read the coefficients of a grid of `shape`, its axes longer than one.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def read_integers(
     octaves: NDArray[np.uint8],
     context: Context,
 ) -> NDArray[np.int32]:
-    """The integers of :func:`write_integers` from `offset` to the section's end, zero where none is coded.
+    """Read what :func:`write_integers` wrote, from `offset` to the section's end; zero where none is coded.
 
     Raises
     ------
@@ -205,13 +205,13 @@ def read_integers(
 
 
 def write_context(context: Context) -> bytes:
-    """The numbers of a context."""
+    """Write the numbers of a context."""
     numbers = context.floor, context.rise, context.power, context.offset, context.slope
     return bytes(context.neighbour_weights) + struct.pack("<bbBhh", *numbers)
 
 
 def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
-    """The context of so many axes at `offset`, and the offset behind it."""
+    """Read the context of so many axes at `offset`; return the offset behind it too."""
     numbers = offset + axes * AXIS_NEIGHBOURS
     if len(data) < numbers + 7:
         raise CorruptStreamError("the stream ends inside a context; it is truncated, fetch it again")
@@ -221,7 +221,7 @@ def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
 def _compiled(
     data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
-    """The same as `_decoded`, compiled."""
+    """Do the same as `_decoded`, compiled."""
     from moec_zarr.bitstream import kernels
 
     decode: Any = kernels.decode_wavefronts
@@ -254,7 +254,7 @@ def _sums(symbols: int) -> Integers:
 
 @lru_cache(maxsize=64)
 def _rows(symbols: int) -> list[list[int]]:
-    """The same for plain Python."""
+    """Return the same for plain Python."""
     return _sums(symbols).tolist()  # type: ignore[no-any-return]
 
 
@@ -303,7 +303,7 @@ def _write_basis(basis: AxisBasis) -> bytes:
 
 
 def _read_basis(data: bytes, offset: int, length: int) -> tuple[AxisBasis, int]:
-    """The basis of an axis of `length`, and the offset behind it."""
+    """Return the basis of an axis of `length`, and the offset behind it."""
     head = data[offset] if offset < len(data) else -1
     offset += 1
     levels, joint, graph = head & 15, bool(head & _JOINT), bool(head & _GRAPH)

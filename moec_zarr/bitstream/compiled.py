@@ -45,7 +45,7 @@ def compiled(**options: Any) -> Callable[[_Function], _Function]:
 
 
 def is_compiled(size: int) -> bool:
-    """Whether so many numbers are coded by compiled code: ``config compiled``, where numba is installed."""
+    """Say whether compiled code takes so many numbers: ``config compiled``, where numba is installed."""
     return (size >= _FROM or _KERNELS in sys.modules) and bool(config.get("compiled")) and _has_numba()
 
 

@@ -81,7 +81,7 @@ class Header:
 
 
 def is_storable(shape: tuple[int, ...]) -> bool:
-    """Whether a chunk can have this shape; an axis without voxels counts as one with one."""
+    """Say whether a chunk can have this shape; an axis without voxels counts as one with one."""
     return len(shape) <= MAX_RANK and math.prod(max(n, 1) for n in shape) <= MAX_SIZE
 
 
@@ -138,7 +138,7 @@ def _write_quality(header: Header) -> bytes:
 
 
 def _round_up(value: float) -> int:
-    """The upper half of the bits of the smallest float32 with 8 bits of mantissa that is not below."""
+    """Return the upper half of the bits of the smallest float32 with 8 bits of mantissa that is not below."""
     bits = int(np.float32(value).view(np.uint32)) >> 16
     while float(np.uint32(bits << 16).view(np.float32)) < value:
         bits += 1
@@ -168,12 +168,12 @@ _FIELDS = (
 
 
 def write_header(header: Header) -> bytes:
-    """The header's bytes behind magic, version and checksum."""
+    """Write the header's bytes behind magic, version and checksum."""
     return b"".join(field.write(header) for field in _FIELDS)
 
 
 def write_stream(header: Header, sections: Mapping[Section, bytes]) -> bytes:
-    """Header and sections as one stream."""
+    """Write header and sections as one stream."""
     body = write_header(header)
     for section in sorted(sections):
         payload = sections[section]
@@ -182,7 +182,7 @@ def write_stream(header: Header, sections: Mapping[Section, bytes]) -> bytes:
 
 
 def read_stream(data: bytes) -> tuple[Header, dict[Section, bytes]]:
-    """Header and sections of a stream; allocates nothing beyond its length.
+    """Read header and sections of a stream; allocate nothing beyond its length.
 
     Raises
     ------

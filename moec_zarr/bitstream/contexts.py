@@ -81,13 +81,13 @@ class Context:
 
 
 def exponential(code: Integers) -> Integers:
-    """About ``2**(code / 8)``, eight steps to the octave, in whole numbers."""
+    """Compute about ``2**(code / 8)``, eight steps to the octave, in whole numbers."""
     return ((8 + code % 8) << (code // 8)) >> 3
 
 
 @lru_cache(maxsize=1)
 def logarithms() -> NDArray[np.int32]:
-    """About ``8 log2(v)`` of activities v, the inverse of :func:`exponential`, at their `log_index`."""
+    """Tabulate about ``8 log2(v)`` of activities v, the inverse of :func:`exponential`, by `log_index`."""
     large = np.arange(_LARGEST_ACTIVITY >> 8, dtype=np.int64) << 8
     value = np.maximum(np.concatenate([np.arange(EXACT_LOGARITHMS, dtype=np.int64), large]), 1)
     octave = np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1
@@ -95,19 +95,19 @@ def logarithms() -> NDArray[np.int32]:
 
 
 def log_index(activity: NDArray[Any]) -> NDArray[Any]:
-    """Where :func:`logarithms` holds those of activities."""
+    """Return where :func:`logarithms` holds those of activities."""
     if activity.max(initial=0) < EXACT_LOGARITHMS:
         return activity
     return np.asarray(np.where(activity < EXACT_LOGARITHMS, activity, EXACT_LOGARITHMS + (activity >> 8)))
 
 
 def zero_context_activity(context: Context, octaves: int) -> Integers:
-    """The activity in each octave where all context neighbours are zero."""
+    """Compute the activity in each octave where all context neighbours are zero."""
     return np.asarray(exponential(np.clip(context.floor + context.rise * np.arange(octaves), 0, 127)))
 
 
 def classes(context: Context, activity: Integers, octaves: NDArray[Any]) -> Integers:
-    """Classes of coefficients with these activities in these octaves."""
+    """Compute the classes of coefficients with these activities in these octaves."""
     logarithm = logarithms().take(log_index(activity), mode="clip").astype(np.int64)
     fine = (context.power * logarithm + context.offset + context.slope * np.asarray(octaves, np.int64)) >> 7
     return np.asarray(np.minimum(np.maximum(fine, 0), CLASSES - 1))
@@ -115,7 +115,7 @@ def classes(context: Context, activity: Integers, octaves: NDArray[Any]) -> Inte
 
 @lru_cache(maxsize=1)
 def class_roots() -> Integers:
-    """``exp(-1 / (2 s))`` of each class in units of 2**-30, rounded down.
+    """Compute ``exp(-1 / (2 s))`` of each class in units of 2**-30, rounded down.
 
     The scale of class k is ``s = (4 + k % 4) * 2**(k // 4 - 7)``, in bins of unit width.
     """
@@ -127,20 +127,20 @@ def class_roots() -> Integers:
 
 @lru_cache(maxsize=1)
 def significance() -> Doubles:
-    """For each class the probability that a coefficient is not zero, a multiple of 2**-24."""
+    """Compute each class's probability that a coefficient is not zero, a multiple of 2**-24."""
     chances = np.maximum(class_roots() >> (_ROOT_BITS - PRECISION), _SMALLEST_CHANCE)
     return np.asarray(chances / 2.0**PRECISION)
 
 
 @lru_cache(maxsize=1)
 def zero_frequencies() -> Integers:
-    """For each class the frequency of zero, out of 2**24."""
+    """Compute each class's frequency of zero, out of 2**24."""
     return zero_frequency(np.rint(significance() * 2**PRECISION).astype(np.int64))
 
 
 @lru_cache(maxsize=64)
 def magnitude_frequencies(largest: int) -> Integers:
-    """Frequencies of the magnitudes ``1..largest``, out of 2**24, shape (CLASSES, largest).
+    """Compute frequencies of the magnitudes ``1..largest``, out of 2**24, shape (CLASSES, largest).
 
     A magnitude is the last one or goes on, with a probability that follows from the class. Where the
     class is low, coefficients that are not zero after all are larger than it says: hence

@@ -21,7 +21,7 @@ CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
 def encode_intervals(
     lower: Array, width: Array, words: Array, used: int, low: Any, span: Any
 ) -> tuple[int, Any, Any]:
-    """Code intervals into the words from `used` on; the state that follows."""
+    """Code intervals into the words from `used` on; return the state that follows."""
     bits, word_bits = np.uint64(24), np.uint64(32)
     for i in range(lower.size):
         scale = span >> bits
@@ -50,7 +50,7 @@ def _carry(words: Array, used: int) -> None:
 
 @compiled()
 def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any, int]:
-    """The state of the range coder with another word where it needs one; beyond the last one stand zeros."""
+    """Read another word into the range coder's state if it needs one; beyond the last one stand zeros."""
     if span < np.uint64(1 << 32):
         word = np.uint64(words[used]) if used < words.size else np.uint64(0)
         return span << np.uint64(32), (point << np.uint64(32)) | word, used + 1
@@ -59,7 +59,7 @@ def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any,
 
 @compiled()
 def _first_point(words: Array) -> Any:
-    """What the range coder's first two words say."""
+    """Return what the range coder's first two words say."""
     point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
     return point | np.uint64(words[1]) if words.size > 1 else point
 
@@ -71,7 +71,7 @@ def decode_wavefronts(
     weights: Array, rank: Array,
     zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int, most: int,
 ) -> tuple[int, Array]:  # fmt: skip
-    """How many coefficients are not zero, or what is wrong, and where in the order they stand.
+    """Decode coefficients; return how many are not zero, or what is wrong, and where they stand in the order.
 
     The arrays are those of `Activity`; `zeros` has the frequency of zero in each class, `sums` those of all
     magnitudes below each one. The integers take the place of the activity, which no decoded coefficient
@@ -160,7 +160,7 @@ def decode_wavefronts(
 def decode_cells(
     words: Array, cells: Array, start: Array, places: Array, columns: int, neighbours: Array
 ) -> bool:
-    """Decode a mask into its cells; False where the words are invalid.
+    """Decode a mask into its cells; return False if the words are invalid.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ _Bits: TypeAlias = NDArray[np.uint8]
 
 
 def encode_mask(mask: Bools) -> bytes:
-    """A boolean array of any rank as bytes: which axes it is constant along, then what remains."""
+    """Encode a boolean array of any rank: the axes along which it is constant, then what remains."""
     firsts = [mask[(slice(None),) * axis + (slice(1),)] for axis in range(mask.ndim)]
     constant = [bool((mask == first).all()) for first in firsts]
     core = np.ascontiguousarray(mask[tuple(slice(0, 1) if flag else slice(None) for flag in constant)])
@@ -56,7 +56,7 @@ def encode_mask(mask: Bools) -> bytes:
 
 
 def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
-    """The mask of :func:`encode_mask`, a read-only view where it is constant along an axis.
+    """Decode the mask of :func:`encode_mask`: a read-only view if it is constant along an axis.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
 
 
 def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
-    """The same as `_decoded`, compiled."""
+    """Do the same as `_decoded`, compiled."""
     from moec_zarr.bitstream import kernels
 
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
@@ -91,7 +91,7 @@ def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
 
 
 def _decoded(data: bytes, planes: tuple[int, int, int]) -> Bools:
-    """The mask of so many planes, rows and columns."""
+    """Return the mask of so many planes, rows and columns."""
     flat = np.empty(planes, bool).reshape(-1)
     decoder = RangeDecoder(data)
 
@@ -105,13 +105,13 @@ def _decoded(data: bytes, planes: tuple[int, int, int]) -> Bools:
 
 
 def write_mask(mask: Bools) -> bytes:
-    """The length of a coded mask, the mask."""
+    """Write the length of a coded mask, then the mask."""
     coded = encode_mask(mask)
     return write_varint(len(coded)) + coded
 
 
 def read_coded_mask(data: bytes, offset: int) -> tuple[bytes, int]:
-    """The bytes of the mask at `offset`, for `decode_mask`, and the offset behind it.
+    """Read the bytes of the mask at `offset`, for `decode_mask`, and the offset behind it.
 
     Raises
     ------

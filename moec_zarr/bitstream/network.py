@@ -29,7 +29,7 @@ _LARGEST_SIZES = 1024, MOST_EXPERTS, 1024, 16
 
 
 def fits(architecture: Architecture, length: int) -> bool:
-    """Whether a section of `length` bytes may hold such a network."""
+    """Say whether a section of `length` bytes may hold such a network."""
     return (
         architecture.parameter_count <= WEIGHTS_PER_BYTE * length
         and architecture.active_count <= MOST_ACTIVE_WEIGHTS
@@ -37,7 +37,7 @@ def fits(architecture: Architecture, length: int) -> bool:
 
 
 def write_network(network: Network, distributions: Mapping[str, int]) -> bytes:
-    """The section's bytes.
+    """Write the section's bytes.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def write_network(network: Network, distributions: Mapping[str, int]) -> bytes:
 
 
 def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
-    """The network of a chunk.
+    """Read the network of a chunk.
 
     Parameters
     ----------

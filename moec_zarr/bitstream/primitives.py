@@ -13,7 +13,7 @@ __all__ = ["inflate", "little_endian", "read_value", "read_varint", "write_value
 
 
 def write_varint(value: int) -> bytes:
-    """`value` >= 0 as LEB128: seven bits a byte, low bits first."""
+    """Write `value` >= 0 as LEB128: seven bits a byte, low bits first."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -23,7 +23,7 @@ def write_varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, offset: int) -> tuple[int, int]:
-    """The LEB128 integer at `offset`, and the offset behind it.
+    """Read the LEB128 integer at `offset`, and the offset behind it.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def inflate(data: bytes, size: int) -> bytes:
-    """The `size` bytes that a zlib stream (RFC 1950) holds; inflates no more.
+    """Inflate the `size` bytes that a zlib stream (RFC 1950) holds, and no more.
 
     Raises
     ------
@@ -61,17 +61,17 @@ def inflate(data: bytes, size: int) -> bytes:
 
 
 def little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype as the stream holds its values."""
+    """Return the dtype as the stream holds its values."""
     return dtype.newbyteorder("<")
 
 
 def write_value(value: Any, dtype: np.dtype[Any]) -> bytes:
-    """One value of a dtype."""
+    """Write one value of a dtype."""
     return np.array(value, little_endian(dtype)).tobytes()
 
 
 def read_value(data: bytes, offset: int, dtype: np.dtype[Any]) -> tuple[Any, int]:
-    """The value of a dtype at `offset`, and the offset behind it.
+    """Read the value of a dtype at `offset`, and the offset behind it.
 
     Raises
     ------

@@ -58,7 +58,7 @@ _CODED_TOGETHER = 1 << 18  # symbols
 
 
 def zero_frequency(chance: Integers) -> Integers:
-    """The frequency, out of 2**24, of 0 where 1 has this one: each keeps one of 2**24 for itself."""
+    """Return the frequency of 0, out of 2**24, if 1 has this one: each keeps one of 2**24 for itself."""
     return np.asarray(1 + (((_WHOLE - chance) * (_WHOLE - 2)) >> PRECISION))
 
 
@@ -90,7 +90,7 @@ class RangeEncoder:
         self._add(lower, table[rows, numbers + 1] - lower)
 
     def payload(self) -> bytes:
-        """The words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
+        """Return the words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
         self._code()
         if self._span == _ALL:
             return b""
@@ -170,7 +170,7 @@ class RangeDecoder:
         self._point = next(self._words, 0) << 32 | next(self._words, 0)
 
     def flags(self, zeros: Iterable[int]) -> list[int]:
-        """The next bits, of which each is 0 with the given frequency.
+        """Decode the next bits, of which each is 0 with the given frequency.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class RangeDecoder:
         return bits
 
     def symbols(self, table: Sequence[Sequence[int]], rows: Iterable[int]) -> list[int]:
-        """The next symbols, by rows of a table as `RangeEncoder.symbols` takes it.
+        """Decode the next symbols, by rows of a table as `RangeEncoder.symbols` takes it.
 
         Raises
         ------
@@ -228,7 +228,7 @@ def _invalid_words() -> CorruptStreamError:
 
 
 def range_words(data: bytes) -> NDArray[np.uint32]:
-    """The words of a payload."""
+    """Return the words of a payload."""
     return np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
 
 
@@ -236,7 +236,7 @@ def range_words(data: bytes) -> NDArray[np.uint32]:
 
 
 def frequencies(largest: int, code: int | Integers) -> Integers:
-    """Integer frequencies, out of 2**24, of the symbols ``0, 1, ..., largest`` and their negatives.
+    """Compute integer frequencies, out of 2**24, of the symbols ``0, 1, ..., largest`` and their negatives.
 
     The density is ``(1 + k^2 / (2 m s^2)) ** -m`` with tail exponent ``m`` and width ``s``: heavy
     tails for small m, a Gaussian for large m. Both are a part of `code`, the width in units of
@@ -279,7 +279,7 @@ def _cumulative(largest: int, code: int) -> Integers:
 
 
 def encode_groups(groups: Sequence[NDArray[np.integer[Any]]], codes: Sequence[int]) -> bytes:
-    """Integers as bytes, each group with a distribution of its own.
+    """Encode integers, each group with a distribution of its own.
 
     Parameters
     ----------
@@ -301,7 +301,7 @@ def encode_groups(groups: Sequence[NDArray[np.integer[Any]]], codes: Sequence[in
 
 
 def decode_groups(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.int32]]:
-    """The integers of :func:`encode_groups`, one flat array for each of `sizes`.
+    """Decode the integers of :func:`encode_groups`, one flat array for each of `sizes`.
 
     Raises
     ------

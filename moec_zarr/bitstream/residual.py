@@ -26,7 +26,7 @@ _HEAD = struct.Struct("<df")
 
 
 def folded_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape in which no axis is longer than ``LONGEST_AXIS``: longer ones become two."""
+    """Return a shape in which no axis is longer than ``LONGEST_AXIS``: longer ones become two."""
     result: list[int] = []
     for n in shape:
         parts = -(-n // LONGEST_AXIS)
@@ -35,7 +35,7 @@ def folded_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def folded(array: NDArray[np.integer], fill: int = 0) -> NDArray[np.integer]:
-    """An array in its folded shape; behind the last voxels of an axis stands `fill`."""
+    """Fold an array into its folded shape; behind the last voxels of an axis stands `fill`."""
     inner = [math.prod(folded_shape([n])) for n in array.shape]
     if inner != list(array.shape):
         pad = [(0, n - old) for n, old in zip(inner, array.shape, strict=True)]
@@ -44,13 +44,13 @@ def folded(array: NDArray[np.integer], fill: int = 0) -> NDArray[np.integer]:
 
 
 def voxel_order(shape: Sequence[int]) -> tuple[list[BasisFunctions], NDArray[np.uint8]]:
-    """What orders the corrections of a grid of `shape`: functions and octaves in its folded shape."""
+    """Return functions and octaves, in its folded shape, that order the corrections of a grid."""
     octaves = folded(np.zeros(tuple(shape), np.uint8), ABSENT)
     return [voxel_functions(n) for n in octaves.shape], np.asarray(octaves, np.uint8)
 
 
 def write_residual(residual: Residual, context: Context | None) -> bytes:
-    """The section's bytes.
+    """Write the section's bytes.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def write_residual(residual: Residual, context: Context | None) -> bytes:
 
 
 def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
-    """The corrections of a grid of `shape`, its axes longer than one.
+    """Read the corrections of a grid of `shape`, its axes longer than one.
 
     Raises
     ------
@@ -92,6 +92,6 @@ def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
 
 
 def _narrow(integers: NDArray[np.int32]) -> NDArray[np.signedinteger]:
-    """The same in the smallest dtype that holds them: they are kept for as long as the stream is."""
+    """Return the same in the smallest dtype that holds them: they are kept for as long as the stream is."""
     largest = int(np.abs(integers).max())
     return integers.astype(np.min_scalar_type(-largest - 1))

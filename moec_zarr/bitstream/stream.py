@@ -95,7 +95,7 @@ def check_header(header: Header, shape: tuple[int, ...] | None) -> None:
 
 
 def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
-    """A stream's parts.
+    """Take a stream apart.
 
     Raises
     ------

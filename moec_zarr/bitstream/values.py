@@ -44,12 +44,12 @@ class BoundingBox:
 
 
 def write_bounding_box(box: BoundingBox, dtype: np.dtype[Any]) -> bytes:
-    """Extents, then the fill."""
+    """Write the extents, then the fill."""
     return b"".join(write_varint(n) for n in box.shape) + write_value(box.fill, dtype)
 
 
 def read_bounding_box(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> BoundingBox:
-    """The bounding box of a chunk of `shape`."""
+    """Read the bounding box of a chunk of `shape`."""
     inner, offset = [], 0
     for n in shape:
         length, offset = read_varint(data, offset)
@@ -75,12 +75,12 @@ class MaskedValue:
 
 
 def write_masked_values(masked: list[MaskedValue], dtype: np.dtype[Any]) -> bytes:
-    """For each, the value, the length of its mask, the mask."""
+    """Write for each the value, the length of its mask, the mask."""
     return b"".join(write_value(each.value, dtype) + write_mask(each.mask) for each in masked)
 
 
 def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[MaskedValue]:
-    """The masked values of a bounding box of `shape`.
+    """Read the masked values of a bounding box of `shape`.
 
     Raises
     ------
@@ -107,13 +107,13 @@ def _is_same(a: Any, b: Any) -> bool:
 
 
 def write_lossless(array: Array) -> bytes:
-    """Values little endian in C order, byte planes apart, through zlib (RFC 1950)."""
+    """Write values little endian in C order, byte planes apart, through zlib (RFC 1950)."""
     flat = np.ascontiguousarray(array, little_endian(array.dtype)).reshape(-1)
     return zlib.compress(flat.view(np.uint8).reshape(-1, array.itemsize).T.tobytes(), 9)
 
 
 def read_lossless(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """The values of a bounding box of `shape`; inflates no more than they take."""
+    """Read the values of a bounding box of `shape`; inflate no more than they take."""
     raw = inflate(data, math.prod(shape) * dtype.itemsize)
     planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
     return np.ascontiguousarray(planes.T).view(little_endian(dtype)).reshape(shape)

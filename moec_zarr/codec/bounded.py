@@ -33,7 +33,7 @@ _NETWORK_RATIOS = 2000.0, 500.0, 125.0  # at which networks are fitted where no 
 
 
 def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
-    """The smallest stream found in which no valid value is further off than ``settings.max_error``."""
+    """Find the smallest stream in which no valid value is further off than ``settings.max_error``."""
     assert settings.max_error is not None
     allowed = _allowed(chunk, settings.max_error)
     best: bytes | None = None
@@ -65,7 +65,7 @@ def _allowed(chunk: Prepared, bound: float) -> float:
 
 
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
-    """What may be corrected: a transform, networks as far as the effort has them; None for nothing at all."""
+    """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all."""
     from moec_zarr.fit.candidates import Candidate
     from moec_zarr.fit.select import fit, transform_alone
     from moec_zarr.fit.transform.bounded import fit_transform_to_bound
@@ -101,7 +101,7 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
 
 
 def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: float) -> bytes | None:
-    """The stream of what is fitted and its corrections; None where they do not keep the bound."""
+    """Return the stream of what is fitted and its corrections; None where they do not keep the bound."""
     from moec_zarr.fit.transform.bounded import corrections_of, residual_payload
 
     network = None if fitted is None else fitted.network
@@ -140,6 +140,6 @@ def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed:
 
 
 def _rounded_down(value: float) -> float:
-    """The largest float32 that is not above."""
+    """Return the largest float32 that is not above."""
     result = np.float32(min(value, float(np.finfo(np.float32).max)))
     return float(result if float(result) <= value else np.nextafter(result, np.float32(0)))

@@ -35,7 +35,7 @@ def decode(
     shape: tuple[int, ...] | None = None,
     dtype: np.dtype[Any] | None = None,
 ) -> Array:
-    """The array of a stream, or a part of it.
+    """Decode the array of a stream, or a part of it.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def decode_group(
     shape: tuple[int, ...] | None = None,
     dtype: np.dtype[Any] | None = None,
 ) -> list[Array]:
-    """The arrays of several streams, or parts of them; each as :func:`decode` returns it.
+    """Decode the arrays of several streams, or parts of them; each as :func:`decode` returns it.
 
     Threads take streams apart while those before them are evaluated. Where a GPU does that, its values land
     in pinned memory, and are waited for once. The host holds all streams taken apart, and the results. The
@@ -115,7 +115,7 @@ def decode_group(
 
 
 def _checked(data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None) -> Opened:
-    """A stream taken apart, of the shape and the dtype that the caller expects."""
+    """Return a stream taken apart, of the shape and the dtype that the caller expects."""
     source = opened(bytes(data), shape)
     header = source.stream.header
     if dtype is not None and header.dtype.str[1:] != dtype.str[1:]:
@@ -148,7 +148,7 @@ def _begun(source: Opened, selection: Any, device: Device | None) -> Callable[[]
 
 
 def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device: Device | None) -> Array:
-    """The bounding box's values at `wanted`, in its grid; of a device, not there before it has ended."""
+    """Return the bounding box's values at `wanted`, in its grid; those of a device come when it ends."""
     stream, header = source.stream, source.stream.header
     model = stream.network, source.field, stream.residual
     fitted = any(part is not None for part in model) and 0 not in wanted.grid
@@ -171,7 +171,7 @@ def decoded_tiles(
     shape: tuple[int, ...],
     wanted: Selection,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """Decoded values, which broadcast against the tile of the voxels wanted that they belong to."""
+    """Iterate over decoded values, which broadcast against the tile of the voxels that they belong to."""
     model = network, field, residual
     with _device() as device:
         if device is not None:
@@ -190,7 +190,7 @@ def _tiles(
     shape: tuple[int, ...],
     wanted: Selection,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """The tiles of :func:`decoded_tiles`, evaluated by NumPy."""
+    """Return the tiles of :func:`decoded_tiles`, evaluated by NumPy."""
     lengths, indices = _grid(shape, wanted)
     short = () if wanted.pointwise else short_axes(shape)
     normalisation = Normalisation.of_range(header.low, header.high)

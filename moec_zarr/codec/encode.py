@@ -45,7 +45,7 @@ class _Encoded(NamedTuple):
 
 
 def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:
-    """An array as a stream.
+    """Encode an array as a stream.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
 
 
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
-    """A stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
+    """Return a stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
     from moec_zarr.fit.select import fit
 
     with progress("MoEC fit") as report:
@@ -144,7 +144,7 @@ def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encod
 
 
 def _fit_to_psnr(chunk: Prepared, target: float) -> _Encoded:
-    """The smallest stream of a transform alone that reaches a PSNR."""
+    """Return the smallest stream of a transform alone that reaches a PSNR."""
     from moec_zarr.fit.select import fit_to_error
 
     # Half the range is 1 in normalised values, its peak 2.
@@ -153,7 +153,7 @@ def _fit_to_psnr(chunk: Prepared, target: float) -> _Encoded:
 
 
 def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
-    """The stream of a candidate, with the quality of what is decoded of it."""
+    """Return the stream of a candidate, with the quality of what is decoded of it."""
     field = None if best.transform is None else CoefficientField(best.transform.coefficients)
     quality = _quality(chunk, best.network, field)
     _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, quality.psnr)
@@ -162,7 +162,7 @@ def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
 
 
 def _quality(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Quality:
-    """The quality of what is decoded."""
+    """Return the quality of what is decoded."""
     shape, parts = chunk.array.shape, []
     for tile, values in decoded_tiles(chunk.header, network, field, None, shape, select(None, shape)):
         original = chunk.array[tile]
@@ -172,7 +172,7 @@ def _quality(chunk: Prepared, network: Network | None, field: CoefficientField |
 
 
 def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
-    """The smallest stream found that reaches the PSNR.
+    """Return the smallest stream found that reaches the PSNR.
 
     Short fits bracket the bytes needed, on a logarithmic scale; a full fit, which does better,
     then takes the place of the best of them.
@@ -224,7 +224,7 @@ def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
 
 
 def _transform_psnr(chunk: Prepared, target: float) -> bytes:
-    """The smallest stream of a transform that reaches the PSNR, or the exact one where that is smaller.
+    """Fit the smallest transform that reaches the PSNR; return the exact stream if that is smaller.
 
     Rounding to an integer dtype adds an error that a transform does not see: then it aims higher.
     """

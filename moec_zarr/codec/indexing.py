@@ -40,12 +40,12 @@ class Selection:
 
 
 def _as_slice(index: range) -> slice:
-    """The slice that selects the elements of a range."""
+    """Return the slice that selects the elements of a range."""
     return slice(index.start, index.stop if index.stop >= 0 else None, index.step)
 
 
 def take(array: Array, wanted: Selection) -> Array:
-    """What a selection selects of an array, in the selection's `grid`; a view where it is one of slices."""
+    """Take what a selection selects of an array, in its `grid`; a view if it is one of slices."""
     if wanted.pointwise:
         return np.asarray(array[tuple(wanted.indices)])
     slices, chosen = _parts(wanted.indices)
@@ -64,7 +64,7 @@ def place(out: Array, values: Array, indices: list[range | Integers]) -> None:
 
 
 def within(wanted: Selection, shape: Sequence[int]) -> tuple[Selection, list[range | Integers]]:
-    """What a selection selects in the leading part of its chunk, and where in the selection that stands."""
+    """Return what a selection selects in the leading part of its chunk, and where in it that stands."""
     if wanted.pointwise:
         indices = [np.asarray(index) for index in wanted.indices]
         inside = [index < n for index, n in zip(indices, shape, strict=True)]
@@ -87,13 +87,13 @@ def within(wanted: Selection, shape: Sequence[int]) -> tuple[Selection, list[ran
 
 
 def _parts(indices: list[range | Integers]) -> tuple[tuple[slice, ...], dict[int, Integers]]:
-    """The slices of a selection, and the axes on which it has arrays."""
+    """Return the slices of a selection, and the axes on which it has arrays."""
     slices = tuple(_as_slice(index) if isinstance(index, range) else slice(None) for index in indices)
     return slices, {axis: index for axis, index in enumerate(indices) if not isinstance(index, range)}
 
 
 def select(selection: Any, shape: Sequence[int]) -> Selection:
-    """A selection as NumPy takes it: None, slices and numbers, or integer arrays for all axes.
+    """Resolve a selection as NumPy takes it: None, slices and numbers, or integer arrays for all axes.
 
     Arrays of one length select points; arrays that broadcast against each other as those of
     ``np.ix_`` do select a grid. A boolean array stands for the indices at which it is true.
@@ -147,7 +147,7 @@ def select(selection: Any, shape: Sequence[int]) -> Selection:
 
 
 def _without_masks(selection: tuple[Any, ...], shape: Sequence[int]) -> tuple[Any, ...]:
-    """A selection with the indices that its masks select in their place."""
+    """Return a selection with the indices that its masks select in their place."""
     result: list[Any] = []
     for item in selection:
         if not isinstance(item, np.ndarray) or item.dtype != bool or not item.ndim:
@@ -170,5 +170,5 @@ def _checked_index(index: NDArray[Any], length: int) -> Integers:
 
 
 def short_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of length one, which neither transform nor network has."""
+    """List the axes of length one, which neither transform nor network has."""
     return tuple(axis for axis, n in enumerate(shape) if n == 1)

@@ -15,7 +15,7 @@ _DEFLATED_MORE = 1.5  # times as much as its sample at most, about, an array may
 
 
 def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
-    """The lossless stream; None where it takes more bytes than a limit."""
+    """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
     if array.size > _RUNS * _RUN:
         # A sample that deflates far less than needed spares deflating the whole chunk.
@@ -28,5 +28,5 @@ def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
 
 
 def exact_stream(chunk: Prepared) -> bytes:
-    """The lossless stream."""
+    """Encode without loss."""
     return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(chunk.array)})

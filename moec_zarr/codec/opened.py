@@ -57,7 +57,7 @@ def _renew() -> None:
 
 
 def opened(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
-    """A stream taken apart, from memory where it was read before.
+    """Take a stream apart, or return it from memory if it was read before.
 
     ``config cache`` is the number of bytes that are kept; 0 keeps nothing.
 

@@ -58,7 +58,7 @@ class Prepared:
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype, where it can be encoded.
+    """Return the dtype, if it can be encoded.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
-    """A chunk made ready for its fit.
+    """Make a chunk ready for its fit.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
 
 
 def find_bounding_box(array: Array) -> BoundingBox | None:
-    """The smallest leading box beyond which the array is constant; None where it is all or nothing."""
+    """Find the smallest leading box beyond which the array is constant; None if it is all or nothing."""
     if array.size < 2:
         return None
     fill = array[(-1,) * array.ndim]
@@ -142,7 +142,7 @@ def find_bounding_box(array: Array) -> BoundingBox | None:
 
 
 def find_masked_values(array: Array, missing: Any) -> list[MaskedValue]:
-    """NaN, infinities and `missing`, where they occur, in this order."""
+    """Find NaN, infinities and `missing`, where they occur, in this order."""
     result = []
     finite = array.dtype.kind != "f" or np.isfinite(array).all()
     values = [] if finite else [np.nan, np.inf, -np.inf]

@@ -33,7 +33,7 @@ class Candidate:
     error: float
 
     def sections(self) -> dict[Section, bytes]:
-        """The sections of a stream that it takes."""
+        """Return the sections of a stream that it takes."""
         result = {}
         if self.network is not None:
             result[Section.MODEL] = network_payload(self.network)
@@ -42,7 +42,7 @@ class Candidate:
         return result
 
     def logged(self) -> Candidate:
-        """The same, logged."""
+        """Log it, and return it."""
         names = {"transform": self.transform, "network": self.network}
         parts = " and ".join(name for name, part in names.items() if part is not None)
         _log.info("%s: mean square error %.4g", parts, self.error)
@@ -50,7 +50,7 @@ class Candidate:
 
 
 def better(one: Candidate | None, other: Candidate | None) -> Candidate | None:
-    """Whichever has the smaller error, of those that there are."""
+    """Return whichever has the smaller error, of those that there are."""
     if one is None or other is None:
         return one or other
     return one if one.error <= other.error else other

@@ -57,7 +57,7 @@ class Field:
         return target
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Integers, ...]:
-        """Indices of `count` valid voxels, uniformly and independently drawn, one array an axis."""
+        """Draw indices of `count` valid voxels, uniformly and independently; one array an axis."""
         if self.valid is None:
             return self._draw(count, generator)
         parts, drawn = [], 0
@@ -74,14 +74,14 @@ class Field:
         return tuple(torch.randint(n, (count,), generator=generator).numpy() for n in self.array.shape)
 
     def targets(self, where: Any) -> Floats:
-        """The fit's targets at an index as NumPy takes them."""
+        """Return the fit's targets at an index as NumPy takes them."""
         values = self.normalisation.normalise(self.array[where])
         if self.base is not None:
             values -= 2.0**self.normalisation.shift * self.base[where].astype(np.float64)
         return values.astype(np.float32)
 
     def differences(self, index: tuple[Integers, ...]) -> list[Floats]:
-        """Difference of the target to the next voxel along each axis; NaN where either is invalid."""
+        """Subtract the target from that of the next voxel along each axis; NaN where either is invalid."""
         here = self.targets(index)
         out = []
         for axis, n in enumerate(self.array.shape):
@@ -95,7 +95,7 @@ class Field:
 
 
 def activity_points(field: Field, count: int, generator: torch.Generator) -> Doubles:
-    """Points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (count, axes)."""
+    """Draw points in [-1, 1]^d, denser where the field changes more from voxel to voxel; (count, axes)."""
     import torch
 
     index = field.draw(8 * count, generator)

@@ -98,7 +98,7 @@ def fit_corrected(
 def _fit_correction(
     field: Field, settings: Settings, preset: Preset, budget: int, turn: int, initial: Network | None
 ) -> Network:
-    """A network that reads and corrects the field's base; from `initial`, if any."""
+    """Return a network that reads and corrects the field's base; from `initial`, if any."""
     assert field.base is not None
     if initial is None:
         stencils = stencils_for(field.base, field.norm)
@@ -141,7 +141,7 @@ def _fit_network(
     target_error: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Fitted | None:
-    """A network for what the transform leaves of a field, and its mean square error."""
+    """Return a network for what the transform leaves of a field, and its mean square error."""
     generator = torch.Generator().manual_seed(seed)
     sample = field.targets(field.draw(_DEVIATION_SAMPLES, generator))
     deviation = float(sample.std(dtype=np.float64))
@@ -160,7 +160,7 @@ def _fit_network(
 
 
 def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:
-    """The transform and the network that corrects it on the whole grid."""
+    """Return the transform and the network that corrects it on the whole grid."""
     if (device := chosen_device()) != "cpu":
         return whole(network, field, device)
     out = np.empty(field.shape, np.float32)

@@ -31,7 +31,7 @@ class DoesNotFit(Exception):  # noqa: N818  # control flow within a fit, never s
 
 
 def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
-    """The section of transform coefficients.
+    """Encode the section of transform coefficients.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
 
 
 def network_payload(network: Network) -> bytes:
-    """The section of a network, each tensor coded with the distribution that suits it best.
+    """Encode the section of a network, each tensor with the distribution that suits it best.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def network_payload(network: Network) -> bytes:
 
 
 def coded_network(network: Network) -> bytes:
-    """The same, whether or not a decoder takes so many weights in so few bytes.
+    """Encode the same, whether or not a decoder takes so many weights in so few bytes.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def coded_network(network: Network) -> bytes:
 
 
 def best_distribution(integers: NDArray[np.integer[Any]]) -> int:
-    """Code of the cheapest distribution, found downhill from the Gaussian of the integers' own width.
+    """Find the code of the cheapest distribution, downhill from the Gaussian of the integers' own width.
 
     See :func:`moec_zarr.bitstream.range_coder.frequencies`.
 

@@ -115,7 +115,7 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
 
 
 def scaled(preset: Preset, voxels: int, share: float) -> Preset:
-    """The preset for a chunk of so many voxels, with a share of its steps: small ones need fewer."""
+    """Scale a preset to a chunk of so many voxels and a share of its steps: small chunks need fewer."""
     share *= min(1.0, voxels / _PRESET_VOXELS) ** 0.4
     minimum = 2 * preset.warm_up
     return replace(

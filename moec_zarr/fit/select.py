@@ -142,5 +142,5 @@ def _no_transform(shape: tuple[int, ...]) -> UnsupportedArrayError:
 
 
 def transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:
-    """Whether a chunk of this shape is fitted by a transform and never by a network."""
+    """Say whether a chunk of this shape is fitted by a transform and never by a network."""
     return not settings.has_networks and (settings.model == "transform" or has_transform(shape))

@@ -48,7 +48,7 @@ _SAMPLE = 1 << 18  # coefficients at most that two bases of an axis are compared
 
 
 def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
-    """Bases of the axes that may be the best ones, the most promising first; and the threshold t.
+    """List bases of the axes that may be the best ones, the most promising first; and the threshold t.
 
     One with the best basis of each axis, one with some axes joint where that may be better, cosines
     alone and wavelets alone, which may take fewer bits a coefficient.
@@ -73,14 +73,14 @@ def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
 
 
 def exceeded(coefficients: Floats, count: int) -> float:
-    """The magnitude that so many coefficients exceed, about: of large arrays it is taken from a sample."""
+    """Find the magnitude that about so many coefficients exceed; of large arrays by a sample."""
     flat = np.abs(coefficients.reshape(-1)[:: 1 + coefficients.size // (4 * _SAMPLE)])
     kept = min(max(1, round(count * flat.size / coefficients.size)), flat.size - 1)
     return float(np.partition(flat, flat.size - kept)[flat.size - kept])
 
 
 def kept_within(coefficients: Floats, error: float) -> int:
-    """About how many coefficients are kept for a squared error: that of all others, and a little of each."""
+    """Estimate how many coefficients a squared error keeps: that of all others, a little of each."""
     every = 1 + coefficients.size // (4 * _SAMPLE)
     squares = np.sort(np.square(coefficients.reshape(-1)[::every]))
     dropped = np.cumsum(squares, dtype=np.float64)
@@ -90,12 +90,12 @@ def kept_within(coefficients: Floats, error: float) -> int:
 
 
 def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
-    """Wavelets that halve an axis until no more than so many positions are left."""
+    """Return wavelets that halve an axis until no more than so many positions are left."""
     return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
 
 
 def deeper(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
-    """The same with joint axes halved once more, as far as they can be; None where none is joint."""
+    """Halve joint axes once more, as far as they can be; None if none is joint."""
     result = tuple(
         replace(basis, levels=min(basis.levels + 1, maximum_levels(n))) if basis.joint else basis
         for basis, n in zip(bases, shape, strict=True)
@@ -104,7 +104,7 @@ def deeper(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
 
 
 def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
-    """The bases that an axis may have, cosines first."""
+    """Return the bases that an axis may have, cosines first."""
     length = array.shape[axis]
     result = [AxisBasis()]
     if 2 < length <= LONGEST_GRAPH_AXIS:
@@ -116,7 +116,7 @@ def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
 
 
 def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
-    """Edge weights of a graph Fourier basis, for an axis whose neighbours differ so much.
+    """Choose edge weights of a graph Fourier basis, for an axis whose neighbours differ so much.
 
     The inverse of the differences, as of a Gauss-Markov process. Empty where all are alike, or where
     two machines might find different eigenvectors: eigenvalues that nearly meet, or a mode without a
@@ -139,7 +139,7 @@ def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
 def _best_separate(
     array: Floats, options: Sequence[Sequence[AxisBasis]], start: Bases, threshold: float
 ) -> Bases:
-    """The best basis of each axis, one axis after the other."""
+    """Return the best basis of each axis, one axis after the other."""
     bases = list(start)
     for axis, each in enumerate(options):
         rest = array
@@ -156,7 +156,7 @@ def _best_separate(
 
 
 def _lines(array: Floats, axis: int, threshold: float) -> Floats:
-    """Some of the lines along an axis that a basis matters for, in columns."""
+    """Return some of the lines along an axis that a basis matters for, in columns."""
     n = array.shape[axis]
     flat = array.reshape(math.prod(array.shape[:axis]), n, -1)
     place = np.flatnonzero(np.einsum("ijk,ijk->ik", flat, flat) > threshold**2)
@@ -165,14 +165,14 @@ def _lines(array: Floats, axis: int, threshold: float) -> Floats:
 
 
 def measure(coefficients: Floats, threshold: float) -> float:
-    """What is lost of an array with such coefficients where each that is kept costs the threshold."""
+    """Measure what is lost of an array with such coefficients if each that is kept costs the threshold."""
     squares = np.square(coefficients)
     return float(np.minimum(squares, np.float32(threshold**2), out=squares).sum(dtype=np.float64))
 
 
 @compiled(fastmath=True)
 def fine_bits(coefficients: Floats, step: float) -> float:
-    """About how many bits coefficients take where most are larger than a step: ``sum of log2(1 + c^2) / 2``.
+    """Estimate the bits of coefficients, most larger than a step: ``sum of log2(1 + c^2) / 2``.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def fine_bits(coefficients: Floats, step: float) -> float:
 
 @compiled(fastmath=True)
 def energy_of(coefficients: Floats) -> float:
-    """The sum of squares in double precision: a fit may take nearly all of it away."""
+    """Sum squares in double precision: a fit may take nearly all of it away."""
     total = 0.0
     for i in range(coefficients.size):
         c = np.float64(coefficients[i])
@@ -207,7 +207,7 @@ def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _joined(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
-    """The same with some axes halved together."""
+    """Return the same with some axes halved together."""
     return tuple(
         replace(wavelets_of(n), levels=max(1, wavelets_of(n).levels), joint=True) if axis in axes else basis
         for axis, (n, basis) in enumerate(zip(shape, separate, strict=True))
@@ -215,7 +215,7 @@ def _joined(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> B
 
 
 def _joint_gain(array: Floats, separate: Bases, axes: tuple[int, ...], threshold: float) -> float:
-    """What less is lost with some axes halved together, on some of their planes that it matters for."""
+    """Measure what some axes halved together save, on some of their planes that it matters for."""
     for axis, basis in enumerate(separate):
         if axis not in axes:
             array = along(array, analysis_matrix(basis, array.shape[axis]), axis)

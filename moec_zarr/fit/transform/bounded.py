@@ -49,7 +49,7 @@ class _Trial(NamedTuple):
 
 
 def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) -> Transform | None:
-    """The transform that takes the fewest bytes together with its corrections; None where none pays.
+    """Fit the transform that takes the fewest bytes together with its corrections; None if none pays.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _trial(
 
 
 def _lowest(bits: Mapping[float, float], last: float) -> float:
-    """The step at the vertex of the parabola through the best step and its neighbours; else `last`."""
+    """Return the step at the vertex of the parabola through the best step and its neighbours; else `last`."""
     known = sorted((step, own) for step, own in bits.items() if own < math.inf)
     if not known:
         return last
@@ -137,7 +137,7 @@ def _lowest(bits: Mapping[float, float], last: float) -> float:
 def corrections_of(
     target: Floats | Doubles, values: Floats | Doubles, valid: Bools | None, bound: float
 ) -> NDArray[np.int32]:
-    """By how many times twice the bound each voxel is corrected; 0 where it is within it, or not valid.
+    """Return by how many times twice the bound to correct each voxel; 0 if it is within it, or not valid.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def _sampled(corrections: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def residual_payload(residual: Residual) -> bytes:
-    """The section of a residual, with the context that suits it.
+    """Encode the section of a residual, with the context that suits it.
 
     Raises
     ------

@@ -54,13 +54,13 @@ class Sample(NamedTuple):
 
 
 def first_parameters(cosines: tuple[bool, ...]) -> Parameters:
-    """Where a fit starts: the mean over contexts that were fitted to many fields."""
+    """Return where a fit starts: the mean over contexts that were fitted to many fields."""
     weights = [w for each in cosines for w in ((0.0, -1.0, -1.0) if each else (0.2, -2.0, -0.6))]
     return np.array([*weights, 0.0, -0.2, 1.0, -2.0, 0.0])
 
 
 def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> Parameters:
-    """The parameters with which a sample takes the fewest bits, after so many steps of Fisher's scoring.
+    """Fit the parameters with which a sample takes the fewest bits, by so many steps of Fisher's scoring.
 
     Each step is damped (Levenberg and Marquardt) until it takes bits away.
 
@@ -173,7 +173,7 @@ def _bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
 
 
 def written_rise(p: Parameters, octave: float) -> Parameters:
-    """The same with a rise as it is written, in coarse units, and a floor that makes up for it."""
+    """Round a rise to the coarse units in which it is written; change the floor to make up for it."""
     result = p.copy()
     result[_RISE] = round(p[_RISE] / _EIGHTH) * _EIGHTH
     result[_FLOOR] += (p[_RISE] - result[_RISE]) * octave
@@ -181,7 +181,7 @@ def written_rise(p: Parameters, octave: float) -> Parameters:
 
 
 def rounded(p: Parameters, octaves: int) -> Context:
-    """The parameters in the units of `Context`, for so many octaves."""
+    """Round the parameters to the units of `Context`, for so many octaves."""
     octave = math.log(2)
     weights, (floor, rise, power, offset, slope) = p[:-5], p[-5:].tolist()
     # Whole numbers of activity in one of the real ones: as many as weights and grounds have room for.

@@ -13,7 +13,7 @@ __all__ = ["inpainted", "smoothly_filled"]
 
 
 def smoothly_filled(array: Floats, valid: Bools) -> Floats:
-    """The array with means of the nearest valid voxels at its invalid ones.
+    """Fill invalid voxels with means of the nearest valid ones.
 
     Means of 2 x 2 x ... voxels, of such means, and so on until all are known, then back: what is not
     known takes the value of the coarser scale (push and pull; Gortler et al., SIGGRAPH 1996).
@@ -44,7 +44,7 @@ def _doubled(coarse: Floats, length: int, axis: int) -> Floats:
 
 
 def inpainted(array: Floats, valid: Bools, bases: Bases, count: int, steps: int) -> Floats:
-    """The array that is sparsest in some bases where its voxels do not count.
+    """Return the array that is sparsest in some bases where its voxels do not count.
 
     In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
     Trans. Image Process. 15(3), 2006.

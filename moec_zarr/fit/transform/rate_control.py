@@ -99,14 +99,14 @@ class _Trial(NamedTuple):
 
 
 def has_transform(shape: tuple[int, ...]) -> bool:
-    """Whether a grid can have a transform."""
+    """Say whether a grid can have a transform."""
     return all(n <= LONGEST_AXIS for n in shape)
 
 
 def fit_transform(
     target: Floats, valid: Bools | None, budget: int, warm_start: Coefficients | None = None
 ) -> Transform | None:
-    """The transform of a grid within a byte budget; None where it pays for none.
+    """Fit the transform of a grid within a byte budget; None if it pays for none.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def fit_transform(
 def fit_transform_to_error(
     target: Floats, valid: Bools | None, error: float
 ) -> tuple[Transform, float] | None:
-    """The smallest transform found within a mean square error, and its error; None where none reaches it.
+    """Fit the smallest transform within a mean square error; return its error too. None if none reaches it.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def fit_transform_to_error(
 
 
 def count_within(whole: Floats, error: float) -> int:
-    """About how many coefficients a mean square error takes, by wavelets on all axes."""
+    """Estimate how many coefficients a mean square error takes, by wavelets on all axes."""
     coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
     return kept_within(coefficients, error * whole.size)
 
@@ -206,7 +206,7 @@ def _finer(own: float, error: float, slope: float) -> float:
 def starting_point(
     whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None = None
 ) -> tuple[Search, State, Quantised] | None:
-    """The best bases, or those of a warm start, and integers in them.
+    """Find the best bases, or take those of a warm start, and integers in them.
 
     `whole` is the target, filled smoothly where it is not valid.
     """
@@ -224,7 +224,7 @@ def starting_point(
 
 
 def finest_step(search: Search) -> float:
-    """The step with which the largest coefficient can just be coded."""
+    """Return the step with which the largest coefficient can just be coded."""
     return max(STEPS[0], 1.0001 * float(np.abs(search.flat).max()) / MAX_COEFFICIENT)
 
 
@@ -232,7 +232,7 @@ def finest_step(search: Search) -> float:
 
 
 def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None:
-    """The bases that do best, all at the same step.
+    """Return the bases that do best, all at the same step.
 
     Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
     fine quantiser say as much: then few bases are tried, or one.
@@ -277,7 +277,7 @@ def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
 
 
 def _cheapest(trials: list[_Trial], whole: Floats, valid: Bools | None) -> _Trial | None:
-    """The one of smallest loss; those that come near it are compared by the error of their voxels."""
+    """Return the one of smallest loss; those that come near it are compared by the error of their voxels."""
     smallest = min((each.loss for each in trials), default=math.inf)
     close = [each for each in trials if each.loss <= smallest + _CLOSE_LOSS * abs(smallest)]
     if len(close) < 2:
@@ -286,7 +286,7 @@ def _cheapest(trials: list[_Trial], whole: Floats, valid: Bools | None) -> _Tria
 
 
 def _voxel_loss(trial: _Trial, whole: Floats, valid: Bools | None) -> float:
-    """The loss with the error of the voxels: wavelets are not quite orthonormal."""
+    """Return the loss with the error of the voxels: wavelets are not quite orthonormal."""
     assert trial.quantised is not None
     if valid is None and not any(basis.levels for basis in trial.search.bases):
         return trial.loss
@@ -301,13 +301,13 @@ def _weighted_bits(quantised: Quantised, bases: Bases) -> float:
 
 
 def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Mean square error over the valid voxels, of values that a decoder clips to -1..1."""
+    """Compute the mean square error over the valid voxels, of values that a decoder clips to -1..1."""
     voxels = target.size if valid is None else int(valid.sum())
     return squared_error(np.clip(values, -1, 1), target, valid) / voxels
 
 
 def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Sum over the valid voxels."""
+    """Sum squared errors over the valid voxels."""
     where: Any = True if valid is None else valid
     return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
@@ -316,7 +316,7 @@ def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
 
 
 def _within_budget(search: Search, state: State, first: Quantised, budget: int) -> Transform | None:
-    """The finest step that fits, in a few rounds."""
+    """Return the finest step that fits, in a few rounds."""
     best: Transform | None = None
     head, last = float(_HEAD), first
     # Of few bits most say where the coefficients are that are not zero; of many, how large all are.

@@ -106,7 +106,7 @@ class Search:
 
 
 def search_for(coefficients: Floats, bases: Bases) -> Search:
-    """What the search for integers of some coefficients needs, whatever the step."""
+    """Prepare what the search for integers of some coefficients needs, whatever the step."""
     shape = coefficients.shape
     functions, joint = functions_of(bases, shape), bool(joint_axes(bases))
     counts = band_counts(functions)
@@ -196,7 +196,7 @@ class Quantised:
 def quantised_at(
     search: Search, state: State, step: float, steps: tuple[int, ...]
 ) -> tuple[State, Quantised | None]:
-    """The integers of a step, and what the next step starts from.
+    """Quantise at a step; return what the next step starts from, and the integers.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def _rows_of(search: Search, state: State, step: float) -> _Rows:
 
 
 def _rows(search: Search, state: State, step: float) -> _Rows:
-    """The candidates of a step, and the rows whose context they are part of."""
+    """Return the candidates of a step, and the rows whose context they are part of."""
     places = kernels.large(search.flat, _DEAD_ZONE * step)
     tables = search.tables
     bands = kernels.bands_of(places, tables.strides, search.bands, search.band_strides)
@@ -307,7 +307,7 @@ def _rows(search: Search, state: State, step: float) -> _Rows:
 
 
 def coefficients_of(search: Search, quantised: Quantised) -> Coefficients:
-    """The integers with their signs, in their bases, up to the last one that is not zero on each axis."""
+    """Put signed integers in their places, up to the last one that is not zero on each axis."""
     places, magnitudes = quantised.places, quantised.magnitudes
     integers = np.zeros(search.flat.size, np.int32)
     integers[places] = np.where(search.flat[places] < 0, -magnitudes, magnitudes)
@@ -319,7 +319,7 @@ def coefficients_of(search: Search, quantised: Quantised) -> Coefficients:
 
 
 def _sample(magnitudes: NDArray[np.int32], rows: _Rows, axes: int) -> Sample:
-    """What a context is fitted to: rows whose context is not zero, and all other zeros by octave."""
+    """Return what a context is fitted to: rows whose context is not zero, and all other zeros by octave."""
     counts, octaves = rows.zero_context_counts, rows.octaves
     chosen, repeats, beside = kernels.neighbour_magnitudes(
         magnitudes, rows.first, rows.links, rows.weights, SAMPLE_SIZE, AXIS_NEIGHBOURS * axes, len(octaves)
@@ -354,7 +354,7 @@ def _zero_context_bits(context: Context, octaves: int) -> Doubles:
 
 @lru_cache(maxsize=1)
 def bit_table() -> Floats:
-    """Bits of a magnitude that is a symbol, its sign included, shape (CLASSES, LARGEST_SYMBOL + 1)."""
+    """Tabulate the bits of magnitudes that are symbols, signs included; (CLASSES, LARGEST_SYMBOL + 1)."""
     chance = significance()
     ones = magnitude_frequencies(LARGEST_SYMBOL) / 2.0**PRECISION
     bits = np.concatenate(

@@ -31,7 +31,7 @@ __all__ = [
 
 @compiled()
 def large(coefficients: Array, threshold: float) -> Array:
-    """Flat positions of the coefficients whose magnitude exceeds a threshold."""
+    """Find the flat positions of the coefficients whose magnitude exceeds a threshold."""
     count = 0
     for value in coefficients:
         if abs(value) > threshold:
@@ -47,7 +47,7 @@ def large(coefficients: Array, threshold: float) -> Array:
 
 @compiled()
 def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -> Array:
-    """The number of each coefficient's band, in C order of all bands."""
+    """Return the number of each coefficient's band, in C order of all bands."""
     result = np.empty(places.size, np.int32)
     for i in range(places.size):
         rest, number = places[i], 0
@@ -65,7 +65,7 @@ def links(
     slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, size: int,
     first: Array,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Where candidates add to the activity.
+    """Find where candidates add to the activity.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def activities(
     magnitudes: Array, first: Array, link_rows: Array, link_weights: Array, weights: Array, ground: Array,
     octaves: Array,
 ) -> Array:  # fmt: skip
-    """The activity of each row; `ground` is that of a zero context in each octave."""
+    """Compute the activity of each row; `ground` is that of a zero context in each octave."""
     result = np.empty(octaves.size, np.int32)
     for row in range(octaves.size):
         result[row] = ground[octaves[row]]
@@ -180,7 +180,7 @@ def activities(
 
 @compiled()
 def class_of(activity: int, base: int, power: int, logarithms: Array) -> int:
-    """The class of an activity in an octave of this `base`."""
+    """Return the class of an activity in an octave of this `base`."""
     at = activity if activity < EXACT_LOGARITHMS else EXACT_LOGARITHMS + (activity >> 8)
     fine = (power * logarithms[at] + base) >> 7
     return int(min(max(fine, 0), 63))
@@ -188,7 +188,7 @@ def class_of(activity: int, base: int, power: int, logarithms: Array) -> int:
 
 @compiled()
 def bits_of(table: Array, number: int, magnitude: int) -> float:
-    """Bits of a magnitude, its sign included: the last one of the table has its excess behind it."""
+    """Return the bits of a magnitude, signed: the last one of the table has its excess behind it."""
     last = table.shape[1] - 1
     if magnitude < last:
         return float(table[number, magnitude])
@@ -201,7 +201,7 @@ def bits_of(table: Array, number: int, magnitude: int) -> float:
 
 @compiled()
 def seen(magnitude: int) -> int:
-    """What a magnitude counts beside others."""
+    """Return what a magnitude counts beside others."""
     return min(magnitude, MAX_NEIGHBOUR)
 
 
@@ -211,7 +211,7 @@ def quantise(
     link_rows: Array, link_weights: Array, weights: Array, power: int, logarithms: Array, table: Array,
     rate: float,
 ) -> int:  # fmt: skip
-    """Give each candidate in turn the magnitude that costs least while all others stay; how many change.
+    """Give each candidate in turn the magnitude that costs least while all others stay; count the changes.
 
     The integer next to it, the one below, or zero. The bits of a choice are its own and those of the rows
     whose neighbour it is. `magnitudes` and `activity` are changed in place.
@@ -277,7 +277,7 @@ def row_bits(
     logarithms: Array,
     table: Array,
 ) -> Array:
-    """Bits of each row."""
+    """Compute the bits of each row."""
     result = np.empty(activity.size, np.float32)
     for row in range(activity.size):
         magnitude = magnitudes[row] if row < magnitudes.size else 0
@@ -289,7 +289,7 @@ def row_bits(
 
 @compiled()
 def loss(sizes: Array, magnitudes: Array, step: float) -> float:
-    """The squared error in steps, less that of zeros."""
+    """Compute the squared error in steps, less that of zeros."""
     total = 0.0
     for i in range(sizes.size):
         total += magnitudes[i] * (magnitudes[i] - 2.0 * (sizes[i] / step))
@@ -300,7 +300,7 @@ def loss(sizes: Array, magnitudes: Array, step: float) -> float:
 def band_balance(
     scaled: Array, magnitudes: Array, bits: Array, row_bands: Array, rate: float, bands: int
 ) -> Array:
-    """What the coefficients of each band cost in bits, less the error that they take away."""
+    """Compute what the coefficients of each band cost in bits, less the error that they take away."""
     result = np.zeros(bands, np.float64)
     for row in range(bits.size):
         result[row_bands[row]] += rate * bits[row]
@@ -319,7 +319,7 @@ def neighbour_magnitudes(
     neighbours: int,
     rows: int,
 ) -> tuple[Array, Array, Array]:
-    """Some of the rows that are not zero or whose context is not, and their context.
+    """Choose some of the rows that are not zero or whose context is not, and return their context.
 
     At most about `sample_size`, half of them not zero where there are so many.
 
