@@ -44,7 +44,7 @@ HOMES = {
     "torch": {
         "fit",
         "runtime",
-        *(f"model.{name}_torch" for name in ("device", "dispatch", "evaluate", "network", "transform")),
+        *(f"model.{name}_torch" for name in ("decode", "device", "dispatch")),
         "conversion.work.cluster",  # asks for a GPU
     },
     "numba": {"bitstream.compiled"},

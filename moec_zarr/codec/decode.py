@@ -135,7 +135,7 @@ def _begun(source: Opened, selection: Any, device: Device | None) -> Callable[[]
     values = _values(source, kept, order, device)
 
     def finish() -> Array:
-        out = part = values if values.flags.writeable else values.copy(order)
+        out = part = np.array(values, order=order, copy=None if values.flags.writeable else True)
         for masked in stream.masked_values:
             part[take(masked.mask, kept)] = masked.value
         if box is not None and inside is not None:
@@ -153,7 +153,7 @@ def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device:
     model = stream.network, source.field, stream.residual
     fitted = any(part is not None for part in model) and 0 not in wanted.grid
     if fitted and device is not None:
-        return _on_device(device, header, *model, stream.shape, wanted, order)
+        return _on_device(device, header, *model, stream.shape, wanted)
     out = np.empty(wanted.grid, header.dtype, order=order)
     if fitted:
         for tile, values in _tiles(header, *model, stream.shape, wanted):
@@ -175,7 +175,7 @@ def decoded_tiles(
     model = network, field, residual
     with _device() as device:
         if device is not None:
-            values = _on_device(device, header, *model, shape, wanted, "C")
+            values = _on_device(device, header, *model, shape, wanted)
     if device is not None:
         yield (slice(None),) * values.ndim, values
     else:
@@ -213,16 +213,15 @@ def _on_device(
     residual: Residual | None,
     shape: tuple[int, ...],
     wanted: Selection,
-    order: Literal["C", "F"],
 ) -> Array:
-    """All decoded values in the grid of `wanted`, evaluated by torch; read-only where they are repeated."""
-    from moec_zarr.model.evaluate_torch import evaluated
+    """Return all decoded values in the grid of `wanted`, by torch; read-only if they are repeated."""
+    from moec_zarr.model.decode_torch import evaluate_on
 
     lengths, indices = _grid(shape, wanted)
-    values = evaluated(
+    values = evaluate_on(
         device, network, field, lengths, indices,
         residual=residual, pointwise=wanted.pointwise, tile=config.get("batch"),
-        dtype=header.dtype, limits=(header.low, header.high), order=order,
+        dtype=header.dtype, limits=(header.low, header.high),
     )  # fmt: skip
     values = values if wanted.pointwise else np.expand_dims(values, short_axes(shape))
     return values if values.shape == wanted.grid else np.broadcast_to(values, wanted.grid)

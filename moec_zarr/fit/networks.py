@@ -21,8 +21,9 @@ from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import Preset
 from moec_zarr.fit.transform.rate_control import fit_transform, mean_error
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.decode_torch import evaluate_on
+from moec_zarr.model.device_torch import on_device
 from moec_zarr.model.evaluate import evaluate
-from moec_zarr.model.evaluate_torch import whole
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Architecture, Network
 from moec_zarr.runtime import chosen_device
@@ -161,9 +162,11 @@ def _fit_network(
 
 def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:
     """Return the transform and the network that corrects it on the whole grid."""
+    voxels = [range(n) for n in field.shape]
     if (device := chosen_device()) != "cpu":
-        return whole(network, field, device)
+        with on_device(device) as own:
+            return evaluate_on(own, network, field, field.shape, voxels)
     out = np.empty(field.shape, np.float32)
-    for tile, values in evaluate(network, field, field.shape, [np.arange(n) for n in field.shape]):
+    for tile, values in evaluate(network, field, field.shape, voxels):
         out[tile] = values
     return out

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Array, Integers
+from moec_zarr.model.backend import AnyArray
 from moec_zarr.model.basis import SINGLE, AxisBasis, BasisFunctions, functions_of
 from moec_zarr.model.transform import Product, product, synthesise
 
-__all__ = ["CoefficientField", "Coefficients"]
+__all__ = ["CoefficientField", "Coefficients", "SentField"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Coefficients:
     def functions(self) -> list[BasisFunctions]:
         """The functions of each axis."""
         return functions_of(self.bases, self.shape)
+
+
+class SentField(NamedTuple):
+    """A field whose coefficients and functions were sent to a device; read as a `CoefficientField` is."""
+
+    product: Product
+    shape: tuple[int, ...]
+    norm: float
+
+    def values(self, indices: Sequence[Integers | slice], pointwise: bool = False) -> AnyArray:
+        """Return the values at voxels, on the device."""
+        return synthesise(self.product, indices, pointwise)
 
 
 @dataclass(frozen=True)
@@ -81,16 +94,21 @@ class CoefficientField:
         squares = np.square(self._core, dtype=np.float64)
         return math.sqrt(squares.ravel()[1:].sum() / math.prod(self.shape)) or 1.0
 
+    def sent(self, put: Callable[[Array], AnyArray]) -> SentField:
+        """Send the coefficients and the functions to a device."""
+        coefficients, matrices = self.product
+        return SentField(Product(put(coefficients), tuple(map(put, matrices))), self.shape, self.norm)
+
     def values(self, indices: Sequence[Integers | slice], pointwise: bool = False) -> Array:
-        """The values at voxels, of the grid's shape or (points,).
+        """Return the values at voxels, of the grid's shape or (points,).
 
         Parameters
         ----------
         indices : sequence of int64 arrays or slices
             Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
         """
-        return synthesise(self.product, indices, pointwise)
+        return np.asarray(synthesise(self.product, indices, pointwise))
 
     def whole(self) -> Array:
-        """The values on the whole grid."""
+        """Return the values on the whole grid."""
         return self.values([slice(None)] * len(self.shape))

@@ -12,10 +12,18 @@ import numpy as np
 import torch
 
 from moec_zarr.arrays import Array
+from moec_zarr.model.network import Architecture
 
-__all__ = ["Device", "on_device"]
+__all__ = ["Device", "on_device", "put"]
 
+_NUMBERS = 1 << 27  # that a tile takes at most: half a gigabyte
 _ON_THE_WAY = 2  # tiles whose copies to the host the device may have yet to finish
+
+
+def put(array: Array, device: torch.device) -> torch.Tensor:
+    """Send an array in native byte order to a device; through pinned memory if that is a GPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 class Device:
@@ -23,6 +31,8 @@ class Device:
 
     Nothing here waits for the device.
     """
+
+    slab = transform_tile = 1 << 22  # voxels that a transform is evaluated at together: tens of megabytes
 
     def __init__(self, name: str) -> None:
         self.device = torch.device(name)
@@ -35,9 +45,15 @@ class Device:
         return self.device.type == "cuda"
 
     def put(self, array: Array) -> torch.Tensor:
-        """An array in native byte order on the device; through pinned memory where that is a GPU."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.is_cuda else tensor
+        """Send an array in native byte order to the device."""
+        return put(array, self.device)
+
+    def tile(self, architecture: Architecture) -> int:
+        """Return the number of voxels to evaluate at a time: all that they take is below half a gigabyte."""
+        # Phases in double precision and their sum, inputs twice, activations, logits.
+        inputs = architecture.encoder + architecture.feature_count
+        numbers = 6 * architecture.encoder + 4 * inputs + 3 * architecture.width + 3 * architecture.experts
+        return max(1, _NUMBERS // numbers)
 
     def memory(self, nbytes: int) -> torch.Tensor:
         """Bytes on the host; pinned where the device is a GPU."""

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Blocks", "blocks_of"]
+__all__ = ["Blocks", "blocks_of", "in_blocks"]
+
+_BLOCK = 128  # points at least that share a copy of their expert's weights
 
 
 class Blocks(NamedTuple):
@@ -57,3 +59,28 @@ def blocks_of(chosen: torch.Tensor, experts: int, size: int) -> Blocks:
     expert = torch.searchsorted(last, numbers, right=True).clamp_(max=experts - 1)
     place = torch.empty_like(slot).scatter_(1, order, slot)
     return Blocks(source, expert, place, load)
+
+
+def in_blocks(
+    points: torch.Tensor, chosen: torch.Tensor | None, experts: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | slice]:
+    """Sort points of one network into blocks; one of all points if there is one expert.
+
+    Parameters
+    ----------
+    points : tensor, shape (points, inputs)
+    chosen : int64 tensor, shape (points,), or None
+        The expert of each point.
+
+    Returns
+    -------
+    blocks : tensor, shape (blocks, size, inputs)
+    expert : int64 tensor, shape (blocks,)
+    place : int64 tensor, shape (points,), or slice
+        Where each point stands in the blocks, one after the other.
+    """
+    if chosen is None:
+        return points[None], torch.zeros(1, dtype=torch.int64, device=points.device), slice(None)
+    size = min(max(_BLOCK, width), len(chosen))
+    blocks = blocks_of(chosen[None], experts, size)
+    return points[blocks.source[0]].reshape(-1, size, points.shape[1]), blocks.expert[0], blocks.place[0]

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moec_zarr.arrays import Array, Integers
+from moec_zarr.model.backend import AnyArray
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.features import SampledField, features_at, sampled_around
-from moec_zarr.model.network import Network, evaluate_tile, tables
+from moec_zarr.model.features import AnyField, features_at, sample_around
+from moec_zarr.model.network import Architecture, Network, evaluate_tile, tables
 from moec_zarr.model.residual import Residual
 
-__all__ = ["evaluate", "tiled"]
+if TYPE_CHECKING:
+    from moec_zarr.model.device_torch import Device
 
-_TRANSFORM_TILE = 1 << 18  # voxels that a transform without a network is evaluated at together
-_SLAB = 1 << 21  # the same, where a network reads it around each of them
+__all__ = ["HOST", "Host", "evaluate", "tiled"]
+
+_ACTIVATIONS = 1 << 21  # of a layer
+
+
+class Host:
+    """Where NumPy evaluates; a :class:`moec_zarr.model.device_torch.Device` is where torch does."""
+
+    transform_tile = 1 << 18  # voxels that a transform without a network is evaluated at together
+    slab = 1 << 21  # the same, where a network reads it around each of them
+
+    def put(self, array: Array) -> Array:
+        """Return an array as it is."""
+        return array
+
+    def tile(self, architecture: Architecture) -> int:
+        """Return the number of voxels to evaluate at a time: some megabytes of activations."""
+        return _ACTIVATIONS // max(64, architecture.encoder, architecture.experts, architecture.width)
+
+
+HOST = Host()
 
 
 def evaluate(
@@ -27,8 +49,9 @@ def evaluate(
     residual: Residual | None = None,
     pointwise: bool = False,
     tile: int | None = None,
-) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """The sum of what there is of network, transform and residual.
+    device: Host | Device = HOST,
+) -> Iterator[tuple[tuple[slice, ...], AnyArray]]:
+    """Add up what there is of network, transform and residual.
 
     Parameters
     ----------
@@ -45,21 +68,30 @@ def evaluate(
         Whether the indices are of single points rather than of the axes of a grid.
     tile : int, optional
         Voxels that a network is evaluated at together, or a transform alone.
+    device : Host or Device
+        Where to evaluate. It holds the model with its corrections and what one tile takes.
 
     Yields
     ------
     tile : tuple of slice
-        Where the values belong in the grid, or among the points.
-    values : float array
+        Where the values belong in the grid, or among the points. The tiles are in C order: none leaves a
+        gap behind the one before.
+    values : float array, or tensor on the device
         Of the tile's shape, in units of the chunk's normalisation.
     """
-    parts: Iterator[tuple[tuple[slice, ...], list[Integers], Array]]
+    sent = field.sent(device.put) if field is not None and not isinstance(device, Host) else field
+    residual = None if residual is None else residual.sent(device.put)
+    parts: Iterator[tuple[tuple[slice, ...], list[Integers], AnyArray]]
     if network is not None:
-        parts = _with_network(network, field, lengths, indices, pointwise, tile)
+        parts = _with_network(network, sent, lengths, indices, pointwise, tile, device)
     else:
         parts = (
-            (where, rows, np.zeros(_sides(where)) if field is None else field.values(rows, pointwise))
-            for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or _TRANSFORM_TILE)
+            (
+                where,
+                rows,
+                device.put(np.zeros(_sides(where))) if sent is None else sent.values(rows, pointwise),
+            )
+            for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or device.transform_tile)
         )
     for where, rows, values in parts:
         yield where, values if residual is None else residual.added_to(values, rows, pointwise)
@@ -67,19 +99,22 @@ def evaluate(
 
 def _with_network(
     network: Network,
-    field: CoefficientField | None,
+    field: AnyField | None,
     lengths: Sequence[int],
     indices: Sequence[range | Integers],
     pointwise: bool,
     tile: int | None,
-) -> Iterator[tuple[tuple[slice, ...], list[Integers], Array]]:
-    """Tiles of the network's values and the transform's, with their indices."""
-    architecture, weights = network.architecture, network.weights()
-    for slab, near_rows in tiled(indices, pointwise=pointwise, voxels=_SLAB):
-        near: CoefficientField | SampledField | None = field
+    device: Host | Device,
+) -> Iterator[tuple[tuple[slice, ...], list[Integers], AnyArray]]:
+    """Iterate over tiles of the network's values and the transform's, with their indices."""
+    architecture = network.architecture
+    weights = {name: device.put(weight) for name, weight in network.weights().items()}
+    for slab, near_rows in tiled(indices, pointwise=pointwise, voxels=device.slab):
+        near = field
         if field is not None and not pointwise:
-            near = sampled_around(field, network.stencils, near_rows)
-        for inner, rows in tiled(near_rows, pointwise=pointwise, voxels=tile or architecture.tile):
+            near = sample_around(field, network.stencils, near_rows)
+        voxels = tile or device.tile(architecture)
+        for inner, rows in tiled(near_rows, pointwise=pointwise, voxels=voxels):
             base, features = None, None
             if near is not None:
                 base = near.values(rows, pointwise)

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Floats, Integers
-from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.backend import AnyArray, array_namespace, beside, empty_beside, take
+from moec_zarr.model.coefficients import CoefficientField, SentField
 
 __all__ = [
     "LARGEST_STENCIL",
@@ -30,7 +31,7 @@ __all__ = [
     "features",
     "features_at",
     "neighbours",
-    "sampled_around",
+    "sample_around",
 ]
 
 LARGEST_STENCIL = 15  # of a distance, and of a gain
@@ -64,25 +65,26 @@ def neighbours(index: Integers, stencil: Stencil, length: int) -> Integers:
     return np.asarray(np.clip(index + stencil.distance * NEAR_AND_FAR[:, None], 0, length - 1))
 
 
-def features(here: Floats, there: Sequence[Floats], stencils: Sequence[Stencil], norm: float) -> Floats:
-    """Features of voxels, shape (n, feature_count).
+def features(here: AnyArray, there: Sequence[AnyArray], stencils: Sequence[Stencil], norm: float) -> AnyArray:
+    """Compute the features of voxels, float32, shape (n, feature_count).
 
     Parameters
     ----------
-    here : float32 array, shape (n,)
+    here : float array or tensor, shape (n,)
         The field at the voxels.
-    there : sequence of float32 arrays, shape (4, n)
+    there : sequence of the same kind, shape (4, n)
         The field at their neighbours along each axis.
     stencils : sequence of Stencil
         One for each axis.
     norm : float
         Root mean square of the field.
     """
-    result = np.empty((len(here), feature_count(len(stencils))), np.float32)
-    result[:, 0] = here / np.float32(norm)
+    result = empty_beside((len(here), feature_count(len(stencils))), here, "float32")
+    result[:, 0] = here / float(np.float32(norm))
     for axis, (stencil, values) in enumerate(zip(stencils, there, strict=True)):
         first = feature_count(axis)
-        result[:, first : first + len(values)] = ((values - here) * feature_scales(stencil, norm)[:, None]).T
+        scales = beside(feature_scales(stencil, norm)[:, None], here)
+        result[:, first : first + len(values)] = ((values - here) * scales).T
     return result
 
 
@@ -97,7 +99,7 @@ class SampledField:
 
     Attributes
     ----------
-    array : float32 array
+    array : float array or tensor
         The values.
     indices : sequence of int64 arrays
         Voxels along each axis, ascending.
@@ -107,29 +109,22 @@ class SampledField:
         Root mean square of the whole field.
     """
 
-    array: Floats
+    array: AnyArray
     indices: Sequence[Integers]
     shape: tuple[int, ...]
     norm: float
 
-    def values(self, indices: Sequence[Integers], pointwise: bool = False) -> Floats:
-        """The values at voxels of the grid, as :meth:`CoefficientField.values` gives them."""
+    def values(self, indices: Sequence[Integers], pointwise: bool = False) -> AnyArray:
+        """Return the values at voxels of the grid, as :meth:`CoefficientField.values` does."""
         places = [np.searchsorted(own, index) for own, index in zip(self.indices, indices, strict=True)]
-        if pointwise:
-            return np.asarray(self.array[tuple(places)])
-        values = self.array
-        for axis, place in enumerate(places):
-            if len(place) and (np.diff(place) == 1).all():
-                values = values[(slice(None),) * axis + (slice(place[0], place[-1] + 1),)]
-            else:
-                values = values.take(place, axis)
-        return values
+        return take(self.array, places, pointwise)
 
 
-def sampled_around(
-    field: CoefficientField, stencils: Sequence[Stencil], indices: Sequence[Integers]
-) -> CoefficientField | SampledField:
-    """The field at the voxels of a grid and all their neighbours; itself where these are too many."""
+AnyField = CoefficientField | SentField | SampledField
+
+
+def sample_around(field: AnyField, stencils: Sequence[Stencil], indices: Sequence[Integers]) -> AnyField:
+    """Evaluate a field at the voxels of a grid and all their neighbours; itself if these are too many."""
     box = box_around(field.shape, stencils, indices)
     return field if box is None else SampledField(field.values(box), box, field.shape, field.norm)
 
@@ -161,43 +156,46 @@ def box_around(
 
 
 def features_at(
-    field: CoefficientField | SampledField,
+    field: AnyField,
     stencils: Sequence[Stencil],
     indices: Sequence[Integers],
-    values: Floats,
+    values: AnyArray,
     pointwise: bool,
-) -> Floats:
-    """Features of the voxels of a tile, shape (voxels, feature_count).
+) -> AnyArray:
+    """Compute the features of the voxels of a tile, float32, shape (voxels, feature_count).
 
     Parameters
     ----------
-    field : CoefficientField or SampledField
+    field : CoefficientField, SentField or SampledField
         The field that the network corrects.
     stencils : sequence of Stencil
         One for each axis.
     indices : sequence of int64 arrays
         Voxels along each axis of a grid; if `pointwise`, the coordinates of each point.
-    values : float32 array
+    values : float array or tensor
         The field at these voxels.
     """
     there = [
         _neighbour_values(field, stencil, indices, axis, pointwise) for axis, stencil in enumerate(stencils)
     ]
-    return features(values.ravel(), there, stencils, field.norm)
+    return features(values.reshape(-1), there, stencils, field.norm)
 
 
 def _neighbour_values(
-    field: CoefficientField | SampledField,
+    field: AnyField,
     stencil: Stencil,
     indices: Sequence[Integers],
     axis: int,
     pointwise: bool,
-) -> Floats:
-    """The field at the neighbours along an axis, shape (4, voxels)."""
+) -> AnyArray:
+    """Return the field at the neighbours along an axis, shape (4, voxels)."""
     places = neighbours(indices[axis], stencil, field.shape[axis])
     before, after = indices[:axis], indices[axis + 1 :]
     if pointwise:
-        return np.stack([field.values([*before, place, *after], True) for place in places])
-    wanted, rows = np.unique(places, return_inverse=True)
-    values = field.values([*before, wanted, *after])
-    return np.stack([values.take(row, axis).ravel() for row in rows.reshape(places.shape)])
+        parts = [field.values([*before, place, *after], True) for place in places]
+    else:
+        wanted, rows = np.unique(places, return_inverse=True)
+        values = field.values([*before, wanted, *after])
+        whole = [slice(None)] * axis
+        parts = [take(values, [*whole, row]).reshape(-1) for row in rows.reshape(places.shape)]
+    return array_namespace(*parts).stack(parts)

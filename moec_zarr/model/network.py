@@ -1,4 +1,4 @@
-"""The mixture-of-experts network as pure functions of arrays, in NumPy.
+"""The mixture-of-experts network as pure functions of arrays, of NumPy or torch.
 
 A point with coordinates u in [-1, 1]^d goes through the shared encoder ``e = sin(W u + b)``, beside
 which stand the features of the transform at that point, where the chunk has one; through one expert of
@@ -14,13 +14,15 @@ gives a voxel to the same expert.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Doubles, Floats, Integers
+from moec_zarr.model.backend import AnyArray, affine, array_namespace, beside, sine
 from moec_zarr.model.features import Stencil
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "evaluate_tile",
     "expert_load",
     "gate_coordinates",
+    "sine_layers",
     "step_size",
     "tables",
 ]
@@ -47,7 +50,6 @@ GATE_LARGEST_BIAS = 511  # in units of GATE_UNITS; 5 * 127 * 4096 + 511 * 4096 <
 LOAD_SAMPLES = 1 << 15  # voxels that the load of experts is estimated from
 MOST_EXPERTS = 256
 MOST_ACTIVE_WEIGHTS = 1 << 17  # that evaluate a voxel: they bound the work of a decoder
-_ACTIVATIONS = 1 << 21  # of a layer, evaluated at a time: some megabytes
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,6 @@ class Architecture:
         """Number of the weights and biases that evaluate a voxel, without the gate's."""
         return replace(self, experts=1).parameter_count
 
-    @property
-    def tile(self) -> int:
-        """Number of voxels to evaluate at a time."""
-        return _ACTIVATIONS // max(64, self.encoder, self.experts, self.width)
-
 
 def step_size(code: int) -> float:
     """Quantisation step of a step code in 0..255: eight to the octave, from 2**-24."""
@@ -145,15 +142,15 @@ class Tables:
 
     Attributes
     ----------
-    phases : list of float32 arrays, shape (n_axis, encoder)
-    logits : list of float32 arrays, shape (n_axis, experts)
+    phases : list of float32 arrays or tensors, shape (n_axis, encoder)
+    logits : list of the same kind, shape (n_axis, experts)
         Integers; those of the first axis include the bias. Empty where there is one expert.
     pointwise : bool
         Whether row i of each table belongs to point i; otherwise the tables span a grid.
     """
 
-    phases: list[Floats]
-    logits: list[Floats]
+    phases: list[AnyArray]
+    logits: list[AnyArray]
     pointwise: bool
 
 
@@ -168,65 +165,74 @@ def gate_coordinates(u: Doubles) -> Floats:
 
 
 def tables(
-    weights: dict[str, Floats], lengths: Sequence[int], indices: Sequence[Integers], pointwise: bool
+    weights: Mapping[str, AnyArray], lengths: Sequence[int], indices: Sequence[Integers], pointwise: bool
 ) -> Tables:
-    """Tables at voxels `indices[axis]` of a grid with `lengths[axis]` voxels along each axis."""
-    phases, logits = [], []
+    """Tabulate at voxels `indices[axis]` of a grid with `lengths[axis]` voxels along each axis."""
+    phases, logits, bias = [], [], weights["encoder.bias"]
+    xp = array_namespace(bias)
     for axis, (length, index) in enumerate(zip(lengths, indices, strict=True)):
+        # Coordinates are the host's: they decide about experts, and torch may divide by a reciprocal.
         u = coordinates(index, length)
-        phase = u[:, None] * weights[f"encoder.weight.{axis}"].astype(np.float64)
+        phase = beside(u, bias)[:, None] * xp.astype(weights[f"encoder.weight.{axis}"], xp.float64)
         if axis == 0:
-            phase = phase + weights["encoder.bias"]
+            phase = phase + bias
         # Whole turns are taken off in double precision: single then keeps the phase to 1e-6.
-        phases.append((phase - 2 * np.pi * np.rint(phase / (2 * np.pi))).astype(np.float32))
+        phases.append(xp.astype(phase - 2 * math.pi * xp.round(phase / (2 * math.pi)), xp.float32))
         if "gate.weight" in weights:
             logits.append(_logits(weights, axis, u))
     return Tables(phases, logits, pointwise)
 
 
-def _logits(weights: dict[str, Floats], axis: int, u: Doubles) -> Floats:
-    """The part of an axis in the gate's logits, shape (n, experts); the bias is the first axis'."""
-    logits: Floats = gate_coordinates(u)[:, None] * weights["gate.weight"][axis]
+def _logits(weights: Mapping[str, AnyArray], axis: int, u: Doubles) -> AnyArray:
+    """Return the part of an axis in the gate's logits, shape (n, experts); the bias is the first axis'."""
+    weight = weights["gate.weight"][axis]
+    logits = beside(gate_coordinates(u), weight)[:, None] * weight
     return logits + GATE_UNITS * weights["gate.bias"] if axis == 0 else logits
 
 
 def evaluate_tile(
-    architecture: Architecture, weights: dict[str, Floats], tables: Tables, features: Floats | None
-) -> Floats:
-    """Values of the network at the voxels of a tile.
+    architecture: Architecture, weights: Mapping[str, AnyArray], tables: Tables, features: AnyArray | None
+) -> AnyArray:
+    """Evaluate the network at the voxels of a tile.
 
     Parameters
     ----------
     architecture : Architecture
-    weights : dict of float32 arrays
+    weights : dict of float32 arrays or tensors
         Those of :meth:`Network.weights`.
     tables : Tables
         Of the tile.
-    features : float32 array, shape (voxels, feature_count), or None
+    features : float32 array or tensor, shape (voxels, feature_count), or None
         What the network reads of the transform, where there is one.
 
     Returns
     -------
-    float32 array, shape (voxels,)
+    float32 array or tensor, shape (voxels,)
     """
-    phase = _sum(tables.phases, tables.pointwise)
-    hidden = np.sin(phase, out=phase).reshape(-1, architecture.encoder)
+    hidden = sine(_sum(tables.phases, tables.pointwise)).reshape(-1, architecture.encoder)
     if features is not None:
-        hidden = np.concatenate([hidden, features], axis=1)
-    if architecture.experts == 1:
-        return _expert(architecture, weights, hidden, 0)
-    chosen = _sum(tables.logits, tables.pointwise).reshape(-1, architecture.experts).argmax(axis=1)
+        hidden = array_namespace(hidden).concat([hidden, features], axis=1)
+    chosen = None
+    if architecture.experts > 1:
+        chosen = _sum(tables.logits, tables.pointwise).reshape(-1, architecture.experts).argmax(-1)
+    if not isinstance(hidden, np.ndarray):
+        from moec_zarr.model.dispatch_torch import in_blocks
+
+        blocks, expert, place = in_blocks(hidden, chosen, architecture.experts, architecture.width)
+        return _by_expert(architecture, weights, blocks, expert).reshape(-1)[place]
+    if chosen is None:
+        return _by_expert(architecture, weights, hidden, 0)
     values = np.empty(len(hidden), np.float32)
     for expert in np.unique(chosen).tolist():
         member = chosen == expert
         if member.all():
-            return _expert(architecture, weights, hidden, expert)
-        values[member] = _expert(architecture, weights, hidden[member], expert)
+            return _by_expert(architecture, weights, hidden, expert)
+        values[member] = _by_expert(architecture, weights, hidden[member], expert)
     return values
 
 
-def _sum(axes: list[Floats], pointwise: bool) -> Floats:
-    """Sum of the axes' tables: along the points, or over the outer grid."""
+def _sum(axes: list[AnyArray], pointwise: bool) -> AnyArray:
+    """Add up the axes' tables: along the points, or over the outer grid."""
     total = axes[0]
     for table in axes[1:]:
         total = total + table if pointwise else total[..., None, :] + table
@@ -234,12 +240,22 @@ def _sum(axes: list[Floats], pointwise: bool) -> Floats:
 
 
 @np.errstate(invalid="ignore")  # weights are finite: only lanes that a BLAS kernel does not use raise it
-def _expert(architecture: Architecture, weights: dict[str, Floats], hidden: Floats, expert: int) -> Floats:
-    for layer in range(architecture.layers):
-        hidden = hidden @ weights[f"expert.weight.{layer}"][expert].T
-        hidden += weights[f"expert.bias.{layer}"][expert]
-        np.sin(hidden, out=hidden)
-    return hidden @ weights["decoder.weight"] + weights["decoder.bias"]
+def _by_expert(
+    architecture: Architecture, weights: Mapping[str, AnyArray], points: AnyArray, expert: Any
+) -> AnyArray:
+    """Evaluate points by an expert, or blocks of points by one each."""
+    layers = (
+        (weights[f"expert.weight.{layer}"][expert], weights[f"expert.bias.{layer}"][expert])
+        for layer in range(architecture.layers)
+    )
+    return sine_layers(points, layers) @ weights["decoder.weight"] + weights["decoder.bias"]
+
+
+def sine_layers(points: AnyArray, layers: Iterable[tuple[AnyArray, AnyArray]]) -> AnyArray:
+    """Take points, shape (..., points, inputs), through layers of `affine` weights and biases and sines."""
+    for weight, bias in layers:
+        points = sine(affine(points, weight, bias))
+    return points
 
 
 def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:

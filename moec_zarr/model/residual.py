@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Array, Integers
+from moec_zarr.model.backend import AnyArray, array_namespace, take
 
 __all__ = ["NETWORK_TOLERANCE", "TOLERANCE", "Residual"]
 
@@ -27,7 +28,7 @@ class Residual:
         Largest absolute error of a valid value, in units of the data.
     spacing : float
         Distance of two corrections in units of half the range; a float32.
-    corrections : integer array of the grid's shape, or None
+    corrections : integer array or tensor of the grid's shape, or None
         What is added to each voxel, in units of `spacing`; nothing where None.
     """
 
@@ -35,8 +36,12 @@ class Residual:
     spacing: float
     corrections: NDArray[np.signedinteger[Any]] | None
 
-    def added_to(self, values: Array, indices: Sequence[Integers], pointwise: bool) -> Array:
-        """Fitted values with their corrections, in double precision.
+    def sent(self, put: Callable[[Array], AnyArray]) -> Residual:
+        """Send the corrections to a device."""
+        return self if self.corrections is None else replace(self, corrections=put(self.corrections))
+
+    def added_to(self, values: AnyArray, indices: Sequence[Integers], pointwise: bool) -> AnyArray:
+        """Add corrections to fitted values, in double precision.
 
         Parameters
         ----------
@@ -47,5 +52,6 @@ class Residual:
         """
         if self.corrections is None:
             return values
-        chosen = self.corrections[tuple(indices) if pointwise else np.ix_(*indices)]
-        return np.asarray(values + self.spacing * chosen)
+        chosen = take(self.corrections, indices, pointwise)
+        xp = array_namespace(chosen)
+        return values + self.spacing * xp.astype(chosen, xp.float64)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Array, Floats, Integers
+from moec_zarr.model.backend import AnyArray, array_namespace, beside, empty_beside, take
 from moec_zarr.model.basis import (
     AxisBasis,
     BasisFunctions,
@@ -77,13 +78,13 @@ def _decomposed(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     return array
 
 
-def along(array: Array, matrix: Array, axis: int) -> Array:
-    """A matrix, shape (new, old), applied along an axis."""
+def along(array: AnyArray, matrix: AnyArray, axis: int) -> AnyArray:
+    """Apply a matrix, shape (new, old), along an axis."""
     before, (old, *after) = array.shape[:axis], array.shape[axis:]
     if not after:
-        return np.asarray(array @ matrix.T)
+        return array @ matrix.T
     flat = array.reshape(math.prod(before), old, math.prod(after))
-    return np.asarray(np.matmul(matrix, flat).reshape(*before, len(matrix), *after))
+    return (matrix @ flat).reshape(*before, len(matrix), *after)
 
 
 class Product(NamedTuple):
@@ -91,14 +92,14 @@ class Product(NamedTuple):
 
     Attributes
     ----------
-    coefficients : float array
+    coefficients : float array or tensor
         The first ones on each axis; all others are zero.
-    matrices : tuple of arrays of the same dtype
+    matrices : tuple of arrays of the same kind and dtype
         For each axis the functions of the coefficients, shape (voxels, functions).
     """
 
-    coefficients: Array
-    matrices: tuple[Array, ...]
+    coefficients: AnyArray
+    matrices: tuple[AnyArray, ...]
 
 
 def product(core: Array, functions: Sequence[BasisFunctions]) -> Product:
@@ -171,23 +172,26 @@ def _functions_at(functions: BasisFunctions, level: int, precision: np.dtype[Any
     return np.concatenate([averages[band - 1], details], axis=1)
 
 
-def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: bool = False) -> Array:
-    """The values that coefficients add up to.
+def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: bool = False) -> AnyArray:
+    """Add up coefficients to values.
 
     Parameters
     ----------
     field : Product
+        On any device.
     indices : sequence of int64 arrays or slices
         Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
+    pointwise : bool
+        Whether the indices are of single points rather than of the axes of a grid.
 
     Returns
     -------
-    array of the field's dtype
+    array of the field's kind and dtype
         Of the grid's shape, or of shape (points,).
     """
     if pointwise:
         return _at_points(field, [np.asarray(index) for index in indices])
-    rows = [matrix[index] for matrix, index in zip(field.matrices, indices, strict=True)]
+    rows = [take(matrix, [index]) for matrix, index in zip(field.matrices, indices, strict=True)]
     values = field.coefficients
     # The axis that leaves the fewest numbers comes first.
     for axis in sorted(range(len(rows)), key=lambda axis: len(rows[axis]) / rows[axis].shape[1]):
@@ -195,18 +199,20 @@ def synthesise(field: Product, indices: Sequence[Integers | slice], pointwise: b
     return values
 
 
-def _at_points(field: Product, points: list[Integers]) -> Array:
-    """Values at single points."""
-    total = np.empty(len(points[0]), field.coefficients.dtype)
-    for group in point_groups(field.coefficients.shape, points):
+def _at_points(field: Product, points: list[Integers]) -> AnyArray:
+    """Return the values at single points."""
+    core = field.coefficients
+    xp = array_namespace(core)
+    total = empty_beside(points[0].shape, core)
+    for group in point_groups(core.shape, points):
         if group.grid is not None:
-            total[group.which] = synthesise(field, group.grid)[tuple(group.places)]
-            continue
-        rows = [matrix[index] for matrix, index in zip(field.matrices, group.places, strict=True)]
-        sums = np.tensordot(rows[0], field.coefficients, axes=1)
-        for row in rows[1:]:
-            sums = np.einsum("pi...,pi->p...", sums, row)
-        total[group.which] = sums
+            values = take(synthesise(field, group.grid), group.places, pointwise=True)
+        else:
+            rows = [matrix[beside(i, core)] for matrix, i in zip(field.matrices, group.places, strict=True)]
+            values = xp.tensordot(rows[0], core, axes=1)
+            for row in rows[1:]:
+                values = xp.einsum("pi...,pi->p...", values, row)
+        total[beside(group.which, core)] = values
     return total
 
 

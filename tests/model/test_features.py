@@ -11,7 +11,7 @@ from moec_zarr.model.features import (
     feature_count,
     features_at,
     neighbours,
-    sampled_around,
+    sample_around,
 )
 from tests.conformance import reference_decoder
 from tests.support.strategies import (
@@ -59,10 +59,10 @@ def test_features_at_points_and_strides_match_the_grid(shape):
 
 
 @pytest.mark.parametrize("shape", GRIDS)
-def test_a_field_sampled_around_a_grid_reads_like_the_field(shape):
+def test_a_field_sample_around_a_grid_reads_like_the_field(shape):
     field, stencils, _ = random_field(shape, 4)
     whole = [np.arange(n) for n in shape]
-    near = sampled_around(field, stencils, whole)
+    near = sample_around(field, stencils, whole)
     assert isinstance(near, SampledField)  # a dense grid shares its neighbours
     for indices in (whole, [np.arange(n)[:: -2 if n > 2 else 1] for n in shape]):
         result, expected = read_features(near, stencils, indices), read_features(field, stencils, indices)
@@ -72,7 +72,7 @@ def test_a_field_sampled_around_a_grid_reads_like_the_field(shape):
 def test_scattered_voxels_are_not_sampled_with_all_between():
     field = random_field((64, 64, 64), 5)[0]
     scattered = [np.arange(0, 64, 31)] * 3
-    assert sampled_around(field, [Stencil(1, 0)] * 3, scattered) is field
+    assert sample_around(field, [Stencil(1, 0)] * 3, scattered) is field
 
 
 def test_features_of_a_constant_field_are_finite():

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from moec_zarr.fit.network.stack import Weights
 from moec_zarr.model.dispatch_torch import Blocks, blocks_of
-from moec_zarr.model.network import GATE_UNITS, Architecture
+from moec_zarr.model.network import GATE_UNITS, Architecture, sine_layers
 
 __all__ = ["forward"]
 
@@ -73,9 +73,10 @@ def forward(
 
 def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor) -> torch.Tensor:
     """Values of networks with one expert each, without the decoder's bias."""
-    for layer in range(architecture.layers):
-        weight, bias = weights[f"expert.weight.{layer}"][:, 0], weights[f"expert.bias.{layer}"]
-        hidden = torch.sin(torch.baddbmm(bias, hidden, weight.mT))
+    layers = range(architecture.layers)
+    hidden = sine_layers(
+        hidden, ((weights[f"expert.weight.{i}"][:, 0], weights[f"expert.bias.{i}"][:, 0]) for i in layers)
+    )
     return torch.bmm(hidden, weights["decoder.weight"][..., None])[..., 0]
 
 
@@ -96,10 +97,11 @@ def _dispatched(
         return torch.bmm(choice, weight.flatten(2)).reshape(networks * count, *weight.shape[2:])
 
     filled = filled.reshape(networks * count, -1, inputs)
-    for layer in range(architecture.layers):
-        weight = of_blocks(weights[f"expert.weight.{layer}"])
-        bias = of_blocks(weights[f"expert.bias.{layer}"])
-        filled = torch.sin(torch.baddbmm(bias[:, None], filled, weight.mT))
+    layers = range(architecture.layers)
+    filled = sine_layers(
+        filled,
+        ((of_blocks(weights[f"expert.weight.{i}"]), of_blocks(weights[f"expert.bias.{i}"])) for i in layers),
+    )
     filled = filled.reshape(*blocks.source.shape, -1)
     values = torch.bmm(filled, weights["decoder.weight"][..., None])[..., 0]
     return values.gather(1, blocks.place)

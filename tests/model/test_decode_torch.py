@@ -24,8 +24,8 @@ from tests.support.strategies import (
 
 torch = pytest.importorskip("torch")
 
+from moec_zarr.model.decode_torch import evaluate_on, restored  # noqa: E402
 from moec_zarr.model.device_torch import Device, on_device  # noqa: E402
-from moec_zarr.model.evaluate_torch import evaluated, restored, whole  # noqa: E402
 
 LENGTHS = {1: (50,), 2: (9, 14), 3: (6, 7, 8), 4: (3, 5, 4, 6), 5: (3, 2, 4, 3, 5)}
 TOLERANCE = 1e-5
@@ -63,7 +63,7 @@ def in_numpy(network, field, residual, lengths, indices, pointwise=False):
 
 def on(device, network, field, residual, lengths, indices, **options):
     with on_device(device) as own:
-        return evaluated(own, network, field, lengths, indices, residual=residual, **options)
+        return evaluate_on(own, network, field, lengths, indices, residual=residual, **options)
 
 
 def selections(lengths):
@@ -85,11 +85,10 @@ def test_grids_and_points_match_numpy(axes, experts, parts, device):
     tolerance = 1e-4 if parts == "network transform" else TOLERANCE  # stencils amplify differences
     for indices in selections(lengths):
         expected = in_numpy(*fitted, lengths, indices)
-        for options in {}, {"tile": 7}, {"order": "F"}, {"order": "F", "tile": 20}:
+        for options in {}, {"tile": 7}, {"tile": 20}:
             values = on(device, *fitted, lengths, indices, **options)
             np.testing.assert_allclose(values, expected, rtol=0, atol=tolerance)
             assert values.dtype == np.float32
-            assert values.flags.f_contiguous if "order" in options else values.flags.c_contiguous
     points = [np.random.default_rng(axis).integers(0, n, 99) for axis, n in enumerate(lengths)]
     expected = in_numpy(*fitted, lengths, points, pointwise=True)
     for tile in None, 7:
@@ -104,12 +103,11 @@ def test_corrections_are_added_in_double_precision(axes, parts, device):
     tolerance = 1e-4 if "network" in parts else 1e-12
     for indices in selections(lengths):
         expected = np.clip(in_numpy(*fitted, lengths, indices), -1, 1)
-        for order in "C", "F":
-            values = on(
-                device, *fitted, lengths, indices, order=order, tile=11,
-                dtype=np.dtype("f8"), limits=(np.float64(-1e3), np.float64(1e3)),
-            )  # fmt: skip
-            np.testing.assert_allclose(values, 1e3 * expected, rtol=0, atol=1e3 * tolerance)
+        values = on(
+            device, *fitted, lengths, indices, tile=11,
+            dtype=np.dtype("f8"), limits=(np.float64(-1e3), np.float64(1e3)),
+        )  # fmt: skip
+        np.testing.assert_allclose(values, 1e3 * expected, rtol=0, atol=1e3 * tolerance)
     points = [np.random.default_rng(axis).integers(0, n, 30) for axis, n in enumerate(lengths)]
     values = on(
         device, *fitted, lengths, points, pointwise=True,
@@ -169,14 +167,6 @@ def test_many_and_wide_experts(experts, width, device):
     for tile in None, 3, 1500:
         values = on(device, network, None, None, lengths, indices, tile=tile)
         np.testing.assert_allclose(values, expected, rtol=0, atol=2e-5)
-
-
-def test_whole(device):
-    network, field, _ = model(3, 2, "network transform")
-    expected = in_numpy(network, field, None, LENGTHS[3], [range(n) for n in LENGTHS[3]])
-    values = whole(network, field, device)
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("byte_order", "<>")
