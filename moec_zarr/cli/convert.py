@@ -23,8 +23,8 @@ from moec_zarr.cli.tables import (
 from moec_zarr.cli.trial import announced, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
-from moec_zarr.conversion.plan.append import Incomplete
 from moec_zarr.conversion.plan.job import Job, plan_job
+from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete
 from moec_zarr.conversion.plan.source import open_source
 from moec_zarr.conversion.plan.trial import try_plan
 from moec_zarr.conversion.work.run import execute, tasks_done
@@ -148,24 +148,25 @@ def convert(
     stores = storage_options(storage_option)
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
-    options = {
+    given = {
         "ratio": ratio, "psnr": psnr, "max_error": max_error, "effort": effort, "model": model,
         "experts": experts, "missing": missing, "seed": seed,
     }  # fmt: skip
     # An append takes all settings from the store; where none are given, there must be one.
-    given = var or settings or any(value is not None for value in options.values())
-    codec = codecs_of(options, var, settings) if append is None or given else None
+    any_given = var or settings or any(value is not None for value in given.values())
+    options = ConversionOptions(
+        codec=codecs_of(given, var, settings) if append is None or any_given else None,
+        chunks=_sizes("--chunks", chunks) or "auto", shards=_sizes("--shards", shards),
+        zarr_format=3 if zarr_format == 3 else 2, append=append, incomplete=incomplete, client=scheduler,
+        workers=workers, resume=resume, break_lock=break_lock, storage_options=stores,
+    )  # fmt: skip
     if device is not None:
         config.set(device=device)
     with nullcontext() if quiet or dry_run or trial is not None else ProgressDisplay(console.err) as shown:
         if shown is not None:
             shown.say("opening the source")
         with open_source(src, stores) as ds:
-            job = plan_job(
-                ds, dst, codec, chunks=_sizes("--chunks", chunks) or "auto",
-                shards=_sizes("--shards", shards), zarr_format=3 if zarr_format == 3 else 2, append=append,
-                incomplete=incomplete, resume=resume, storage_options=stores,
-            )  # fmt: skip
+            job = plan_job(ds, dst, options)
             if trial is not None and not dry_run:
                 trials = announced(try_plan(job.plan, job.ds, trial), quiet)
                 if as_json:
@@ -174,13 +175,9 @@ def convert(
                     console.out.print(trial_table(trials))
                 return
             if dry_run:
-                done = tasks_done(job, src, dst, resume=resume, storage_options=stores)
-                _show_plan(job, done, as_json)
+                _show_plan(job, tasks_done(job, src, dst, options), as_json)
                 return
-            result = execute(
-                job, src, dst, client=scheduler, workers=workers, resume=resume, break_lock=break_lock,
-                storage_options=stores, progress=shown,
-            )  # fmt: skip
+            result = execute(job, src, dst, options, shown)
     if as_json:
         console.print_json(_result(result))
     elif not quiet:

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECCodec
+from moec_zarr.archive.plan import Plan
+from moec_zarr.conversion.plan import planning
+from moec_zarr.conversion.plan.options import ConversionOptions
 from moec_zarr.conversion.work import worker
 from moec_zarr.conversion.work.run import convert
 from tests.support.fields import smooth, steps
@@ -19,6 +22,11 @@ SHAPE = (5, 12, 16)
 DIMS = ("time", "lat", "lon")
 QUICK = MoECCodec(ratio=2, effort="fast")  # variable a meets it without a fit
 FAST = MoECCodec(ratio=5, effort="fast")
+
+
+def plan(ds: Any, codec: Any, **options: Any) -> Plan:
+    """What a conversion with these options will do."""
+    return planning.plan(ds, ConversionOptions(codec=codec, **options))
 
 
 def dataset() -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moec_zarr import BudgetError, MoECCodec, MoECError, UnsupportedArrayError
 from moec_zarr.adapters.chunking import LEAST_BYTES
 from moec_zarr.adapters.xarray_encoding import encoding
-from moec_zarr.conversion.plan.planning import plan
+from tests.conversion.conversions import plan
 from tests.support.variables import RATIO, REASONS, dataset_of_kinds
 
 xr = pytest.importorskip("xarray")

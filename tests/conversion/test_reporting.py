@@ -265,7 +265,7 @@ def test_an_unfinished_conversion_is_noticed(store, tmp_path, client, ds):
     shutil.copytree(store, tmp_path / "d.zarr")
     from moec_zarr.archive.manifest import read_manifest, read_records
     from moec_zarr.archive.quality_table import write_quality
-    from moec_zarr.conversion.plan.planning import plan
+    from tests.conversion.conversions import plan
 
     (tmp_path / "d.zarr/b/.moec_zarr/1.0.0.json").unlink()
     group = zarr.open_group(tmp_path / "d.zarr")

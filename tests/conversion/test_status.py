@@ -8,8 +8,8 @@ import pytest
 from moec_zarr import MoECCodec
 from moec_zarr.archive.manifest import Record
 from moec_zarr.archive.status import Progress
-from moec_zarr.conversion.plan.planning import plan
 from moec_zarr.quality import Quality
+from tests.conversion.conversions import plan
 
 xr = pytest.importorskip("xarray")
 

@@ -6,7 +6,7 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -23,17 +23,16 @@ from moec_zarr.archive.manifest import (
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.storage import to_read
 from moec_zarr.archive.stored import stored_dataset, stored_plan, without_expected_warnings
+from moec_zarr.conversion.plan.options import Incomplete
 from moec_zarr.conversion.plan.source import STATUS
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Growth", "Incomplete", "grow", "offset_of", "plan_append", "whole_chunks"]
+__all__ = ["Growth", "grow", "offset_of", "plan_append", "whole_chunks"]
 
 _log = logging.getLogger(__name__)
-
-Incomplete: TypeAlias = Literal["hold", "refit"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.archive.stored import Destination
-from moec_zarr.conversion.plan.append import Growth, Incomplete, plan_append, whole_chunks
-from moec_zarr.conversion.plan.planning import Sizes, plan
+from moec_zarr.conversion.plan.append import Growth, plan_append, whole_chunks
+from moec_zarr.conversion.plan.options import ConversionOptions
+from moec_zarr.conversion.plan.planning import plan
 from moec_zarr.conversion.plan.source import Source, fingerprint
 from moec_zarr.errors import MoECError
 
@@ -62,43 +61,26 @@ class Job:
         )
 
 
-def plan_job(
-    ds: xr.Dataset,
-    dst: Destination,
-    codec: MoECCodec | Mapping[Any, MoECCodec | None] | None,
-    *,
-    variables: Iterable[Hashable] | None = None,
-    chunks: Literal["auto"] | Sizes = "auto",
-    shards: Sizes | None = None,
-    zarr_format: Literal[2, 3] = 3,
-    append: str | None = None,
-    incomplete: Incomplete | None = None,
-    resume: bool = True,
-    storage_options: StorageOptions | None = None,
-) -> Job:
-    """Plan what `convert` does; its parameters. Nothing is written."""
-    if incomplete is not None and append is None:
-        raise MoECError("incomplete= (--incomplete) belongs to an append; name the dimension")
-    if append is not None and not resume:
-        raise MoECError(
-            "an append keeps what is there, and --overwrite (resume=False) replaces it; choose one"
-        )
+def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Job:
+    """Plan what `convert` does. Nothing is written."""
+    append = options.append
     if append is not None:
-        growth = plan_append(ds, store_at(dst, storage_options), append, incomplete)
+        growth = plan_append(ds, store_at(dst, options.storage_options), append, options.incomplete)
         if growth is not None:
-            if codec is not None or variables is not None or chunks != "auto" or shards is not None:
+            layout = options.codec, options.variables, options.chunks, options.shards
+            if layout != (None, None, "auto", None):
                 raise MoECError(
                     "an append takes codec, variables, chunks and shards from the store; leave them out"
                 )
             return Job(plan=growth.plan, ds=growth.ds, growth=growth, held=growth.held)
-    if codec is None:
+    if options.codec is None:
         raise MoECError(
             f"no finished conversion is at {dst} to append to; give a codec (--ratio or --psnr) to make one"
         )
-    planned = plan(ds, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
-    if incomplete != "hold" or append is None:
+    planned = plan(ds, options)
+    if options.incomplete != "hold" or append is None:
         return Job(plan=planned, ds=ds)
-    if chunks == "auto" or append not in chunks:
+    if options.chunks == "auto" or append not in options.chunks:
         raise MoECError(
             f"give the size of chunks along {append!r} (--chunks {append}=N), so that it does not depend on "
             "how many steps there are when the store is made"
@@ -107,5 +89,5 @@ def plan_job(
     if not whole:
         raise MoECError(f"the source does not fill one chunk along {append!r}, so nothing would be stored")
     part = ds.isel({append: slice(whole)})
-    planned = plan(part, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format)
+    planned = plan(part, options)
     return Job(plan=planned, ds=part, held=ds.sizes[append] - whole)

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
 from moec_zarr.adapters.find import find_codec
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.xarray_encoding import choose, encoding
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
 from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Sizes", "plan"]
-
-Sizes = Mapping[str, int]
+__all__ = ["plan"]
 
 _WHOLE_BYTES = 2**24  # a lossless variable up to this size is written together with the metadata
 _LOSSLESS_BYTES = 2**24  # a chunk of a larger one
 
 
-def plan(
-    ds: xr.Dataset,
-    codec: MoECCodec | Mapping[Any, MoECCodec | None],
-    *,
-    variables: Iterable[Hashable] | None = None,
-    chunks: Literal["auto"] | Sizes = "auto",
-    shards: Sizes | None = None,
-    zarr_format: Literal[2, 3] = 3,
-) -> Plan:
+def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     """Decide which variables of a dataset are compressed, in which chunks, and in how many tasks.
 
     The variables to compress are those that `moec_zarr.encoding` chooses: fields of integers or floats, but
@@ -50,39 +40,24 @@ def plan(
     ----------
     ds : Dataset
         The source.
-    codec : MoECCodec or mapping of variable name to MoECCodec or None
-        The codec of all variables, or of each one to compress; ``"*"`` stands for all others that hold
-        fields, and None for a variable that stays lossless.
-    variables : iterable of str, optional
-        Names of the data variables to compress, instead of the choice above; all others stay lossless.
-    chunks : "auto" or mapping of dimension to int
-        Sizes of chunks, in voxels; -1 is the whole dimension. Dimensions that are not named are chosen.
-    shards : mapping of dimension to int, optional
-        Sizes of shards, in voxels and multiples of the chunks; dimensions that are not named take one chunk.
-        Shards make fewer and larger files, and tasks.
-    zarr_format : {2, 3}
-        Format of the destination.
-
-    Returns
-    -------
-    Plan
-        To look at, and for `moec_zarr.conversion.work.run.execute`.
+    options : ConversionOptions
+        Its codec, variables, chunks, shards and zarr format count.
 
     Raises
     ------
     MoECError
         If a variable or dimension does not exist, a size is no positive number, shards are no multiples of
-        chunks or asked of format 2, or nothing is left to compress.
+        chunks, or nothing is left to compress.
     UnsupportedArrayError
         If a variable that is named has a dtype or rank that cannot be encoded.
     BudgetError
         If a chunk is too small for its ratio.
     """
-    if shards is not None and zarr_format == 2:
-        raise MoECError("zarr format 2 has no shards; leave shards= out, or ask for zarr_format=3")
+    assert options.codec is not None
+    chunks, shards, zarr_format = options.chunks, options.shards, options.zarr_format
     for what, sizes in (("chunks", chunks), ("shards", shards)):
         _check_sizes(what, sizes, ds)
-    codecs, reasons = choose(ds, codec, variables)
+    codecs, reasons = choose(ds, options.codec, options.variables)
     # A stand-in without values and without chunks: the choice of chunks is free.
     blank = ds.copy(
         data={name: np.broadcast_to(np.zeros((), var.dtype), var.shape) for name, var in ds.data_vars.items()}

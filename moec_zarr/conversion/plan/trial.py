@@ -16,7 +16,8 @@ from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
-from moec_zarr.conversion.plan.planning import Sizes, plan
+from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
+from moec_zarr.conversion.plan.planning import plan
 from moec_zarr.conversion.plan.source import Source, open_source
 from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.quality import Quality, measure, merge
@@ -110,8 +111,9 @@ def trial(
     MoECError
         As `convert` does before any work is done, or if `count` is not positive.
     """
+    options = ConversionOptions(codec=codec, variables=variables, chunks=chunks)
     with open_source(src) as ds:
-        return list(try_plan(plan(ds, codec, variables=variables, chunks=chunks), ds, count))
+        return list(try_plan(plan(ds, options), ds, count))
 
 
 def try_plan(planned: Plan, ds: xr.Dataset, count: int) -> Iterator[Trial]:

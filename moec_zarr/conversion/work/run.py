@@ -18,9 +18,9 @@ from moec_zarr.archive.quality_table import write_quality
 from moec_zarr.archive.status import ConversionError, Progress
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.archive.stored import Destination, open_result, without_expected_warnings
-from moec_zarr.conversion.plan.append import Growth, Incomplete, grow
+from moec_zarr.conversion.plan.append import Growth, grow
 from moec_zarr.conversion.plan.job import Job, plan_job
-from moec_zarr.conversion.plan.planning import Sizes
+from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, Sizes
 from moec_zarr.conversion.plan.source import Source, SourceError, open_source
 from moec_zarr.conversion.work.cluster import connect, resources_for
 from moec_zarr.conversion.work.destination import (
@@ -134,19 +134,14 @@ def convert(
     FileNotFoundError
         If there is nothing at `src`.
     """
-    if workers is not None and (client is not None or workers < 1):
-        raise MoECError(
-            f"workers= counts those of a cluster that is made here, at least one; got {workers!r}"
-        )
+    options = ConversionOptions(
+        codec=codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
+        append=append, incomplete=incomplete, client=client, workers=workers, resources=resources,
+        resume=resume, break_lock=break_lock, storage_options=storage_options,
+    )  # fmt: skip
     with open_source(src, storage_options) as ds:
-        job = plan_job(
-            ds, dst, codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
-            append=append, incomplete=incomplete, resume=resume, storage_options=storage_options,
-        )  # fmt: skip
-        result = execute(
-            job, src, dst, client=client, workers=workers, resources=resources, resume=resume,
-            break_lock=break_lock, storage_options=storage_options, progress=progress,
-        )  # fmt: skip
+        job = plan_job(ds, dst, options)
+        result = execute(job, src, dst, options, progress)
     if result.failures:
         first = result.failures[0]
         raise ConversionError(
@@ -161,16 +156,10 @@ def execute(
     job: Job,
     src: Source,
     dst: Destination,
-    *,
-    client: Client | str | None = None,
-    workers: int | None = None,
-    resources: Mapping[str, float] | None = None,
-    resume: bool = True,
-    break_lock: bool = False,
-    storage_options: StorageOptions | None = None,
+    options: ConversionOptions,
     progress: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Do what was planned by `plan_job`; the other parameters are those of `convert`.
+    """Do what was planned by `plan_job`; the parameters are those of `convert`.
 
     Returns
     -------
@@ -190,12 +179,12 @@ def execute(
             progress(state)
 
     say("looking at the destination")
-    refuse_overlap(src, job.ds, dst, storage_options)
-    wanted = job.manifest(src, storage_options)
+    refuse_overlap(src, job.ds, dst, options.storage_options)
+    wanted = job.manifest(src, options.storage_options)
     try:
-        store = store_at(dst, storage_options)
-        begun = find_begun(store, dst, wanted) if resume else None
-        if not resume:
+        store = store_at(dst, options.storage_options)
+        begun = find_begun(store, dst, wanted) if options.resume else None
+        if not options.resume:
             refuse_other_than_store(store, dst)
         idle = job.growth is not None and not job.growth.added
         if idle and begun is not None and begun[1].precedes(wanted):
@@ -208,12 +197,12 @@ def execute(
             if begun is None or not begun[1].created or begun[1].precedes(wanted):
                 # Workers come first: a run that they refuse leaves nothing behind.
                 say("starting workers")
-                connected = held.enter_context(connect(client, workers))
-                needed = resources_for(connected, resources, job.plan.has_networks)
-            lock = held.enter_context(hold_lock(store, break_lock))
+                connected = held.enter_context(connect(options.client, options.workers))
+                needed = resources_for(connected, options.resources, job.plan.has_networks)
+            lock = held.enter_context(hold_lock(store, options.break_lock))
             say("writing metadata")
             if job.growth is None:
-                group = open_destination(job.plan, job.ds, store, dst, wanted, resume)
+                group = open_destination(job.plan, job.ds, store, dst, wanted, options.resume)
             else:
                 group = _grown(job.growth, store, dst, wanted)
             say("checking what is there")
@@ -223,8 +212,8 @@ def execute(
             if state.resumed < job.plan.tasks:
                 if connected is None:
                     say("starting workers")
-                    connected = held.enter_context(connect(client, workers))
-                    needed = resources_for(connected, resources, job.plan.has_networks)
+                    connected = held.enter_context(connect(options.client, options.workers))
+                    needed = resources_for(connected, options.resources, job.plan.has_networks)
                 left = {
                     each.name: [index for index in each.grid.indices() if index not in done[each.name]]
                     for each in job.plan.variables
@@ -241,12 +230,10 @@ def execute(
     return state
 
 
-def tasks_done(
-    job: Job, src: Source, dst: Destination, *, resume: bool, storage_options: StorageOptions | None
-) -> dict[str, int]:
-    """Number of tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
-    wanted = job.manifest(src, storage_options)
-    begun = find_begun(store_at(dst, storage_options), dst, wanted) if resume else None
+def tasks_done(job: Job, src: Source, dst: Destination, options: ConversionOptions) -> dict[str, int]:
+    """Count the tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
+    wanted = job.manifest(src, options.storage_options)
+    begun = find_begun(store_at(dst, options.storage_options), dst, wanted) if options.resume else None
     if begun is None:
         return {}
     done = records_of(job.plan, begun[0], wanted)
