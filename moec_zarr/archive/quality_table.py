@@ -22,8 +22,8 @@ from zarr.storage import MemoryStore
 
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.inspection import compressed_arrays
-from moec_zarr.archive.manifest import Record
 from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.archive.records import Record
 from moec_zarr.errors import MoECError
 from moec_zarr.statistics import PERCENTILES
 

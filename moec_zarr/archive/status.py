@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.archive.manifest import Record
 from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.archive.records import Record
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality, merge
 

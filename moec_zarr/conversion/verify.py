@@ -13,8 +13,9 @@ import zarr
 
 from moec_zarr.archive.inspection import compressed_arrays, headers_within, stored_objects
 from moec_zarr.archive.lock import hold_lock
-from moec_zarr.archive.manifest import Manifest, Record, check_whole, read_manifest, read_records
+from moec_zarr.archive.manifest import Manifest, read_manifest
 from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.archive.records import Damage, Record, check_whole, read_records
 from moec_zarr.archive.status import Progress
 from moec_zarr.archive.storage import StorageOptions, store_at, to_read
 from moec_zarr.archive.stored import Destination, stored_dataset, stored_plan, without_expected_warnings
@@ -244,28 +245,20 @@ def _check_bytes(
             )
             continue
         if not each.tasks:
-            for key, reason in check_whole(group, each.name).items():
-                kind: Literal["missing", "damaged"] = "missing" if reason == "it has gone" else "damaged"
-                problems.append(Problem(variable=each.name, chunk=key, kind=kind, reason=reason))
+            problems += [_problem(each.name, key, why) for key, why in check_whole(group, each.name).items()]
             continue
         look = None if each.codec is None else (lambda data, array=array: _look(array, data))
-        records[each.name], damage = read_records(array, each.name, manifest.digests(each.name), look)
+        records[each.name], damage = read_records(array, each.name, manifest.digests(each.name).at, look)
         for index in each.grid.indices():
-            if index in damage:
-                gone = damage[index] == "it has gone"
-                problems.append(
-                    Problem(
-                        variable=each.name,
-                        chunk=index,
-                        kind="missing" if gone else "damaged",
-                        reason=damage[index],
-                    )
-                )
-            elif index not in records[each.name]:
-                problems.append(
-                    Problem(variable=each.name, chunk=index, kind="missing", reason="it has not been made")
-                )
+            if index not in records[each.name]:
+                why = damage.get(index, Damage("it has not been made", missing=True))
+                problems.append(_problem(each.name, index, why))
     return problems, records
+
+
+def _problem(variable: str, chunk: Index | str, damage: Damage) -> Problem:
+    kind: Literal["missing", "damaged"] = "missing" if damage.missing else "damaged"
+    return Problem(variable=variable, chunk=chunk, kind=kind, reason=damage.reason)
 
 
 def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slice]:

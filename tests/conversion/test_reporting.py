@@ -263,15 +263,16 @@ def test_another_source_is_noticed(store, ds, tmp_path):
 
 def test_an_unfinished_conversion_is_noticed(store, tmp_path, client, ds):
     shutil.copytree(store, tmp_path / "d.zarr")
-    from moec_zarr.archive.manifest import read_manifest, read_records
+    from moec_zarr.archive.manifest import read_manifest
     from moec_zarr.archive.quality_table import write_quality
+    from moec_zarr.archive.records import read_records
     from tests.conversion.conversions import plan
 
     (tmp_path / "d.zarr/b/.moec_zarr/1.0.0.json").unlink()
     group = zarr.open_group(tmp_path / "d.zarr")
     manifest = read_manifest(group)
     planned = plan(ds, CODECS, chunks=CHUNKS)
-    found = [read_records(group[name], name, manifest.digests(name)) for name in ("b", "bounded")]
+    found = [read_records(group[name], name, manifest.digests(name).at) for name in ("b", "bounded")]
     records = [record for each, _ in found for record in each.values()]
     write_quality(group, planned, records)
     write_report(tmp_path / "d.zarr", tmp_path / "r.html", variables=["b"])

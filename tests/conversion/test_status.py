@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECCodec
-from moec_zarr.archive.manifest import Record
+from moec_zarr.archive.records import Record
 from moec_zarr.archive.status import Progress
 from moec_zarr.quality import Quality
 from tests.conversion.conversions import plan

@@ -12,15 +12,9 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
-from moec_zarr.archive.manifest import (
-    Generation,
-    Manifest,
-    check_whole,
-    read_manifest,
-    write_manifest,
-    write_whole,
-)
+from moec_zarr.archive.manifest import Generation, Manifest, read_manifest, write_manifest
 from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.records import check_whole, write_whole
 from moec_zarr.archive.storage import to_read
 from moec_zarr.archive.stored import stored_dataset, stored_plan, without_expected_warnings
 from moec_zarr.conversion.plan.options import Incomplete

@@ -17,8 +17,9 @@ from zarr.abc.store import Store
 from moec_zarr.adapters.xarray_encoding import related
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.lock import LOCK
-from moec_zarr.archive.manifest import Manifest, check_whole, read_manifest, write_manifest, write_whole
+from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
 from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.records import check_whole, write_whole
 from moec_zarr.archive.status import Progress, Summary
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
 from moec_zarr.archive.stored import Destination, without_expected_warnings

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from moec_zarr.archive.lock import Lock
-from moec_zarr.archive.manifest import Manifest, Record, has_record
+from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import STORAGE, Plan
+from moec_zarr.archive.records import Record, has_record
 from moec_zarr.archive.status import Failure, Progress
 from moec_zarr.config import config
 from moec_zarr.conversion.plan.source import files_behind

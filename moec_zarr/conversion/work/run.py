@@ -12,9 +12,10 @@ import zarr
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.archive.lock import hold_lock
-from moec_zarr.archive.manifest import Manifest, Record, read_records
+from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.quality_table import write_quality
+from moec_zarr.archive.records import Record, read_records
 from moec_zarr.archive.status import ConversionError, Progress
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.archive.stored import Destination, open_result, without_expected_warnings
@@ -247,9 +248,9 @@ def records_of(
     done = {}
     for each in planned.variables:
         if each.tasks:
-            records, damage = read_records(group[each.name], each.name, manifest.digests(each.name))  # type: ignore[arg-type]
+            records, damage = read_records(group[each.name], each.name, manifest.digests(each.name).at)  # type: ignore[arg-type]
             for index, why in damage.items():
-                _log.warning("chunk %s of %r is made again: %s", index, each.name, why)
+                _log.warning("chunk %s of %r is made again: %s", index, each.name, why.reason)
             done[each.name] = records
     return done
 

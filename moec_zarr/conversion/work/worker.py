@@ -19,7 +19,7 @@ from zarr.storage import StorePath, WrapperStore
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.archive.inspection import headers_within
-from moec_zarr.archive.manifest import Record, write_record
+from moec_zarr.archive.records import Record, write_record
 from moec_zarr.archive.storage import close_at_exit, digest_of, read_object
 from moec_zarr.arrays import Array
 from moec_zarr.chunk_grid import ChunkGrid
