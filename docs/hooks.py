@@ -11,7 +11,7 @@ _COMMANDS = "<!-- commands -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with the help of every command in the place of its mark."""
+    """Put the help of every command in the place of its mark."""
     return markdown.replace(_COMMANDS, _help_of_commands()) if _COMMANDS in markdown else markdown
 
 

@@ -26,7 +26,7 @@ _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")  # of blosc, as format 2 coun
 
 
 def join(*parts: str) -> str:
-    """A path in a store, of those parts that are not empty."""
+    """Return a path in a store, of those parts that are not empty."""
     return "/".join(part for part in parts if part)
 
 
@@ -34,7 +34,7 @@ def join(*parts: str) -> str:
 
 
 def to_v3(path: str, node: Node) -> dict[str, bytes]:
-    """The objects that hold a node's metadata in format 3."""
+    """Return the objects that hold a node's metadata in format 3."""
     attributes = dict(node.metadata.attributes)
     if isinstance(node, zarr.Group):
         return {"zarr.json": _json({"attributes": attributes, "zarr_format": 3, "node_type": "group"})}
@@ -101,7 +101,7 @@ def _codecs_v3(path: str, array: zarr.Array[Any]) -> Iterator[dict[str, Any]]:
 
 
 def to_v2(path: str, node: Node) -> dict[str, bytes]:
-    """The objects that hold a node's metadata in format 2."""
+    """Return the objects that hold a node's metadata in format 2."""
     attributes = dict(node.metadata.attributes)
     if isinstance(node, zarr.Group):
         return {".zgroup": _json({"zarr_format": 2}), ".zattrs": _json(attributes)}
@@ -202,7 +202,7 @@ def _word(value: Any) -> str:
 
 
 def _fill_v2(path: str, array: zarr.Array[Any], attributes: dict[str, Any]) -> Any:
-    """The fill value in format 2, which xarray takes for a missing value.
+    """Return the fill value in format 2, which xarray takes for a missing value.
 
     Chunks that are not stored hold the fill value, so that it can change only where all are.
     """
@@ -246,7 +246,7 @@ def _json(data: dict[str, Any]) -> bytes:
 def _metadata(
     path: str, parse: Callable[[dict[str, Any]], ArrayV2Metadata | ArrayV3Metadata], data: dict[str, Any]
 ) -> dict[str, bytes]:
-    """The objects of an array's metadata, once zarr has found them sound."""
+    """Return the objects of an array's metadata, once zarr has found them sound."""
     try:
         metadata = parse(data)
     except (ValueError, TypeError, KeyError) as error:
@@ -259,7 +259,7 @@ def _metadata(
 
 
 async def chunk_keys(store: Store, path: str, array: zarr.Array[Any]) -> list[str]:
-    """The names of all chunks that are stored, as keys of the store."""
+    """Return the names of all chunks that are stored, as keys of the store."""
     encoding = cast("Any", array.metadata).chunk_key_encoding
     separator = re.escape(encoding.separator)
     numbers = rf"\d+(?:{separator}\d+)*"

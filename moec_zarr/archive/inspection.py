@@ -99,7 +99,7 @@ def _kind(sections: Collection[Section]) -> Kind:
 
 
 def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
-    """What a stream of :class:`moec_zarr.MoECCodec` or a chunk of its stores holds.
+    """Return what a stream of :class:`moec_zarr.MoECCodec` or a chunk of its stores holds.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
 
 
 def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Array[Any]]:
-    """The arrays of a store that this package's codec compressed, by name.
+    """Return the arrays of a store that this package's codec compressed, by name.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
 def inspect_streams(
     array: zarr.Array[Any], most: int | None = None
 ) -> Iterator[tuple[tuple[int, ...], StreamInfo]]:
-    """What each stored chunk of an array says of itself, without decoding it.
+    """Return what each stored chunk of an array says of itself, without decoding it.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def inspect_streams(
 
 
 def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) -> Integers | None:
-    """Which expert evaluates each voxel of a chunk, in the middle slice along its last two axes.
+    """Return which expert evaluates each voxel of a chunk, in the middle slice along its last two axes.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) 
 def stored_objects(
     array: zarr.Array[Any], most: int | None = None
 ) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """The chunks, or shards, that are stored: position among the others, and bytes.
+    """Return the chunks, or shards, that are stored: position among the others, and bytes.
 
     No more than `most` positions are looked at, spread evenly; all where None.
     """
@@ -254,14 +254,14 @@ def stored_objects(
 
 
 def _stored_object(array: zarr.Array[Any], place: tuple[int, ...]) -> bytes | None:
-    """The bytes of a chunk, or shard; None where it is not stored."""
+    """Return the bytes of a chunk, or shard; None where it is not stored."""
     key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
     buffer = sync(array.store.get(key, default_buffer_prototype()))
     return None if buffer is None else buffer.to_bytes()
 
 
 def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[int, ...], Header, Kind]]:
-    """Of each stream within a stored object: its position there, its header, and how values are stored.
+    """Read the position, header and kind of each stream within a stored object.
 
     Checksums are compared; nothing else is parsed.
 
@@ -283,7 +283,7 @@ def _per_shard(array: zarr.Array[Any]) -> tuple[int, ...]:
 
 
 def _streams(array: zarr.Array[Any], data: bytes, key: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """The streams within a stored object, each with its position there.
+    """Return the streams within a stored object, each with its position there.
 
     A shard ends, or begins, with an index: offset and length of each chunk as 64-bit little-endian integers,
     then their CRC-32C (zarr's specification of `sharding_indexed`).

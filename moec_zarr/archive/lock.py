@@ -114,7 +114,7 @@ class Lock:
             sync(self._store.delete(self._key))
 
     def _read(self) -> dict[str, Any] | None:
-        """What the lock says; None without one."""
+        """Return what the lock says; None without one."""
         buffer = sync(self._store.get(self._key, default_buffer_prototype()))
         if buffer is None:
             return None
@@ -161,7 +161,7 @@ def hold_lock(store: Store, break_lock: bool = False) -> Iterator[Lock]:
 
 
 def _beside(store: Store) -> tuple[Store, str]:
-    """The store and the key of the lock of a store."""
+    """Return the store and the key of the lock of a store."""
     if isinstance(store, LocalStore):
         root = store.root.resolve()
         return LocalStore(root.parent), f"{root.name}.lock"

@@ -93,7 +93,7 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def digests(self, variable: str) -> Digests:
-        """What the records of a variable must name."""
+        """Return what the records of a variable must name."""
         planned = self.plan["variables"][variable]
         block = planned["shards"] or planned["chunks"]
         dims = planned["dims"]
@@ -109,7 +109,7 @@ class Manifest:
         )
 
     def precedes(self, wanted: Manifest) -> bool:
-        """Whether `wanted` appends to what this manifest made."""
+        """Say whether `wanted` appends to what this manifest made."""
         return bool(wanted.earlier) and wanted.earlier[-1].digest == self.digest
 
     def refuse_other(self, wanted: Manifest) -> None:
@@ -150,12 +150,12 @@ class Digests:
     starts: tuple[int, ...]
 
     def at(self, index: tuple[int, ...]) -> str:
-        """The digest that the record of a chunk must name."""
+        """Return the digest that the record of a chunk must name."""
         return self.digests[sum(start <= index[self.axis] for start in self.starts)]
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterable[str]:
-    """What has changed between two plans, in words."""
+    """Return what has changed between two plans, in words."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from _differences(old.get(key), new.get(key), f"{path} {key}".strip())
@@ -175,7 +175,7 @@ def write_manifest(group: zarr.Group, variable: str, manifest: Manifest) -> None
 
 
 def read_manifest(group: zarr.Group) -> Manifest | None:
-    """The plan that a group was made by; None where it was not made by a conversion.
+    """Return the plan that a group was made by; None where it was not made by a conversion.
 
     Raises
     ------

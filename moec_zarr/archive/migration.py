@@ -85,7 +85,7 @@ def migrate(
 
 
 def _open(store: Any, zarr_format: Literal[2, 3], storage_options: dict[str, Any] | None) -> Node | None:
-    """What a store holds in one format; None where it is nothing."""
+    """Return what a store holds in one format; None where it is nothing."""
     place = store if isinstance(store, Store) else fspath(store)
     options: Any = {"mode": "r+", "zarr_format": zarr_format, "storage_options": storage_options}
     try:
@@ -99,7 +99,7 @@ def _open(store: Any, zarr_format: Literal[2, 3], storage_options: dict[str, Any
 
 
 def _nodes(root: Node) -> Iterator[tuple[str, Node]]:
-    """The root, as the last, and all within it, by path in the store."""
+    """Return the root, as the last, and all within it, by path in the store."""
     if isinstance(root, zarr.Group):
         for _, node in root.members(max_depth=None, use_consolidated_for_children=False):
             yield node.path, node

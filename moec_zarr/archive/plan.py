@@ -182,7 +182,7 @@ class Plan:
         return sum(variable.seconds for variable in self.variables)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that decides what is stored, in plain JSON types."""
+        """Return all that decides what is stored, in plain JSON types."""
         return {
             "zarr_format": self.zarr_format,
             "variables": {

@@ -56,7 +56,7 @@ _COLUMNS = {
 
 
 def quality_table(variable: PlannedVariable, records: Iterable[Record], units: str = "1") -> xr.Dataset:
-    """One row for each task that is done, in the order of their indices.
+    """Make a table with a row for each task that is done, in the order of their indices.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ async def _copy(store: Store, folder: str) -> dict[str, Buffer]:
 
 
 def open_quality(store: str | PathLike[str] | Store) -> dict[str, xr.Dataset]:
-    """The tables of a converted store, by variable.
+    """Return the tables of a converted store, by variable.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ class Record:
     statistics: Statistics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record in plain JSON types, with the PSNR in dB for those who read it there."""
+        """Return the record in plain JSON types, with the PSNR in dB for those who read it there."""
         return dataclasses.asdict(self) | {
             "psnr": self.quality.psnr if math.isfinite(self.quality.psnr) else None
         }
@@ -114,7 +114,7 @@ def write_record(array: zarr.Array[Any], record: Record, digest: str) -> None:
 
 
 def has_record(array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
-    """Whether the record of a task can be seen from here."""
+    """Say whether the record of a task can be seen from here."""
     return read(array.store, _record_path(array, index)) is not None
 
 

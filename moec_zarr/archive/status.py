@@ -158,7 +158,7 @@ class Progress:
         return planned / taken if planned and taken else 1.0
 
     def summaries(self) -> dict[str, Summary]:
-        """The result for each variable that has tasks."""
+        """Return the result for each variable that has tasks."""
         return {
             each.name: _summary(each, [record for record in self.records if record.variable == each.name])
             for each in self.plan.variables

@@ -47,7 +47,7 @@ _closed_at_exit: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def file_system(place: str | PathLike[str], options: StorageOptions | None) -> tuple[Any, str]:
-    """The fsspec file system of a path or URL, and the path within it.
+    """Return the fsspec file system of a path or URL, and the path within it.
 
     Listings are never cached: workers write what the client looks for, and the other way round.
     """
@@ -58,14 +58,14 @@ def file_system(place: str | PathLike[str], options: StorageOptions | None) -> t
 
 
 def is_local(fs: Any) -> bool:
-    """Whether an fsspec file system is this machine's."""
+    """Say whether an fsspec file system is this machine's."""
     from fsspec.implementations.local import LocalFileSystem
 
     return isinstance(fs, LocalFileSystem)
 
 
 def store_at(place: str | PathLike[str] | Store, options: StorageOptions | None = None) -> Store:
-    """The zarr store at a path or URL; one that is open already is returned as it is."""
+    """Return the zarr store at a path or URL; one that is open already is returned as it is."""
     if isinstance(place, Store):
         return place
     fs, root = file_system(place, options)
@@ -79,7 +79,7 @@ def store_at(place: str | PathLike[str] | Store, options: StorageOptions | None 
 
 
 def to_read(store: Store) -> Store:
-    """A store to look into: a local folder would be made as soon as it is opened for writing."""
+    """Return a store to look into: a local folder would be made as soon as it is opened for writing."""
     return store.with_read_only(True) if isinstance(store, LocalStore) else store
 
 
@@ -101,17 +101,17 @@ def close_at_exit(store: Store) -> None:
 
 
 def key_of(array: zarr.Array[Any], key: str) -> str:
-    """The key within the store of a key within an array."""
+    """Return the key within the store of a key within an array."""
     return f"{array.path}/{key}" if array.path else key
 
 
 def digest_of(data: bytes) -> str:
-    """What tells stored bytes from others: 32 hexadecimal digits of their SHA-256."""
+    """Return what tells stored bytes from others: 32 hexadecimal digits of their SHA-256."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def read_object(array: zarr.Array[Any], index: tuple[int, ...]) -> bytes | None:
-    """The bytes of a stored chunk, or shard; None where there are none."""
+    """Return the bytes of a stored chunk, or shard; None where there are none."""
     return read(array.store, key_of(array, array.metadata.encode_chunk_key(index)))
 
 
@@ -122,13 +122,13 @@ def write_json(store: Store, path: str, data: dict[str, Any]) -> None:
 
 
 def read(store: Store, path: str) -> bytes | None:
-    """The bytes of an object; None where there is none."""
+    """Return the bytes of an object; None where there is none."""
     buffer = sync(store.get(path, default_buffer_prototype()))
     return None if buffer is None else buffer.to_bytes()
 
 
 def read_many(store: Store, paths: Iterable[str]) -> Iterator[bytes | None]:
-    """Objects of a store in order, many at a time and few held."""
+    """Read objects of a store in order, many at a time, and hold few."""
 
     async def read(part: list[str]) -> list[Any]:
         return await asyncio.gather(*(store.get(path, default_buffer_prototype()) for path in part))
@@ -140,7 +140,7 @@ def read_many(store: Store, paths: Iterable[str]) -> Iterator[bytes | None]:
 
 
 def names_in(store: Store, path: str) -> list[str]:
-    """Names of what lies directly within a path."""
+    """List what lies directly within a path."""
 
     async def collect() -> list[str]:
         return [key async for key in store.list_dir(path)]
@@ -149,7 +149,7 @@ def names_in(store: Store, path: str) -> list[str]:
 
 
 def stored_keys(array: zarr.Array[Any]) -> list[str]:
-    """The keys of all objects that lie within an array: chunks, metadata and records."""
+    """Return the keys of all objects that lie within an array: chunks, metadata and records."""
 
     async def collect() -> list[str]:
         prefix = f"{array.path}/" if array.path else ""
@@ -159,7 +159,7 @@ def stored_keys(array: zarr.Array[Any]) -> list[str]:
 
 
 def stored_bytes(array: zarr.Array[Any]) -> int:
-    """Bytes of an array's chunks, without metadata and records."""
+    """Count the bytes of an array's chunks, without metadata and records."""
     prefix = f"{array.path}/" if array.path else ""
     names = ("zarr.json", ".zarray", ".zattrs", ".zmetadata", ".zgroup")
     keys = [

@@ -40,7 +40,7 @@ def without_expected_warnings() -> Iterator[None]:
 
 @without_expected_warnings()
 def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
-    """The plan that a destination was made by, with what its values mean as the store itself has it."""
+    """Return the plan that a destination was made by, with what its values mean as the store has it."""
     planned = manifest.plan["variables"]
     # Variables without tasks are not looked at: one may be damaged.
     whole = [name for name, each in planned.items() if each["chunks"] is None]
@@ -69,7 +69,7 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
 
 
 def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times: bool = True) -> xr.Dataset:
-    """The group as a dataset, lazily and without dask, nor some of its variables."""
+    """Return the group as a dataset, lazily and without dask, nor some of its variables."""
     import xarray as xr
 
     # Stores without consolidated metadata are as good; what is consolidated may be older.
@@ -84,7 +84,7 @@ def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times:
 def open_result(
     dst: Destination, zarr_format: Literal[2, 3], options: StorageOptions | None = None
 ) -> xr.Dataset:
-    """The destination, with encodings that say what values mean and not how they were stored."""
+    """Return the destination, with encodings that say what values mean and not how they were stored."""
     import xarray as xr
 
     store: Any = store_at(dst, options)

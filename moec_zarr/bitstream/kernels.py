@@ -21,7 +21,7 @@ CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
 def encode_intervals(
     lower: Array, width: Array, words: Array, used: int, low: Any, span: Any
 ) -> tuple[int, Any, Any]:
-    """Code intervals into the words from `used` on; return the state that follows."""
+    """Encode intervals into the words from `used` on; return the state that follows."""
     bits, word_bits = np.uint64(24), np.uint64(32)
     for i in range(lower.size):
         scale = span >> bits

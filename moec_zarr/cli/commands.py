@@ -127,7 +127,7 @@ def inspect(
 
 
 def _chosen(var: list[str] | None, existing: Any) -> list[str]:
-    """The variables asked for, or all."""
+    """Return the variables asked for, or all."""
     if absent := [name for name in var or [] if name not in existing]:
         raise MoECError(
             f"no variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, existing))}"

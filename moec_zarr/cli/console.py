@@ -41,7 +41,7 @@ Variables = Annotated[
 
 
 def zarr_formats() -> list[str]:
-    """Values of --zarr-format, for the completion of a shell."""
+    """List the values of --zarr-format, for the completion of a shell."""
     return ["2", "3"]
 
 
@@ -82,7 +82,7 @@ def say(verbose: bool) -> None:
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout; what no JSON number can be is null."""
+    """Print one JSON document on stdout; what no JSON number can be is null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -97,12 +97,12 @@ def print_json(data: Any) -> None:
 
 
 def complain(text: str) -> None:
-    """One line of an error."""
+    """Print one line of an error."""
     print(f"error: {text}", file=sys.stderr)
 
 
 def on_command_line(text: str) -> str:
-    """A message that was written for Python, in the words of the command line.
+    """Return a message that was written for Python, in the words of the command line.
 
     ``ratio=200`` becomes ``--ratio 200``, ``psnr=`` becomes ``--psnr``, ``psnr=None`` becomes ``no --psnr``.
     """

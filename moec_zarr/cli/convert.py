@@ -211,7 +211,7 @@ def _sizes(option: str, text: str | None) -> dict[str, int] | None:
 
 
 def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
-    """The plan of a dry run, less what an earlier run has done."""
+    """Return the plan of a dry run, less what an earlier run has done."""
     planned = job.plan
     left = sum(
         each.seconds * (1 - done.get(each.name, 0) / each.tasks) for each in planned.variables if each.tasks

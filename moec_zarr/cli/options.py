@@ -11,7 +11,7 @@ __all__ = ["storage_options"]
 
 
 def storage_options(given: list[str] | None) -> dict[str, Any] | None:
-    """Storage options from ``key=value``, or from one JSON object; values that are JSON are taken as that.
+    """Read storage options from ``key=value``, where values may be JSON, or from one JSON object.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def storage_options(given: list[str] | None) -> dict[str, Any] | None:
 
 
 def _value(text: str) -> Any:
-    """A number, true, false or null as that; anything else is text."""
+    """Return a number, true, false or null as that; anything else is text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -19,7 +19,7 @@ _STEPS = ("reading", "fitting", "writing", "checking")
 
 
 def quality_tables(tables: Mapping[str, xr.Dataset]) -> Iterator[Table]:
-    """Errors, power by octave, and time, with a row for each variable."""
+    """Make tables of errors, power by octave, and time, with a row for each variable."""
     percentiles = next(iter(tables.values())).percentile.values
     yield table(
         ("variable", "chunks", "bias", *(f"{each:g}%" for each in percentiles), "max error", "worst at"),
@@ -61,7 +61,7 @@ def _bias(each: xr.Dataset) -> float | None:
 
 
 def _worst(each: xr.Dataset) -> str:
-    """The index along the first dimension whose mean error is the largest."""
+    """Return the index along the first dimension whose mean error is the largest."""
     rmse = each.get("rmse_by_index")
     if rmse is None or bool(rmse.isnull().all()):
         return "-"
@@ -79,7 +79,7 @@ def _ratios(each: xr.Dataset) -> dict[int, float]:
 
 
 def quality_result(tables: Mapping[str, xr.Dataset]) -> dict[str, dict[str, Any]]:
-    """All columns, for scripts; what is not known is null."""
+    """Return all columns, for scripts; what is not known is null."""
     return {
         name: {str(column): each[column].values.tolist() for column in each.variables}
         for name, each in tables.items()

@@ -34,7 +34,7 @@ _DRAW_EVERY = 0.1  # seconds between two pictures of a bar
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as 3d 4h, 5h 6m, 7m 8s or 9s."""
+    """Write seconds as 3d 4h, 5h 6m, 7m 8s or 9s."""
     if seconds is None:
         return "?"
     whole = round(max(seconds, 0))
@@ -45,17 +45,17 @@ def duration(seconds: float | None) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """A number of things, such as 1 attempt or 2 attempts."""
+    """Return a number of things, such as 1 attempt or 2 attempts."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A figure with so many digits; a dash where there is none."""
+    """Return a figure with so many digits; a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}g}"
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:
-    """A table whose first column is text and whose others are figures; on a narrow terminal they wrap."""
+    """Make a table whose first column is text, and the others figures; on a narrow terminal they wrap."""
     result = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for i, column in enumerate(columns):
         result.add_column(column, justify="right" if i else "left", no_wrap=not i, overflow="fold")
@@ -65,7 +65,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], title: str | No
 
 
 def plan_table(plan: Plan) -> Table:
-    """What a conversion will do with each variable."""
+    """Return what a conversion will do with each variable."""
     rows = []
     for each in plan.variables:
         shape, chunks = (
@@ -84,7 +84,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def summary_table(summaries: dict[str, Summary]) -> Table:
-    """What became of each variable."""
+    """Return what became of each variable."""
     rows = [
         (
             name, f"{each.done}/{each.tasks}", bytes_text(each.bytes_in), bytes_text(each.bytes_out),
@@ -97,7 +97,7 @@ def summary_table(summaries: dict[str, Summary]) -> Table:
 
 
 def streams_row(infos: list[Any]) -> tuple[str, ...]:
-    """Figures of several streams in a row: sums, ranges and the worst."""
+    """Put figures of several streams in a row: sums, ranges and the worst."""
     size, raw = sum(info.stream_bytes for info in infos), sum(info.nbytes for info in infos)
     psnrs = [info.psnr for info in infos if math.isfinite(info.psnr)]
     experts = [info.experts for info in infos]
@@ -192,7 +192,7 @@ class ProgressDisplay:
 
 
 def _facts(progress: Progress) -> str:
-    """The figures of a conversion in a line."""
+    """Return the figures of a conversion in a line."""
     facts = []
     if progress.records:
         facts.append(f"{bytes_text(progress.bytes_in)} in, {bytes_text(progress.bytes_out)} out")

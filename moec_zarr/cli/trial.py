@@ -15,7 +15,7 @@ __all__ = ["announced", "trial_result", "trial_table"]
 
 
 def announced(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
-    """All of them, each with a line when it is there: they take long."""
+    """Collect trials, each with a line when it is there: they take long."""
     result = []
     for each in trials:
         result.append(each)
@@ -34,7 +34,7 @@ def _target(trial: Trial) -> str:
 
 
 def trial_table(trials: Iterable[Trial]) -> Table:
-    """What each target costs and gives."""
+    """Return what each target costs and gives."""
     rows = [
         (
             each.variable, _target(each), str(each.chunks),
@@ -56,7 +56,7 @@ def trial_table(trials: Iterable[Trial]) -> Table:
 
 
 def trial_result(trials: Iterable[Trial]) -> list[dict[str, Any]]:
-    """The same for scripts."""
+    """Return the same for scripts."""
     return [
         {
             "variable": each.variable,

@@ -23,7 +23,7 @@ _TABLE = "variables"
 def codecs_of(
     options: Mapping[str, Any], var: Iterable[str] | None = None, file: Path | None = None
 ) -> MoECCodec | dict[str, MoECCodec | None]:
-    """The codec of all variables, or of each, as `moec_zarr.convert` takes it.
+    """Return the codec of all variables, or of each, as `moec_zarr.convert` takes it.
 
     A setting of a variable is taken from the first of these that has it: its ``--var``, its table in the
     file, the options of the command line, the top of the file. The targets (ratio, psnr ...) count as one
@@ -80,7 +80,7 @@ def _codec(name: str, settings: Mapping[str, Any]) -> MoECCodec:
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, and others that replace them; a target replaces every other one."""
+    """Replace settings by others that replace them; a target replaces every other one."""
     replaced = _TARGETS if _TARGETS.intersection(above) else set()
     return {name: value for name, value in below.items() if name not in replaced} | dict(above)
 
@@ -104,7 +104,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def _value(text: str) -> float | str:
-    """A number where it is one."""
+    """Return a number where it is one."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -122,7 +122,7 @@ def _check(where: str, settings: Mapping[str, Any]) -> None:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any] | None]]:
-    """Settings of all variables, and of each that has some."""
+    """Read the settings of all variables, and of each that has some."""
     try:
         with file.open("rb") as stream:
             data = tomllib.load(stream)

@@ -201,7 +201,7 @@ def _status(group: zarr.Group) -> str:
 
 
 def _streams_alone(place: Any) -> Verification:
-    """A store that was not made by a conversion: of a chunk that is not there, nothing is known."""
+    """Return a store that was not made by a conversion: of a chunk that is not there, nothing is known."""
     problems, checked = [], {}
     for name, array in compressed_arrays(place).items():
         checked[name] = Checked(chunks=int(array.nchunks))
@@ -212,7 +212,7 @@ def _streams_alone(place: Any) -> Verification:
 
 
 def _look(array: zarr.Array[Any], data: bytes) -> str:
-    """What is wrong with the streams of a stored object; empty where nothing is."""
+    """Return what is wrong with the streams of a stored object; empty where nothing is."""
     try:
         for place, header, _ in headers_within(array, data):
             if header.shape != array.chunks or header.dtype != array.dtype:
@@ -228,7 +228,7 @@ def _look(array: zarr.Array[Any], data: bytes) -> str:
 def _check_bytes(
     planned: Plan, group: zarr.Group, manifest: Manifest
 ) -> tuple[list[Problem], dict[str, dict[Index, Record]]]:
-    """What is missing or damaged, and the records of what is not."""
+    """Return what is missing or damaged, and the records of what is not."""
     problems: list[Problem] = []
     records: dict[str, dict[Index, Record]] = {}
     for each in planned.variables:
@@ -262,7 +262,7 @@ def _problem(variable: str, chunk: Index | str, damage: Damage) -> Problem:
 
 
 def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slice]:
-    """What of the store a source covers, by dimension.
+    """Return what of the store a source covers, by dimension.
 
     Raises
     ------

@@ -97,12 +97,12 @@ class BasisFunctions:
     neighbours: Integers
 
     def prefix(self, band: int) -> int:
-        """Number of functions in all bands up to and including `band`."""
+        """Return the number of functions in all bands up to and including `band`."""
         return int(np.searchsorted(self.bands, band, side="right"))
 
 
 def maximum_levels(length: int) -> int:
-    """Decomposition levels after which a single average is left."""
+    """Count the decomposition levels after which a single average is left."""
     return (length - 1).bit_length()
 
 
@@ -113,7 +113,7 @@ _T = TypeVar("_T")
 def _cached(
     function: Callable[Concatenate[AxisBasis, int, _P], _T],
 ) -> Callable[Concatenate[AxisBasis, int, _P], _T]:
-    """A function whose last results are kept; fewer of long axes, where each takes up to 32 MiB."""
+    """Return a function whose last results are kept; fewer of long axes, where each takes up to 32 MiB."""
     of_short: Any = lru_cache(maxsize=_KEPT)(function)
     of_long: Any = lru_cache(maxsize=_LONG_KEPT)(function)
 
@@ -127,24 +127,24 @@ def _cached(
 
 @_cached
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
-    """The order of the functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
+    """Return the order of the functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_order(basis, length) if basis.levels else _wave_order(basis, length)
 
 
 def functions_of(bases: Iterable[AxisBasis], shape: tuple[int, ...]) -> list[BasisFunctions]:
-    """The functions of each axis of a grid."""
+    """Return the functions of each axis of a grid."""
     return [basis_functions(basis, n) for basis, n in zip(bases, shape, strict=True)]
 
 
 @lru_cache(maxsize=64)
 def voxel_functions(length: int) -> BasisFunctions:
-    """The voxels of an axis themselves, all in one band: the order of what stands in no other basis."""
+    """Return the voxels of an axis themselves, in one band: the order of what has no other basis."""
     return BasisFunctions(AxisBasis(), np.zeros(length, np.int64), _functions_before(length))
 
 
 @_cached
 def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> Array:
-    """Function ``i`` at voxel ``x`` in ``[x, i]``, of unit norm, shape (voxels, functions)."""
+    """Tabulate function ``i`` at voxel ``x`` in ``[x, i]``, of unit norm, shape (voxels, functions)."""
     if basis.levels:
         return _unit_norm(_unscaled(_band_sizes(basis.levels, length))).astype(precision)
     return _waves(basis, length).astype(precision)
@@ -152,7 +152,7 @@ def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
 
 @_cached
 def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
-    """For each band of wavelets but the last, the averages that span all functions up to this band.
+    """Compute, of each band of wavelets but the last, averages that span all functions up to it.
 
     They are of unit norm, shape (voxels, functions up to the band).
     """
@@ -165,7 +165,7 @@ def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
 
 @_cached
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
-    """Inverse of the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
+    """Invert the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
         return np.asarray(synthesis_matrix(basis, length).T)
     rows, details = np.eye(length), []
@@ -179,7 +179,7 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
 
 @_cached
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
-    """One matrix for each decomposition level, the finest first.
+    """Compute a matrix for each decomposition level, the finest first.
 
     Each takes the coefficients of averages to those of half as many averages and of details; all
     functions are of unit norm.
@@ -195,7 +195,7 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
 
 @_cached
 def merge_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
-    """The inverses of :func:`split_matrices`."""
+    """Return the inverses of :func:`split_matrices`."""
     matrices, fine = [], np.ones(length)
     for level in range(basis.levels):
         n = len(fine)
@@ -211,7 +211,7 @@ def merge_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SIN
 
 
 def _waves(basis: AxisBasis, length: int) -> Doubles:
-    """Function k: ``cos(pi k (x + 1/2) / length)``, or mode k of the graph."""
+    """Compute function k: ``cos(pi k (x + 1/2) / length)``, or mode k of the graph."""
     if basis.edge_weights:
         return _graph_modes(basis.edge_weights)
     k = np.arange(length)
@@ -230,13 +230,13 @@ def _wave_order(basis: AxisBasis, length: int) -> BasisFunctions:
 
 
 def _functions_before(length: int) -> Integers:
-    """The three functions before each, as its neighbours."""
+    """Return the three functions before each, as its neighbours."""
     k = np.arange(length)
     return np.stack([np.maximum(k - back, -1) for back in range(1, AXIS_NEIGHBOURS + 1)])
 
 
 def laplacian(edge_weights: tuple[int, ...]) -> Doubles:
-    """Laplacian of a path graph; an edge of weight w counts ``2**(w / 2)``."""
+    """Compute the Laplacian of a path graph; an edge of weight w counts ``2**(w / 2)``."""
     edges = 2.0 ** (np.array(edge_weights) / 2)
     ends = np.diff(np.eye(len(edge_weights) + 1), axis=0)
     return np.asarray(ends.T * edges @ ends)
@@ -253,7 +253,7 @@ def _graph_modes(edge_weights: tuple[int, ...]) -> Doubles:
 
 
 def _band_sizes(levels: int, length: int) -> list[int]:
-    """Number of functions in each band, the coarsest first."""
+    """Return the number of functions in each band, the coarsest first."""
     sizes = [length]
     for _ in range(levels):
         sizes[:1] = [-(-sizes[0] // 2), sizes[0] // 2]
@@ -280,7 +280,7 @@ def _unit_norm(functions: Doubles) -> Doubles:
 
 
 def _unscaled(sizes: list[int]) -> Doubles:
-    """The wavelets at the voxels, shape (voxels, functions), of any norm."""
+    """Return the wavelets at the voxels, shape (voxels, functions), of any norm."""
     rows: Doubles = np.eye(sizes[0], sum(sizes))
     for band in range(1, len(sizes)):
         rows = _merge(rows, np.eye(sizes[band], sum(sizes), k=sum(sizes[:band])))
@@ -296,7 +296,7 @@ def _split(x: Doubles) -> tuple[Doubles, Doubles]:
 
 
 def _merge(even: Doubles, odd: Doubles) -> Doubles:
-    """The inverse of :func:`_split`."""
+    """Return the inverse of :func:`_split`."""
     even, odd = even.copy(), odd.copy()
     for step, factor in reversed(list(enumerate(_LIFTING))):
         _lift(even, odd, step, -factor)

@@ -56,7 +56,7 @@ class Device:
         return max(1, _NUMBERS // numbers)
 
     def memory(self, nbytes: int) -> torch.Tensor:
-        """Bytes on the host; pinned where the device is a GPU."""
+        """Allocate bytes on the host; pinned if the device is a GPU."""
         return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=self.is_cuda)
 
     def send(self, values: torch.Tensor, memory: torch.Tensor) -> None:
@@ -88,7 +88,7 @@ class Device:
 
 @contextmanager
 def on_device(name: str) -> Iterator[Device]:
-    """A device, "cpu" or "cuda"; what it has sent has arrived when this ends, by a single synchronisation.
+    """Open a device, "cpu" or "cuda"; what it sent has arrived when this ends, by one synchronisation.
 
     Products of float32 are computed in float32: in here neither TF32 nor bfloat16 takes its place, whatever
     the process has chosen, and no autocast.
@@ -131,7 +131,7 @@ def _full_precision() -> Iterator[None]:
 
 
 def _chosen_precision() -> tuple[str | None, list[tuple[Any, str]]]:
-    """What the process has set: for all products, and since torch 2.9 for those of each library too."""
+    """Return what the process has set for all products, and since torch 2.9 for those of each library."""
     libraries: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
     own = [(each, each.fp32_precision) for each in libraries if hasattr(each, "fp32_precision")]
     try:

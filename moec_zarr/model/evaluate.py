@@ -129,14 +129,14 @@ def _sides(tile: Sequence[slice]) -> list[int]:
 
 
 def _within(outer: tuple[slice, ...], inner: tuple[slice, ...]) -> tuple[slice, ...]:
-    """A tile of a tile, in the grid that the outer one is cut from."""
+    """Return a tile of a tile, in the grid that the outer one is cut from."""
     return tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
 
 
 def tiled(
     indices: Sequence[range | Integers], *, pointwise: bool, voxels: int
 ) -> Iterator[tuple[tuple[slice, ...], list[Integers]]]:
-    """Tiles of at most `voxels` of the voxels wanted, each with its own indices."""
+    """Iterate over tiles of at most `voxels` of the voxels wanted, each with its own indices."""
     sizes = [len(index) for index in indices]
     for tile in _tiles(sizes[:1] if pointwise else sizes, voxels):
         rows = tile * len(sizes) if pointwise else tile

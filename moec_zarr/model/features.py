@@ -56,12 +56,12 @@ class Stencil(NamedTuple):
 
 
 def feature_count(axes: int) -> int:
-    """Number of features of a voxel on a grid of so many axes."""
+    """Return the number of features of a voxel on a grid of so many axes."""
     return 1 + len(NEAR_AND_FAR) * axes
 
 
 def neighbours(index: Integers, stencil: Stencil, length: int) -> Integers:
-    """Neighbours of voxels on an axis of `length`, shape (4, n); clipped to its ends."""
+    """Return neighbours of voxels on an axis of `length`, shape (4, n); clipped to its ends."""
     return np.asarray(np.clip(index + stencil.distance * NEAR_AND_FAR[:, None], 0, length - 1))
 
 
@@ -89,7 +89,7 @@ def features(here: AnyArray, there: Sequence[AnyArray], stencils: Sequence[Stenc
 
 
 def feature_scales(stencil: Stencil, norm: float) -> Floats:
-    """What the four differences along an axis are multiplied by."""
+    """Return what the four differences along an axis are multiplied by."""
     return np.asarray(np.float32(2.0**stencil.gain / norm) * _GAINS)
 
 
@@ -132,7 +132,7 @@ def sample_around(field: AnyField, stencils: Sequence[Stencil], indices: Sequenc
 def box_around(
     shape: Sequence[int], stencils: Sequence[Stencil], indices: Sequence[Integers]
 ) -> list[Integers] | None:
-    """Voxels along each axis of the box of a grid and all their neighbours; None where these are too many.
+    """Return the box of a grid and all their neighbours, voxels along each axis; None if too many.
 
     Evaluated for each axis apart, the neighbours of a few scattered voxels are fewer than the box that
     holds all of them; those of a dense grid overlap.

@@ -78,7 +78,7 @@ class Architecture:
     feature_count: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor, in the order of the stream."""
+        """Return the shape of each tensor, in the order of the stream."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.experts > 1:
             shapes |= {"gate.weight": (self.axes, self.experts), "gate.bias": (self.experts,)}
@@ -103,7 +103,7 @@ class Architecture:
 
 
 def step_size(code: int) -> float:
-    """Quantisation step of a step code in 0..255: eight to the octave, from 2**-24."""
+    """Return the quantisation step of a step code in 0..255: eight to the octave, from 2**-24."""
     return math.ldexp(8 + code % 8, code // 8 - 27)
 
 
@@ -128,7 +128,7 @@ class Network:
     stencils: tuple[Stencil, ...] = ()
 
     def weights(self) -> dict[str, Floats]:
-        """The weights in float32: each integer times its step, exact in float32."""
+        """Return the weights in float32: each integer times its step, exact in float32."""
         return {
             name: values.astype(np.float32)
             * np.float32(step_size(self.codes[name]) if name in self.codes else 1)
@@ -155,12 +155,12 @@ class Tables:
 
 
 def coordinates(index: Integers, length: int) -> Doubles:
-    """Coordinates in [-1, 1] of voxels `index` on an axis of `length` > 1."""
+    """Compute coordinates in [-1, 1] of voxels `index` on an axis of `length` > 1."""
     return 2.0 * index / (length - 1) - 1.0
 
 
 def gate_coordinates(u: Doubles) -> Floats:
-    """Coordinates as the integers that the gate reads."""
+    """Round coordinates to the integers that the gate reads."""
     return np.rint(u * GATE_UNITS).astype(np.float32)
 
 
@@ -259,7 +259,7 @@ def sine_layers(points: AnyArray, layers: Iterable[tuple[AnyArray, AnyArray]]) -
 
 
 def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:
-    """Share of a grid's voxels that each expert evaluates.
+    """Estimate the share of a grid's voxels that each expert evaluates.
 
     Estimated from at most ``LOAD_SAMPLES`` voxels, on a grid with about even steps along each axis.
     """
@@ -275,7 +275,7 @@ def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:
 
 
 def chosen_experts(network: Network, lengths: Sequence[int], indices: Sequence[Integers]) -> Integers:
-    """The expert that evaluates each voxel of a part of a grid.
+    """Return the expert that evaluates each voxel of a part of a grid.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def chosen_experts(network: Network, lengths: Sequence[int], indices: Sequence[I
 
 
 def _sides(lengths: Sequence[int]) -> list[int]:
-    """Samples along each axis: all of short ones, and alike many of the others."""
+    """Choose samples along each axis: all of short ones, and alike many of the others."""
     sides, room = list(lengths), float(LOAD_SAMPLES)
     for left, axis in zip(
         range(len(sides), 0, -1), sorted(range(len(sides)), key=lengths.__getitem__), strict=True

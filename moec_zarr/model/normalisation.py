@@ -38,7 +38,7 @@ class Normalisation:
 
     @classmethod
     def of_range(cls, low: Any, high: Any) -> Self:
-        """That of values between `low` and `high`."""
+        """Make the normalisation of values between `low` and `high`."""
         if isinstance(low, np.integer) and low.itemsize == 8:
             bottom, top = int(low), int(high)
             # Rounded up: all differences to it are signed 64-bit integers.
@@ -48,7 +48,7 @@ class Normalisation:
         return cls(float(high) / 2 + float(low) / 2, max(half, _SMALLEST_SCALE))
 
     def normalise(self, array: Array) -> Doubles:
-        """Values of the array as fitted values."""
+        """Return values of the array as fitted values."""
         if isinstance(self.centre, int):
             difference = (array.astype(np.uint64) - _wrapped(self.centre)).view(np.int64).astype(np.float64)
         else:
@@ -76,7 +76,7 @@ class Normalisation:
         return (wide if dtype.kind == "f" else np.rint(wide)).astype(dtype)
 
     def _restored_exactly(self, values: Floats, dtype: np.dtype[Any], low: int, high: int) -> Array:
-        """The same for 64-bit integers."""
+        """Return the same for 64-bit integers."""
         assert isinstance(self.centre, int)
         below, above = low - self.centre, high - self.centre
         wide = np.rint(self.scale * values.astype(np.float64))
@@ -88,5 +88,5 @@ class Normalisation:
 
 
 def _wrapped(value: int) -> np.uint64:
-    """An integer modulo 2^64, as which 64-bit integers are added and subtracted."""
+    """Return an integer modulo 2^64, as which 64-bit integers are added and subtracted."""
     return np.uint64(value % 2**64)

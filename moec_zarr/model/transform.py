@@ -44,22 +44,22 @@ _LARGEST_GRID = 1 << 24  # voxels that are evaluated for the points among them
 
 
 def corner(shape: Sequence[int]) -> tuple[slice, ...]:
-    """The index of the first `shape` elements."""
+    """Return the index of the first `shape` elements."""
     return tuple(slice(n) for n in shape)
 
 
 def joint_axes(bases: Sequence[AxisBasis]) -> list[int]:
-    """The axes that are decomposed together."""
+    """Return the axes that are decomposed together."""
     return [axis for axis, basis in enumerate(bases) if basis.joint]
 
 
 def joint_levels(bases: Sequence[AxisBasis]) -> int:
-    """Decomposition levels of the joint axes; some of them may have fewer."""
+    """Count the decomposition levels of the joint axes; some of them may have fewer."""
     return max((basis.levels for basis in bases if basis.joint), default=0)
 
 
 def analyse(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
-    """The coefficients of an array, in its shape."""
+    """Return the coefficients of an array, in its shape."""
     for axis, (basis, n) in enumerate(zip(bases, array.shape, strict=True)):
         if not basis.joint:
             array = along(array, analysis_matrix(basis, n), axis)
@@ -103,7 +103,7 @@ class Product(NamedTuple):
 
 
 def product(core: Array, functions: Sequence[BasisFunctions]) -> Product:
-    """The product that coefficients stand for.
+    """Return the product that coefficients stand for.
 
     On joint axes, coarser levels are merged into the averages of the finest level that holds any details:
     few numbers, for they are sampled as coarsely as the averages are.
@@ -140,7 +140,7 @@ def product(core: Array, functions: Sequence[BasisFunctions]) -> Product:
 
 
 def _level_boxes(functions: Sequence[BasisFunctions]) -> list[tuple[int, ...]]:
-    """The corner that each joint level decomposes, the finest first; then that of the last averages."""
+    """Return the corner that each joint level decomposes, the finest first; last, that of the averages."""
     bases = [each.basis for each in functions]
     boxes = [tuple(len(each.bands) for each in functions)]
     for level in range(joint_levels(bases)):
@@ -159,7 +159,7 @@ def _within(core: Array, box: tuple[int, ...]) -> bool:
 
 
 def _functions_at(functions: BasisFunctions, level: int, precision: np.dtype[Any]) -> Array:
-    """The functions of an axis down to a joint level, with the averages that span all coarser ones."""
+    """Return the functions of an axis down to a joint level, with the averages that span all coarser ones."""
     basis, length = functions.basis, len(functions.bands)
     if not basis.joint:
         return synthesis_matrix(basis, length, precision)
@@ -235,7 +235,7 @@ class PointGroup(NamedTuple):
 
 
 def point_groups(extent: Sequence[int], points: Sequence[Integers]) -> Iterator[PointGroup]:
-    """Groups of points: from the grid of their indices where that is less work, otherwise one by one.
+    """Group points: read from the grid of their indices if that is less work, otherwise one by one.
 
     Parameters
     ----------

@@ -152,7 +152,7 @@ def _length(plan: Plan, dim: str) -> int:
 
 
 def _resized(plan: Plan, dim: str, length: int) -> Plan:
-    """The plan with another length of a dimension."""
+    """Return the plan with another length of a dimension."""
     return replace(
         plan,
         variables=tuple(
@@ -250,7 +250,7 @@ _MEANINGS = ("dtype", "units", "calendar", "_FillValue", "missing_value", "scale
 
 
 def offset_of(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> int:
-    """Position in a store of the first step of a source that continues or overlaps it.
+    """Find the position in a store of the first step of a source that continues or overlaps it.
 
     Raises
     ------
@@ -284,7 +284,7 @@ def offset_of(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> int:
 
 
 def _gap(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> str:
-    """A gap between a store and a source that begins after it, in words; empty where there is none."""
+    """Return a gap between a store and a source that begins after it, in words; empty where there is none."""
     import xarray as xr
 
     if dim not in ds.variables or dim not in stored.variables or stored.sizes[dim] < 2:
@@ -345,7 +345,7 @@ def _end(
 
 
 def _blocks(plan: Plan, dim: str) -> dict[str, int]:
-    """Steps along a dimension that are fitted together, by variable."""
+    """Return the steps along a dimension that are fitted together, by variable."""
     return {
         each.name: each.block[each.dims.index(dim)]
         for each in plan.compressed
@@ -354,7 +354,7 @@ def _blocks(plan: Plan, dim: str) -> dict[str, int]:
 
 
 def whole_chunks(plan: Plan, dim: str) -> int:
-    """Length of a dimension up to which all chunks are whole."""
+    """Return the length of a dimension up to which all chunks are whole."""
     unit = math.lcm(*_blocks(plan, dim).values())
     return _length(plan, dim) // unit * unit
 

@@ -48,7 +48,7 @@ class Job:
         return {} if self.growth is None else {self.growth.dim: self.growth.offset}
 
     def manifest(self, src: Source, options: StorageOptions | None) -> Manifest:
-        """What the destination will say that it was made by."""
+        """Return what the destination will say that it was made by."""
         source = fingerprint(src, self.ds, options)
         if self.growth is None:
             return Manifest(plan=self.plan.to_dict(), source=source)

@@ -131,7 +131,7 @@ def _chunk_shape(
 
 
 def _align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
-    """A chunk shape near `free` whose boundaries meet those of the source's chunks."""
+    """Return a chunk shape near `free` whose boundaries meet those of the source's chunks."""
     shape = []
     for axis, (dim, length, size) in enumerate(zip(var.dims, var.shape, free, strict=True)):
         if var.chunks is not None:

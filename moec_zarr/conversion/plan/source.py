@@ -158,7 +158,7 @@ def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
 
 
 def files_behind(ds: xr.Dataset, dims: Sequence[str], region: Sequence[slice]) -> list[str]:
-    """The files that a region of a dataset is read from, as far as they are known."""
+    """Return the files that a region of a dataset is read from, as far as they are known."""
     extents = ds.encoding.get(_EXTENTS)
     if extents is None:
         source = ds.encoding.get("source")
@@ -200,7 +200,7 @@ def _first_line(error: BaseException) -> str:
 def _paths(
     src: str | PathLike[str] | Sequence[str | PathLike[str]], options: StorageOptions | None
 ) -> list[str]:
-    """The files or the store that `src` means."""
+    """Return the files or the store that `src` means."""
     if not isinstance(src, (str, PathLike)):
         paths = [fspath(path) for path in src]
         if not paths:
@@ -229,7 +229,7 @@ def _is_store(path: str, options: StorageOptions | None) -> bool:
 
 
 def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | None = None) -> str:
-    """A digest that changes when the source does.
+    """Return a digest that changes when the source does.
 
     It covers dimensions, dtypes, attributes and the values of small coordinates, and of every file its name
     within the source, its size, and its time of change or what else the file system tells versions apart

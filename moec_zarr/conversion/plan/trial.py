@@ -127,7 +127,7 @@ def try_plan(planned: Plan, ds: xr.Dataset, count: int) -> Iterator[Trial]:
 
 
 def _nearby(codec: MoECCodec | None) -> list[MoECCodec]:
-    """The codec between two whose targets are easier and harder to meet."""
+    """Return the codec between two whose targets are easier and harder to meet."""
     if codec is None:
         return []
     if codec.psnr is not None:
@@ -159,7 +159,7 @@ def _regions(variable: PlannedVariable, count: int) -> Iterator[tuple[slice, ...
 
 
 def _values(variable: PlannedVariable, ds: xr.Dataset, region: tuple[slice, ...]) -> Array:
-    """The values of a region as they would be stored."""
+    """Return the values of a region as they would be stored."""
     from xarray.conventions import encode_cf_variable
 
     source = ds.variables[variable.name][region].to_base_variable()

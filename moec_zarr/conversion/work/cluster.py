@@ -22,7 +22,7 @@ _PATIENCE = 60  # seconds that it has to show its first worker
 
 @contextmanager
 def connect(client: Client | str | None, workers: int | None) -> Iterator[Client]:
-    """A client: the one given, one for the scheduler at an address, or one for a cluster made here.
+    """Return a client: the one given, one for the scheduler at an address, or one for a cluster made here.
 
     A cluster made here has one process a graphics card where ``moec_zarr.config`` asks for ``"cuda"`` and
     dask-cuda is installed, else `workers` processes, by default one a core. It ends with the context, as
@@ -68,7 +68,7 @@ def connect(client: Client | str | None, workers: int | None) -> Iterator[Client
 
 
 def offering(client: Client, resources: Mapping[str, float]) -> dict[str, Any]:
-    """The workers, by address, that offer all of `resources`."""
+    """Return the workers, by address, that offer all of `resources`."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     return {
         address: worker
@@ -78,7 +78,7 @@ def offering(client: Client, resources: Mapping[str, float]) -> dict[str, Any]:
 
 
 def resources_for(client: Client, asked: Mapping[str, float] | None, networks: bool) -> dict[str, float]:
-    """The resources that each task takes, once it is certain that workers can do the work.
+    """Return the resources that each task takes, once it is certain that workers can do the work.
 
     Those asked for, else one GPU where the device is ``"cuda"`` and a worker offers ``GPU``.
 
@@ -120,7 +120,7 @@ def resources_for(client: Client, asked: Mapping[str, float] | None, networks: b
 
 
 def _probe(device: str, networks: bool) -> str:
-    """What a worker lacks; empty where it is nothing."""
+    """Return what a worker lacks; empty where it is nothing."""
     needed = ["numba", "xarray", "dask"] + ["torch"] * (networks or device == "cuda")
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:

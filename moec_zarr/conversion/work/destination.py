@@ -74,7 +74,7 @@ def refuse_overlap(
 
 @without_expected_warnings()
 def find_begun(store: Store, dst: Destination, wanted: Manifest) -> tuple[zarr.Group, Manifest] | None:
-    """What an earlier run left at the destination, if this one can go on from it; nothing is changed.
+    """Return what an earlier run left at the destination, if this one can go on from it; nothing is changed.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def find_begun(store: Store, dst: Destination, wanted: Manifest) -> tuple[zarr.G
 def open_destination(
     planned: Plan, ds: xr.Dataset, store: Store, dst: Destination, wanted: Manifest, resume: bool
 ) -> zarr.Group:
-    """The destination with its metadata complete: as an earlier run left it, or made anew."""
+    """Return the destination with its metadata complete: as an earlier run left it, or made anew."""
     begun = find_begun(store, dst, wanted) if resume else None
     if begun is not None and begun[1].created:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
@@ -173,7 +173,7 @@ def refuse_other_than_store(store: Store, dst: Destination) -> None:
 
 
 def _existing(store: Store, dst: Destination) -> zarr.Group | None:
-    """The group at a place; None where there is nothing.
+    """Return the group at a place; None where there is nothing.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
 
 
 def _names(var: xr.Variable) -> dict[str, Any]:
-    """What the encoding of a variable says of other variables."""
+    """Return what the encoding of a variable says of other variables."""
     names = related(var)
     if "coordinates" in var.encoding:
         names["coordinates"] = var.encoding["coordinates"]
@@ -278,7 +278,7 @@ _READING = "zarr and xarray decode this variable once the Python package moec_za
 
 
 def _attributes(summary: Summary) -> dict[str, Any]:
-    """The attributes of a compressed variable.
+    """Return the attributes of a compressed variable.
 
     CF 1.12, section 8.4 describes the quantisation of mantissa bits and has names for its algorithms alone,
     so its ``quantization`` variable would say something untrue here. Its terms are kept: an algorithm, and
@@ -298,7 +298,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
 
 
 def _algorithm(kinds: Mapping[str, int]) -> str:
-    """What the streams of a variable hold, the most frequent first."""
+    """Return what the streams of a variable hold, the most frequent first."""
     order = sorted(kinds, key=lambda kind: -kinds[kind])
     return "MoEC: " + (
         ", ".join(f"{_KINDS[kind]} ({kinds[kind]})" for kind in order) or "nothing but fill values"

@@ -45,7 +45,7 @@ def tasks_of(
     manifest: Manifest,
     offsets: Mapping[str, int],
 ) -> Iterator[Task]:
-    """The tasks at the indices that are wanted of each variable, made one by one as they are asked for."""
+    """Iterate over tasks at the indices that are wanted of each variable, made as they are asked for."""
     from dask.base import optimize
 
     for each in planned.variables:
@@ -82,7 +82,7 @@ def tasks_of(
 def _covered(
     region: tuple[slice, ...], dims: tuple[str, ...], offsets: Mapping[str, int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """What of a region of the destination the source holds, and where in the source that is.
+    """Return what of a region of the destination the source holds, and where in the source that is.
 
     That is less than the region where a lossless chunk was begun by another source: what is there stays.
     """
@@ -232,7 +232,7 @@ def _jobs(tasks: Iterator[Task]) -> Iterator[list[Task]]:
 
 
 def _together(task: Task) -> int:
-    """Number of tasks like this one that a worker does together: a group, or two that share a GPU."""
+    """Return how many tasks like this one a worker does together: a group, or two that share a GPU."""
     if task.group == 1 or task.codec is None or not task.codec.has_networks:
         return 1
     groups = 1 if task.device == "cpu" else 2  # one trains while the other is on the cores
@@ -240,7 +240,7 @@ def _together(task: Task) -> int:
 
 
 def _error_of(future: Future[Any]) -> BaseException:
-    """What a finished task raised."""
+    """Return what a finished task raised."""
     if future.cancelled():
         raise MoECError("the scheduler lost the tasks; check the cluster and start the same conversion again")
     error: BaseException = future.exception()

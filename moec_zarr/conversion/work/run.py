@@ -244,7 +244,7 @@ def tasks_done(job: Job, src: Source, dst: Destination, options: ConversionOptio
 def records_of(
     planned: Plan, group: zarr.Group, manifest: Manifest
 ) -> dict[str, dict[tuple[int, ...], Record]]:
-    """The tasks that are done, by variable and index; what is damaged does not count, and is logged."""
+    """Read which tasks are done, by variable and index; what is damaged does not count, and is logged."""
     done = {}
     for each in planned.variables:
         if each.tasks:
@@ -261,7 +261,7 @@ def _flat(done: Mapping[str, Mapping[tuple[int, ...], Record]]) -> list[Record]:
 
 @without_expected_warnings()
 def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
-    """The destination with room for what is appended."""
+    """Return the destination with room for what is appended."""
     begun = find_begun(store, dst, wanted)
     if begun is None:
         raise MoECError(f"there is no store at {dst} any more")

@@ -140,7 +140,7 @@ def run(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
 
 
 def _outcome(call: Callable[[], _T]) -> _T | Exception:
-    """What a call returns, or what it raises."""
+    """Return what a call returns, or what it raises."""
     try:
         return call()
     except Exception as error:
@@ -201,7 +201,7 @@ def _made(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
 
 
 def chunks_of(task: Task) -> int:
-    """Number of chunks that are fitted for a task: those of a shard."""
+    """Return the number of chunks that are fitted for a task: those of a shard."""
     return len(ChunkGrid(tuple(part.stop - part.start for part in task.region), task.array.chunks))
 
 
@@ -219,7 +219,7 @@ class _TimedStore(WrapperStore[Store]):
 
 
 def measure_stored(task: Task) -> Quality:
-    """How far what is stored of a region is from the source.
+    """Measure how far what is stored of a region is from the source.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def measure_stored(task: Task) -> Quality:
 
 
 def _stored_values(task: Task) -> Array:
-    """The values of the region as they are to be stored, in the array's dtype."""
+    """Return the values of the region as they are to be stored, in the array's dtype."""
     from xarray.conventions import encode_cf_variable
 
     # dask would otherwise send the parts of the region around the cluster.

@@ -63,12 +63,12 @@ class Batches:
         self._left: list[Batch] = []
 
     def of(self, chunks: Sequence[int]) -> None:
-        """From now on, batches are of these chunks."""
+        """Draw batches of these chunks from now on."""
         self._chunks = torch.tensor(chunks, device=self._device)
         self._left = []
 
     def __call__(self) -> Batch:
-        """The next batch."""
+        """Return the next batch."""
         if not self._left:
             points = self._draw(self._batch * DRAWN)
             parts = [None if part is None else part.split(self._batch, dim=1) for part in points]
@@ -129,7 +129,7 @@ class _Values:
 
 
 def _signed(value: int) -> int:
-    """An integer modulo 2^64, as a signed one."""
+    """Return an integer modulo 2^64, as a signed one."""
     return (value + 2**63) % 2**64 - 2**63
 
 
@@ -147,7 +147,7 @@ class _Valid:
         self._counts, self._starts = counts.to(device)[:, None], starts.to(device)[:, None]
 
     def at(self, random: torch.Tensor, chunks: torch.Tensor) -> torch.Tensor:
-        """The voxels that random numbers in [0, 1) stand for, in chunks each."""
+        """Return the voxels that random numbers in [0, 1) stand for, in chunks each."""
         place = (random * self._counts[chunks]).long() + self._starts[chunks]
         return self._index[place].long()
 
@@ -173,7 +173,7 @@ class _Base:
     def at(
         self, where: torch.Tensor, places: torch.Tensor, shape: tuple[int, ...], chunks: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The transform at points, and their features; see :mod:`moec_zarr.model.features`."""
+        """Return the transform at points, and their features; see :mod:`moec_zarr.model.features`."""
         here = self._flat[where]
         features = here.new_empty(*here.shape, feature_count(len(shape)))
         features[..., 0] = here / self._norms[chunks]

@@ -18,7 +18,7 @@ _SMALLEST_BLOCK = 16  # points
 def forward(
     architecture: Architecture, weights: Weights, u: torch.Tensor, features: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values at points, and the balance loss while the gate learns.
+    """Evaluate networks at points, and the balance loss while the gate learns.
 
     The chosen expert's output is multiplied by ``1 + p - stop(p)``, p its softmax probability:
     the value stays and the gate has a gradient. Balance loss: Fedus et al., arXiv 2101.03961,

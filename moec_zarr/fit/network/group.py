@@ -62,7 +62,7 @@ class Group:
                 self._changed.notify_all()
 
     def fitted(self, number: int, fit: NetworkFit) -> Outcome:
-        """What comes of a fit, trained together with those that all other members ask for."""
+        """Return what comes of a fit, trained together with those that all other members ask for."""
         asked = _Asked(fit, Future())
         with slot_lent():
             with self._changed:
@@ -80,7 +80,7 @@ class Group:
 
 
 def fitted(fit: NetworkFit) -> Outcome:
-    """What comes of a fit, trained together with those of this thread's group, if it is in one.
+    """Return what comes of a fit, trained together with those of this thread's group, if it is in one.
 
     Raises
     ------

@@ -35,7 +35,7 @@ _SHARPNESS = 20.0  # of the softmax over the experts, per squared scaled coordin
 
 
 def stencils_for(base: Floats, norm: float) -> tuple[Stencil, ...]:
-    """Stencils with which a network reads the transform `base` along each axis.
+    """Choose stencils with which a network reads the transform `base` along each axis.
 
     Their distance is the ratio of the root mean squares of first and second differences, about the
     length over which the field changes its slope.
@@ -59,7 +59,7 @@ def _rms(values: Floats) -> float:
 
 
 def architecture_for(axes: int, budget: int, experts: int | None, features: int = 0) -> Architecture:
-    """Sizes of the network that a byte budget pays for.
+    """Choose the sizes of the network that a byte budget pays for.
 
     One expert, wide enough, does best; at many bytes experts are added rather than widened, so that
     a fit and a decoder do not slow down with the bytes.
@@ -92,7 +92,7 @@ def architecture_for(axes: int, budget: int, experts: int | None, features: int 
 
 
 def axis_frequencies(field: Field, generator: torch.Generator) -> Doubles:
-    """RMS of the derivative along each axis over the standard deviation; u in [-1, 1].
+    """Estimate RMS of the derivative along each axis over the standard deviation; u in [-1, 1].
 
     Returns
     -------
@@ -110,7 +110,7 @@ def axis_frequencies(field: Field, generator: torch.Generator) -> Doubles:
 
 
 def power_spectrum(field: Field, frequencies: Doubles) -> Doubles:
-    """Squares of the field's discrete cosine transform, zero at the mean.
+    """Compute squares of the field's discrete cosine transform, zero at the mean.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def power_spectrum(field: Field, frequencies: Doubles) -> Doubles:
 
 
 def draw_waves(power: Doubles, count: int, generator: torch.Generator) -> Doubles:
-    """Wave vectors drawn from a power spectrum.
+    """Draw wave vectors from a power spectrum.
 
     The spectrum is that of the discrete cosine transform, which sees no jump at the edges; its
     mode k along an axis is a wave of ``pi k / 2`` radians per unit of u. Fields have spectra so
@@ -150,7 +150,7 @@ def draw_waves(power: Doubles, count: int, generator: torch.Generator) -> Double
 
 
 def _coarse(field: Field, frequencies: Doubles) -> Floats:
-    """The field's targets less their mean, averaged to at most ``_SPECTRUM`` voxels.
+    """Return the field's targets less their mean, averaged to at most ``_SPECTRUM`` voxels.
 
     Voxels are averaged along the axes on which neighbours differ least. Invalid ones are zero.
     """
@@ -174,7 +174,7 @@ def _coarse(field: Field, frequencies: Doubles) -> Floats:
 def gate(
     field: Field, frequencies: Doubles, experts: int, generator: torch.Generator
 ) -> tuple[Doubles, Doubles]:
-    """A linear gate whose experts partition the field by nearest centre.
+    """Return a linear gate whose experts partition the field by nearest centre.
 
     The centres come from k-means over :func:`activity_points`, each coordinate scaled by its
     frequency, so that every expert starts with a like share of what there is to learn. With
@@ -198,7 +198,7 @@ def initial_weights(
     mean: float,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    """Weights before the fit, all but the gate's.
+    """Draw the weights before the fit, all but the gate's.
 
     Encoder: the rows of `waves`, shape (encoder, axes), phases uniform; sine layers
     U(+-sqrt(6 / inputs)) as in SIREN (arXiv 2006.09661, section 3.2) without its factor omega,

@@ -85,7 +85,7 @@ def network_fit(
     target_error: float = math.inf,
     progress: Callable[[float], None] = lambda share: None,
 ) -> NetworkFit:
-    """A network to be fitted, with the weights that it starts from.
+    """Return a network to be fitted, with the weights that it starts from.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def _starts(field: Field, architecture: Architecture, starts: Sequence[Start], s
 
 
 def float_weights(network: Network, shift: int) -> Weights:
-    """A network's weights in the units of a fit, whose targets are shifted."""
+    """Return a network's weights in the units of a fit, whose targets are shifted."""
     weights = {name: torch.from_numpy(weight.copy()) for name, weight in network.weights().items()}
     for name in DECODER:
         weights[name] *= 2.0**shift

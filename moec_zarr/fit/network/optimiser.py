@@ -44,7 +44,7 @@ class Optimiser:
         self._count = 0
 
     def rows(self, tensors: dict[str, torch.Tensor], rows: Sequence[int]) -> Optimiser:
-        """The optimisation of some of the networks, whose tensors are given, gone on with."""
+        """Return the optimisation of some of the networks, whose tensors are given, gone on with."""
         result = Optimiser(tensors, self._scales)
         result._momenta = rows_of({name: self._momenta[name] for name in result._momenta}, rows)
         first, second = (rows_of(self._parts(flat), rows) for flat in (self._first, self._second))
@@ -55,7 +55,7 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One update with learning rate `rate`; gradients are consumed, missing ones count as zero."""
+        """Update once with learning rate `rate`; gradients are consumed, missing ones count as zero."""
         self._count += 1
         gradients = {
             name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
@@ -77,7 +77,7 @@ class Optimiser:
             tensor.grad = None
 
     def _parts(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The vectors of this optimisation that stand one after the other."""
+        """Return the vectors of this optimisation that stand one after the other."""
         tensors = [self._tensors[name] for name in self._vectors]
         parts = flat.split([tensor.numel() for tensor in tensors])
         return {

@@ -39,7 +39,7 @@ _SIZES = np.array([step_size(code) for code in range(256)])
 
 
 def freeze_gate(weights: Weights) -> Gate:
-    """The gate as the integers it is evaluated with; empty where there is one expert."""
+    """Return the gate as the integers it is evaluated with; empty where there is one expert."""
     if "gate.weight" not in weights:
         return {}
     weight = weights["gate.weight"].detach().cpu().numpy().astype(np.float64)
@@ -59,7 +59,7 @@ def freeze_gate(weights: Weights) -> Gate:
 
 
 def round_through(weights: Weights, steps: Weights) -> Weights:
-    """Weights rounded to their steps, with the gradient of the unrounded (straight-through)."""
+    """Round weights to their steps, with the gradient of the unrounded (straight-through)."""
     return {
         name: weight + (torch.round(weight / steps[name]) * steps[name] - weight).detach()
         for name, weight in weights.items()
@@ -67,7 +67,7 @@ def round_through(weights: Weights, steps: Weights) -> Weights:
 
 
 def quantise(architecture: Architecture, weights: Weights, codes: dict[str, int], gate: Gate) -> Network:
-    """The network of integers nearest to `weights`."""
+    """Return the network of integers nearest to `weights`."""
     integers = dict(gate)
     for name, weight in weights.items():
         scaled = weight.detach().cpu().numpy().astype(np.float64) / step_size(codes[name])
@@ -76,7 +76,7 @@ def quantise(architecture: Architecture, weights: Weights, codes: dict[str, int]
 
 
 def unshifted(network: Network, shift: int) -> Network:
-    """The network for targets that are smaller by so many octaves: its decoder's steps are smaller."""
+    """Return the network for targets that are smaller by so many octaves: its decoder's steps are smaller."""
     codes = {name: code - 8 * shift * (name in DECODER) for name, code in network.codes.items()}
     return replace(network, codes=codes)
 
@@ -128,11 +128,11 @@ class StepAllocator:
         return self._codes(weights, sensitivity, high)
 
     def fits(self, weights: Weights, codes: dict[str, int]) -> bool:
-        """Whether the quantised weights stay within the budget."""
+        """Say whether the quantised weights stay within the budget."""
         return self.size(weights, codes) <= self._budget
 
     def size(self, weights: Weights, codes: dict[str, int]) -> float:
-        """Bytes of the quantised weights; infinite where they cannot be coded."""
+        """Count the bytes of the quantised weights; infinite if they cannot be coded."""
         try:
             return len(coded_network(quantise(self._architecture, weights, codes, self._gate)))
         except DoesNotFit:

@@ -22,7 +22,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def common_architecture(architectures: Sequence[Architecture]) -> Architecture:
-    """The smallest architecture that all of these are parts of; they have alike many layers and features."""
+    """Return the smallest architecture that all of these, of alike many layers, are parts of."""
     first = architectures[0]
     return replace(
         first,
@@ -38,7 +38,7 @@ def stacked(
     common: Architecture,
     device: torch.device,
 ) -> Weights:
-    """Networks, each with tensors of its own architecture's shapes, as rows of tensors of the common one.
+    """Stack networks with tensors of their own architecture's shapes as rows of the common one's.
 
     Tensors that the networks lack are left out.
     """
@@ -56,7 +56,7 @@ def stacked(
 
 
 def member(weights: Weights, row: int, own: Architecture, common: Architecture) -> Weights:
-    """The tensors of one network, in the shapes of its own architecture."""
+    """Return the tensors of one network, in the shapes of its own architecture."""
     result = {}
     for name, tensor in weights.items():
         result[name] = tensor.new_empty(own.shapes()[name])
@@ -80,7 +80,7 @@ def _places(name: str, own: Architecture, common: Architecture) -> list[tuple[_P
 
 
 def rows_of(weights: Weights, rows: Sequence[int]) -> Weights:
-    """Some of the networks, as leaves that require a gradient where the weights did."""
+    """Take some of the networks, as leaves that require a gradient where the weights did."""
     return {
         name: tensor.detach()[list(rows)].requires_grad_(tensor.requires_grad)
         for name, tensor in weights.items()

@@ -119,7 +119,7 @@ def _raced(training: Training) -> Networks:
 
 
 def _expected(now: float, then: float, done: int, before: int, more: int) -> float:
-    """The error after so many more steps, from those after `done` and `before` of them."""
+    """Return the error after so many more steps, from those after `done` and `before` of them."""
     slope = math.log(now / then) / math.log2(done / before) if 0 < now < then else 0.0
     return now * math.exp(_SUSTAINED * slope * math.log2((done + more) / done))
 
@@ -132,7 +132,7 @@ def _short_fit(training: Training, networks: Networks, steps: int) -> list[float
 
 
 def _trained(training: Training, networks: Networks) -> dict[int, Outcome]:
-    """The whole fits, one network for each, and what comes of them."""
+    """Return the whole fits, one network for each, and what comes of them."""
     preset = training.preset
     turn = preset.steps - round(preset.steps * preset.quantised)
     optimiser = training.optimiser(networks.weights)
@@ -217,7 +217,7 @@ class _QuantisedPhase:
             training.report(fits, step / training.preset.steps)
 
     def outcomes(self) -> dict[int, Outcome]:
-        """The quantised networks with their errors, and the reasons of those that failed."""
+        """Return the quantised networks with their errors, and the reasons of those that failed."""
         training, fits = self._training, self._networks.fits
         members = dict(zip(fits, training.members(self._networks) if fits else [], strict=True))
         last = {i: self._allocator(i) for i in fits}

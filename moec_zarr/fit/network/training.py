@@ -20,7 +20,7 @@ _SENSITIVITY_BATCHES = 16  # batches from which the sensitivity is estimated
 
 
 def device_bytes(fit: NetworkFit) -> int:
-    """Memory of the device that a fit takes in a group, about: never less than it does.
+    """Estimate the memory of the device that a fit takes in a group: never less than it does.
 
     The chunk, what is drawn of it at a time, activations with their gradients, and weights with the state
     of their optimiser.
@@ -49,7 +49,7 @@ class Networks(NamedTuple):
     weights: Weights
 
     def some(self, rows: Sequence[int]) -> Networks:
-        """Some of them."""
+        """Take some of them."""
         return Networks([self.fits[row] for row in rows], rows_of(self.weights, rows))
 
 
@@ -63,17 +63,17 @@ class Training:
         self.batches = Batches(fields, self.preset.batch, fits[0].seed, device)
 
     def started(self, fits: Sequence[int], starts: Sequence[int]) -> Networks:
-        """A network for each of these fits, from one of its starts."""
+        """Return a network for each of these fits, from one of its starts."""
         chosen = [self.fits[i].starts[start] for i, start in zip(fits, starts, strict=True)]
         weights = self.stacked(fits, chosen)
         return Networks(list(fits), {name: tensor.requires_grad_() for name, tensor in weights.items()})
 
     def stacked(self, fits: Sequence[int], weights: Sequence[Weights]) -> Weights:
-        """Tensors of networks for these fits, as rows of one set on the device."""
+        """Stack tensors of networks for these fits as rows of one set on the device."""
         return stacked(weights, [self.fits[i].architecture for i in fits], self.architecture, self.device)
 
     def members(self, networks: Networks) -> list[Weights]:
-        """The tensors of each network on the host, in the shapes of its own architecture."""
+        """Return the tensors of each network on the host, in the shapes of its own architecture."""
         weights = {name: tensor.detach().cpu() for name, tensor in networks.weights.items()}
         return [
             member(weights, row, self.fits[i].architecture, self.architecture)
@@ -81,11 +81,11 @@ class Training:
         ]
 
     def optimiser(self, weights: Weights) -> Optimiser:
-        """A new optimisation of these weights."""
+        """Return a new optimisation of these weights."""
         return Optimiser(weights, {"gate.weight": self.preset.gate_rate, "gate.bias": self.preset.gate_rate})
 
     def rate(self, step: int, of: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         warm = min(1.0, (step + 1) / self.preset.warm_up)
         return self.preset.rate * warm * (0.5 * (1 + math.cos(math.pi * step / of)) + 0.005)
 
@@ -112,7 +112,7 @@ class Training:
 
     @torch.no_grad()
     def errors(self, networks: Networks, batches: int) -> list[float]:
-        """Mean square error of each network, in the units of the fit."""
+        """Estimate the mean square error of each network, in the units of the fit."""
         self.batches.of(networks.fits)
         total = torch.zeros(len(networks.fits), dtype=torch.float64, device=self.device)
         for _ in range(batches):
@@ -124,7 +124,7 @@ class Training:
         return errors
 
     def sensitivities(self, networks: Networks, gates: Weights) -> list[dict[str, float]]:
-        """Mean square derivative of a value by a weight, for each network and tensor.
+        """Estimate the mean square derivative of a value by a weight, for each network and tensor.
 
         With signs r = +-1 drawn at random, the square of ``d(sum r y)/dw`` has the expectation
         ``sum (dy/dw)^2``: Hutchinson's estimator of the Gauss-Newton matrix's diagonal.

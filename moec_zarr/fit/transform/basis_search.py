@@ -191,7 +191,7 @@ def fine_bits(coefficients: Floats, step: float) -> float:
 
 @compiled(fastmath=True)
 def energy_of(coefficients: Floats) -> float:
-    """Sum squares in double precision: a fit may take nearly all of it away."""
+    """Add up squares in double precision: a fit may take nearly all of it away."""
     total = 0.0
     for i in range(coefficients.size):
         c = np.float64(coefficients[i])

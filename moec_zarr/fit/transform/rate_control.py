@@ -307,7 +307,7 @@ def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
 
 
 def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Sum squared errors over the valid voxels."""
+    """Add up squared errors over the valid voxels."""
     where: Any = True if valid is None else valid
     return float(np.square(values - target).sum(dtype=np.float64, where=where))
 

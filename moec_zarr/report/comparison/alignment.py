@@ -91,7 +91,7 @@ def _names(array: xr.DataArray) -> str:
 
 
 def _comparable(a: xr.DataArray, b: xr.DataArray) -> tuple[Any, Any]:
-    """The values of two coordinates, such that equal ones are equal in meaning."""
+    """Return the values of two coordinates, such that equal ones are equal in meaning."""
     import pandas as pd  # type: ignore[import-untyped]
 
     counted = [_counting(each) for each in (a, b)]
@@ -123,7 +123,7 @@ def _times(coordinate: xr.DataArray) -> xr.DataArray:
 
 
 def _find(first: Any, second: Any) -> Integers:
-    """The position in `second` of each value of `first`; -1 where it is not there."""
+    """Return the position in `second` of each value of `first`; -1 where it is not there."""
     if first.equals(second):
         return np.arange(len(first))
     if first.dtype.kind != "f" and second.dtype.kind != "f":
@@ -141,7 +141,7 @@ def _find(first: Any, second: Any) -> Integers:
 
 
 def _step(values: Array) -> float:
-    """The smallest step between sorted values; of a single one, a thousandth of it."""
+    """Return the smallest step between sorted values; of a single one, a thousandth of it."""
     return float(np.diff(values).min()) if len(values) > 1 else abs(float(values[0])) * 1e-3
 
 

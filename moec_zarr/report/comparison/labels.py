@@ -29,25 +29,25 @@ _DEGREES = ("degree", "degrees", "deg")
 
 
 def clean(text: object) -> str:
-    """Text from a store on one line, of a bounded length, without characters that cannot be printed."""
+    """Put text from a store on one line, of a bounded length, with no characters that do not print."""
     line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * _LONGEST])
     line = " ".join(line.split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def with_units(text: str, units: str) -> str:
-    """A name or a figure followed by its units in brackets, where it has some."""
+    """Return a name or a figure followed by its units in brackets, where it has some."""
     return f"{text} ({units})" if units else text
 
 
 def units_of(array: Any) -> str:
-    """The units of an array of xarray; empty where it has none."""
+    """Return the units of an array of xarray; empty where it has none."""
     units = clean(getattr(array, "attrs", {}).get("units", ""))
     return "" if units == "1" else units
 
 
 def name_of(array: Any) -> str:
-    """The long name of an array of xarray, or else its name; empty where it has neither."""
+    """Return the long name of an array of xarray, or else its name; empty where it has neither."""
     attributes: Mapping[Any, Any] = getattr(array, "attrs", {})
     return clean(
         attributes.get("long_name") or attributes.get("standard_name") or getattr(array, "name", None) or ""
@@ -55,7 +55,7 @@ def name_of(array: Any) -> str:
 
 
 def bytes_text(count: float | None) -> str:
-    """Bytes in decimal units of three digits."""
+    """Write bytes in decimal units of three digits."""
     if count is None:
         return "?"
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -66,7 +66,7 @@ def bytes_text(count: float | None) -> str:
 
 
 def figure_text(value: float | None, digits: int = 3) -> str:
-    """A figure of so many digits; a dash where there is none."""
+    """Return a figure of so many digits; a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -78,7 +78,7 @@ def figure_text(value: float | None, digits: int = 3) -> str:
 
 
 def power_of_ten(values: Array) -> tuple[float, str]:
-    """A power of ten to divide values by so that they print in few digits, and its name for the units.
+    """Return a power of ten to divide values by so that they print in few digits, and its name for the units.
 
     It is 1, with an empty name, where the largest magnitude lies between 0.001 and 99,999.
     """
@@ -137,7 +137,7 @@ class Axis:
         return with_units(self.title, self.units)
 
     def place(self, index: int) -> str:
-        """Where a voxel lies, without the name of the dimension: ``625 m``, ``2000-01-01 03:00``."""
+        """Say where a voxel lies, without the name of the dimension: ``625 m``, ``2000-01-01 03:00``."""
         if self.values is None:
             return f"index {index}"
         value = self.values[index]
@@ -151,11 +151,11 @@ class Axis:
         return clean(value)
 
     def at(self, index: int) -> str:
-        """Where a voxel lies: ``height 625 m``."""
+        """Say where a voxel lies: ``height 625 m``."""
         return f"{self.title} {self.place(index)}"
 
     def comparable(self, other: Axis) -> bool:
-        """Whether a step along this axis may be drawn as long as an equal one along the other."""
+        """Say whether a step along this axis may be drawn as long as an equal one along the other."""
         if (self.values is None) != (other.values is None):
             return False
         mine, its = ("degrees" if u.split("_")[0] in _DEGREES else u for u in (self.units, other.units))
@@ -163,7 +163,7 @@ class Axis:
 
 
 def axis_of(array: Any, position: int) -> Axis:
-    """The axis of an array at a position; of an array that is not xarray's it has no coordinate.
+    """Return the axis of an array at a position; of an array that is not xarray's it has no coordinate.
 
     Only one-dimensional coordinates named like the dimension are used; their values are read.
     """
@@ -189,7 +189,7 @@ def axis_of(array: Any, position: int) -> Axis:
 
 
 def _times(coordinate: Any) -> Array:
-    """Times that are counted by numbers; the numbers as text where they cannot be read as times."""
+    """Return the times that are counted by numbers; the numbers as text if they cannot be read so."""
     import xarray as xr
 
     try:

@@ -32,7 +32,7 @@ _TICKS = 5
 
 @contextmanager
 def drawing(**settings: Any) -> Iterator[None]:
-    """Settings of matplotlib for a picture; text that a font lacks is no reason for a warning."""
+    """Return the settings of matplotlib for a picture; text that a font lacks is no reason for a warning."""
     import warnings
 
     import matplotlib as mpl
@@ -64,7 +64,7 @@ class Limits:
         return "RdBu_r" if self.signed else "viridis"
 
     def arrows(self, values: Array) -> str:
-        """Which ends of the colour bar values reach beyond, as matplotlib's `extend` says it."""
+        """Return which ends of the colour bar values reach beyond, as matplotlib's `extend` does."""
         finite = values[np.isfinite(values)]
         below, above = bool((finite < self.low).any()), bool((finite > self.high).any())
         return {(False, False): "neither", (True, False): "min", (False, True): "max"}.get(
@@ -73,7 +73,7 @@ class Limits:
 
 
 def field_limits(values: Array) -> Limits:
-    """Limits that leave out 0.1 % of the values at either end.
+    """Choose limits that leave out 0.1 % of the values at either end.
 
     Where a field has values of both signs, and the smaller side is at least a fifth of the larger, the
     limits lie evenly about zero.
@@ -91,7 +91,7 @@ def field_limits(values: Array) -> Limits:
 
 
 def error_limits(error: Array) -> Limits:
-    """Limits evenly about zero that leave out 0.1 % of the largest errors."""
+    """Choose limits evenly about zero that leave out 0.1 % of the largest errors."""
     finite = np.abs(error[np.isfinite(error)]).astype(np.float64)
     bound = float(np.percentile(finite, 100 - _CLIPPED)) if finite.size else 0.0
     bound = bound or float(finite.max(initial=0)) or 1.0  # an exact copy has no error to scale by
@@ -123,7 +123,7 @@ class Slice:
 
     @classmethod
     def of(cls, array: Any, values: Doubles) -> Slice:
-        """Values of an array of two axes, on its coordinates."""
+        """Take the values of an array of two axes, on its coordinates."""
         return cls(values=values, y=axis_of(array, 0), x=axis_of(array, 1))
 
 
@@ -198,7 +198,7 @@ def draw_field(axes: Any, field: Slice, limits: Limits, *, units: str, smooth: s
 
 
 def even_places(length: int, most: int) -> list[int]:
-    """The first of so many indices and others at even steps, `most` of them or a few less."""
+    """Return the first of so many indices and others at even steps, `most` of them or a few less."""
     step = max(1, -(-(length - 1) // max(most - 1, 1)))
     return list(range(0, length, step))
 

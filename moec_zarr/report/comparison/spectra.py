@@ -44,7 +44,7 @@ class Spectrum:
 
 @np.errstate(over="ignore", invalid="ignore")  # squares of the largest doubles are infinite
 def spectrum(slices: Iterable[tuple[Array, Array, Bools]]) -> Spectrum | None:
-    """Isotropic spectra of an original and a decoded field, as the mean over slices of one shape.
+    """Compute isotropic spectra of an original and a decoded field, means over slices of one shape.
 
     Each slice is taken less the mean of its valid voxels, the others are set to zero in both alike, and a
     Hann window on both axes keeps the borders from leaking into short waves (Harris 1978,

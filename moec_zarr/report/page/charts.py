@@ -50,7 +50,7 @@ _ANNOTATED = 48  # cells of a grid at most that have their figures written in
 
 
 def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None], *, right: float = 0.98) -> str:
-    """An inline SVG of a figure of some inches; what it shows is said by the page around it."""
+    """Return an inline SVG of a figure of some inches; what it shows is said by the page around it."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
@@ -79,7 +79,7 @@ def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None], *, right: 
 
 
 def field_chart(field: Slice, limits: Limits, units: str) -> str:
-    """A slice as a map."""
+    """Return a slice as a map."""
 
     def draw(figure: Any, axes: Any) -> None:
         draw_field(axes, field, limits, units=units, smooth="none")
@@ -88,7 +88,7 @@ def field_chart(field: Slice, limits: Limits, units: str) -> str:
 
 
 def spectrum_chart(found: Spectrum, units: str) -> str:
-    """Spectra of original and decoded."""
+    """Draw the spectra of original and decoded."""
 
     def draw(figure: Any, axes: Any) -> None:
         draw_spectrum(axes, found, units=units, colours=(_FIRST, _SECOND), part=_INK)
@@ -99,7 +99,7 @@ def spectrum_chart(found: Spectrum, units: str) -> str:
 
 
 def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
-    """How many voxels have which error."""
+    """Draw how many voxels have which error."""
     from matplotlib.ticker import MaxNLocator
 
     scale, name = power_of_ten(edges)
@@ -120,7 +120,7 @@ def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
 
 
 def profile_chart(profile: Profile, units: str) -> str:
-    """Root mean square and largest error along a dimension."""
+    """Draw root mean square and largest error along a dimension."""
     both = np.array([profile.rmse, profile.max_error])
     scale, name = power_of_ten(both)
     numbers = profile.positions is not None
@@ -146,7 +146,7 @@ def profile_chart(profile: Profile, units: str) -> str:
 
 
 def grid_chart(variable: Variable, which: str) -> str | None:
-    """PSNR, or largest error, over the grid of chunks: the worst over all other dimensions.
+    """Draw PSNR, or largest error, over the grid of chunks: the worst over all other dimensions.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def grid_chart(variable: Variable, which: str) -> str | None:
 
 
 def expert_chart(found: Integers, first_row_on_top: bool) -> str:
-    """Which expert evaluates each voxel of a slice; each region bears its expert's number."""
+    """Draw which expert evaluates each voxel of a slice; each region bears its expert's number."""
     from matplotlib.colors import ListedColormap
 
     def draw(figure: Any, axes: Any) -> None:

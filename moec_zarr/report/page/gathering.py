@@ -84,7 +84,7 @@ def gather_report(
     variables: Iterable[str] | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Report:
-    """What `write_report` shows, with the same parameters."""
+    """Return what `write_report` shows, with the same parameters."""
     place: Any = store_at(store, storage_options) if storage_options else fspath(store)
     arrays = compressed_arrays(place)
     tables = _tables(place, arrays)
@@ -120,7 +120,7 @@ def gather_report(
 
 
 def _tables(store: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables that a conversion left; none where the store was written otherwise."""
+    """Return the tables that a conversion left; none where the store was written otherwise."""
     folder = "/.moec_zarr/quality/"
     recorded = any(folder in f"/{key}" for array in arrays.values() for key in stored_keys(array))
     return dict(open_quality(store)) if recorded else {}
@@ -133,7 +133,7 @@ def _opened(
     arrays: Mapping[str, zarr.Array[Any]],
     options: StorageOptions | None,
 ) -> Iterator[xr.Dataset]:
-    """The store as a dataset; where xarray cannot open it, its compressed arrays without coordinates."""
+    """Open the store as a dataset; if xarray cannot, take its compressed arrays without coordinates."""
     if isinstance(group, zarr.Group) and all(
         _dimensions(each) or not each.ndim for _, each in group.arrays()
     ):
@@ -157,7 +157,7 @@ def _opened(
 
 
 def _dimensions(array: zarr.Array[Any]) -> tuple[str, ...]:
-    """The names of an array's dimensions, as xarray needs them; empty where one has none."""
+    """Return the names of an array's dimensions, as xarray needs them; empty where one has none."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if not isinstance(names, (list, tuple)) or len(names) != array.ndim or None in names:
         return ()
@@ -167,7 +167,7 @@ def _dimensions(array: zarr.Array[Any]) -> tuple[str, ...]:
 def _original(
     source: xr.Dataset | None, name: str, arrays: Mapping[str, Any]
 ) -> tuple[xr.DataArray | None, str]:
-    """The original of a variable, or why there is none."""
+    """Return the original of a variable, or why there is none."""
     if source is None:
         return None, ""
     if name in source.variables:
@@ -327,7 +327,7 @@ class _Gathering:
         return cells, grid, "shard" if recorded and self.array.shards else "chunk"
 
     def _place(self, index: tuple[int, ...], block: tuple[int, ...]) -> str:
-        """What a block covers, along the dimensions that have several."""
+        """Return what a block covers, along the dimensions that have several."""
         parts = []
         for axis, i, side in zip(self.axes, index, block, strict=True):
             first, last = i * side, min((i + 1) * side, axis.length) - 1
@@ -357,7 +357,7 @@ class _Gathering:
         return found
 
     def _worst(self) -> int | None:
-        """The index along the first dimension with the largest error on record."""
+        """Return the index along the first dimension with the largest error on record."""
         largest = None if self.table is None else self.table.get("max_error_by_index")
         if largest is None or not np.isfinite(largest.values).any() or not np.nanmax(largest.values):
             return None
@@ -407,7 +407,7 @@ class _Gathering:
 
 
 def _qualities(table: Any) -> Iterator[Quality]:
-    """The errors of each task on record."""
+    """Return the errors of each task on record."""
     columns = ("n", "n_valid", "low", "high", "rmse", "max_error")
     for n, n_valid, low, high, rmse, largest in zip(*(table[name].values for name in columns), strict=True):
         yield Quality(
@@ -443,7 +443,7 @@ def _octaves(table: Any) -> Spectrum | None:
 
 
 def _bound(infos: Iterable[StreamInfo]) -> float | None:
-    """What all streams keep; None where one keeps nothing."""
+    """Return what all streams keep; None where one keeps nothing."""
     bounds = [0.0 if info.max_error == 0 else info.bound for info in infos]
     kept = [bound for bound in bounds if bound is not None]
     return max(kept) if kept and len(kept) == len(bounds) else None

@@ -47,7 +47,7 @@ _REASONS = {
 def lossless_variables(
     group: zarr.Group | zarr.Array[Any], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
 ) -> Iterator[Lossless]:
-    """All variables but those that this package compressed."""
+    """List all variables but those that this package compressed."""
     settings = codec_of(next(iter(arrays.values())))
     assert settings is not None
     for name, array in sorted(group.arrays()) if isinstance(group, zarr.Group) else ():

@@ -15,34 +15,34 @@ _BARS, _BAR = "bars", '<span class="bar"'
 
 
 def escape(text: object) -> str:
-    """Text for HTML, between tags or in a quoted attribute."""
+    """Escape text for HTML, between tags or in a quoted attribute."""
     return html.escape(str(text), quote=True)
 
 
 def figure(value: float | None, units: str = "", digits: int = 3) -> str:
-    """A figure and its units."""
+    """Return a figure and its units."""
     return escape(f"{figure_text(value, digits)} {units}".strip())
 
 
 def decibel(value: float | None) -> str:
-    """A PSNR."""
+    """Return a PSNR."""
     if value is None:
         return "–"
     return "exact" if value == math.inf else f"{value:.1f} dB".replace("-", "−")
 
 
 def size(count: int) -> str:
-    """Bytes, in one word."""
+    """Write bytes in one word."""
     return escape(bytes_text(count).replace(" ", "\u00a0"))
 
 
 def times(bytes_in: int, bytes_out: int) -> str:
-    """How many times smaller the second is."""
+    """Write how many times smaller the second is."""
     return f"{bytes_in / bytes_out:.3g}×" if bytes_out else "–"
 
 
 def card(label: str, value: str, more: str = "") -> str:
-    """A figure of the summary; all of it is HTML."""
+    """Return a figure of the summary; all of it is HTML."""
     return (
         f'<li><span class="label">{label}</span> <span class="value">{value}</span>'
         f' <span class="more">{more}</span></li>'
@@ -52,7 +52,7 @@ def card(label: str, value: str, more: str = "") -> str:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str, *, wide: bool = False, text: int = 1
 ) -> str:
-    """A table of HTML cells whose first `text` columns are words; it scrolls by itself where it is wide."""
+    """Make a table of HTML cells whose first `text` columns are words; it scrolls by itself if it is wide."""
     rows = list(rows)
     kinds = ["text" if i < text else "" for i in range(len(columns))]
     head = "".join(
@@ -76,17 +76,17 @@ def table(
 
 
 def bar(share: float) -> str:
-    """A cell that shows a share of the whole."""
+    """Return a cell that shows a share of the whole."""
     return f'{_BAR} style="width:{100 * share:.1f}%"></span>'
 
 
 def chart(svg: str, alt: str, caption: str = "", *, small: bool = False) -> str:
-    """A chart, its text for those who do not see it, and a caption; `alt` is text, `caption` HTML."""
+    """Return a chart, its text for those who do not see it, and a caption; `alt` is text, `caption` HTML."""
     shown = f"<figcaption>{caption}</figcaption>" if caption else ""
     kind = ' class="small-chart"' if small else ""
     return f'<figure{kind}><div role="img" aria-label="{escape(alt)}">{svg}</div>{shown}</figure>'
 
 
 def as_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """A table that is folded away: the figures of a chart, for all who do not see it."""
+    """Return a table that is folded away: the figures of a chart, for all who do not see it."""
     return f"<details><summary>As a table</summary>{table(columns, rows, caption)}</details>"

@@ -20,7 +20,7 @@ __all__ = ["page"]
 
 
 def page(report: Report) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Parameters
     ----------

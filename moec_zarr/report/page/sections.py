@@ -41,17 +41,17 @@ _KINDS = {
 
 
 def psnr_of(each: Variable) -> float | None:
-    """Of the whole variable, or else the lowest that any chunk has."""
+    """Write the PSNR of the whole variable, or else the lowest that any chunk has."""
     return each.psnr if each.psnr is not None else each.psnr_lowest
 
 
 def of_range(each: Variable) -> str:
-    """The largest error as a share of the range of the original; empty where that is not known."""
+    """Return the largest error as a share of the range of the original; empty where that is not known."""
     return f"{100 * each.max_error / each.spread:.2g} % of the range" if each.spread else ""
 
 
 def kept(each: Variable) -> str:
-    """The bound that a variable keeps, in words."""
+    """Return the bound that a variable keeps, in words."""
     if each.bound == 0:
         return "kept exactly, every value"
     whole = f", by the {each.streams} streams that were looked at" if each.sampled else ""
@@ -59,7 +59,7 @@ def kept(each: Variable) -> str:
 
 
 def variable_section(key: str, each: Variable) -> str:
-    """All of a variable.
+    """Write all of a variable.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _view(each: Variable, view: SliceView, *, hidden: bool) -> str:
 
 
 def _errors(each: Variable) -> str:
-    """The distribution of errors: a histogram where a source was given, percentiles on record otherwise."""
+    """Show the distribution of errors: a histogram if a source was given, else percentiles on record."""
     parts = []
     if each.histogram is not None:
         counts, edges = each.histogram

@@ -54,11 +54,11 @@ class Pair:
         return [axis for axis, n in enumerate(self.decoded.shape) if n > 1][:-2]
 
     def axis(self, axis: int) -> Axis:
-        """An axis with its coordinate."""
+        """Return an axis with its coordinate."""
         return axis_of(self.decoded, axis)
 
     def read(self, place: Mapping[int, int]) -> tuple[Any, Array | None, Array]:
-        """The middle of a slice: the array without its values read, and values of original and decoded."""
+        """Return the middle of a slice: the array, not read, and values of original and decoded."""
         where: dict[Any, Any] = {}
         for axis, (dim, length) in enumerate(zip(self.decoded.dims, self.decoded.shape, strict=True)):
             start = max(0, length - _SIDE) // 2
@@ -68,7 +68,7 @@ class Pair:
         return decoded, x, np.asarray(decoded.values)
 
     def valid(self, values: Array) -> Bools:
-        """Which voxels hold a valid value."""
+        """Return which voxels hold a valid value."""
         return valid_voxels(values, self.missing)
 
 
@@ -146,7 +146,7 @@ def sample(pair: Pair, budget: int, worst: int | None) -> Sample:
 
 
 def _places(pair: Pair, axis: int, budget: int, worst: int | None) -> list[int]:
-    """Indices along an axis that the reader chooses from."""
+    """Choose indices along an axis that the reader chooses from."""
     length = int(pair.decoded.shape[axis])
     count = min(_PLACES, int(budget ** (1 / len(pair.outer)) + 1e-9), length)
     if count < 2:
@@ -178,7 +178,7 @@ def _view(
 
 
 def spacing(pair: Pair) -> tuple[float, str] | None:
-    """The length of a voxel and its units, where it is the same along both axes of a slice."""
+    """Return the length of a voxel and its units, where it is the same along both axes of a slice."""
     if len(pair.plane) < 2:
         return None
     y, x = map(pair.axis, pair.plane)
@@ -188,7 +188,7 @@ def spacing(pair: Pair) -> tuple[float, str] | None:
 
 
 def sampled_profile(pair: Pair, axis: int) -> Profile | None:
-    """Errors at some places along an axis, in the middle of the others; None without an original."""
+    """Measure errors at some places along an axis, in the middle of the others; None if no original."""
     if pair.original is None:
         return None
     length = int(pair.decoded.shape[axis])
@@ -213,7 +213,7 @@ def sampled_profile(pair: Pair, axis: int) -> Profile | None:
 def make_profile(
     axis: Axis, indices: Iterable[int], rmse: Iterable[float], max_error: Iterable[float], origin: str
 ) -> Profile:
-    """A profile whose rows are single voxels of an axis."""
+    """Return a profile whose rows are single voxels of an axis."""
     indices = list(indices)
     values = axis.values if axis.values is not None and axis.values.dtype.kind in "iuf" else None
     return Profile(
