@@ -42,7 +42,7 @@ from moec_zarr.fit.field import Field
 from moec_zarr.fit.network import initialise
 from moec_zarr.fit.network.optimiser import Optimiser
 from moec_zarr.fit.network.quantise import Gate, StepAllocator, freeze_gate, quantise, round_through
-from moec_zarr.fit.payloads import DoesNotFit, best_distribution
+from moec_zarr.fit.payloads import DoesNotFit, choose_distribution
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model import network
 from moec_zarr.model.evaluate import tiled
@@ -307,7 +307,7 @@ def section_size(model: network.Network) -> int:
         If an integer is too large to be coded.
     """
     groups = list(model.integers.values())
-    return len(encode_groups(groups, [best_distribution(group) for group in groups])) + len(model.codes) + 4
+    return len(encode_groups(groups, [choose_distribution(group) for group in groups])) + len(model.codes) + 4
 
 
 # ---------------------------------------------------------------------------------- measure

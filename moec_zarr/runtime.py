@@ -23,15 +23,15 @@ from moec_zarr.settings import Settings
 
 __all__ = [
     "CORES",
-    "chosen_device",
+    "choose_device",
     "fit_slot",
     "fitting_threads",
     "group_size",
     "is_installed",
-    "naming_extras",
+    "lend_slot",
+    "name_extras",
     "progress",
-    "renewed_by_fork",
-    "slot_lent",
+    "renew_after_fork",
     "torch_threads",
 ]
 
@@ -47,7 +47,7 @@ _slots = threading.BoundedSemaphore(CORES)
 _terminal = threading.Lock()  # one bar at a time: of fits that run side by side the first shows its own
 
 
-def renewed_by_fork(renew: Callable[[], None]) -> Callable[[], None]:
+def renew_after_fork(renew: Callable[[], None]) -> Callable[[], None]:
     """Call a function in each child that is forked.
 
     A child has the locks as they were, held by threads that it does not have: it needs new ones.
@@ -57,7 +57,7 @@ def renewed_by_fork(renew: Callable[[], None]) -> Callable[[], None]:
     return renew
 
 
-@renewed_by_fork
+@renew_after_fork
 def _renew() -> None:
     global _slots, _terminal
     _slots, _terminal = threading.BoundedSemaphore(CORES), threading.Lock()
@@ -78,7 +78,7 @@ def fit_slot() -> Iterator[None]:
 
 
 @contextmanager
-def slot_lent() -> Iterator[None]:
+def lend_slot() -> Iterator[None]:
     """Lend this thread's slot, if it has one, to other fits while it waits for them."""
     if not getattr(_thread, "has_slot", False):
         yield
@@ -135,7 +135,7 @@ def is_installed(package: str) -> bool:
 
 
 @contextmanager
-def naming_extras(settings: Settings) -> Iterator[None]:
+def name_extras(settings: Settings) -> Iterator[None]:
     """Name the extra that brings a package that is missing, and what can be done without it.
 
     Raises
@@ -161,7 +161,7 @@ def naming_extras(settings: Settings) -> Iterator[None]:
         ) from absent
 
 
-def chosen_device() -> str:
+def choose_device() -> str:
     """Return where torch fits: ``config device``.
 
     Raises

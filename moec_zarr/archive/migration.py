@@ -21,7 +21,7 @@ from zarr.buffer import default_buffer_prototype
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
 from moec_zarr.archive.manifest import change_format
-from moec_zarr.archive.stored import without_expected_warnings
+from moec_zarr.archive.stored import hide_expected_warnings
 from moec_zarr.errors import MoECError
 
 __all__ = ["migrate"]
@@ -64,7 +64,7 @@ def migrate(
     """
     if zarr_format not in (2, 3):
         raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
-    with without_expected_warnings():
+    with hide_expected_warnings():
         other = cast("Literal[2, 3]", 5 - zarr_format)
         root = _open(store, other, storage_options)
         nodes = [] if root is None else list(_nodes(root))
@@ -124,7 +124,7 @@ async def _write(store: Store, nodes: list[tuple[str, Node]], made: dict[str, di
             await store.set(new, data)
 
     for path, node in nodes:
-        await _at_once(copy(*each) for each in (await _renamed(store, path, node)).items())
+        await _at_once(copy(*each) for each in (await _rename_chunks(store, path, node)).items())
         for name, data in made[path].items():
             await store.set(join(path, name), prototype.buffer.from_bytes(data))
 
@@ -151,7 +151,7 @@ async def _at_once(tasks: Iterable[Awaitable[None]]) -> None:
     await asyncio.gather(*(take(task) for task in tasks))
 
 
-async def _renamed(store: Store, path: str, node: Node) -> dict[str, str]:
+async def _rename_chunks(store: Store, path: str, node: Node) -> dict[str, str]:
     """Old and new names of the chunks of an array of format 3 that are not named as in format 2."""
     if isinstance(node, zarr.Group) or node.metadata.zarr_format == 2:
         return {}

@@ -20,13 +20,13 @@ from moec_zarr.archive.storage import StorageOptions, store_at
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Destination", "open_result", "stored_dataset", "stored_plan", "without_expected_warnings"]
+__all__ = ["Destination", "hide_expected_warnings", "open_result", "stored_dataset", "stored_plan"]
 
 Destination = str | PathLike[str] | Store
 
 
 @contextmanager
-def without_expected_warnings() -> Iterator[None]:
+def hide_expected_warnings() -> Iterator[None]:
     """Silence what zarr says of stores like these, and what their users can do nothing about."""
     with warnings.catch_warnings():
         # Text has no type in the specification of format 3 so far; zarr reads what it writes.
@@ -38,7 +38,7 @@ def without_expected_warnings() -> Iterator[None]:
         yield
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     """Return the plan that a destination was made by, with what its values mean as the store has it."""
     planned = manifest.plan["variables"]

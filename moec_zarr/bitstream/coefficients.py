@@ -82,7 +82,7 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     octaves = coefficient_octaves(functions, present)
     head = b"".join(map(_write_basis, coefficients.bases)) + struct.pack("<f", coefficients.step)
     head += write_context(context) + write_mask(present)
-    return head + write_integers(_extended(coefficients.integers, octaves.shape), functions, octaves, context)
+    return head + write_integers(_extend(coefficients.integers, octaves.shape), functions, octaves, context)
 
 
 def write_integers(
@@ -123,7 +123,7 @@ def write_integers(
     return head + encoder.payload()
 
 
-def _extended(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
+def _extend(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
     """`integers` as an array of `extent`, which holds all that are not zero."""
     out = np.zeros(extent, np.int32)
     common = corner(tuple(map(min, integers.shape, extent)))
@@ -195,7 +195,7 @@ def read_integers(
             if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
                 raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
             excesses.append(excess)
-    decoded = _compiled if is_compiled(octaves.size) else _decoded
+    decoded = _compiled if is_compiled(octaves.size) else _decode_plainly
     most = NONZERO_PER_BYTE * len(data)
     activity = Activity(functions, octaves, context)
     places, values = decoded(data[offset:], activity, symbols, excesses, most)
@@ -221,7 +221,7 @@ def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
 def _compiled(
     data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
-    """Do the same as `_decoded`, compiled."""
+    """Do the same as `_decode_plainly`, compiled."""
     from moec_zarr.bitstream import kernels
 
     decode: Any = kernels.decode_wavefronts
@@ -258,7 +258,7 @@ def _rows(symbols: int) -> list[list[int]]:
     return _sums(symbols).tolist()  # type: ignore[no-any-return]
 
 
-def _decoded(
+def _decode_plainly(
     data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
 ) -> tuple[NDArray[np.int32], Integers]:
     """Positions and integers of the coefficients that are not zero, at most `most` of them."""

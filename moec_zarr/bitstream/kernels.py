@@ -49,7 +49,7 @@ def _carry(words: Array, used: int) -> None:
 
 
 @compiled()
-def _refilled(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any, int]:
+def _refill(span: Any, point: Any, words: Array, used: int) -> tuple[Any, Any, int]:
     """Read another word into the range coder's state if it needs one; beyond the last one stand zeros."""
     if span < np.uint64(1 << 32):
         word = np.uint64(words[used]) if used < words.size else np.uint64(0)
@@ -106,7 +106,7 @@ def decode_wavefronts(
                 ranks[total] = last
                 chosen[total] = number
                 total += 1
-            span, point, used = _refilled(span, point, words, used)
+            span, point, used = _refill(span, point, words, used)
         if total > most:
             return TOO_MANY, ranks
         for i in range(start, total):
@@ -121,7 +121,7 @@ def decode_wavefronts(
                 low = np.uint64(sums[number, magnitude - 1])
                 point -= scale * low
                 span = scale * (np.uint64(sums[number, magnitude]) - low)
-                span, point, used = _refilled(span, point, words, used)
+                span, point, used = _refill(span, point, words, used)
             if magnitude == 63:
                 if taken >= excesses.size:
                     return EXCESS, ranks
@@ -152,7 +152,7 @@ def decode_wavefronts(
             point -= half
             activity[ranks[i]] *= -1
         span = half
-        span, point, used = _refilled(span, point, words, used)
+        span, point, used = _refill(span, point, words, used)
     return total, ranks
 
 
@@ -202,7 +202,7 @@ def decode_cells(
                 point -= bound
                 span = scale * np.uint64((1 << 24) - zero)
                 cells[place] = 1
-            span, point, used = _refilled(span, point, words, used)
+            span, point, used = _refill(span, point, words, used)
         for line in range(first, last):  # counts change when all of the wavefront are known
             counts[contexts[line], cells[places[line] + t - start[line]]] += 1
     return True

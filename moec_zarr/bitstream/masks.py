@@ -73,12 +73,12 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
         bits = np.frombuffer(inflate(data[1:], -(-size // 8)), np.uint8)
         return np.broadcast_to(np.unpackbits(bits, count=size).astype(bool).reshape(core), shape)
     planes = _planes(core)
-    decoded = _compiled if is_compiled(int(np.prod(planes, dtype=np.int64))) else _decoded
+    decoded = _compiled if is_compiled(int(np.prod(planes, dtype=np.int64))) else _decode_plainly
     return np.broadcast_to(decoded(data[1:], planes).reshape(core), shape)
 
 
 def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
-    """Do the same as `_decoded`, compiled."""
+    """Do the same as `_decode_plainly`, compiled."""
     from moec_zarr.bitstream import kernels
 
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
@@ -90,7 +90,7 @@ def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
     return cells[1:, 2:-1, 2:-1].astype(bool)
 
 
-def _decoded(data: bytes, planes: tuple[int, int, int]) -> Bools:
+def _decode_plainly(data: bytes, planes: tuple[int, int, int]) -> Bools:
     """Return the mask of so many planes, rows and columns."""
     flat = np.empty(planes, bool).reshape(-1)
     decoder = RangeDecoder(data)

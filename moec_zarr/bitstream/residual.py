@@ -20,7 +20,7 @@ from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import LONGEST_AXIS, BasisFunctions, voxel_functions
 from moec_zarr.model.residual import Residual
 
-__all__ = ["folded", "folded_shape", "read_residual", "voxel_order", "write_residual"]
+__all__ = ["fold", "folded_shape", "read_residual", "voxel_order", "write_residual"]
 
 _HEAD = struct.Struct("<df")
 
@@ -34,7 +34,7 @@ def folded_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(result)
 
 
-def folded(array: NDArray[np.integer], fill: int = 0) -> NDArray[np.integer]:
+def fold(array: NDArray[np.integer], fill: int = 0) -> NDArray[np.integer]:
     """Fold an array into its folded shape; behind the last voxels of an axis stands `fill`."""
     inner = [math.prod(folded_shape([n])) for n in array.shape]
     if inner != list(array.shape):
@@ -45,7 +45,7 @@ def folded(array: NDArray[np.integer], fill: int = 0) -> NDArray[np.integer]:
 
 def voxel_order(shape: Sequence[int]) -> tuple[list[BasisFunctions], NDArray[np.uint8]]:
     """Return functions and octaves, in its folded shape, that order the corrections of a grid."""
-    octaves = folded(np.zeros(tuple(shape), np.uint8), ABSENT)
+    octaves = fold(np.zeros(tuple(shape), np.uint8), ABSENT)
     return [voxel_functions(n) for n in octaves.shape], np.asarray(octaves, np.uint8)
 
 
@@ -63,7 +63,7 @@ def write_residual(residual: Residual, context: Context | None) -> bytes:
     if residual.corrections is None or context is None:
         return head
     functions, octaves = voxel_order(residual.corrections.shape)
-    integers = folded(residual.corrections).astype(np.int32)
+    integers = fold(residual.corrections).astype(np.int32)
     return head + write_context(context) + write_integers(integers, functions, octaves, context)
 
 

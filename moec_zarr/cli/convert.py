@@ -20,14 +20,14 @@ from moec_zarr.cli.tables import (
     plan_table,
     summary_table,
 )
-from moec_zarr.cli.trial import announced, trial_result, trial_table
+from moec_zarr.cli.trial import announce, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
 from moec_zarr.conversion.plan.job import Job, plan_job
 from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete
 from moec_zarr.conversion.plan.source import open_source
 from moec_zarr.conversion.plan.trial import try_plan
-from moec_zarr.conversion.work.run import execute, tasks_done
+from moec_zarr.conversion.work.run import count_done, execute
 from moec_zarr.errors import MoECError
 from moec_zarr.settings import Effort, Model
 
@@ -168,14 +168,14 @@ def convert(
         with open_source(src, stores) as ds:
             job = plan_job(ds, dst, options)
             if trial is not None and not dry_run:
-                trials = announced(try_plan(job.plan, job.ds, trial), quiet)
+                trials = announce(try_plan(job.plan, job.ds, trial), quiet)
                 if as_json:
                     console.print_json(trial_result(trials))
                 else:
                     console.out.print(trial_table(trials))
                 return
             if dry_run:
-                _show_plan(job, tasks_done(job, src, dst, options), as_json)
+                _show_plan(job, count_done(job, src, dst, options), as_json)
                 return
             result = execute(job, src, dst, options, shown)
     if as_json:

@@ -11,10 +11,10 @@ from moec_zarr.cli.console import err, on_command_line
 from moec_zarr.cli.tables import bytes_text, duration, number, table
 from moec_zarr.conversion.plan.trial import Trial
 
-__all__ = ["announced", "trial_result", "trial_table"]
+__all__ = ["announce", "trial_result", "trial_table"]
 
 
-def announced(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
+def announce(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
     """Collect trials, each with a line when it is there: they take long."""
     result = []
     for each in trials:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moec_zarr.bitstream.container import Section, write_stream
-from moec_zarr.codec.lossless import exact_stream, lossless_within
+from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.basis import DOUBLE, LONGEST_AXIS
@@ -39,13 +39,13 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     best: bytes | None = None
     if allowed > 2 * TOLERANCE:
         for fitted in _candidates(chunk, settings, allowed):
-            stream = _corrected(chunk, fitted, settings.max_error, allowed)
+            stream = _correct(chunk, fitted, settings.max_error, allowed)
             if stream is not None and (best is None or len(stream) < len(best)):
                 best = stream
     if best is None:
         _log.info("an error of %g takes a lossless stream", settings.max_error)
-        return exact_stream(chunk)
-    return lossless_within(chunk, len(best)) or best
+        return encode_lossless(chunk)
+    return encode_lossless_within(chunk, len(best)) or best
 
 
 def _allowed(chunk: Prepared, bound: float) -> float:
@@ -67,7 +67,7 @@ def _allowed(chunk: Prepared, bound: float) -> float:
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
     """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all."""
     from moec_zarr.fit.candidates import Candidate
-    from moec_zarr.fit.select import fit, transform_alone
+    from moec_zarr.fit.select import fit, is_transform_alone
     from moec_zarr.fit.transform.bounded import fit_transform_to_bound
     from moec_zarr.fit.transform.rate_control import has_transform
 
@@ -82,7 +82,7 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
         transform = fit_transform_to_bound(field.normalised(), field.valid, allowed - TOLERANCE)
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
-    if transform_alone(shape, settings) or allowed < 2 * NETWORK_TOLERANCE:
+    if is_transform_alone(shape, settings) or allowed < 2 * NETWORK_TOLERANCE:
         return
     if not settings.has_networks and not is_installed("torch"):
         _log.warning(
@@ -100,13 +100,13 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
             yield best
 
 
-def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: float) -> bytes | None:
+def _correct(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: float) -> bytes | None:
     """Return the stream of what is fitted and its corrections; None where they do not keep the bound."""
-    from moec_zarr.fit.transform.bounded import corrections_of, residual_payload
+    from moec_zarr.fit.transform.bounded import encode_residual, find_corrections
 
     network = None if fitted is None else fitted.network
     tolerance = TOLERANCE if network is None else NETWORK_TOLERANCE
-    spacing = _rounded_down(2 * (allowed - tolerance))
+    spacing = _round_down(2 * (allowed - tolerance))
     source = chunk.field
     array, valid, normalisation = source.array, source.valid, source.normalisation
     low, high = chunk.header.low, chunk.header.high
@@ -117,7 +117,7 @@ def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed:
     parts: list[Quality] = []
     for tile, values in evaluate(network, field, array.shape, [range(n) for n in array.shape]):
         original, inner = array[tile], None if valid is None else valid[tile]
-        own = corrections_of(normalisation.normalise(original), values, inner, spacing / 2)
+        own = find_corrections(normalisation.normalise(original), values, inner, spacing / 2)
         corrections[tile] = own
         corrected = values + spacing * own
         # Restored values rise with fitted ones: no decoder is further off than at either end.
@@ -129,7 +129,7 @@ def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed:
         parts.append(measure(original, restored, inner))
     residual = Residual(bound, spacing, corrections if corrections.any() else None)
     try:
-        sections = {Section.RESIDUAL: residual_payload(residual)}
+        sections = {Section.RESIDUAL: encode_residual(residual)}
     except DoesNotFit:
         return None
     quality = merge(parts)
@@ -139,7 +139,7 @@ def _corrected(chunk: Prepared, fitted: Candidate | None, bound: float, allowed:
     return write_stream(header, chunk.sections | sections | ({} if fitted is None else fitted.sections()))
 
 
-def _rounded_down(value: float) -> float:
+def _round_down(value: float) -> float:
     """Return the largest float32 that is not above."""
     result = np.float32(min(value, float(np.finfo(np.float32).max)))
     return float(result if float(result) <= value else np.nextafter(result, np.float32(0)))

@@ -12,7 +12,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.bitstream.container import Header
 from moec_zarr.codec.indexing import Selection, place, select, short_axes, take, within
-from moec_zarr.codec.opened import Opened, opened
+from moec_zarr.codec.opened import Opened, open_cached
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import CoefficientField
@@ -20,12 +20,12 @@ from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Normalisation
 from moec_zarr.model.residual import Residual
-from moec_zarr.runtime import chosen_device
+from moec_zarr.runtime import choose_device
 
 if TYPE_CHECKING:
     from moec_zarr.model.device_torch import Device
 
-__all__ = ["decode", "decode_group", "decoded_tiles"]
+__all__ = ["decode", "decode_group", "decode_tiles"]
 
 
 def decode(
@@ -61,9 +61,9 @@ def decode(
     CorruptStreamError, UnsupportedVersionError
         If the stream cannot be read, or holds another shape or dtype than the caller expects.
     """
-    source = _checked(data, shape, dtype)
+    source = _check_opened(data, shape, dtype)
     with _device() as device:
-        finish = _begun(source, selection, device)
+        finish = _begin(source, selection, device)
     return finish()
 
 
@@ -103,20 +103,20 @@ def decode_group(
     wanted = [None] * len(streams) if selections is None else selections
 
     def parsed(data: Any) -> Opened:
-        source = _checked(data, shape, dtype)
+        source = _check_opened(data, shape, dtype)
         if source.field is not None:
             source.field.product  # noqa: B018  # made here, in parallel, and kept
         return source
 
     with ThreadPoolExecutor() as pool, _device() as device:
         sources = pool.map(parsed, streams)
-        finishes = [_begun(*each, device) for each in zip(sources, wanted, strict=True)]
+        finishes = [_begin(*each, device) for each in zip(sources, wanted, strict=True)]
     return [finish() for finish in finishes]
 
 
-def _checked(data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None) -> Opened:
+def _check_opened(data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None) -> Opened:
     """Return a stream taken apart, of the shape and the dtype that the caller expects."""
-    source = opened(bytes(data), shape)
+    source = open_cached(bytes(data), shape)
     header = source.stream.header
     if dtype is not None and header.dtype.str[1:] != dtype.str[1:]:
         raise CorruptStreamError(
@@ -125,7 +125,7 @@ def _checked(data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | No
     return source
 
 
-def _begun(source: Opened, selection: Any, device: Device | None) -> Callable[[], Array]:
+def _begin(source: Opened, selection: Any, device: Device | None) -> Callable[[], Array]:
     """Begin to decode; what is returned gives the array, once :func:`_device` has ended."""
     stream, header = source.stream, source.stream.header
     wanted = select(selection, header.shape)
@@ -163,7 +163,7 @@ def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device:
     return out
 
 
-def decoded_tiles(
+def decode_tiles(
     header: Header,
     network: Network | None,
     field: CoefficientField | None,
@@ -190,7 +190,7 @@ def _tiles(
     shape: tuple[int, ...],
     wanted: Selection,
 ) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """Return the tiles of :func:`decoded_tiles`, evaluated by NumPy."""
+    """Return the tiles of :func:`decode_tiles`, evaluated by NumPy."""
     lengths, indices = _grid(shape, wanted)
     short = () if wanted.pointwise else short_axes(shape)
     normalisation = Normalisation.of_range(header.low, header.high)
@@ -242,7 +242,7 @@ def _device() -> Iterator[Device | None]:
     if decoder == "numpy" or (decoder == "auto" and config.get("device") != "cuda"):
         yield None
         return
-    device_name = chosen_device()
+    device_name = choose_device()
     from moec_zarr.model.device_torch import on_device
 
     with on_device(device_name) as device:

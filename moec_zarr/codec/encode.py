@@ -14,17 +14,17 @@ from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import FRAME, write_stream
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.codec.bounded import encode_bounded
-from moec_zarr.codec.decode import decoded_tiles
+from moec_zarr.codec.decode import decode_tiles
 from moec_zarr.codec.indexing import select
-from moec_zarr.codec.lossless import exact_stream, lossless_within
+from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.errors import BudgetError
-from moec_zarr.fit.network.group import gathered
+from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.network import Network
 from moec_zarr.quality import Quality, measure, merge
-from moec_zarr.runtime import fit_slot, group_size, naming_extras, progress
+from moec_zarr.runtime import fit_slot, group_size, name_extras, progress
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         If the target cannot be met.
     """
     # A chunk takes memory from here on, hence it waits for its core first.
-    with naming_extras(settings), fit_slot():
+    with name_extras(settings), fit_slot():
         return _encode(array, settings, fill_value)
 
 
@@ -83,7 +83,7 @@ def _encode(array: Array, settings: Settings, fill_value: Any) -> bytes:
     if limit is None:
         with _beside_others(chunk, settings):
             return (_encode_psnr if settings.max_error is None else encode_bounded)(chunk, settings)
-    if (exact := lossless_within(chunk, limit)) is not None:
+    if (exact := encode_lossless_within(chunk, limit)) is not None:
         return exact
     room = limit - len(plain) - FRAME
     smallest = _smallest_network(chunk.array, settings.experts)
@@ -101,7 +101,7 @@ def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManage
     """Networks of this chunk are trained together with those of others that are encoded now."""
     if _is_transform_alone(chunk, settings):
         return nullcontext()
-    return gathered((chunk.header.shape, chunk.header.dtype, settings), group_size(chunk.array.size))
+    return join_group((chunk.header.shape, chunk.header.dtype, settings), group_size(chunk.array.size))
 
 
 def _smallest_network(array: Array, experts: int | None) -> int:
@@ -140,7 +140,7 @@ def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encod
     from moec_zarr.fit.select import fit
 
     with progress("MoEC fit") as report:
-        return _finished(chunk, fit(chunk.field, settings, room, share=share, progress=report))
+        return _finish(chunk, fit(chunk.field, settings, room, share=share, progress=report))
 
 
 def _fit_to_psnr(chunk: Prepared, target: float) -> _Encoded:
@@ -149,10 +149,10 @@ def _fit_to_psnr(chunk: Prepared, target: float) -> _Encoded:
 
     # Half the range is 1 in normalised values, its peak 2.
     error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
-    return _finished(chunk, fit_to_error(chunk.field, error))
+    return _finish(chunk, fit_to_error(chunk.field, error))
 
 
-def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
+def _finish(chunk: Prepared, best: Candidate) -> _Encoded:
     """Return the stream of a candidate, with the quality of what is decoded of it."""
     field = None if best.transform is None else CoefficientField(best.transform.coefficients)
     quality = _quality(chunk, best.network, field)
@@ -164,7 +164,7 @@ def _finished(chunk: Prepared, best: Candidate) -> _Encoded:
 def _quality(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Quality:
     """Return the quality of what is decoded."""
     shape, parts = chunk.array.shape, []
-    for tile, values in decoded_tiles(chunk.header, network, field, None, shape, select(None, shape)):
+    for tile, values in decode_tiles(chunk.header, network, field, None, shape, select(None, shape)):
         original = chunk.array[tile]
         valid = None if chunk.valid is None else chunk.valid[tile]
         parts.append(measure(original, np.broadcast_to(values, original.shape), valid))
@@ -181,7 +181,7 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     assert target is not None
     if _is_transform_alone(chunk, settings):
         return _transform_psnr(chunk, target)
-    best = exact = exact_stream(chunk)
+    best = exact = encode_lossless(chunk)
     smallest = _smallest_network(chunk.array, settings.experts)
     room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
     low, high = float(smallest), float(len(exact))
@@ -218,9 +218,9 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
 
 
 def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
-    from moec_zarr.fit.select import transform_alone
+    from moec_zarr.fit.select import is_transform_alone
 
-    return transform_alone(chunk.field.array.shape, settings)
+    return is_transform_alone(chunk.field.array.shape, settings)
 
 
 def _transform_psnr(chunk: Prepared, target: float) -> bytes:
@@ -234,13 +234,13 @@ def _transform_psnr(chunk: Prepared, target: float) -> bytes:
             stream, reached = _fit_to_psnr(chunk, aim)
         except DoesNotFit:
             break
-        if (exact := lossless_within(chunk, len(stream))) is not None:
+        if (exact := encode_lossless_within(chunk, len(stream))) is not None:
             return exact
         if reached >= target:
             return stream
         if reached == -math.inf:  # squares of errors exceed the largest double
             break
         aim += max(1.5 * (target - reached), 0.02)
-    exact = exact_stream(chunk)
+    exact = encode_lossless(chunk)
     _log.info("%.2f dB takes the %d bytes of a lossless stream (best %.2f)", target, len(exact), reached)
     return exact

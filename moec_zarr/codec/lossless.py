@@ -8,13 +8,13 @@ from moec_zarr.bitstream.container import Section, write_stream
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
 
-__all__ = ["exact_stream", "lossless_within"]
+__all__ = ["encode_lossless", "encode_lossless_within"]
 
 _RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
 _DEFLATED_MORE = 1.5  # times as much as its sample at most, about, an array may be deflated
 
 
-def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
+def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
     if array.size > _RUNS * _RUN:
@@ -23,10 +23,10 @@ def lossless_within(chunk: Prepared, limit: int) -> bytes | None:
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
         if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
-    stream = exact_stream(chunk)
+    stream = encode_lossless(chunk)
     return stream if len(stream) <= limit else None
 
 
-def exact_stream(chunk: Prepared) -> bytes:
+def encode_lossless(chunk: Prepared) -> bytes:
     """Encode without loss."""
     return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(chunk.array)})

@@ -11,9 +11,9 @@ from moec_zarr.bitstream.stream import Stream, check_header, open_stream
 from moec_zarr.config import config
 from moec_zarr.model.basis import DOUBLE, SINGLE
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.runtime import renewed_by_fork
+from moec_zarr.runtime import renew_after_fork
 
-__all__ = ["Opened", "opened"]
+__all__ = ["Opened", "open_cached"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ _lock = threading.Lock()
 _MOST_STREAMS = 256  # small ones add up to a search of their own
 
 
-@renewed_by_fork
+@renew_after_fork
 def _renew() -> None:
     global _lock
     _lock = threading.Lock()
     _kept.clear()
 
 
-def opened(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
+def open_cached(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
     """Take a stream apart, or return it from memory if it was read before.
 
     ``config cache`` is the number of bytes that are kept; 0 keeps nothing.

@@ -18,11 +18,11 @@ from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Damage, Record, check_whole, read_records
 from moec_zarr.archive.status import Progress
 from moec_zarr.archive.storage import StorageOptions, store_at, to_read
-from moec_zarr.archive.stored import Destination, stored_dataset, stored_plan, without_expected_warnings
+from moec_zarr.archive.stored import Destination, hide_expected_warnings, stored_dataset, stored_plan
 from moec_zarr.conversion.plan.source import STATUS, Source, open_source
 from moec_zarr.conversion.work.cluster import connect, resources_for
 from moec_zarr.conversion.work.destination import mark, restore, write_attributes
-from moec_zarr.conversion.work.dispatch import make, tasks_of
+from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
 from moec_zarr.conversion.work.worker import measure_stored
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.quality import Quality, merge
@@ -338,7 +338,7 @@ def _compare(
             continue
         chosen = [index for index in records.get(each.name, {}) if _within(each, index, extent)]
         parts = []
-        for task in tasks_of(planned, ds, group, {each.name: chosen}, manifest, offsets):
+        for task in make_tasks(planned, ds, group, {each.name: chosen}, manifest, offsets):
             recorded = records[each.name][task.index].quality
             try:
                 quality = measure_stored(task)
@@ -355,7 +355,7 @@ def _compare(
     return problems, checked
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def _repair(
     planned: Plan,
     ds: xr.Dataset,
@@ -397,7 +397,7 @@ def _repair(
         restore(planned, ds, place, group, whole)
         if count:
             offsets = {dim: part.start for dim, part in extent.items()}
-            tasks = tasks_of(planned, ds, group, bad, manifest, offsets)
-            make(connected, tasks, needed, group, lock, state, progress)
+            tasks = make_tasks(planned, ds, group, bad, manifest, offsets)
+            run_tasks(connected, tasks, needed, group, lock, state, progress)
         write_attributes(planned, src, group, state, "repaired")
     return count + len(whole)

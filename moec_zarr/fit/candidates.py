@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 
 from moec_zarr.bitstream.container import Section
-from moec_zarr.fit.payloads import network_payload
+from moec_zarr.fit.payloads import encode_network
 from moec_zarr.fit.transform.rate_control import Transform
 from moec_zarr.model.network import Network
 
-__all__ = ["Candidate", "better"]
+__all__ = ["Candidate", "choose_better"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ class Candidate:
         """Return the sections of a stream that it takes."""
         result = {}
         if self.network is not None:
-            result[Section.MODEL] = network_payload(self.network)
+            result[Section.MODEL] = encode_network(self.network)
         if self.transform is not None:
             result[Section.TRANSFORM] = self.transform.payload
         return result
 
-    def logged(self) -> Candidate:
+    def log(self) -> Candidate:
         """Log it, and return it."""
         names = {"transform": self.transform, "network": self.network}
         parts = " and ".join(name for name, part in names.items() if part is not None)
@@ -49,7 +49,7 @@ class Candidate:
         return self
 
 
-def better(one: Candidate | None, other: Candidate | None) -> Candidate | None:
+def choose_better(one: Candidate | None, other: Candidate | None) -> Candidate | None:
     """Return whichever has the smaller error, of those that there are."""
     if one is None or other is None:
         return one or other

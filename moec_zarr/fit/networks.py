@@ -11,11 +11,11 @@ import torch
 
 from moec_zarr.arrays import Floats
 from moec_zarr.bitstream.container import FRAME
-from moec_zarr.fit.candidates import Candidate, better
+from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
-from moec_zarr.fit.network.group import fitted
+from moec_zarr.fit.network.group import fit_in_group
 from moec_zarr.fit.network.initialise import architecture_for, stencils_for
-from moec_zarr.fit.network.network_fit import network_fit
+from moec_zarr.fit.network.network_fit import prepare_fit
 from moec_zarr.fit.network.train import Fitted
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import Preset
@@ -26,7 +26,7 @@ from moec_zarr.model.device_torch import on_device
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Architecture, Network
-from moec_zarr.runtime import chosen_device
+from moec_zarr.runtime import choose_device
 from moec_zarr.settings import Settings
 
 __all__ = ["fit_alone", "fit_corrected"]
@@ -83,7 +83,7 @@ def fit_corrected(
         except DoesNotFit:
             break
         values = np.clip(_on_whole_grid(network, coefficients), -1, 1)
-        kept = better(best, Candidate(network, transform, mean_error(values, target, valid)).logged())
+        kept = choose_better(best, Candidate(network, transform, mean_error(values, target, valid)).log())
         stalled = 0 if kept is not best else stalled + 1
         best = kept
         progress((turn + 1) / preset.alternations)
@@ -129,7 +129,7 @@ def fit_alone(
         )
     except DoesNotFit:
         return None
-    return None if result is None else Candidate(result.network, None, result.error).logged()
+    return None if result is None else Candidate(result.network, None, result.error).log()
 
 
 def _fit_network(
@@ -150,11 +150,11 @@ def _fit_network(
     # suit the learning rate, and the decoder's step codes alone undo it.
     shift = min(max(round(-math.log2(deviation)), 0), _LARGEST_SHIFT) if deviation else 0
     shifted = replace(field, normalisation=replace(field.normalisation, shift=shift))
-    fit = network_fit(
+    fit = prepare_fit(
         shifted, architecture, preset, budget,
         initial=initial, seed=seed, target_error=target_error, progress=progress,
     )  # fmt: skip
-    outcome = fitted(fit)
+    outcome = fit_in_group(fit)
     if isinstance(outcome, DoesNotFit):
         raise outcome
     return outcome
@@ -163,7 +163,7 @@ def _fit_network(
 def _on_whole_grid(network: Network, field: CoefficientField) -> Floats:
     """Return the transform and the network that corrects it on the whole grid."""
     voxels = [range(n) for n in field.shape]
-    if (device := chosen_device()) != "cpu":
+    if (device := choose_device()) != "cpu":
         with on_device(device) as own:
             return evaluate_on(own, network, field, field.shape, voxels)
     out = np.empty(field.shape, np.float32)

@@ -18,7 +18,7 @@ from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, TAILS, WIDTHS, freque
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
 
-__all__ = ["DoesNotFit", "best_distribution", "coded_network", "coefficients_payload", "network_payload"]
+__all__ = ["DoesNotFit", "choose_distribution", "encode_any_network", "encode_coefficients", "encode_network"]
 
 _SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searched
 
@@ -30,7 +30,7 @@ class DoesNotFit(Exception):  # noqa: N818  # control flow within a fit, never s
     """
 
 
-def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
+def encode_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     """Encode the section of transform coefficients.
 
     Raises
@@ -51,7 +51,7 @@ def coefficients_payload(coefficients: Coefficients, context: Context) -> bytes:
     return data
 
 
-def network_payload(network: Network) -> bytes:
+def encode_network(network: Network) -> bytes:
     """Encode the section of a network, each tensor with the distribution that suits it best.
 
     Raises
@@ -59,13 +59,13 @@ def network_payload(network: Network) -> bytes:
     DoesNotFit
         If an integer is too large, or a decoder would refuse so many weights in so few bytes.
     """
-    data = coded_network(network)
+    data = encode_any_network(network)
     if not fits(network.architecture, len(data)):
         raise DoesNotFit(f"{network.architecture} is too large for {len(data)} bytes")
     return data
 
 
-def coded_network(network: Network) -> bytes:
+def encode_any_network(network: Network) -> bytes:
     """Encode the same, whether or not a decoder takes so many weights in so few bytes.
 
     Raises
@@ -73,10 +73,10 @@ def coded_network(network: Network) -> bytes:
     DoesNotFit
         If an integer is too large.
     """
-    return write_network(network, {name: best_distribution(t) for name, t in network.integers.items()})
+    return write_network(network, {name: choose_distribution(t) for name, t in network.integers.items()})
 
 
-def best_distribution(integers: NDArray[np.integer[Any]]) -> int:
+def choose_distribution(integers: NDArray[np.integer[Any]]) -> int:
     """Find the code of the cheapest distribution, downhill from the Gaussian of the integers' own width.
 
     See :func:`moec_zarr.bitstream.range_coder.frequencies`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-__all__ = ["PRESETS", "Preset", "Start", "scaled"]
+__all__ = ["PRESETS", "Preset", "Start", "scale_preset"]
 
 _PRESET_VOXELS = 1 << 21  # voxels that a preset's steps are meant for
 
@@ -114,7 +114,7 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
 }
 
 
-def scaled(preset: Preset, voxels: int, share: float) -> Preset:
+def scale_preset(preset: Preset, voxels: int, share: float) -> Preset:
     """Scale a preset to a chunk of so many voxels and a share of its steps: small chunks need fewer."""
     share *= min(1.0, voxels / _PRESET_VOXELS) ** 0.4
     minimum = 2 * preset.warm_up

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable
 
 from moec_zarr.errors import UnsupportedArrayError
-from moec_zarr.fit.candidates import Candidate, better
+from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.presets import PRESETS, scaled
+from moec_zarr.fit.presets import PRESETS, scale_preset
 from moec_zarr.fit.transform.rate_control import (
     fit_transform,
     fit_transform_to_error,
@@ -26,7 +26,7 @@ from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
-__all__ = ["fit", "fit_to_error", "transform_alone"]
+__all__ = ["fit", "fit_to_error", "is_transform_alone"]
 
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
@@ -67,7 +67,7 @@ def fit(
     """
     shape, valid = field.array.shape, field.valid
     voxels = field.array.size if valid is None else int(valid.sum())
-    presets = [scaled(preset, voxels, share) for preset in PRESETS[settings.effort]]
+    presets = [scale_preset(preset, voxels, share) for preset in PRESETS[settings.effort]]
     target = None
     if settings.model != "network" and has_transform(shape):
         target = field.normalised()
@@ -78,9 +78,9 @@ def fit(
         transform = fit_transform(target, valid, budget)
         if transform is not None:
             values = CoefficientField(transform.coefficients).whole()
-            best = Candidate(None, transform, mean_error(values, target, valid)).logged()
+            best = Candidate(None, transform, mean_error(values, target, valid)).log()
     # Few bytes, or values that hardly differ, may have a network where they have no transform.
-    if not transform_alone(shape, settings) or (best is None and settings.model == "auto"):
+    if not is_transform_alone(shape, settings) or (best is None and settings.model == "auto"):
         from moec_zarr.fit import networks
 
         transform_only = best
@@ -95,7 +95,7 @@ def fit(
                 alone = networks.fit_alone(
                     field, settings, preset, budget, target_error, lambda done: report(done / 2)
                 )
-                best = better(best, alone)
+                best = choose_better(best, alone)
                 if target is None or (alone and alone.error < _DECIDED * target_error):
                     continue
                 target_error = math.inf if best is None else best.error
@@ -103,7 +103,7 @@ def fit(
                     field, settings, preset, budget, target, transform_only, target_error,
                     lambda done: report((1 + done) / 2),
                 )  # fmt: skip
-                best = better(best, corrected)
+                best = choose_better(best, corrected)
     if best is None:
         raise DoesNotFit(f"nothing fits into {budget} bytes")
     return best
@@ -115,7 +115,7 @@ def fit_to_error(field: Field, error: float) -> Candidate:
     Parameters
     ----------
     field : Field
-        As for :func:`fit`, where :func:`transform_alone` holds.
+        As for :func:`fit`, where :func:`is_transform_alone` holds.
     error : float
         Mean square error that is not exceeded.
 
@@ -131,7 +131,7 @@ def fit_to_error(field: Field, error: float) -> Candidate:
     result = fit_transform_to_error(field.normalised(), field.valid, error)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
-    return Candidate(None, *result).logged()
+    return Candidate(None, *result).log()
 
 
 def _no_transform(shape: tuple[int, ...]) -> UnsupportedArrayError:
@@ -141,6 +141,6 @@ def _no_transform(shape: tuple[int, ...]) -> UnsupportedArrayError:
     )
 
 
-def transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:
+def is_transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:
     """Say whether a chunk of this shape is fitted by a transform and never by a network."""
     return not settings.has_networks and (settings.model == "transform" or has_transform(shape))

@@ -110,7 +110,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _cached(
+def _cache_file(
     function: Callable[Concatenate[AxisBasis, int, _P], _T],
 ) -> Callable[Concatenate[AxisBasis, int, _P], _T]:
     """Return a function whose last results are kept; fewer of long axes, where each takes up to 32 MiB."""
@@ -125,7 +125,7 @@ def _cached(
     return cached
 
 
-@_cached
+@_cache_file
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """Return the order of the functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_order(basis, length) if basis.levels else _wave_order(basis, length)
@@ -142,15 +142,15 @@ def voxel_functions(length: int) -> BasisFunctions:
     return BasisFunctions(AxisBasis(), np.zeros(length, np.int64), _functions_before(length))
 
 
-@_cached
+@_cache_file
 def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> Array:
     """Tabulate function ``i`` at voxel ``x`` in ``[x, i]``, of unit norm, shape (voxels, functions)."""
     if basis.levels:
-        return _unit_norm(_unscaled(_band_sizes(basis.levels, length))).astype(precision)
+        return _unit_norm(_unscale(_band_sizes(basis.levels, length))).astype(precision)
     return _waves(basis, length).astype(precision)
 
 
-@_cached
+@_cache_file
 def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """Compute, of each band of wavelets but the last, averages that span all functions up to it.
 
@@ -159,11 +159,11 @@ def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
     matrices = []
     for levels in range(basis.levels, 0, -1):
         sizes = _band_sizes(levels, length)
-        matrices.append(_unit_norm(_unscaled(sizes)[:, : sizes[0]]).astype(precision))
+        matrices.append(_unit_norm(_unscale(sizes)[:, : sizes[0]]).astype(precision))
     return tuple(matrices)
 
 
-@_cached
+@_cache_file
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Invert the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
@@ -172,12 +172,12 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     for _ in range(basis.levels):
         rows, detail = _split(rows)
         details.append(detail)
-    norm = np.linalg.norm(_unscaled(_band_sizes(basis.levels, length)), axis=0)
+    norm = np.linalg.norm(_unscale(_band_sizes(basis.levels, length)), axis=0)
     inverse = np.concatenate([rows, *reversed(details)]) * norm[:, None]
     return np.asarray(inverse, np.float32)
 
 
-@_cached
+@_cache_file
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """Compute a matrix for each decomposition level, the finest first.
 
@@ -186,20 +186,20 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """
     matrices, fine = [], np.ones(length)
     for level in range(basis.levels):
-        norm = np.linalg.norm(_unscaled(_band_sizes(level + 1, length))[:, : len(fine)], axis=0)
+        norm = np.linalg.norm(_unscale(_band_sizes(level + 1, length))[:, : len(fine)], axis=0)
         inverse = np.concatenate(_split(np.eye(len(fine))))
         matrices.append(np.asarray(norm[:, None] * inverse / fine, np.float32))
         fine = norm[: -(-len(fine) // 2)]
     return tuple(matrices)
 
 
-@_cached
+@_cache_file
 def merge_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """Return the inverses of :func:`split_matrices`."""
     matrices, fine = [], np.ones(length)
     for level in range(basis.levels):
         n = len(fine)
-        norm = np.linalg.norm(_unscaled(_band_sizes(level + 1, length))[:, :n], axis=0)
+        norm = np.linalg.norm(_unscale(_band_sizes(level + 1, length))[:, :n], axis=0)
         unit = np.eye(n)
         merge = _merge(unit[: -(-n // 2)], unit[-(-n // 2) :])
         matrices.append(np.asarray(fine[:, None] * merge / norm, precision))
@@ -279,7 +279,7 @@ def _unit_norm(functions: Doubles) -> Doubles:
     return np.asarray(functions / np.linalg.norm(functions, axis=0))
 
 
-def _unscaled(sizes: list[int]) -> Doubles:
+def _unscale(sizes: list[int]) -> Doubles:
     """Return the wavelets at the voxels, shape (voxels, functions), of any norm."""
     rows: Doubles = np.eye(sizes[0], sum(sizes))
     for band in range(1, len(sizes)):

@@ -92,7 +92,7 @@ def restored(values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any) ->
         numbers = _whole_numbers(wide.round(), normalisation.centre, int(low), int(high))
     else:
         wide = (normalisation.centre + wide).clamp(float(low), float(high))
-        numbers = _rounded(wide, dtype)
+        numbers = _round(wide, dtype)
     own = numbers.view(torch.uint8)
     return own if dtype.isnative else own.reshape(-1, dtype.itemsize).flip(1).reshape(-1)
 
@@ -107,7 +107,7 @@ def _whole_numbers(wide: torch.Tensor, centre: int, low: int, high: int) -> torc
     return difference + (centre - 2**64 if centre >= 2**63 else centre)
 
 
-def _rounded(wide: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+def _round(wide: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
     """Doubles as numbers of a dtype; unsigned integers as signed ones of the same bits."""
     if dtype.kind != "f":
         return wide.round().to(torch.int64).to(_INTEGERS[dtype.itemsize])

@@ -50,7 +50,7 @@ class Normalisation:
     def normalise(self, array: Array) -> Doubles:
         """Return values of the array as fitted values."""
         if isinstance(self.centre, int):
-            difference = (array.astype(np.uint64) - _wrapped(self.centre)).view(np.int64).astype(np.float64)
+            difference = (array.astype(np.uint64) - _wrap(self.centre)).view(np.int64).astype(np.float64)
         else:
             with np.errstate(invalid="ignore"):  # of NaN, which is masked
                 difference = array.astype(np.float64) - self.centre
@@ -70,12 +70,12 @@ class Normalisation:
         """
         dtype = dtype.newbyteorder("=")
         if isinstance(self.centre, int):
-            return self._restored_exactly(values, dtype, int(low), int(high))
+            return self._restore_exactly(values, dtype, int(low), int(high))
         with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
             wide = np.clip(self.centre + self.scale * values.astype(np.float64), float(low), float(high))
         return (wide if dtype.kind == "f" else np.rint(wide)).astype(dtype)
 
-    def _restored_exactly(self, values: Floats, dtype: np.dtype[Any], low: int, high: int) -> Array:
+    def _restore_exactly(self, values: Floats, dtype: np.dtype[Any], low: int, high: int) -> Array:
         """Return the same for 64-bit integers."""
         assert isinstance(self.centre, int)
         below, above = low - self.centre, high - self.centre
@@ -84,9 +84,9 @@ class Normalisation:
         inner = (wide > float(below)) & (wide < float(above))
         difference = np.where(wide >= float(above), above, below).astype(np.int64)
         difference[inner] = wide[inner].astype(np.int64)
-        return (difference.view(np.uint64) + _wrapped(self.centre)).astype(dtype)
+        return (difference.view(np.uint64) + _wrap(self.centre)).astype(dtype)
 
 
-def _wrapped(value: int) -> np.uint64:
+def _wrap(value: int) -> np.uint64:
     """Return an integer modulo 2^64, as which 64-bit integers are added and subtracted."""
     return np.uint64(value % 2**64)

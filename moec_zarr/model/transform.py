@@ -63,10 +63,10 @@ def analyse(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     for axis, (basis, n) in enumerate(zip(bases, array.shape, strict=True)):
         if not basis.joint:
             array = along(array, analysis_matrix(basis, n), axis)
-    return _decomposed(array, bases) if joint_axes(bases) else array
+    return _decompose(array, bases) if joint_axes(bases) else array
 
 
-def _decomposed(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
+def _decompose(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     array, averages = array.copy(), list(array.shape)
     for level in range(joint_levels(bases)):
         axes = [axis for axis in joint_axes(bases) if level < bases[axis].levels]

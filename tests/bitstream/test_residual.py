@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moec_zarr.bitstream import compiled as compiled_module
-from moec_zarr.bitstream.residual import folded, folded_shape, read_residual, write_residual
+from moec_zarr.bitstream.residual import fold, folded_shape, read_residual, write_residual
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.residual import Residual
@@ -54,7 +54,7 @@ def test_folded_axes_are_short_and_hold_all_voxels(n):
 
 def test_folding_keeps_the_order():
     array = np.arange(3 * 4100).reshape(3, 4100)
-    inner = folded(array)
+    inner = fold(array)
     assert inner.shape == (3, 3, 1367)
     np.testing.assert_array_equal(inner.reshape(3, -1)[:, :4100], array)
 

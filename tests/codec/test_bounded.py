@@ -187,14 +187,14 @@ def test_bounds_beyond_what_coefficients_hold():
 @pytest.mark.parametrize("factor", [0, 1])
 def test_the_encoder_checks_what_it_wrote(monkeypatch, factor):
     """Corrections that are left out, or one too many, are found: the chunk is stored exactly."""
-    corrections_of = bounded.corrections_of
+    find_corrections = bounded.find_corrections
 
     def wrong(*args):
-        result = factor * corrections_of(*args)
+        result = factor * find_corrections(*args)
         result.flat[0] += 3 * factor
         return result
 
-    monkeypatch.setattr(bounded, "corrections_of", wrong)
+    monkeypatch.setattr(bounded, "find_corrections", wrong)
     array = rough(SHAPE, noise=5)
     stream = encoded(array, 4.0)
     assert inspect(stream).kind == "lossless"

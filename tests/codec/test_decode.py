@@ -104,7 +104,7 @@ def test_the_decoder_is_chosen(stored, monkeypatch):
     module = pytest.importorskip("moec_zarr.model.device_torch")
     on_device, used = module.on_device, []
     monkeypatch.setattr(module, "on_device", lambda name: used.append(name) or on_device("cpu"))
-    monkeypatch.setattr("moec_zarr.codec.decode.chosen_device", lambda: config.get("device"))
+    monkeypatch.setattr("moec_zarr.codec.decode.choose_device", lambda: config.get("device"))
     _, stream = stored
     assert config.get("decoder") == "auto"
     for decoder, on_cpu, on_gpu in ("auto", [], ["cuda"]), ("numpy", [], []), ("torch", ["cpu"], ["cuda"]):

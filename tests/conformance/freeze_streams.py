@@ -125,7 +125,7 @@ def make_stream(feature: str) -> bytes:
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_BYTES", 150))
         if feature in BASES:
             candidates = patch(
-                "moec_zarr.fit.transform.rate_control.candidate_bases", return_value=([BASES[feature]], 0.02)
+                "moec_zarr.fit.transform.rate_control.list_bases", return_value=([BASES[feature]], 0.02)
             )
             stack.enter_context(candidates)
             stack.enter_context(patch("moec_zarr.fit.transform.rate_control.deeper", return_value=None))

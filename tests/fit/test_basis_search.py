@@ -5,16 +5,16 @@ import pytest
 from scipy.fft import dctn
 
 from moec_zarr.fit.transform.basis_search import (
-    candidate_bases,
-    deeper,
-    edge_weights_for,
+    choose_edge_weights,
+    deepen,
     energy_of,
-    exceeded,
-    fine_bits,
-    kept_within,
+    estimate_fine_bits,
+    estimate_kept,
+    find_exceeded,
+    list_bases,
     measure,
 )
-from moec_zarr.fit.transform.inpainting import inpainted, smoothly_filled
+from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rate_control import fit_transform
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
@@ -46,7 +46,7 @@ def sparse_array(shape, bases, corner=0):
 )
 def test_best_candidate_is_what_the_array_is_made_of(bases):
     array = sparse_array((24, 40, 48), bases)
-    assert bases in candidate_bases(array, 200)[0]
+    assert bases in list_bases(array, 200)[0]
     transform = fit_transform(array, None, 600)
     assert transform is not None
     assert transform.coefficients.bases == bases
@@ -54,7 +54,7 @@ def test_best_candidate_is_what_the_array_is_made_of(bases):
 
 def test_candidates_include_cosines_alone_and_wavelets_alone():
     array = np.random.default_rng(0).normal(size=(9, 20, 33)).astype("f4")
-    candidates, threshold = candidate_bases(array, 100)
+    candidates, threshold = list_bases(array, 100)
     assert threshold > 0
     assert len(set(candidates)) == len(candidates)
     assert any(all(basis.levels == 0 for basis in bases) for bases in candidates)
@@ -65,8 +65,8 @@ def test_candidates_include_cosines_alone_and_wavelets_alone():
 def test_deeper_bases_have_one_joint_level_more():
     shape = (9, 20, 33)
     bases = (AxisBasis(2), AxisBasis(3, joint=True), AxisBasis(maximum_levels(33), joint=True))
-    assert deeper(bases, shape) == (AxisBasis(2), AxisBasis(4, joint=True), bases[2])
-    assert deeper((AxisBasis(2), COSINES, COSINES), shape) is None
+    assert deepen(bases, shape) == (AxisBasis(2), AxisBasis(4, joint=True), bases[2])
+    assert deepen((AxisBasis(2), COSINES, COSINES), shape) is None
 
 
 def test_measure_counts_kept_coefficients_as_the_threshold():
@@ -76,7 +76,7 @@ def test_measure_counts_kept_coefficients_as_the_threshold():
 def test_coefficients_kept_within_an_error():
     """All others, and about a fifth of a threshold's square for each that is kept."""
     coefficients = np.concatenate([np.full(30, 10.0), np.full(970, 0.1)]).astype("f4")
-    assert 30 <= kept_within(coefficients, 970 * 0.01) < 45
+    assert 30 <= estimate_kept(coefficients, 970 * 0.01) < 45
 
 
 # -------------------------------------------------------------------------------- edge weights
@@ -84,10 +84,10 @@ def test_coefficients_kept_within_an_error():
 
 def test_edge_weights_follow_differences():
     """Where levels 0..7 and 8..15 of an axis have little in common, its slow modes are steps."""
-    assert edge_weights_for(np.ones(15)) == ()
+    assert choose_edge_weights(np.ones(15)) == ()
     differences = np.ones(15)
     differences[7] = 1000.0
-    weights = edge_weights_for(differences)
+    weights = choose_edge_weights(differences)
     assert max(weights) <= LARGEST_EDGE_WEIGHT
     assert min(weights) == weights[7]
     step = synthesis_matrix(AxisBasis(edge_weights=weights), 16)[:, 1]
@@ -99,7 +99,7 @@ def test_edge_weights_keep_eigenvalues_apart():
     """Two equal halves that are hardly connected: their modes come in pairs of any mixture."""
     differences = np.ones(63)
     differences[31] = 1e30
-    weights = edge_weights_for(differences)
+    weights = choose_edge_weights(differences)
     assert weights
     laplacian = np.zeros((64, 64))
     for i, weight in enumerate(weights):
@@ -114,7 +114,7 @@ def test_edge_weights_keep_eigenvalues_apart():
 def test_magnitude_exceeded_by_a_count():
     magnitudes = np.random.default_rng(0).permutation(60).reshape(3, 4, 5).astype("f4")
     for count in (1, 7, 59):
-        threshold = exceeded(-magnitudes, count)
+        threshold = find_exceeded(-magnitudes, count)
         assert threshold == 60 - count
         assert (magnitudes >= threshold).sum() == count
 
@@ -126,8 +126,8 @@ def test_inpainting_finds_what_is_sparse_and_keeps_valid_voxels():
     integers[:3, :3] = 9
     array = CoefficientField(Coefficients(shape, bases, 0.1, integers)).whole()
     valid = np.random.default_rng(0).random(shape) > 0.2
-    start = smoothly_filled(np.where(valid, array, np.float32(0)), valid)
-    values = inpainted(start, valid, bases, 12, 12)
+    start = fill_smoothly(np.where(valid, array, np.float32(0)), valid)
+    values = inpaint(start, valid, bases, 12, 12)
     np.testing.assert_array_equal(values[valid], array[valid])
     coefficients = dctn(values.astype("f8"), norm="ortho")
     np.testing.assert_allclose(coefficients, 0.1 * integers, atol=0.03)
@@ -138,18 +138,18 @@ def test_smooth_filling_lies_between_valid_values():
     valid = np.ones(array.shape, bool)
     valid[5:9, 7:15] = False
     spoilt = np.where(valid, array, np.float32(1e30))
-    values = smoothly_filled(spoilt, valid)
+    values = fill_smoothly(spoilt, valid)
     np.testing.assert_array_equal(values[valid], array[valid])
     assert values.min() >= array[valid].min()
     assert values.max() <= array[valid].max()
-    assert not smoothly_filled(spoilt, np.zeros(array.shape, bool)).any()
+    assert not fill_smoothly(spoilt, np.zeros(array.shape, bool)).any()
 
 
 @pytest.mark.parametrize("size", [1, 16, 1000])
 def test_bits_of_a_fine_quantiser_and_energy_follow_their_formulas(size):
     coefficients = (1e6 * np.random.default_rng(size).standard_normal(size) ** 5).astype("f4")
     double = coefficients.astype("f8")
-    assert fine_bits(coefficients, 0.3) == pytest.approx(np.log2(1 + (double / 0.3) ** 2).sum() / 2)
+    assert estimate_fine_bits(coefficients, 0.3) == pytest.approx(np.log2(1 + (double / 0.3) ** 2).sum() / 2)
     assert energy_of(coefficients) == pytest.approx(np.square(double).sum(), rel=1e-12)
 
 

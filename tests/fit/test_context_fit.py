@@ -12,8 +12,8 @@ from moec_zarr.fit.transform.context_fit import (
     _bits,
     first_parameters,
     fit_context,
-    rounded,
-    written_rise,
+    round_parameters,
+    round_rise,
 )
 
 NEIGHBOUR_WEIGHTS = np.array([0.5, 0.2, 0.02, 0.3, 0.1, 0.02])
@@ -32,8 +32,8 @@ def relative_size(rng, scale, neighbours, octaves, steps):
     count = int(octaves.max()) + 1
     parameters = first_parameters((False, False))
     for _ in range(steps):
-        parameters = written_rise(fit_context(parameters, sample, count, 6), float(octaves.mean()))
-    context = rounded(parameters, count)
+        parameters = round_rise(fit_context(parameters, sample, count, 6), float(octaves.mean()))
+    context = round_parameters(parameters, count)
     activity = zero_context_activity(context, count)[octaves]
     number = classes(context, activity + neighbours @ np.array(context.neighbour_weights), octaves)
     fitted = stats.laplace(scale=(4 + number % 4) * 2.0 ** (number // 4 - 7))
@@ -93,8 +93,8 @@ def test_a_context_as_written_has_the_classes_of_its_parameters(rise):
     """Grounds that rise with the octave have room, too."""
     octaves = np.arange(12)
     parameters = np.array([0.5, -1.0, -2.0, 1.2, rise, 0.9, -4.0, -0.3])
-    parameters = written_rise(parameters, 6.0)
-    context = rounded(parameters, 12)
+    parameters = round_rise(parameters, 6.0)
+    context = round_parameters(parameters, 12)
     floor, rise = parameters[3:5]
     for magnitude in 0, 3:
         weights = np.exp(parameters[:3]).sum() * magnitude
@@ -109,7 +109,9 @@ def test_context_of_extreme_magnitudes_can_be_written(largest):
     """All zero, and as large as can be coded."""
     rng = np.random.default_rng(0)
     sample = sample_of(np.full(300, largest), np.full((300, 6), largest), rng.integers(0, 20, 300))
-    context = rounded(written_rise(fit_context(first_parameters((True, False)), sample, 20, 6), 9.5), 20)
+    context = round_parameters(
+        round_rise(fit_context(first_parameters((True, False)), sample, 20, 6), 9.5), 20
+    )
     assert len(context.neighbour_weights) == 6
     assert all(0 <= weight <= 255 for weight in context.neighbour_weights)
     assert -128 <= context.floor <= 127

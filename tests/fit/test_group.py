@@ -13,14 +13,14 @@ from moec_zarr import config, runtime  # noqa: E402
 from moec_zarr.errors import MoECError  # noqa: E402
 from moec_zarr.fit.field import Field  # noqa: E402
 from moec_zarr.fit.network import group, train  # noqa: E402
-from moec_zarr.fit.network.group import Group, fitted, gathered  # noqa: E402
-from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.network.group import Group, fit_in_group, join_group  # noqa: E402
+from moec_zarr.fit.network.network_fit import prepare_fit  # noqa: E402
 from moec_zarr.fit.network.training import device_bytes  # noqa: E402
-from moec_zarr.fit.payloads import network_payload  # noqa: E402
+from moec_zarr.fit.payloads import encode_network  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
-from moec_zarr.runtime import fit_slot, group_size, slot_lent  # noqa: E402
+from moec_zarr.runtime import fit_slot, group_size, lend_slot  # noqa: E402
 
 SECONDS = 30  # after which a test that waits has failed
 FAST = PRESETS["fast"][0]
@@ -30,7 +30,7 @@ PRESET = replace(FAST, steps=100, batch=256, starts=FAST.starts[:1])
 def fit_of(seed, layers=1):
     array = np.random.default_rng(seed).normal(size=(12, 14)).cumsum(axis=0)
     field = Field(array, None, Normalisation.of_range(array.min(), array.max()))
-    return network_fit(field, Architecture(2, 6, 1, 6, layers), PRESET, 200)
+    return prepare_fit(field, Architecture(2, 6, 1, 6, layers), PRESET, 200)
 
 
 def side_by_side(jobs):
@@ -63,12 +63,12 @@ def in_group(jobs):
 
 
 def payloads(outcomes):
-    return [network_payload(outcome.network) for outcome in outcomes]
+    return [encode_network(outcome.network) for outcome in outcomes]
 
 
 def test_members_train_as_one_in_the_order_of_their_numbers(trained):
     fits = [fit_of(seed) for seed in range(3)]
-    outcomes = in_group([lambda fit=fit: fitted(fit) for fit in fits])
+    outcomes = in_group([lambda fit=fit: fit_in_group(fit) for fit in fits])
     assert trained == [3]
     assert payloads(outcomes) == payloads(train.fit_networks(fits, "cpu"))
 
@@ -80,9 +80,9 @@ def test_nobody_waits_for_a_member_that_ends(trained):
         raise KeyError("broken")
 
     def twice():
-        return [fitted(fit_of(3)), fitted(fit_of(4))]
+        return [fit_in_group(fit_of(3)), fit_in_group(fit_of(4))]
 
-    outcomes = in_group([lambda: "nothing", fails, lambda: fitted(fit_of(1)), twice, twice])
+    outcomes = in_group([lambda: "nothing", fails, lambda: fit_in_group(fit_of(1)), twice, twice])
     assert outcomes[0] == "nothing"
     assert isinstance(outcomes[1], KeyError)
     assert trained == [3, 2]
@@ -91,7 +91,7 @@ def test_nobody_waits_for_a_member_that_ends(trained):
 
 def test_fits_of_several_kinds_are_trained_apart(trained):
     fits = [fit_of(0), fit_of(1, layers=2), fit_of(2)]
-    outcomes = in_group([lambda fit=fit: fitted(fit) for fit in fits])
+    outcomes = in_group([lambda fit=fit: fit_in_group(fit) for fit in fits])
     assert trained == [2, 1]
     assert [o.network.architecture.layers for o in outcomes] == [1, 2, 1]
 
@@ -101,12 +101,12 @@ def test_an_error_of_training_reaches_every_member(monkeypatch):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(train, "fit_networks", broken)
-    outcomes = in_group([lambda: fitted(fit_of(0)), lambda: fitted(fit_of(1))])
+    outcomes = in_group([lambda: fit_in_group(fit_of(0)), lambda: fit_in_group(fit_of(1))])
     assert [str(outcome) for outcome in outcomes] == ["out of memory"] * 2
 
 
 def test_a_fit_without_a_group_is_trained_alone(trained):
-    (outcome,) = payloads([fitted(fit_of(0))])
+    (outcome,) = payloads([fit_in_group(fit_of(0))])
     assert trained == [1]
     assert outcome == payloads(train.fit_networks([fit_of(0)], "cpu"))[0]
 
@@ -117,7 +117,7 @@ def test_members_that_wait_lend_their_cores(monkeypatch, trained):
 
     def encode():
         with fit_slot():
-            return fitted(fit_of(0))
+            return fit_in_group(fit_of(0))
 
     in_group([encode] * 3)
     assert trained == [3]
@@ -128,11 +128,11 @@ def test_members_that_wait_lend_their_cores(monkeypatch, trained):
 def test_a_slot_is_lent_once_and_only_by_who_has_it(monkeypatch):
     slots = threading.BoundedSemaphore(1)
     monkeypatch.setattr(runtime, "_slots", slots)
-    with slot_lent():
+    with lend_slot():
         assert slots.acquire(blocking=False)
         slots.release()
     with fit_slot():
-        with slot_lent(), slot_lent():
+        with lend_slot(), lend_slot():
             assert slots.acquire(blocking=False)
             slots.release()
         assert not slots.acquire(blocking=False)
@@ -142,7 +142,7 @@ def gather(count, size, kind="kind"):
     """The groups that threads are members of which begin together."""
 
     def run(number):
-        with gathered(kind, size):
+        with join_group(kind, size):
             return group._thread.group
 
     return side_by_side([run] * count)
@@ -163,7 +163,7 @@ def test_groups_are_no_larger_than_asked_for():
 
 
 def test_a_group_of_one_is_none():
-    with gathered("kind", 1):
+    with join_group("kind", 1):
         assert getattr(group._thread, "group", None) is None
 
 
@@ -197,7 +197,7 @@ def test_size_of_a_group_is_checked(setting):
 def gpu(monkeypatch):
     """A GPU that there is not: what is free of it, and the fits that it is given."""
     state = {"free": 0, "trained": []}
-    monkeypatch.setattr(group, "chosen_device", lambda: "cuda")
+    monkeypatch.setattr(group, "choose_device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (state["free"], 10**12))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
@@ -214,13 +214,13 @@ def gpu(monkeypatch):
 def test_a_group_without_room_is_trained_in_parts(gpu):
     fits = [replace(fit_of(seed), budget=seed) for seed in range(5)]
     gpu["free"] = int(2.1 / 0.8 * device_bytes(fits[0]))
-    assert in_group([lambda fit=fit: fitted(fit) for fit in fits]) == [None] * 5
+    assert in_group([lambda fit=fit: fit_in_group(fit) for fit in fits]) == [None] * 5
     assert gpu["trained"] == [[0, 1], [2, 3], [4]]
 
 
 def test_a_gpu_without_room_for_one_fit_is_named(gpu):
     with pytest.raises(MoECError, match=r"shape \(12, 14\) takes .* of the GPU, which has 0 MiB free"):
-        fitted(fit_of(0))
+        fit_in_group(fit_of(0))
 
 
 def test_memory_of_a_fit_grows_with_all_that_it_holds():

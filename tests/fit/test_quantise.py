@@ -16,7 +16,7 @@ from moec_zarr.fit.network.quantise import (  # noqa: E402
     round_through,
     unshifted,
 )
-from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402
+from moec_zarr.fit.payloads import DoesNotFit, encode_network  # noqa: E402
 from moec_zarr.model.network import (  # noqa: E402
     GATE_LARGEST,
     GATE_LARGEST_BIAS,
@@ -60,7 +60,7 @@ def test_steps_meet_the_budget_and_use_it(weights):
     allocate = StepAllocator(ARCHITECTURE, GATE, budget, shift=0)
     codes = allocate(weights, sensitivity)
     network = quantise(ARCHITECTURE, weights, codes, GATE)
-    assert 0.95 * budget <= len(network_payload(network)) <= budget
+    assert 0.95 * budget <= len(encode_network(network)) <= budget
     assert allocate.fits(weights, codes)
     assert not allocate.fits(weights, {name: code - 8 for name, code in codes.items()})
     # h s^2 is alike in all tensors, as far as steps an eighth of an octave apart allow
@@ -83,7 +83,7 @@ def test_shift_is_taken_off_the_decoder(weights, shift):
         octaves = shift if name in DECODER else 0
         np.testing.assert_array_equal(result.weights()[name] * 2.0**octaves, weight)
         assert result.codes.get(name, 0) >= 0
-    read = read_network(network_payload(result), 3, False)
+    read = read_network(encode_network(result), 3, False)
     assert read.codes == result.codes
 
 

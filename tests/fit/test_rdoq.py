@@ -12,10 +12,10 @@ from moec_zarr.bitstream.contexts import (
     significance,
     zero_context_activity,
 )
-from moec_zarr.fit.payloads import coefficients_payload
+from moec_zarr.fit.payloads import encode_coefficients
 from moec_zarr.fit.transform import rdoq, rdoq_kernels
-from moec_zarr.fit.transform.context_fit import first_parameters, rounded
-from moec_zarr.fit.transform.rdoq import RATE, State, coefficients_of, quantised_at, search_for
+from moec_zarr.fit.transform.context_fit import first_parameters, round_parameters
+from moec_zarr.fit.transform.rdoq import RATE, State, place_coefficients, prepare_search, quantise_at
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.transform import analyse
 from tests.support.fields import normalised, rough
@@ -47,9 +47,9 @@ def test_choice_counts_what_it_costs_others():
     """After a pass over all, no coefficient is far better at another choice, the rest unchanged."""
     rng = np.random.default_rng(0)
     shape = (6, 7)
-    context = rounded(first_parameters((True, True)), 6)
+    context = round_parameters(first_parameters((True, True)), 6)
     target = rng.exponential(0.8, shape).astype(np.float32) * rng.choice([-1, 1], shape)
-    search = search_for(target.astype(np.float32), (COSINES, COSINES))
+    search = prepare_search(target.astype(np.float32), (COSINES, COSINES))
     rows = rdoq._rows(search, State(unpaid=None), 1.0)
     tables = search.tables
     scaled = rows.sizes / np.float32(1.0)
@@ -90,7 +90,7 @@ def test_choice_counts_what_it_costs_others():
 
 @pytest.fixture
 def search(field):
-    return search_for(analyse(field, BASES), BASES)
+    return prepare_search(analyse(field, BASES), BASES)
 
 
 def assert_same(one, other):
@@ -109,12 +109,12 @@ def test_step_is_a_function_of_its_state(search):
     coefficients = search.flat.copy()
     states, results, steps = [State()], [], (0.2, 0.15, 0.15)
     for step in steps:
-        state, result = quantised_at(search, states[-1], step, STEPS)
+        state, result = quantise_at(search, states[-1], step, STEPS)
         states.append(state)
         results.append(result)
     snapshots = [None if state.parameters is None else state.parameters.copy() for state in states]
     for number in (2, 0, 1):
-        after, result = quantised_at(search, states[number], steps[number], STEPS)
+        after, result = quantise_at(search, states[number], steps[number], STEPS)
         assert_same(result, results[number])
         np.testing.assert_array_equal(after.parameters, states[number + 1].parameters)
         np.testing.assert_array_equal(after.unpaid, states[number + 1].unpaid)
@@ -128,9 +128,9 @@ def test_estimates_match_the_bytes_and_the_error(search, field):
     state = State()
     for step in (0.3, 0.1):
         for _ in range(2):
-            state, result = quantised_at(search, state, step, STEPS)
-        coefficients = coefficients_of(search, result)
-        payload = coefficients_payload(coefficients, result.context)
+            state, result = quantise_at(search, state, step, STEPS)
+        coefficients = place_coefficients(search, result)
+        payload = encode_coefficients(coefficients, result.context)
         assert 0 < len(payload) - result.bits / 8 < 50  # what stands before the coefficients, and rounding
         wanted = analyse(field, BASES).astype("f8")
         kept = np.zeros(wanted.shape)
@@ -144,10 +144,10 @@ def test_estimates_match_the_bytes_and_the_error(search, field):
 def test_bits_are_those_of_the_words(noise, step):
     """Of a joint basis, in which the neighbours of a coefficient depend on how fine it is."""
     array = normalised(rough((8, 32, 32), noise=noise))
-    state, search = State(), search_for(analyse(array, BASES), BASES)
+    state, search = State(), prepare_search(analyse(array, BASES), BASES)
     for _ in range(2):
-        state, result = quantised_at(search, state, step, STEPS)
-    payload = coefficients_payload(coefficients_of(search, result), result.context)
+        state, result = quantise_at(search, state, step, STEPS)
+    payload = encode_coefficients(place_coefficients(search, result), result.context)
     head = 3 + 4 + 9 + 7  # bases, step, weights of neighbours, the rest of the context
     words = len(payload) - head - 1 - payload[head]  # without the mask of bands
     assert 0 < words - result.bits / 8 < 8  # rounding, and the excesses of large integers
@@ -155,19 +155,19 @@ def test_bits_are_those_of_the_words(noise, step):
 
 def test_bands_that_are_not_coded_have_no_rows():
     array = normalised(rough((8, 32, 32)))
-    rows = rdoq._rows(search_for(analyse(array, BASES), BASES), State(), 0.1)
+    rows = rdoq._rows(prepare_search(analyse(array, BASES), BASES), State(), 0.1)
     assert not rows.present.all()
     assert rows.present[rows.bands].all()
 
 
 def test_finer_steps_lower_the_error_and_take_more_bits(search):
-    results = [quantised_at(search, State(), step, STEPS)[1] for step in (0.4, 0.2, 0.1, 0.05)]
+    results = [quantise_at(search, State(), step, STEPS)[1] for step in (0.4, 0.2, 0.1, 0.05)]
     for coarse, fine in pairwise(results):
         assert fine.error < coarse.error
         assert fine.bits > coarse.bits
 
 
 def test_step_beyond_all_coefficients_has_no_result(search):
-    state, result = quantised_at(search, State(), 1e6, STEPS)
+    state, result = quantise_at(search, State(), 1e6, STEPS)
     assert result is None
     assert state == State()

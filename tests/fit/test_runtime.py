@@ -12,7 +12,7 @@ import pytest
 
 from moec_zarr import config
 from moec_zarr.errors import MoECError
-from moec_zarr.runtime import CORES, chosen_device, fit_slot, progress, torch_threads
+from moec_zarr.runtime import CORES, choose_device, fit_slot, progress, torch_threads
 
 
 class Terminal(io.StringIO):
@@ -105,9 +105,9 @@ def test_as_many_fits_as_cores_run_at_a_time():
 def test_unknown_device_is_refused():
     pytest.importorskip("torch")
     with config.set(device="tpu"), pytest.raises(MoECError, match="device is 'tpu', expected 'cpu'"):
-        chosen_device()
+        choose_device()
     with config.set(device="cpu"):
-        assert chosen_device() == "cpu"
+        assert choose_device() == "cpu"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from moec_zarr.fit.network.forward import forward  # noqa: E402
 from moec_zarr.fit.network.optimiser import Optimiser  # noqa: E402
-from moec_zarr.fit.network.stack import common_architecture, member, rows_of, stacked  # noqa: E402
+from moec_zarr.fit.network.stack import common_architecture, stack_rows, take_member, take_rows  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -37,10 +37,10 @@ def random_batch(architecture, networks, points=64):
 def test_members_come_back_as_they_went_in(sizes):
     networks = [random_weights(size, seed) for seed, size in enumerate(sizes)]
     common = common_architecture(sizes)
-    weights = stacked(networks, sizes, common, CPU)
+    weights = stack_rows(networks, sizes, common, CPU)
     assert {name: tensor.shape[1:] for name, tensor in weights.items()} == common.shapes()
     for row, (own, network) in enumerate(zip(sizes, networks, strict=True)):
-        back = member(weights, row, own, common)
+        back = take_member(weights, row, own, common)
         assert all(torch.equal(back[name], network[name]) for name in own.shapes())
 
 
@@ -65,24 +65,24 @@ def test_networks_are_trained_as_each_would_be_alone(sizes):
             optimiser.step(1e-3)
         return weights, values.detach(), balance
 
-    weights, values, balance = trained(common, stacked(networks, sizes, common, CPU), slice(None))
+    weights, values, balance = trained(common, stack_rows(networks, sizes, common, CPU), slice(None))
     for row, (own, network) in enumerate(zip(sizes, networks, strict=True)):
         alone = {name: tensor[None] for name, tensor in network.items()}
         expected, expected_values, expected_balance = trained(own, alone, slice(row, row + 1))
         np.testing.assert_allclose(values[row], expected_values[0], atol=1e-4)
         if balance is not None:
             np.testing.assert_allclose(balance[row].detach(), expected_balance[0].detach(), rtol=1e-5)
-        back = member({name: w.detach() for name, w in weights.items()}, row, own, common)
+        back = take_member({name: w.detach() for name, w in weights.items()}, row, own, common)
         for name, tensor in expected.items():
             np.testing.assert_allclose(back[name], tensor[0].detach(), atol=1e-4)
         # What is filled up has stayed as it was.
-        padded = stacked([back], [own], common, CPU)
+        padded = stack_rows([back], [own], common, CPU)
         assert all(torch.equal(weights[name][row].detach(), padded[name][0]) for name in weights)
 
 
 def test_rows_are_leaves_of_their_own():
     weights = {"a": torch.arange(6.0).reshape(3, 2).requires_grad_(), "gate.bias": torch.zeros(3, 1)}
-    some = rows_of(weights, [2, 0])
+    some = take_rows(weights, [2, 0])
     assert some["a"].tolist() == [[4, 5], [0, 1]]
     assert some["a"].is_leaf
     assert some["a"].requires_grad

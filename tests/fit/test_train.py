@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moec_zarr.fit.field import Field  # noqa: E402
-from moec_zarr.fit.network.network_fit import network_fit  # noqa: E402
+from moec_zarr.fit.network.network_fit import prepare_fit  # noqa: E402
 from moec_zarr.fit.network.train import fit_networks  # noqa: E402
 from moec_zarr.fit.network.training import Training  # noqa: E402
-from moec_zarr.fit.payloads import DoesNotFit, network_payload  # noqa: E402
+from moec_zarr.fit.payloads import DoesNotFit, encode_network  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 from moec_zarr.model.evaluate import evaluate  # noqa: E402
 from moec_zarr.model.network import Architecture  # noqa: E402
@@ -26,7 +26,7 @@ PRESET = replace(FAST, steps=150, trial_steps=50, probe_steps=100, batch=256, st
 
 def fit_network(*arguments, device="cpu", **options):
     """A fit alone."""
-    (outcome,) = fit_networks([network_fit(*arguments, **options)], device)
+    (outcome,) = fit_networks([prepare_fit(*arguments, **options)], device)
     return outcome
 
 
@@ -59,7 +59,7 @@ def first(waves):
 def test_fit_keeps_its_budget_and_reports_its_error(waves, first):
     network, error = first
     assert network.architecture == ARCHITECTURE
-    assert len(network_payload(network)) <= BUDGET
+    assert len(encode_network(network)) <= BUDGET
     assert error_of(network, waves.array) == pytest.approx(error, rel=0.1)
     assert error < 0.7 * waves.array.var()
 
@@ -70,7 +70,7 @@ def test_balance_spreads_the_points_over_the_experts(waves):
     largest = []
     for weight in 0.0, 1.0:
         preset = replace(PRESET, balance=weight, gate_rate=1.0, warm_up=1)
-        training = Training([network_fit(waves, sizes, preset, BUDGET)], torch.device("cpu"))
+        training = Training([prepare_fit(waves, sizes, preset, BUDGET)], torch.device("cpu"))
         networks = training.started([0], [0])
         with torch.no_grad():
             networks.weights["gate.weight"][:] = torch.tensor([[1.0, -1.0], [0.0, 0.0]])
@@ -87,13 +87,13 @@ def test_fit_goes_on_from_a_network(waves, first):
     result = fit_network(waves, ARCHITECTURE, PRESET, BUDGET, initial=network)
     assert result is not None
     assert result[1] < 0.7 * error
-    assert len(network_payload(result[0])) <= BUDGET
+    assert len(encode_network(result[0])) <= BUDGET
 
 
 def test_fit_of_a_seed_is_repeatable(waves, first):
     network, error = fit_network(waves, ARCHITECTURE, PRESET, BUDGET)
     assert error == pytest.approx(first[1], rel=1e-3)
-    assert network_payload(network) == network_payload(first[0])
+    assert encode_network(network) == encode_network(first[0])
 
 
 def test_shift_scales_targets_but_not_values(waves):
@@ -125,7 +125,7 @@ def group(count, experts=1):
             valid = np.random.default_rng(seed).random(SHAPE) < 0.7
             field = replace(field, array=np.where(valid, field.array, np.nan), valid=valid)
         architecture = Architecture(2, 12 + seed % 4, experts, 12 - seed % 3, 1)
-        fits.append(network_fit(field, architecture, PRESET, BUDGET * experts - 20 * (seed % 2)))
+        fits.append(prepare_fit(field, architecture, PRESET, BUDGET * experts - 20 * (seed % 2)))
     return fits
 
 
@@ -137,7 +137,7 @@ def test_fits_of_a_group_are_as_good_as_single_ones(count, experts, device):
     for fit, outcome in zip(fits, fit_networks(fits, device), strict=True):
         alone = fit_networks([fit], device)[0]
         assert outcome.network.architecture == fit.architecture
-        assert len(network_payload(outcome.network)) <= fit.budget
+        assert len(encode_network(outcome.network)) <= fit.budget
         valid = True if fit.field.valid is None else fit.field.valid
         array = np.nan_to_num(fit.field.array)
         assert error_of(outcome.network, array, valid) == pytest.approx(outcome.error, rel=0.1)
@@ -148,7 +148,7 @@ def test_fits_of_a_group_are_as_good_as_single_ones(count, experts, device):
 
 def test_a_group_is_repeatable(device):
     first, again = (fit_networks(group(3, experts=2), device) for _ in range(2))
-    assert [network_payload(o.network) for o in first] == [network_payload(o.network) for o in again]
+    assert [encode_network(o.network) for o in first] == [encode_network(o.network) for o in again]
     assert [o.error for o in first] == [o.error for o in again]
 
 
@@ -170,7 +170,7 @@ def test_fits_out_of_reach_leave_the_group():
     """Each start of each fit is tried; what is kept reaches what it reaches alone."""
     preset = replace(PRESET, starts=FAST.starts[:2])
     fits = [
-        network_fit(wave(4 + seed), ARCHITECTURE, preset, BUDGET, target_error=target)
+        prepare_fit(wave(4 + seed), ARCHITECTURE, preset, BUDGET, target_error=target)
         for seed, target in enumerate([1.0, 1e-12, 2.0])
     ]
     outcomes = fit_networks(fits)
@@ -181,6 +181,6 @@ def test_fits_out_of_reach_leave_the_group():
 
 
 def test_fits_of_several_kinds_are_refused():
-    fits = [group(1)[0], network_fit(wave(4), Architecture(2, 12, 1, 12, 2), PRESET, BUDGET)]
+    fits = [group(1)[0], prepare_fit(wave(4), Architecture(2, 12, 1, 12, 2), PRESET, BUDGET)]
     with pytest.raises(ValueError, match="several kinds"):
         fit_networks(fits)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from moec_zarr.bitstream.contexts import Context
-from moec_zarr.fit.transform.basis_search import edge_weights_for
+from moec_zarr.fit.transform.basis_search import choose_edge_weights
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
     LONGEST_GRAPH_AXIS,
@@ -44,7 +44,7 @@ def wavelets(length: int) -> AxisBasis:
 def graph_fourier(length: int, seed: int = 0) -> AxisBasis:
     """A graph Fourier basis whose edges differ at random."""
     rng = np.random.default_rng(seed)
-    while not (weights := edge_weights_for(rng.lognormal(0, 0.7, length - 1))):
+    while not (weights := choose_edge_weights(rng.lognormal(0, 0.7, length - 1))):
         pass
     return AxisBasis(edge_weights=weights)
 

@@ -16,7 +16,7 @@ from moec_zarr.archive.manifest import Generation, Manifest, read_manifest, writ
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.records import check_whole, write_whole
 from moec_zarr.archive.storage import to_read
-from moec_zarr.archive.stored import stored_dataset, stored_plan, without_expected_warnings
+from moec_zarr.archive.stored import hide_expected_warnings, stored_dataset, stored_plan
 from moec_zarr.conversion.plan.options import Incomplete
 from moec_zarr.conversion.plan.source import STATUS
 from moec_zarr.errors import MoECError
@@ -65,7 +65,7 @@ class Growth:
         return max(0, self.offset + self.ds.sizes[self.dim] - self.length)
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete | None) -> Growth | None:
     """Find what of a source is new to a store, and plan how it is appended.
 
@@ -108,7 +108,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         )
     stored = stored_plan(group, manifest)
     if not complete:  # an append was interrupted: as it was before
-        stored = _resized(stored, dim, manifest.earlier[-1].length)
+        stored = _resize(stored, dim, manifest.earlier[-1].length)
     else:
         length = _length(stored, dim)
         generation = Generation(digest=manifest.digest, length=length)
@@ -133,7 +133,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
     end = _end(stored, dim, length, offset, end, incomplete, before)
     held = max(offset + ds.sizes[dim] - max(end, length), 0)
     return Growth(
-        plan=_resized(stored, dim, max(end, length)),
+        plan=_resize(stored, dim, max(end, length)),
         ds=ds.isel({dim: slice(max(end, length) - offset)}),
         dim=dim,
         length=length,
@@ -151,7 +151,7 @@ def _length(plan: Plan, dim: str) -> int:
     raise MoECError(f"the store has no dimension {dim!r} to append along; it has {', '.join(known)}")
 
 
-def _resized(plan: Plan, dim: str, length: int) -> Plan:
+def _resize(plan: Plan, dim: str, length: int) -> Plan:
     """Return the plan with another length of a dimension."""
     return replace(
         plan,
@@ -359,7 +359,7 @@ def whole_chunks(plan: Plan, dim: str) -> int:
     return _length(plan, dim) // unit * unit
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def grow(growth: Growth, group: zarr.Group, wanted: Manifest) -> None:
     """Make the arrays of a store longer, and write the new values of those that have no tasks.
 

@@ -22,7 +22,7 @@ from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.records import check_whole, write_whole
 from moec_zarr.archive.status import Progress, Summary
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
-from moec_zarr.archive.stored import Destination, without_expected_warnings
+from moec_zarr.archive.stored import Destination, hide_expected_warnings
 from moec_zarr.conversion.plan.source import STATUS, Source, files_behind, reading
 from moec_zarr.errors import MoECError
 
@@ -72,7 +72,7 @@ def refuse_overlap(
             )
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def find_begun(store: Store, dst: Destination, wanted: Manifest) -> tuple[zarr.Group, Manifest] | None:
     """Return what an earlier run left at the destination, if this one can go on from it; nothing is changed.
 
@@ -97,7 +97,7 @@ def find_begun(store: Store, dst: Destination, wanted: Manifest) -> tuple[zarr.G
     return existing, manifest
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def open_destination(
     planned: Plan, ds: xr.Dataset, store: Store, dst: Destination, wanted: Manifest, resume: bool
 ) -> zarr.Group:
@@ -252,7 +252,7 @@ def mark(group: zarr.Group, done: int, tasks: int) -> None:
         sync(group.store.delete(f"{prefix}.zmetadata"))
 
 
-@without_expected_warnings()
+@hide_expected_warnings()
 def write_attributes(
     planned: Plan, src: Source, group: zarr.Group, state: Progress, what: str = "converted"
 ) -> None:

@@ -19,7 +19,7 @@ from moec_zarr.config import config
 from moec_zarr.conversion.plan.source import files_behind
 from moec_zarr.conversion.work.cluster import offering
 from moec_zarr.conversion.work.destination import mark
-from moec_zarr.conversion.work.worker import DestinationError, Task, chunks_of, run
+from moec_zarr.conversion.work.worker import DestinationError, Task, count_chunks, do_tasks
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.runtime import group_size
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client, Future
 
-__all__ = ["make", "tasks_of"]
+__all__ = ["make_tasks", "run_tasks"]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -37,7 +37,7 @@ _MARK = 10.0  # seconds between two notes in the destination of how much is done
 _AHEAD = 8  # tasks that wait for each that runs, where they are short
 
 
-def tasks_of(
+def make_tasks(
     planned: Plan,
     ds: xr.Dataset,
     group: zarr.Group,
@@ -96,7 +96,7 @@ def _size(region: tuple[slice, ...]) -> int:
     return math.prod(part.stop - part.start for part in region)
 
 
-def make(
+def run_tasks(
     client: Client,
     tasks: Iterator[Task],
     resources: Mapping[str, float],
@@ -131,7 +131,7 @@ def make(
         # A task may carry its region of a source that lives in memory; dask's warning is for larger things.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             future = client.submit(
-                run, job, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
+                do_tasks, job, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
                 resources=dict(resources) or None, retries=0,
             )  # fmt: skip
         running[future] = (job, attempt)
@@ -236,7 +236,7 @@ def _together(task: Task) -> int:
     if task.group == 1 or task.codec is None or not task.codec.has_networks:
         return 1
     groups = 1 if task.device == "cpu" else 2  # one trains while the other is on the cores
-    return -(-groups * task.group // chunks_of(task))
+    return -(-groups * task.group // count_chunks(task))
 
 
 def _error_of(future: Future[Any]) -> BaseException:

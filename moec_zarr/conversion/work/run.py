@@ -18,7 +18,7 @@ from moec_zarr.archive.quality_table import write_quality
 from moec_zarr.archive.records import Record, read_records
 from moec_zarr.archive.status import ConversionError, Progress
 from moec_zarr.archive.storage import StorageOptions, store_at
-from moec_zarr.archive.stored import Destination, open_result, without_expected_warnings
+from moec_zarr.archive.stored import Destination, hide_expected_warnings, open_result
 from moec_zarr.conversion.plan.append import Growth, grow
 from moec_zarr.conversion.plan.job import Job, plan_job
 from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, Sizes
@@ -32,7 +32,7 @@ from moec_zarr.conversion.work.destination import (
     refuse_overlap,
     write_attributes,
 )
-from moec_zarr.conversion.work.dispatch import make, tasks_of
+from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
 from moec_zarr.conversion.work.worker import DestinationError
 from moec_zarr.errors import MoECError
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client
 
-__all__ = ["convert", "execute", "tasks_done"]
+__all__ = ["convert", "count_done", "execute"]
 
 _log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def execute(
         idle = job.growth is not None and not job.growth.added
         if idle and begun is not None and begun[1].precedes(wanted):
             _log.info("the source has nothing that %s lacks", dst)
-            state.records = _flat(records_of(job.plan, *begun))
+            state.records = _flat(read_done(job.plan, *begun))
             state.resumed = len(state.records)
             return state
         with ExitStack() as held:
@@ -205,9 +205,9 @@ def execute(
             if job.growth is None:
                 group = open_destination(job.plan, job.ds, store, dst, wanted, options.resume)
             else:
-                group = _grown(job.growth, store, dst, wanted)
+                group = _grow_store(job.growth, store, dst, wanted)
             say("checking what is there")
-            done = records_of(job.plan, group, wanted)
+            done = read_done(job.plan, group, wanted)
             state.records = _flat(done)
             state.resumed = len(state.records)
             if state.resumed < job.plan.tasks:
@@ -220,8 +220,8 @@ def execute(
                     for each in job.plan.variables
                     if each.tasks
                 }
-                tasks = tasks_of(job.plan, job.ds, group, left, wanted, job.offsets)
-                make(connected, tasks, needed, group, lock, state, progress)
+                tasks = make_tasks(job.plan, job.ds, group, left, wanted, job.offsets)
+                run_tasks(connected, tasks, needed, group, lock, state, progress)
             write_attributes(job.plan, src, group, state, "appended" if job.growth else "converted")
             write_quality(group, job.plan, state.records)
     except SourceError:
@@ -231,17 +231,17 @@ def execute(
     return state
 
 
-def tasks_done(job: Job, src: Source, dst: Destination, options: ConversionOptions) -> dict[str, int]:
+def count_done(job: Job, src: Source, dst: Destination, options: ConversionOptions) -> dict[str, int]:
     """Count the tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
     wanted = job.manifest(src, options.storage_options)
     begun = find_begun(store_at(dst, options.storage_options), dst, wanted) if options.resume else None
     if begun is None:
         return {}
-    done = records_of(job.plan, begun[0], wanted)
+    done = read_done(job.plan, begun[0], wanted)
     return {name: len(records) for name, records in done.items()}
 
 
-def records_of(
+def read_done(
     planned: Plan, group: zarr.Group, manifest: Manifest
 ) -> dict[str, dict[tuple[int, ...], Record]]:
     """Read which tasks are done, by variable and index; what is damaged does not count, and is logged."""
@@ -259,8 +259,8 @@ def _flat(done: Mapping[str, Mapping[tuple[int, ...], Record]]) -> list[Record]:
     return [record for each in done.values() for record in each.values()]
 
 
-@without_expected_warnings()
-def _grown(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
+@hide_expected_warnings()
+def _grow_store(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
     """Return the destination with room for what is appended."""
     begun = find_begun(store, dst, wanted)
     if begun is None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from zarr.abc.buffer import Buffer
 
-__all__ = ["DestinationError", "Task", "chunks_of", "measure_stored", "run"]
+__all__ = ["DestinationError", "Task", "count_chunks", "do_tasks", "measure_stored"]
 
 _T = TypeVar("_T")
 _task_lock = threading.Lock()  # a process does one job at a time, whatever number of threads it was given
@@ -92,7 +92,7 @@ class Task:
     group: int
 
 
-def run(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
+def do_tasks(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
     """Do some tasks side by side, so that the networks of their chunks are trained together.
 
     All regions are read before any is written, so that their fits begin at the same time.
@@ -120,18 +120,18 @@ def run(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
     """
     first, count = tasks[0], len(tasks)
     # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
-    together = max(1, min(first.group, count * chunks_of(first)))
+    together = max(1, min(first.group, count * count_chunks(first)))
     with (
         _task_lock,
         config.set(device=first.device, threads=first.threads, group=first.group, progress=False),
         zarr.config.set({"async.concurrency": together}),
     ):
         if count == 1:
-            return [_made(first, _values_of(first), attempt)]
+            return [_do_task(first, _values_of(first), attempt)]
         values = [_outcome(partial(_values_of, task)) for task in tasks]
         with ThreadPoolExecutor(count) as threads:
             futures = [
-                threads.submit(_made, task, read, attempt, count)
+                threads.submit(_do_task, task, read, attempt, count)
                 for task, read in zip(tasks, values, strict=True)
                 if isinstance(read, _Read)
             ]
@@ -158,7 +158,7 @@ def _values_of(task: Task) -> _Read:
     return _Read(_stored_values(task), time.perf_counter() - start)
 
 
-def _made(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
+def _do_task(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
     """Write a region through zarr, read it back, compare, and put it on record.
 
     So many tasks are done `together`: they share alike in the time.
@@ -169,7 +169,7 @@ def _made(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
     try:
         timed[task.region] = values
     except OSError as error:
-        raise _refused(error) from error
+        raise _to_refusal(error) from error
     written = time.perf_counter()
     stored = read_object(task.array, task.index) or b""
     parts, errors = _check(task, values)
@@ -196,11 +196,11 @@ def _made(task: Task, read: _Read, attempt: int, together: int = 1) -> Record:
     try:
         write_record(task.array, record, task.plan)
     except OSError as error:
-        raise _refused(error) from error
+        raise _to_refusal(error) from error
     return record
 
 
-def chunks_of(task: Task) -> int:
+def count_chunks(task: Task) -> int:
     """Return the number of chunks that are fitted for a task: those of a shard."""
     return len(ChunkGrid(tuple(part.stop - part.start for part in task.region), task.array.chunks))
 
@@ -243,7 +243,7 @@ def _stored_values(task: Task) -> Array:
     return stored.astype(task.array.dtype, copy=False)
 
 
-def _refused(error: OSError) -> OSError | DestinationError:
+def _to_refusal(error: OSError) -> OSError | DestinationError:
     if error.errno in _FATAL_ERRNOS:
         return DestinationError(f"the destination cannot be written: {error}")
     return error

@@ -128,7 +128,7 @@ class _Values:
         return (values - self._centre[chunks]).double() / self._scale[chunks]
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     """Return an integer modulo 2^64, as a signed one."""
     return (value + 2**63) % 2**64 - 2**63
 

@@ -60,7 +60,7 @@ def forward(
     while 2 * size * _BLOCKS * architecture.experts <= u.shape[1]:
         size *= 2
     blocks = blocks_of(chosen, architecture.experts, size)
-    values = _dispatched(architecture, weights, hidden, blocks)
+    values = _dispatch(architecture, weights, hidden, blocks)
     balance = None
     if learning:
         probabilities = functional.softmax(logits, dim=2)
@@ -80,7 +80,7 @@ def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor) 
     return torch.bmm(hidden, weights["decoder.weight"][..., None])[..., 0]
 
 
-def _dispatched(
+def _dispatch(
     architecture: Architecture, weights: Weights, hidden: torch.Tensor, blocks: Blocks
 ) -> torch.Tensor:
     """Values of the experts chosen, shape (networks, points), without the decoder's bias.

@@ -15,13 +15,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from moec_zarr.errors import MoECError
-from moec_zarr.runtime import chosen_device, fit_slot, renewed_by_fork, slot_lent
+from moec_zarr.runtime import choose_device, fit_slot, lend_slot, renew_after_fork
 
 if TYPE_CHECKING:
     from moec_zarr.fit.network.network_fit import NetworkFit
     from moec_zarr.fit.network.train import Outcome
 
-__all__ = ["Group", "fitted", "gathered"]
+__all__ = ["Group", "fit_in_group", "join_group"]
 
 _log = logging.getLogger(__name__)
 _QUIET = 0.1  # seconds without another chunk after which a group is complete
@@ -61,10 +61,10 @@ class Group:
                 self._members -= 1
                 self._changed.notify_all()
 
-    def fitted(self, number: int, fit: NetworkFit) -> Outcome:
+    def fit(self, number: int, fit: NetworkFit) -> Outcome:
         """Return what comes of a fit, trained together with those that all other members ask for."""
         asked = _Asked(fit, Future())
-        with slot_lent():
+        with lend_slot():
             with self._changed:
                 self._asked[number] = asked
                 self._changed.notify_all()
@@ -79,7 +79,7 @@ class Group:
         return asked.outcome.result()
 
 
-def fitted(fit: NetworkFit) -> Outcome:
+def fit_in_group(fit: NetworkFit) -> Outcome:
     """Return what comes of a fit, trained together with those of this thread's group, if it is in one.
 
     Raises
@@ -88,7 +88,7 @@ def fitted(fit: NetworkFit) -> Outcome:
         If the device is not there, or has no room for one fit.
     """
     group, number = getattr(_thread, "group", None) or (Group(1), 0)
-    outcome: Outcome = group.fitted(number, fit)
+    outcome: Outcome = group.fit(number, fit)
     return outcome
 
 
@@ -100,7 +100,7 @@ def _train(asked: Sequence[_Asked]) -> None:
     for each in asked:
         kinds.setdefault(each.fit.kind, []).append(each)
     try:
-        device = chosen_device()
+        device = choose_device()
         for alike in kinds.values():
             left = alike
             while left:
@@ -157,7 +157,7 @@ _arrived = threading.Condition()
 _device = threading.Lock()  # a GPU trains one group at a time: another one uses the cores meanwhile
 
 
-@renewed_by_fork
+@renew_after_fork
 def _renew() -> None:
     global _arrived, _device
     _arrived, _device = threading.Condition(), threading.Lock()
@@ -165,7 +165,7 @@ def _renew() -> None:
 
 
 @contextmanager
-def gathered(kind: Hashable, size: int) -> Iterator[None]:
+def join_group(kind: Hashable, size: int) -> Iterator[None]:
     """Make this thread a member of a group, with others that begin at about the same time.
 
     A group is complete with `size` members, or a tenth of a second after the last one came.
@@ -180,7 +180,7 @@ def gathered(kind: Hashable, size: int) -> Iterator[None]:
     if size == 1:
         yield
         return
-    with slot_lent(), _arrived:
+    with lend_slot(), _arrived:
         mine = _gatherings.setdefault(kind, _Gathering())
         number = mine.count
         mine.count += 1

@@ -23,7 +23,7 @@ from moec_zarr.fit.network.stack import Weights
 from moec_zarr.fit.presets import Preset, Start
 from moec_zarr.model.network import Architecture, Network
 
-__all__ = ["NetworkFit", "float_weights", "network_fit"]
+__all__ = ["NetworkFit", "float_weights", "prepare_fit"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +74,7 @@ class NetworkFit:
         return array.shape, array.dtype.newbyteorder("="), self.preset, self.seed, sizes, race
 
 
-def network_fit(
+def prepare_fit(
     field: Field,
     architecture: Architecture,
     preset: Preset,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from moec_zarr.fit.network.stack import rows_of
+from moec_zarr.fit.network.stack import take_rows
 
 __all__ = ["Optimiser"]
 
@@ -46,8 +46,8 @@ class Optimiser:
     def rows(self, tensors: dict[str, torch.Tensor], rows: Sequence[int]) -> Optimiser:
         """Return the optimisation of some of the networks, whose tensors are given, gone on with."""
         result = Optimiser(tensors, self._scales)
-        result._momenta = rows_of({name: self._momenta[name] for name in result._momenta}, rows)
-        first, second = (rows_of(self._parts(flat), rows) for flat in (self._first, self._second))
+        result._momenta = take_rows({name: self._momenta[name] for name in result._momenta}, rows)
+        first, second = (take_rows(self._parts(flat), rows) for flat in (self._first, self._second))
         result._first = _flat([first[name] for name in result._vectors])
         result._second = _flat([second[name] for name in result._vectors])
         result._count = self._count

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
 from moec_zarr.fit.network.stack import Weights
-from moec_zarr.fit.payloads import DoesNotFit, coded_network
+from moec_zarr.fit.payloads import DoesNotFit, encode_any_network
 from moec_zarr.model.network import (
     GATE_LARGEST,
     GATE_LARGEST_BIAS,
@@ -134,7 +134,7 @@ class StepAllocator:
     def size(self, weights: Weights, codes: dict[str, int]) -> float:
         """Count the bytes of the quantised weights; infinite if they cannot be coded."""
         try:
-            return len(coded_network(quantise(self._architecture, weights, codes, self._gate)))
+            return len(encode_any_network(quantise(self._architecture, weights, codes, self._gate)))
         except DoesNotFit:
             return math.inf
 

@@ -16,7 +16,7 @@ import torch
 
 from moec_zarr.model.network import Architecture
 
-__all__ = ["Weights", "common_architecture", "member", "rows_of", "stacked"]
+__all__ = ["Weights", "common_architecture", "stack_rows", "take_member", "take_rows"]
 
 Weights = dict[str, torch.Tensor]
 
@@ -32,7 +32,7 @@ def common_architecture(architectures: Sequence[Architecture]) -> Architecture:
     )
 
 
-def stacked(
+def stack_rows(
     networks: Sequence[Mapping[str, torch.Tensor]],
     architectures: Sequence[Architecture],
     common: Architecture,
@@ -55,7 +55,7 @@ def stacked(
     return result
 
 
-def member(weights: Weights, row: int, own: Architecture, common: Architecture) -> Weights:
+def take_member(weights: Weights, row: int, own: Architecture, common: Architecture) -> Weights:
     """Return the tensors of one network, in the shapes of its own architecture."""
     result = {}
     for name, tensor in weights.items():
@@ -79,7 +79,7 @@ def _places(name: str, own: Architecture, common: Architecture) -> list[tuple[_P
     return [(units, units), features]
 
 
-def rows_of(weights: Weights, rows: Sequence[int]) -> Weights:
+def take_rows(weights: Weights, rows: Sequence[int]) -> Weights:
     """Take some of the networks, as leaves that require a gradient where the weights did."""
     return {
         name: tensor.detach()[list(rows)].requires_grad_(tensor.requires_grad)

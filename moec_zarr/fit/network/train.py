@@ -21,7 +21,7 @@ from moec_zarr.fit.network.quantise import (
     round_through,
     unshifted,
 )
-from moec_zarr.fit.network.stack import Weights, rows_of
+from moec_zarr.fit.network.stack import Weights, take_rows
 from moec_zarr.fit.network.training import Networks, Training
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.network import Network, step_size
@@ -69,15 +69,15 @@ def fit_networks(fits: Sequence[NetworkFit], device: str = "cpu") -> list[Outcom
     if any(fit.kind != fits[0].kind for fit in fits):
         raise ValueError("fits of several kinds cannot be trained together")
     training = Training(fits, torch.device(device))
-    networks = _raced(training) if fits[0].is_raced else training.started(range(len(fits)), [0] * len(fits))
+    networks = _race(training) if fits[0].is_raced else training.started(range(len(fits)), [0] * len(fits))
     outcomes: list[Outcome] = [None] * len(fits)
     if networks.fits:
-        for index, outcome in _trained(training, networks).items():
+        for index, outcome in _train_whole(training, networks).items():
             outcomes[index] = outcome
     return outcomes
 
 
-def _raced(training: Training) -> Networks:
+def _race(training: Training) -> Networks:
     """For each fit the start that does best in short fits, with weights as these leave them.
 
     All starts are tried, the better ones are trained further, the best of them ever longer. A fit is left
@@ -131,7 +131,7 @@ def _short_fit(training: Training, networks: Networks, steps: int) -> list[float
     return training.errors(networks, _RACED)
 
 
-def _trained(training: Training, networks: Networks) -> dict[int, Outcome]:
+def _train_whole(training: Training, networks: Networks) -> dict[int, Outcome]:
     """Return the whole fits, one network for each, and what comes of them."""
     preset = training.preset
     turn = preset.steps - round(preset.steps * preset.quantised)
@@ -162,7 +162,7 @@ class _QuantisedPhase:
         self._training = training
         members = training.members(networks)
         self._gates = {i: freeze_gate(own) for i, own in zip(networks.fits, members, strict=True)}
-        self._frozen = training.stacked(networks.fits, [_floats(self._gates[i]) for i in networks.fits])
+        self._frozen = training.stack(networks.fits, [_floats(self._gates[i]) for i in networks.fits])
         free = {name: tensor for name, tensor in networks.weights.items() if name not in self._frozen}
         self._networks, self._optimiser = Networks(networks.fits, free), optimiser
         self._allocators = {i: self._allocator(i, _MARGIN) for i in networks.fits}
@@ -178,13 +178,13 @@ class _QuantisedPhase:
         """Set the steps anew; fits without steps that meet the budget leave the group."""
         if not self._networks.fits:
             return
-        kept = self._allocated(self._allocators)
+        kept = self._allocate_steps(self._allocators)
         if len(kept) < len(self._networks.fits):
             self._networks = self._networks.some(kept)
-            self._frozen = rows_of(self._frozen, kept)
+            self._frozen = take_rows(self._frozen, kept)
             self._optimiser = self._optimiser.rows(self._networks.weights, kept)
 
-    def _allocated(self, allocators: dict[int, StepAllocator]) -> list[int]:
+    def _allocate_steps(self, allocators: dict[int, StepAllocator]) -> list[int]:
         """Find steps for the fits that allocators are given of; the rows of all that have steps."""
         members = self._training.members(self._networks)
         sensitivities = self._training.sensitivities(self._networks, self._frozen)
@@ -227,22 +227,22 @@ class _QuantisedPhase:
             if not _is_finite(members[i]) or not each.fits(members[i], self._codes[i])
         }
         if over:
-            fits = [fits[row] for row in self._allocated(over)]
+            fits = [fits[row] for row in self._allocate_steps(over)]
         networks = []
         for i in fits:
             own = training.fits[i]
             network = quantise(own.architecture, members[i], self._codes[i], self._gates[i])
             networks.append(unshifted(network, own.field.normalisation.shift))
-        return self._failed | dict(zip(fits, _measured(training, fits, networks), strict=True))
+        return self._failed | dict(zip(fits, _measure_networks(training, fits, networks), strict=True))
 
 
-def _measured(training: Training, fits: Sequence[int], networks: Sequence[Network]) -> list[Fitted]:
+def _measure_networks(training: Training, fits: Sequence[int], networks: Sequence[Network]) -> list[Fitted]:
     """Quantised networks with their errors."""
     if not fits:
         return []
     shifts = [training.fits[i].field.normalisation.shift for i in fits]
     weights = [float_weights(network, shift) for network, shift in zip(networks, shifts, strict=True)]
-    errors = training.errors(Networks(list(fits), training.stacked(fits, weights)), _JUDGED)
+    errors = training.errors(Networks(list(fits), training.stack(fits, weights)), _JUDGED)
     return [
         Fitted(network, error * 4.0**-shift)
         for network, error, shift in zip(networks, errors, shifts, strict=True)

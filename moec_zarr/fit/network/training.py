@@ -12,7 +12,7 @@ from moec_zarr.fit.network.batches import DRAWN, Batches
 from moec_zarr.fit.network.forward import forward
 from moec_zarr.fit.network.network_fit import NetworkFit
 from moec_zarr.fit.network.optimiser import Optimiser
-from moec_zarr.fit.network.stack import Weights, common_architecture, member, rows_of, stacked
+from moec_zarr.fit.network.stack import Weights, common_architecture, stack_rows, take_member, take_rows
 
 __all__ = ["Networks", "Training", "device_bytes"]
 
@@ -50,7 +50,7 @@ class Networks(NamedTuple):
 
     def some(self, rows: Sequence[int]) -> Networks:
         """Take some of them."""
-        return Networks([self.fits[row] for row in rows], rows_of(self.weights, rows))
+        return Networks([self.fits[row] for row in rows], take_rows(self.weights, rows))
 
 
 class Training:
@@ -65,18 +65,18 @@ class Training:
     def started(self, fits: Sequence[int], starts: Sequence[int]) -> Networks:
         """Return a network for each of these fits, from one of its starts."""
         chosen = [self.fits[i].starts[start] for i, start in zip(fits, starts, strict=True)]
-        weights = self.stacked(fits, chosen)
+        weights = self.stack(fits, chosen)
         return Networks(list(fits), {name: tensor.requires_grad_() for name, tensor in weights.items()})
 
-    def stacked(self, fits: Sequence[int], weights: Sequence[Weights]) -> Weights:
+    def stack(self, fits: Sequence[int], weights: Sequence[Weights]) -> Weights:
         """Stack tensors of networks for these fits as rows of one set on the device."""
-        return stacked(weights, [self.fits[i].architecture for i in fits], self.architecture, self.device)
+        return stack_rows(weights, [self.fits[i].architecture for i in fits], self.architecture, self.device)
 
     def members(self, networks: Networks) -> list[Weights]:
         """Return the tensors of each network on the host, in the shapes of its own architecture."""
         weights = {name: tensor.detach().cpu() for name, tensor in networks.weights.items()}
         return [
-            member(weights, row, self.fits[i].architecture, self.architecture)
+            take_member(weights, row, self.fits[i].architecture, self.architecture)
             for row, i in enumerate(networks.fits)
         ]
 

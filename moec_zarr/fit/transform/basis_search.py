@@ -29,13 +29,13 @@ from moec_zarr.model.transform import along, analyse
 
 __all__ = [
     "Bases",
-    "candidate_bases",
-    "deeper",
-    "edge_weights_for",
+    "choose_edge_weights",
+    "deepen",
     "energy_of",
-    "exceeded",
-    "fine_bits",
-    "kept_within",
+    "estimate_fine_bits",
+    "estimate_kept",
+    "find_exceeded",
+    "list_bases",
     "measure",
     "wavelets_of",
 ]
@@ -47,7 +47,7 @@ _KEPT_ERROR = 0.2  # of the threshold's square, left by each coefficient that is
 _SAMPLE = 1 << 18  # coefficients at most that two bases of an axis are compared on
 
 
-def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
+def list_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
     """List bases of the axes that may be the best ones, the most promising first; and the threshold t.
 
     One with the best basis of each axis, one with some axes joint where that may be better, cosines
@@ -61,25 +61,25 @@ def candidate_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
     """
     options = [_axis_options(array, axis) for axis in range(array.ndim)]
     wavelets = tuple(wavelets_of(n) for n in array.shape)
-    threshold = exceeded(analyse(array, wavelets), count)
+    threshold = find_exceeded(analyse(array, wavelets), count)
     separate = _best_separate(array, options, wavelets, threshold)
     joint = [(_joint_gain(array, separate, axes, threshold), axes) for axes in _groups(array.shape)]
     candidates = [separate]
     if joint:
         gain, axes = max(joint)
-        candidates.insert(0 if gain > 0 else 1, _joined(array.shape, separate, axes))
+        candidates.insert(0 if gain > 0 else 1, _join(array.shape, separate, axes))
     cosines = tuple(next(basis for basis in reversed(each) if not basis.levels) for each in options)
     return list(dict.fromkeys([*candidates, wavelets, cosines])), threshold
 
 
-def exceeded(coefficients: Floats, count: int) -> float:
+def find_exceeded(coefficients: Floats, count: int) -> float:
     """Find the magnitude that about so many coefficients exceed; of large arrays by a sample."""
     flat = np.abs(coefficients.reshape(-1)[:: 1 + coefficients.size // (4 * _SAMPLE)])
     kept = min(max(1, round(count * flat.size / coefficients.size)), flat.size - 1)
     return float(np.partition(flat, flat.size - kept)[flat.size - kept])
 
 
-def kept_within(coefficients: Floats, error: float) -> int:
+def estimate_kept(coefficients: Floats, error: float) -> int:
     """Estimate how many coefficients a squared error keeps: that of all others, a little of each."""
     every = 1 + coefficients.size // (4 * _SAMPLE)
     squares = np.sort(np.square(coefficients.reshape(-1)[::every]))
@@ -94,7 +94,7 @@ def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
     return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
 
 
-def deeper(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
+def deepen(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
     """Halve joint axes once more, as far as they can be; None if none is joint."""
     result = tuple(
         replace(basis, levels=min(basis.levels + 1, maximum_levels(n))) if basis.joint else basis
@@ -110,12 +110,12 @@ def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
     if 2 < length <= LONGEST_GRAPH_AXIS:
         moved = np.moveaxis(array, axis, 0)
         differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
-        if weights := edge_weights_for(np.array(differences)):
+        if weights := choose_edge_weights(np.array(differences)):
             result.append(AxisBasis(edge_weights=weights))
     return list(dict.fromkeys([*result, *(wavelets_of(length, coarsest) for coarsest in _COARSEST)]))
 
 
-def edge_weights_for(differences: Doubles) -> tuple[int, ...]:
+def choose_edge_weights(differences: Doubles) -> tuple[int, ...]:
     """Choose edge weights of a graph Fourier basis, for an axis whose neighbours differ so much.
 
     The inverse of the differences, as of a Gauss-Markov process. Empty where all are alike, or where
@@ -171,7 +171,7 @@ def measure(coefficients: Floats, threshold: float) -> float:
 
 
 @compiled(fastmath=True)
-def fine_bits(coefficients: Floats, step: float) -> float:
+def estimate_fine_bits(coefficients: Floats, step: float) -> float:
     """Estimate the bits of coefficients, most larger than a step: ``sum of log2(1 + c^2) / 2``.
 
     Parameters
@@ -206,7 +206,7 @@ def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
 
 
-def _joined(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
+def _join(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
     """Return the same with some axes halved together."""
     return tuple(
         replace(wavelets_of(n), levels=max(1, wavelets_of(n).levels), joint=True) if axis in axes else basis
@@ -224,7 +224,7 @@ def _joint_gain(array: Floats, separate: Bases, axes: tuple[int, ...], threshold
     flat = planes.reshape(len(planes), -1)
     matter = np.flatnonzero(np.einsum("ij,ij->i", flat, flat) > threshold**2)
     every = max(1, min(matter.size // 4, matter.size * flat.shape[1] // _SAMPLE))
-    joined = _joined(array.shape, separate, axes)
+    joined = _join(array.shape, separate, axes)
     gain = 0.0
     for plane in planes[matter[::every]]:
         now = measure(analyse(plane, tuple(separate[axis] for axis in axes)), threshold)

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
-from moec_zarr.bitstream.residual import folded, write_residual
-from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
-from moec_zarr.fit.transform.inpainting import smoothly_filled
-from moec_zarr.fit.transform.rate_control import DENSEST, Transform, count_within, finest_step, starting_point
-from moec_zarr.fit.transform.rdoq import Quantised, Search, State, coefficients_of, quantised_at
+from moec_zarr.bitstream.residual import fold, write_residual
+from moec_zarr.fit.payloads import DoesNotFit, encode_coefficients
+from moec_zarr.fit.transform.inpainting import fill_smoothly
+from moec_zarr.fit.transform.rate_control import DENSEST, Transform, estimate_count, find_start, finest_step
+from moec_zarr.fit.transform.rdoq import Quantised, Search, State, place_coefficients, quantise_at
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.residual import Residual
 
-__all__ = ["corrections_of", "fit_transform_to_bound", "residual_payload"]
+__all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
@@ -62,10 +62,10 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
-    without = _bits(corrections_of(target, np.zeros(1, np.float32), valid, bound))
-    whole = target if valid is None else smoothly_filled(target, valid)
-    count = min(count_within(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
-    start = starting_point(whole, valid, count) if count else None
+    without = _bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
+    whole = target if valid is None else fill_smoothly(target, valid)
+    count = min(estimate_count(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
+    start = find_start(whole, valid, count) if count else None
     if start is None:
         return None
     search, state, _ = start
@@ -101,9 +101,9 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         tried(step)
     if best.quantised is None or best.bits > without:
         return None
-    found = coefficients_of(search, best.quantised)
+    found = place_coefficients(search, best.quantised)
     try:
-        return Transform(found, coefficients_payload(found, best.quantised.context))
+        return Transform(found, encode_coefficients(found, best.quantised.context))
     except DoesNotFit:
         return None
 
@@ -111,12 +111,12 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
 def _trial(
     search: Search, state: State, step: float, target: Floats, valid: Bools | None, bound: float
 ) -> tuple[State, _Trial]:
-    state, quantised = quantised_at(search, state, step, _FITS)
+    state, quantised = quantise_at(search, state, step, _FITS)
     search.kept.clear()  # the next step is too far for them
     if quantised is None:
         return state, _Trial(step, math.inf, None)
-    values = CoefficientField(coefficients_of(search, quantised)).whole()
-    bits = quantised.bits + _bits(corrections_of(target, values, valid, bound))
+    values = CoefficientField(place_coefficients(search, quantised)).whole()
+    bits = quantised.bits + _bits(find_corrections(target, values, valid, bound))
     return state, _Trial(step, bits, quantised)
 
 
@@ -134,7 +134,7 @@ def _lowest(bits: Mapping[float, float], last: float) -> float:
     return known[number][0] * math.exp(-slope / (2 * curvature)) if curvature > 0 else known[number][0]
 
 
-def corrections_of(
+def find_corrections(
     target: Floats | Doubles, values: Floats | Doubles, valid: Bools | None, bound: float
 ) -> NDArray[np.int32]:
     """Return by how many times twice the bound to correct each voxel; 0 if it is within it, or not valid.
@@ -165,7 +165,7 @@ def _bits(corrections: NDArray[np.int32]) -> float:
 
 def _sampled(corrections: NDArray[np.int32]) -> NDArray[np.int32]:
     """Corrections in their folded shape; of many, slabs along the longest axis."""
-    inner = np.asarray(folded(corrections), np.int32)
+    inner = np.asarray(fold(corrections), np.int32)
     if inner.size <= _SAMPLED:
         return inner
     axis = int(np.argmax(inner.shape))
@@ -176,7 +176,7 @@ def _sampled(corrections: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.concatenate(parts, axis)
 
 
-def residual_payload(residual: Residual) -> bytes:
+def encode_residual(residual: Residual) -> bytes:
     """Encode the section of a residual, with the context that suits it.
 
     Raises
@@ -191,6 +191,6 @@ def residual_payload(residual: Residual) -> bytes:
         raise DoesNotFit("a correction is too large to be coded")
     sample = _sampled(corrections)
     if not sample.any():
-        sample = np.asarray(folded(corrections), np.int32)
+        sample = np.asarray(fold(corrections), np.int32)
     context, _ = fit_voxel_context(sample, _LAST_CONTEXT_STEPS)
     return write_residual(residual, context)

@@ -16,7 +16,7 @@ from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
-__all__ = ["Sample", "first_parameters", "fit_context", "rounded"]
+__all__ = ["Sample", "first_parameters", "fit_context", "round_parameters"]
 
 _LARGEST_LOG_FLOOR = 15  # its logarithm
 _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
@@ -172,7 +172,7 @@ def _bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
     return total + _RIDGE * (floor * floor + rise * rise), gradient, information
 
 
-def written_rise(p: Parameters, octave: float) -> Parameters:
+def round_rise(p: Parameters, octave: float) -> Parameters:
     """Round a rise to the coarse units in which it is written; change the floor to make up for it."""
     result = p.copy()
     result[_RISE] = round(p[_RISE] / _EIGHTH) * _EIGHTH
@@ -180,7 +180,7 @@ def written_rise(p: Parameters, octave: float) -> Parameters:
     return result
 
 
-def rounded(p: Parameters, octaves: int) -> Context:
+def round_parameters(p: Parameters, octaves: int) -> Context:
     """Round the parameters to the units of `Context`, for so many octaves."""
     octave = math.log(2)
     weights, (floor, rise, power, offset, slope) = p[:-5], p[-5:].tolist()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
-from moec_zarr.fit.transform.basis_search import Bases, exceeded
+from moec_zarr.fit.transform.basis_search import Bases, find_exceeded
 from moec_zarr.model.basis import functions_of
 from moec_zarr.model.transform import analyse, product, synthesise
 
-__all__ = ["inpainted", "smoothly_filled"]
+__all__ = ["fill_smoothly", "inpaint"]
 
 
-def smoothly_filled(array: Floats, valid: Bools) -> Floats:
+def fill_smoothly(array: Floats, valid: Bools) -> Floats:
     """Fill invalid voxels with means of the nearest valid ones.
 
     Means of 2 x 2 x ... voxels, of such means, and so on until all are known, then back: what is not
@@ -26,13 +26,13 @@ def smoothly_filled(array: Floats, valid: Bools) -> Floats:
     for axis in range(array.ndim):
         starts = np.arange(0, array.shape[axis], 2)
         sums, count = np.add.reduceat(sums, starts, axis), np.add.reduceat(count, starts, axis)
-    coarse = smoothly_filled(np.asarray(sums / np.maximum(count, 1), np.float32), count > 0)
+    coarse = fill_smoothly(np.asarray(sums / np.maximum(count, 1), np.float32), count > 0)
     for axis, n in enumerate(array.shape):
-        coarse = _doubled(coarse, n, axis)
+        coarse = _double(coarse, n, axis)
     return np.where(valid, array, coarse)
 
 
-def _doubled(coarse: Floats, length: int, axis: int) -> Floats:
+def _double(coarse: Floats, length: int, axis: int) -> Floats:
     """Twice as many voxels along an axis, in straight lines."""
     if length == coarse.shape[axis]:
         return coarse
@@ -43,7 +43,7 @@ def _doubled(coarse: Floats, length: int, axis: int) -> Floats:
     return np.asarray(mixed, np.float32)
 
 
-def inpainted(array: Floats, valid: Bools, bases: Bases, count: int, steps: int) -> Floats:
+def inpaint(array: Floats, valid: Bools, bases: Bases, count: int, steps: int) -> Floats:
     """Return the array that is sparsest in some bases where its voxels do not count.
 
     In turn the small coefficients are dropped and the valid voxels restored, as in Guleryuz, IEEE
@@ -52,7 +52,7 @@ def inpainted(array: Floats, valid: Bools, bases: Bases, count: int, steps: int)
     functions, everywhere = functions_of(bases, array.shape), [slice(None)] * array.ndim
     for step in range(steps):
         coefficients = analyse(array, bases)
-        threshold = exceeded(coefficients, max(1, count * (step + 1) // steps))
+        threshold = find_exceeded(coefficients, max(1, count * (step + 1) // steps))
         sparse = np.where(np.abs(coefficients) > threshold, coefficients, np.float32(0))
         kept = np.nonzero(sparse)
         if not kept[0].size:

@@ -12,26 +12,26 @@ import numpy as np
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
-from moec_zarr.fit.payloads import DoesNotFit, coefficients_payload
+from moec_zarr.fit.payloads import DoesNotFit, encode_coefficients
 from moec_zarr.fit.transform.basis_search import (
     Bases,
-    candidate_bases,
-    deeper,
+    deepen,
     energy_of,
-    fine_bits,
-    kept_within,
+    estimate_fine_bits,
+    estimate_kept,
+    list_bases,
     measure,
     wavelets_of,
 )
-from moec_zarr.fit.transform.inpainting import inpainted, smoothly_filled
+from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
     RATE,
     Quantised,
     Search,
     State,
-    coefficients_of,
-    quantised_at,
-    search_for,
+    place_coefficients,
+    prepare_search,
+    quantise_at,
 )
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
@@ -40,14 +40,14 @@ from moec_zarr.model.transform import analyse
 __all__ = [
     "DENSEST",
     "Transform",
-    "count_within",
+    "estimate_count",
+    "find_start",
     "finest_step",
     "fit_transform",
     "fit_transform_to_error",
     "has_transform",
     "mean_error",
     "squared_error",
-    "starting_point",
 ]
 
 _log = logging.getLogger(__name__)
@@ -120,8 +120,8 @@ def fit_transform(
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
     """
     count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, DENSEST * target.size)))
-    whole = target if valid is None else smoothly_filled(target, valid)
-    start = starting_point(whole, valid, count, warm_start)
+    whole = target if valid is None else fill_smoothly(target, valid)
+    start = find_start(whole, valid, count, warm_start)
     return None if start is None else _within_budget(*start, budget)
 
 
@@ -139,10 +139,10 @@ def fit_transform_to_error(
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
-    whole = target if valid is None else smoothly_filled(target, valid)
-    count, start = max(1, count_within(whole, error)), None
+    whole = target if valid is None else fill_smoothly(target, valid)
+    count, start = max(1, estimate_count(whole, error)), None
     while start is None and count <= whole.size:  # of few coefficients none may be worth its bytes
-        start = starting_point(whole, valid, count)
+        start = find_start(whole, valid, count)
         count *= 4
     if start is None:
         return None
@@ -162,7 +162,7 @@ def fit_transform_to_error(
             break
         if step < last[0]:  # what did not pay at a coarser step may pay at this one
             state = replace(state, unpaid=None)
-        state, quantised = quantised_at(search, state, step, _FITS)
+        state, quantised = quantise_at(search, state, step, _FITS)
         if quantised is None:
             coarse = step
             continue
@@ -173,7 +173,7 @@ def fit_transform_to_error(
         last, measured = (quantised.step, own), ratio * own
         if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
             search.kept.clear()
-            found = coefficients_of(search, quantised)
+            found = place_coefficients(search, quantised)
             measured = max(mean_error(CoefficientField(found).whole(), target, valid), _LEAST_ERROR)
             if measured <= error and (best is None or measured > best[2]):
                 best = found, quantised.context, measured
@@ -189,13 +189,13 @@ def fit_transform_to_error(
     if best is None:
         return None
     found, context, measured = best
-    return Transform(found, coefficients_payload(found, context)), measured
+    return Transform(found, encode_coefficients(found, context)), measured
 
 
-def count_within(whole: Floats, error: float) -> int:
+def estimate_count(whole: Floats, error: float) -> int:
     """Estimate how many coefficients a mean square error takes, by wavelets on all axes."""
     coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    return kept_within(coefficients, error * whole.size)
+    return estimate_kept(coefficients, error * whole.size)
 
 
 def _finer(own: float, error: float, slope: float) -> float:
@@ -203,7 +203,7 @@ def _finer(own: float, error: float, slope: float) -> float:
     return float(min(max((_AIM_ERROR * error / own) ** (1 / slope), 0.1), 10.0))
 
 
-def starting_point(
+def find_start(
     whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None = None
 ) -> tuple[Search, State, Quantised] | None:
     """Find the best bases, or take those of a warm start, and integers in them.
@@ -218,8 +218,8 @@ def starting_point(
         return None
     search = best.search
     if valid is not None:
-        whole = inpainted(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
-        search = search_for(analyse(whole, search.bases), search.bases)
+        whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
+        search = prepare_search(analyse(whole, search.bases), search.bases)
     return search, best.state, best.quantised
 
 
@@ -237,7 +237,7 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
     Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
     fine quantiser say as much: then few bases are tried, or one.
     """
-    candidates, threshold = candidate_bases(whole, count)
+    candidates, threshold = list_bases(whole, count)
     tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
     dense = tolerance < math.inf
     step, smallest = 0.0, math.inf
@@ -249,7 +249,7 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
         if step < STEPS[0]:
             return None
         lost = measure(coefficients, threshold)
-        bits = fine_bits(coefficients.reshape(-1), step) if dense else 0.0
+        bits = estimate_fine_bits(coefficients.reshape(-1), step) if dense else 0.0
         if lost <= _UNLIKELY * smallest:
             likely.append((bits, bases))
         smallest = min(smallest, lost)
@@ -258,18 +258,18 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
     chosen = [bases for bits, bases in likely if not dense or bits <= tolerance * fewest]
     trials = [_trial(analyse(whole, bases), bases, step) for bases in chosen]
     best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
-    if best is None or not (more := deeper(best.search.bases, whole.shape)):
+    if best is None or not (more := deepen(best.search.bases, whole.shape)):
         return best
     coefficients = analyse(whole, more)
-    if dense and fine_bits(coefficients.reshape(-1), step) > tolerance * fewest:
+    if dense and estimate_fine_bits(coefficients.reshape(-1), step) > tolerance * fewest:
         return best
     return _cheapest([best, _trial(coefficients, more, step)], whole, valid)
 
 
 def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
     """Coefficients quantised at a step."""
-    search = search_for(coefficients, bases)
-    state, quantised = quantised_at(search, State(), step, _FIRST_FITS)
+    search = prepare_search(coefficients, bases)
+    state, quantised = quantise_at(search, State(), step, _FIRST_FITS)
     energy = energy_of(search.flat)
     loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
     search.kept.clear()
@@ -290,7 +290,7 @@ def _voxel_loss(trial: _Trial, whole: Floats, valid: Bools | None) -> float:
     assert trial.quantised is not None
     if valid is None and not any(basis.levels for basis in trial.search.bases):
         return trial.loss
-    values = CoefficientField(coefficients_of(trial.search, trial.quantised)).whole()
+    values = CoefficientField(place_coefficients(trial.search, trial.quantised)).whole()
     return squared_error(values, whole, valid) + _weighted_bits(trial.quantised, trial.search.bases)
 
 
@@ -330,7 +330,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
     for turn in range(_SMALL_ROUNDS if small else _ROUNDS):
         if not 0.5 < step / last.step < 2:  # what did not pay at a far step may pay at this one
             state = replace(state, unpaid=None)
-        state, quantised = quantised_at(search, state, step, _FITS)
+        state, quantised = quantise_at(search, state, step, _FITS)
         if quantised is None:
             step *= 0.7
             continue
@@ -367,7 +367,7 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
         if best is not None:
             break
         step *= 1.1
-        state, quantised = quantised_at(search, state, step, _FITS)
+        state, quantised = quantise_at(search, state, step, _FITS)
         if quantised is None:
             break
         best = _coded_within(search, quantised, budget)
@@ -385,7 +385,7 @@ def _fuller(search: Search, state: State, fits: Quantised, budget: float, over: 
         if not over or fits.bits / 8 > _FULL * budget:
             break
         step = math.sqrt(over * under) if under < math.inf else 1.3 * over
-        state, quantised = quantised_at(search, replace(state, unpaid=None), step, _FITS)
+        state, quantised = quantise_at(search, replace(state, unpaid=None), step, _FITS)
         if quantised is not None and quantised.bits / 8 > budget:
             over = step
             continue
@@ -397,9 +397,9 @@ def _fuller(search: Search, state: State, fits: Quantised, budget: float, over: 
 
 def _coded(search: Search, quantised: Quantised) -> Transform | None:
     search.kept.clear()  # with what coding needs they would take the most memory
-    coefficients = coefficients_of(search, quantised)
+    coefficients = place_coefficients(search, quantised)
     try:
-        return Transform(coefficients, coefficients_payload(coefficients, quantised.context))
+        return Transform(coefficients, encode_coefficients(coefficients, quantised.context))
     except DoesNotFit:
         return None
 

@@ -41,8 +41,8 @@ from moec_zarr.fit.transform.context_fit import (
     Sample,
     first_parameters,
     fit_context,
-    rounded,
-    written_rise,
+    round_parameters,
+    round_rise,
 )
 from moec_zarr.model.basis import AXIS_NEIGHBOURS, functions_of
 from moec_zarr.model.coefficients import Coefficients
@@ -55,9 +55,9 @@ __all__ = [
     "Search",
     "State",
     "bit_table",
-    "coefficients_of",
-    "quantised_at",
-    "search_for",
+    "place_coefficients",
+    "prepare_search",
+    "quantise_at",
 ]
 
 RATE = math.log(2) / 6
@@ -105,7 +105,7 @@ class Search:
     kept: list[_Rows] = field(default_factory=list)
 
 
-def search_for(coefficients: Floats, bases: Bases) -> Search:
+def prepare_search(coefficients: Floats, bases: Bases) -> Search:
     """Prepare what the search for integers of some coefficients needs, whatever the step."""
     shape = coefficients.shape
     functions, joint = functions_of(bases, shape), bool(joint_axes(bases))
@@ -193,7 +193,7 @@ class Quantised:
     error: float
 
 
-def quantised_at(
+def quantise_at(
     search: Search, state: State, step: float, steps: tuple[int, ...]
 ) -> tuple[State, Quantised | None]:
     """Quantise at a step; return what the next step starts from, and the integers.
@@ -219,8 +219,8 @@ def quantised_at(
         starts = [parameters]
         if len(sample.share) < _FEW_ROWS and state.parameters is not None:
             starts.append(start)  # a fit to few rows may go astray, and the next ones with it
-        fits = [written_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
-        coded = [_coded(rows, magnitudes, rounded(each, count)) for each in fits]
+        fits = [round_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
+        coded = [_coded(rows, magnitudes, round_parameters(each, count)) for each in fits]
         parameters, (context, base, activity, _, _) = min(
             zip(fits, coded, strict=True), key=lambda each: each[1].total
         )
@@ -283,7 +283,7 @@ def _rows_of(search: Search, state: State, step: float) -> _Rows:
 
 def _rows(search: Search, state: State, step: float) -> _Rows:
     """Return the candidates of a step, and the rows whose context they are part of."""
-    places = kernels.large(search.flat, _DEAD_ZONE * step)
+    places = kernels.find_large(search.flat, _DEAD_ZONE * step)
     tables = search.tables
     bands = kernels.bands_of(places, tables.strides, search.bands, search.band_strides)
     sizes = np.abs(search.flat[places])
@@ -294,7 +294,7 @@ def _rows(search: Search, state: State, step: float) -> _Rows:
     places, sizes = places[kept], sizes[kept]
     most = len(places) * len(tables.slots) + search.flat.size  # links, children among them
     first = np.empty(len(places) + 1, np.int32 if most < 2**31 else np.int64)
-    links, weights, row_bands = kernels.links(
+    links, weights, row_bands = kernels.find_links(
         places, present, tables.strides, search.bands, search.band_strides, tables.slots, tables.reach,
         tables.depth, tables.parent_weight, search.parents, search.flat.size,
         first,
@@ -306,7 +306,7 @@ def _rows(search: Search, state: State, step: float) -> _Rows:
     return _Rows(step, places, sizes, first, links, weights, row_bands, octaves, present, zero_context_counts)
 
 
-def coefficients_of(search: Search, quantised: Quantised) -> Coefficients:
+def place_coefficients(search: Search, quantised: Quantised) -> Coefficients:
     """Put signed integers in their places, up to the last one that is not zero on each axis."""
     places, magnitudes = quantised.places, quantised.magnitudes
     integers = np.zeros(search.flat.size, np.int32)

@@ -19,8 +19,8 @@ __all__ = [
     "band_balance",
     "bits_of",
     "class_of",
-    "large",
-    "links",
+    "find_large",
+    "find_links",
     "loss",
     "neighbour_magnitudes",
     "quantise",
@@ -30,7 +30,7 @@ __all__ = [
 
 
 @compiled()
-def large(coefficients: Array, threshold: float) -> Array:
+def find_large(coefficients: Array, threshold: float) -> Array:
     """Find the flat positions of the coefficients whose magnitude exceeds a threshold."""
     count = 0
     for value in coefficients:
@@ -60,7 +60,7 @@ def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -
 
 
 @compiled()
-def links(
+def find_links(
     places: Array, present: Array, strides: Array, bands: Array, band_strides: Array,
     slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, size: int,
     first: Array,

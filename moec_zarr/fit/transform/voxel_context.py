@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import Context, logarithms, zero_context_activity
-from moec_zarr.fit.transform.context_fit import Sample, first_parameters, fit_context, rounded
+from moec_zarr.fit.transform.context_fit import Sample, first_parameters, fit_context, round_parameters
 from moec_zarr.fit.transform.rdoq import SAMPLE_SIZE, bit_table
 from moec_zarr.fit.transform.rdoq_kernels import bits_of, class_of, seen
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
@@ -43,7 +43,7 @@ def fit_voxel_context(corrections: NDArray[np.int32], steps: int) -> tuple[Conte
         np.concatenate([beside, np.zeros((1, beside.shape[1]), np.float32)]),
         (share / share.sum()).astype(np.float32),
     )
-    context = rounded(fit_context(first_parameters((True,) * len(shape)), sample, 1, steps), 1)
+    context = round_parameters(fit_context(first_parameters((True,) * len(shape)), sample, 1, steps), 1)
     ground = min(int(zero_context_activity(context, 1)[0]), 2**30)
     bits = _bits(
         flat, shape, active, np.array(context.neighbour_weights, np.int32), ground, context.offset,

@@ -27,7 +27,7 @@ from moec_zarr.report.comparison.spectra import Spectrum
 from moec_zarr.report.page.findings import Cell, Experts, Profile, Report, Variable
 from moec_zarr.report.page.lossless import lossless_variables
 from moec_zarr.report.page.render import page
-from moec_zarr.report.page.slices import Pair, Sample, make_profile, sample, sampled_profile, spacing
+from moec_zarr.report.page.slices import Pair, Sample, make_profile, sample, sample_profile, spacing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -369,11 +369,11 @@ class _Gathering:
     def _profiles(self) -> Iterator[Profile]:
         """Errors along each dimension that is no side of a slice, from records where there are some."""
         for axis in self.pair.outer:
-            profile = self._recorded(axis) or self._by_cells(axis) or sampled_profile(self.pair, axis)
+            profile = self._gather_records(axis) or self._by_cells(axis) or sample_profile(self.pair, axis)
             if profile is not None:
                 yield profile
 
-    def _recorded(self, axis: int) -> Profile | None:
+    def _gather_records(self, axis: int) -> Profile | None:
         rmse = None if self.table is None or axis else self.table.get("rmse_by_index")
         if rmse is None or bool(rmse.isnull().all()) or len(rmse) != self.axes[0].length:
             return None

@@ -18,7 +18,7 @@ from moec_zarr.report.comparison.spectra import Spectrum, spectrum
 from moec_zarr.report.page.findings import Choice, Profile, SliceView
 from moec_zarr.statistics import valid_voxels
 
-__all__ = ["Pair", "Sample", "make_profile", "sample", "sampled_profile", "spacing"]
+__all__ = ["Pair", "Sample", "make_profile", "sample", "sample_profile", "spacing"]
 
 _SIDE = 1024  # voxels of a slice that is read; of larger ones the middle
 _DRAWN = 320  # voxels of a side that are drawn at most
@@ -187,7 +187,7 @@ def spacing(pair: Pair) -> tuple[float, str] | None:
     return (abs(y.step), y.units) if math.isclose(abs(y.step), abs(x.step), rel_tol=1e-3) else None
 
 
-def sampled_profile(pair: Pair, axis: int) -> Profile | None:
+def sample_profile(pair: Pair, axis: int) -> Profile | None:
     """Measure errors at some places along an axis, in the middle of the others; None if no original."""
     if pair.original is None:
         return None
