@@ -91,7 +91,7 @@ def test_a_source_that_changed_is_refused(source, tmp_path, client):
 def test_a_copy_of_an_archive_is_unfinished_until_it_is_done(converted, tmp_path, client, monkeypatch):
     dst = tmp_path / "copy.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr("moec_zarr.conversion.work.run.make", lambda *args: 1 / 0)
+        patch.setattr("moec_zarr.conversion.work.run.run_tasks", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             quick(converted, dst, client)
     assert xr.open_zarr(dst, consolidated=False).attrs["moec_zarr_status"].startswith("incomplete")
