@@ -24,6 +24,7 @@ xr = pytest.importorskip("xarray")
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+LIBRARIES = ROOT / "docs/libraries.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -64,8 +65,8 @@ def test_code_runs(page: Path, folder: Path) -> None:
 
 
 def rows(heading: str) -> list[list[str]]:
-    """Cells of the README's table that begins with `heading`; code without its quotes."""
-    table = README.read_text().partition(f"| {heading} |")[2].partition("\n\n")[0]
+    """Cells of the table of calls that begins with `heading`; code without its quotes."""
+    table = LIBRARIES.read_text().partition(f"| {heading} |")[2].partition("\n\n")[0]
     lines = [line for line in table.splitlines()[2:] if line.startswith("|")]
     return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in lines]
 
@@ -77,7 +78,7 @@ DATA = smooth((8, 16, 24))
 
 @pytest.fixture
 def names(folder: Path) -> dict[str, Any]:
-    """What the calls of the README's tables speak of."""
+    """What the calls of the tables speak of."""
     da = pytest.importorskip("dask.array")
     ds = xr.Dataset({"distance": (("z", "y", "x"), DATA)})
     return {
@@ -97,7 +98,7 @@ def test_there_are_tables() -> None:
 
 
 @pytest.mark.parametrize(("api", "call"), CALLS, ids=lambda text: text[:60])
-def test_calls_of_the_readme_compress(api: str, call: str, names: dict[str, Any]) -> None:
+def test_calls_of_the_table_compress(api: str, call: str, names: dict[str, Any]) -> None:
     if api == "icechunk":
         icechunk = pytest.importorskip("icechunk")
         repository = icechunk.Repository.create(icechunk.in_memory_storage())
@@ -117,7 +118,7 @@ def test_calls_of_the_readme_compress(api: str, call: str, names: dict[str, Any]
 
 
 @pytest.mark.parametrize(("call", "message", "remedy"), REFUSED, ids=lambda text: text[:60])
-def test_calls_are_refused_as_the_readme_says(
+def test_calls_are_refused_as_the_page_says(
     call: str, message: str, remedy: str, names: dict[str, Any]
 ) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
