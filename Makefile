@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What the extra [all] brings, but torch.
-BESIDE := 'dask[distributed]' fsspec h5netcdf h5py matplotlib netCDF4 psutil scikit-image typer xarray
+BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 psutil scikit-image typer xarray
 
 .PHONY: demo test lint docs wheel arm oldest newest downstream streams clean
 

@@ -50,6 +50,7 @@ HOMES = {
     "numba": {"bitstream.compiled"},
     "scipy": {"fit", "report"},
     "donfig": {"config"},
+    **{package: {"report.page"} for package in ("jinja2", "markupsafe")},
     **{package: {"adapters", "archive", "report", "conversion"} for package in ("zarr", "numcodecs")},
     **{package: {"cli", "runtime"} for package in ("typer", "rich")},
 }
