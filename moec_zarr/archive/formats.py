@@ -197,7 +197,7 @@ def _layout(path: str, array: zarr.Array[Any]) -> tuple[str, str]:
 
 
 def _word(value: Any) -> str:
-    """Of a word, or of an enumeration of words."""
+    """Return a word as text; zarr may have it as a member of an enumeration."""
     return str(getattr(value, "value", value))
 
 

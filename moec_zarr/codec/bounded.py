@@ -68,7 +68,7 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
     """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all."""
     from moec_zarr.fit.candidates import Candidate
     from moec_zarr.fit.select import fit, is_transform_alone
-    from moec_zarr.fit.transform.bounded import fit_transform_to_bound
+    from moec_zarr.fit.transform.bound import fit_transform_to_bound
     from moec_zarr.fit.transform.rate_control import has_transform
 
     field = chunk.field
@@ -102,7 +102,7 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
 
 def _correct(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: float) -> bytes | None:
     """Return the stream of what is fitted and its corrections; None where they do not keep the bound."""
-    from moec_zarr.fit.transform.bounded import encode_residual, find_corrections
+    from moec_zarr.fit.transform.bound import encode_residual, find_corrections
 
     network = None if fitted is None else fitted.network
     tolerance = TOLERANCE if network is None else NETWORK_TOLERANCE

@@ -156,7 +156,7 @@ def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device:
         return _on_device(device, header, *model, stream.shape, wanted)
     out = np.empty(wanted.grid, header.dtype, order=order)
     if fitted:
-        for tile, values in _tiles(header, *model, stream.shape, wanted):
+        for tile, values in _evaluate_tiles(header, *model, stream.shape, wanted):
             out[tile] = values
     else:
         out[...] = header.low if stream.values is None else take(stream.values, wanted)
@@ -179,10 +179,10 @@ def decode_tiles(
     if device is not None:
         yield (slice(None),) * values.ndim, values
     else:
-        yield from _tiles(header, *model, shape, wanted)
+        yield from _evaluate_tiles(header, *model, shape, wanted)
 
 
-def _tiles(
+def _evaluate_tiles(
     header: Header,
     network: Network | None,
     field: CoefficientField | None,

@@ -98,7 +98,7 @@ def choose_distribution(integers: NDArray[np.integer[Any]]) -> int:
     counts = np.bincount(magnitudes, minlength=largest + 1)
 
     def cost(code: int) -> float:
-        return float(counts @ _bits(largest, code))
+        return float(counts @ _magnitude_bits(largest, code))
 
     narrow = -2 * np.log2(np.sqrt(np.mean(np.square(magnitudes + 0.5))) / (largest + 1))
     code = 6 * WIDTHS + int(np.clip(4 * narrow, 0, WIDTHS - 1))
@@ -115,7 +115,7 @@ def choose_distribution(integers: NDArray[np.integer[Any]]) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _bits(largest: int, code: int) -> Doubles:
+def _magnitude_bits(largest: int, code: int) -> Doubles:
     """Bits of each magnitude up to `largest`, which a fit asks for again and again."""
     bits: Doubles = -np.log2(frequencies(largest, code))
     bits.setflags(write=False)

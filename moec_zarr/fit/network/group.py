@@ -144,7 +144,7 @@ def _with_room(asked: list[_Asked], device: str) -> tuple[list[_Asked], list[_As
     return asked[:count], asked[count:]
 
 
-class _Gathering:
+class _OpenGroup:
     """A group that is not complete yet."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class _Gathering:
         self.group: Group | None = None
 
 
-_gatherings: dict[Hashable, _Gathering] = {}
+_gatherings: dict[Hashable, _OpenGroup] = {}
 _arrived = threading.Condition()
 _device = threading.Lock()  # a GPU trains one group at a time: another one uses the cores meanwhile
 
@@ -181,7 +181,7 @@ def join_group(kind: Hashable, size: int) -> Iterator[None]:
         yield
         return
     with lend_slot(), _arrived:
-        mine = _gatherings.setdefault(kind, _Gathering())
+        mine = _gatherings.setdefault(kind, _OpenGroup())
         number = mine.count
         mine.count += 1
         if mine.count == size:
@@ -196,7 +196,7 @@ def join_group(kind: Hashable, size: int) -> Iterator[None]:
         yield
 
 
-def _complete(kind: Hashable, gathering: _Gathering) -> None:
+def _complete(kind: Hashable, gathering: _OpenGroup) -> None:
     del _gatherings[kind]
     gathering.group = Group(gathering.count)
     _arrived.notify_all()

@@ -77,14 +77,14 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     lower = -upper
     lower[_POWER] = 0
     best, damping = np.clip(start, lower, upper), _DAMPING
-    bits, gradient, information = _bits(best, *sample)
+    bits, gradient, information = _sample_bits(best, *sample)
     rejected = 0
     while steps and rejected < _REJECTIONS:
         scale = np.diag(information)
         damped = information + np.diag(damping * scale + _LEAST_DAMPING)
         change = np.clip(np.linalg.solve(damped, gradient), -_LARGEST_CHANGE, _LARGEST_CHANGE)
         new = np.clip(best - change, lower, upper)
-        result = _bits(new, *sample)
+        result = _sample_bits(new, *sample)
         if result[0] >= bits:
             damping, rejected = 8 * damping, rejected + 1
             continue
@@ -101,7 +101,7 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
 
 
 @compiled(fastmath=True)
-def _bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
+def _sample_bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
     """Mean bits of magnitudes, their gradient, and the information of the parameters."""
     neighbours, size = t.shape[1], p.size
     weights = np.exp(p[:neighbours])

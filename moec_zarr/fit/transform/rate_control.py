@@ -89,7 +89,7 @@ class Transform(NamedTuple):
     payload: bytes
 
 
-class _Trial(NamedTuple):
+class _BasisTrial(NamedTuple):
     """Integers at a step in some bases, and what they lose: squared error and weighted bits."""
 
     search: Search
@@ -231,7 +231,7 @@ def finest_step(search: Search) -> float:
 # --------------------------------------------------------------------------------- bases
 
 
-def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None:
+def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _BasisTrial | None:
     """Return the bases that do best, all at the same step.
 
     Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
@@ -266,17 +266,17 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _Trial | None
     return _cheapest([best, _trial(coefficients, more, step)], whole, valid)
 
 
-def _trial(coefficients: Floats, bases: Bases, step: float) -> _Trial:
+def _trial(coefficients: Floats, bases: Bases, step: float) -> _BasisTrial:
     """Coefficients quantised at a step."""
     search = prepare_search(coefficients, bases)
     state, quantised = quantise_at(search, State(), step, _FIRST_FITS)
     energy = energy_of(search.flat)
     loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
     search.kept.clear()
-    return _Trial(search, state, quantised, loss)
+    return _BasisTrial(search, state, quantised, loss)
 
 
-def _cheapest(trials: list[_Trial], whole: Floats, valid: Bools | None) -> _Trial | None:
+def _cheapest(trials: list[_BasisTrial], whole: Floats, valid: Bools | None) -> _BasisTrial | None:
     """Return the one of smallest loss; those that come near it are compared by the error of their voxels."""
     smallest = min((each.loss for each in trials), default=math.inf)
     close = [each for each in trials if each.loss <= smallest + _CLOSE_LOSS * abs(smallest)]
@@ -285,7 +285,7 @@ def _cheapest(trials: list[_Trial], whole: Floats, valid: Bools | None) -> _Tria
     return min(close, key=lambda each: _voxel_loss(each, whole, valid))
 
 
-def _voxel_loss(trial: _Trial, whole: Floats, valid: Bools | None) -> float:
+def _voxel_loss(trial: _BasisTrial, whole: Floats, valid: Bools | None) -> float:
     """Return the loss with the error of the voxels: wavelets are not quite orthonormal."""
     assert trial.quantised is not None
     if valid is None and not any(basis.levels for basis in trial.search.bases):

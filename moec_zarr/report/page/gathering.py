@@ -106,7 +106,7 @@ def gather_report(
             stored = ds[name]
             if not _dimensions(arrays[name]) and original is not None and original.shape == stored.shape:
                 stored = stored.rename(dict(zip(stored.dims, original.dims, strict=True)))
-            gathered = _Gathering(arrays[name], stored, tables.get(name), original, budget)
+            gathered = _VariableGathering(arrays[name], stored, tables.get(name), original, budget)
             found.append(gathered.variable(name, [note] if note else []))
         lossless = tuple(lossless_variables(group, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()
@@ -183,7 +183,7 @@ def _source_name(source: Source) -> str:
     return "a dataset in memory" if hasattr(source, "dims") else f"{len(list(source))} files"
 
 
-class _Gathering:
+class _VariableGathering:
     """What is known of one variable; each method finds one part of it.
 
     Parameters

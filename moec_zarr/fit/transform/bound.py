@@ -40,7 +40,7 @@ _SAMPLED = 1 << 21  # voxels that the context of corrections is fitted to, in a 
 _SLABS = 4
 
 
-class _Trial(NamedTuple):
+class _BoundTrial(NamedTuple):
     """What a step takes, in bits with all corrections; infinite where it can have no transform."""
 
     step: float
@@ -62,7 +62,7 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
-    without = _bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
+    without = _estimate_bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else fill_smoothly(target, valid)
     count = min(estimate_count(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
     start = find_start(whole, valid, count) if count else None
@@ -71,9 +71,9 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     search, state, _ = start
     finest = finest_step(search)
     bits: dict[float, float] = {}  # of each step that was tried
-    best, last = _Trial(math.nan, math.inf, None), math.nan
+    best, last = _BoundTrial(math.nan, math.inf, None), math.nan
 
-    def tried(step: float) -> _Trial:
+    def tried(step: float) -> _BoundTrial:
         nonlocal state, best, last
         step = max(step, finest)
         # What did not pay at a far step may pay at this one.
@@ -110,14 +110,14 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
 
 def _trial(
     search: Search, state: State, step: float, target: Floats, valid: Bools | None, bound: float
-) -> tuple[State, _Trial]:
+) -> tuple[State, _BoundTrial]:
     state, quantised = quantise_at(search, state, step, _FITS)
     search.kept.clear()  # the next step is too far for them
     if quantised is None:
-        return state, _Trial(step, math.inf, None)
+        return state, _BoundTrial(step, math.inf, None)
     values = CoefficientField(place_coefficients(search, quantised)).whole()
-    bits = quantised.bits + _bits(find_corrections(target, values, valid, bound))
-    return state, _Trial(step, bits, quantised)
+    bits = quantised.bits + _estimate_bits(find_corrections(target, values, valid, bound))
+    return state, _BoundTrial(step, bits, quantised)
 
 
 def _lowest(bits: Mapping[float, float], last: float) -> float:
@@ -152,7 +152,7 @@ def find_corrections(
     return np.where(wrong, np.clip(corrections, -(2**30), 2**30), 0).astype(np.int32)
 
 
-def _bits(corrections: NDArray[np.int32]) -> float:
+def _estimate_bits(corrections: NDArray[np.int32]) -> float:
     """About how many bits corrections take."""
     if not corrections.any():
         return 0.0
