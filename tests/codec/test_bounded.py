@@ -12,6 +12,7 @@ from moec_zarr import inspect
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
+from moec_zarr.fit.transform import bound
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE
 from moec_zarr.runtime import is_installed
 from moec_zarr.settings import Settings

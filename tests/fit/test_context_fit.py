@@ -85,7 +85,7 @@ def test_fit_takes_bits_away_and_does_not_change_its_arguments():
     for argument, copy in zip((start, *sample), before, strict=True):
         np.testing.assert_array_equal(argument, copy)
     np.testing.assert_array_equal(first, fit_context(start, sample, 3, 4))
-    assert _sample_bits(first, *sample)[0] < _bits(start, *sample)[0]
+    assert _sample_bits(first, *sample)[0] < _sample_bits(start, *sample)[0]
 
 
 @pytest.mark.parametrize("rise", [-0.7, 0.0, 0.7, 0.9])
