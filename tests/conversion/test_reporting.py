@@ -100,6 +100,11 @@ def test_the_summary_states_the_true_figures(contents, store, both):
     assert re.search(r"bounded: kept: no value further off than 0\.5 m", contents.text)
 
 
+def test_the_worst_chunk_stands_beside_the_whole(contents):
+    lowest = min(number(row[1]) for row in contents.tables["All chunks, the worst first."])
+    assert f"{lowest:.1f} dB in the worst chunk" in contents.text
+
+
 def test_what_is_lossless_is_listed_with_its_reason(contents):
     rows = {row[0]: row[1] for row in contents.tables["Variables as they are stored"]}
     assert rows["quality"] == "flags"

@@ -24,6 +24,14 @@ def test_targets_are_what_the_transform_leaves():
     np.testing.assert_allclose(field.targets(...), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_transform_sees_zero_at_invalid_voxels():
+    array = np.array([[1.0, np.nan, 3.0], [np.inf, 1e300, -1.0]])
+    normalisation = Normalisation(centre=1.0, scale=2.0)
+    field = Field(array, np.array([[True, False, True], [False, False, True]]), normalisation)
+    np.testing.assert_array_equal(field.normalised(), [[0, 0, 1], [0, 0, -1]])
+    assert np.isnan(array[0, 1])  # it is never written to
+
+
 def test_only_valid_voxels_are_drawn():
     valid = np.zeros((7, 8), bool)
     valid[2:4, 3] = True

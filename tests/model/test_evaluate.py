@@ -128,3 +128,17 @@ def test_memory_is_that_of_a_tile(lengths, indices, pointwise):
     finally:
         tracemalloc.stop()
     assert peak < tile * 32 * 8 * 8  # a few tables in double precision; all voxels would be 50 MB
+
+
+def test_a_network_takes_little_memory_beside_its_values():
+    """Its activations are those of a tile: 2 million numbers a layer."""
+    network, lengths = random_network(3, experts=2, width=16), (64, 96, 96)
+    indices = [range(n) for n in lengths]
+    for _ in evaluate(network, None, (4, 4, 4), [range(4)] * 3):
+        pass
+    tracemalloc.start()
+    for _ in evaluate(network, None, lengths, indices):
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
