@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -114,46 +115,138 @@ def run_tasks(
     DestinationError
         If the destination is full or read-only.
     """
-    from dask import config as dask_config
     from distributed import wait
 
-    running: dict[Future[Any], tuple[list[Task], int]] = {}  # in the order in which they were handed out
-    jobs = _jobs(tasks)
-    began: dict[Future[Any], float] = {}  # of those that a worker has
-    slots = 1
-    heard = counted = marked = -math.inf
-    state.started = time.monotonic()
-    state.phase = ""
+    state.started, state.phase = time.monotonic(), ""
+    dispatch = _Dispatch(client=client, jobs=_jobs(tasks), resources=resources, state=state)
+    heard, marked = time.monotonic(), -math.inf
 
-    def submit(job: list[Task], attempt: int) -> None:
+    def report() -> None:
+        """Tell how far it is: the caller, and now and then the destination."""
+        nonlocal marked
+        dispatch.note_running()
+        if time.monotonic() - marked > _MARK:
+            mark(group, len(state.records), state.plan.tasks)
+            marked = time.monotonic()
+        if progress is not None:
+            progress(state)
+
+    try:
+        dispatch.fill()
+        report()
+        while dispatch.running:
+            lock.check()
+            try:
+                with client.as_current():
+                    waiting = wait(list(dispatch.running), timeout=_TICK, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                report()
+                if time.monotonic() - heard > _PATIENCE and not offering(client, resources):
+                    heard = time.monotonic()
+                    _log.warning(
+                        "no worker is left that offers %s; waiting for one", dict(resources) or "its time"
+                    )
+                continue
+            heard = time.monotonic()
+            made = [future for future in waiting.done if future.status == "finished"]
+            fetched = dict(zip(made, client.gather(made), strict=True))  # in one message for all
+            for future in waiting.done:
+                dispatch.settle(future, fetched.get(future))
+                report()
+            dispatch.fill()
+    finally:
+        state.running = []
+        if dispatch.running:
+            client.cancel(list(dispatch.running), force=True)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Dispatch:
+    """Jobs on their way to workers, and back.
+
+    Attributes
+    ----------
+    client : Client
+    jobs : iterator of list of Task
+        What is left to hand out; a worker does the tasks of a job together.
+    resources : mapping of str to float
+        What a job takes of a worker.
+    state : Progress
+        Gets the records and the failures.
+    running : dict of Future to (list of Task, int)
+        The jobs that were handed out, in that order, and which attempt each is.
+    began : dict of Future to float
+        `time.monotonic` when a worker had the job, as far as is known here.
+    slots : int
+        Number of jobs that the cluster does at a time.
+    counted : float
+        When they were counted.
+    """
+
+    client: Client
+    jobs: Iterator[list[Task]]
+    resources: Mapping[str, float]
+    state: Progress
+    running: dict[Future[Any], tuple[list[Task], int]] = field(default_factory=dict)
+    began: dict[Future[Any], float] = field(default_factory=dict)
+    slots: int = 1
+    counted: float = -math.inf
+
+    def fill(self) -> None:
+        """Hand out jobs: one waits for each that runs, more where tasks end faster than jobs are handed out.
+
+        So no worker is idle, and the client holds few at a time.
+        """
+        state = self.state
+        if time.monotonic() - self.counted > _TICK:
+            workers = offering(self.client, self.resources).values()
+            self.slots = max(1, sum(worker["nthreads"] for worker in workers))
+            state.workers, self.counted = self.slots, time.monotonic()
+        made = state.records[max(state.resumed, len(state.records) - self.slots) :]
+        short = made and max(record.seconds for record in made) < 1
+        while len(self.running) < self.slots * (1 + (_AHEAD if short else 1)):
+            job = next(self.jobs, None)
+            if job is None:
+                return
+            state.together = max(state.together, len(job))
+            self._submit(job, 1)
+
+    def _submit(self, job: list[Task], attempt: int) -> None:
+        from dask import config as dask_config
+
         task = job[0]
         name = f"{task.variable}-{'.'.join(map(str, task.index))}-{attempt}"
         # A task may carry its region of a source that lives in memory; dask's warning is for larger things.
         with dask_config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-            future = client.submit(
+            future = self.client.submit(
                 do_tasks, job, attempt, key=f"moec-{task.plan}-{name}-{time.time_ns()}", pure=False,
-                resources=dict(resources) or None, retries=0,
+                resources=dict(self.resources) or None, retries=0,
             )  # fmt: skip
-        running[future] = (job, attempt)
+        self.running[future] = (job, attempt)
 
-    def fill() -> None:
-        # One waits for each that runs, so that no worker is idle and the client holds few at a time; more
-        # where tasks end faster than the client could hand out the next one.
-        nonlocal slots, counted
-        if time.monotonic() - counted > _TICK:
-            slots = max(1, sum(worker["nthreads"] for worker in offering(client, resources).values()))
-            state.workers, counted = slots, time.monotonic()
-        made = state.records[max(state.resumed, len(state.records) - slots) :]
-        short = made and max(record.seconds for record in made) < 1
-        while len(running) < slots * (1 + (_AHEAD if short else 1)):
-            job = next(jobs, None)
-            if job is None:
-                return
-            state.together = max(state.together, len(job))
-            submit(job, 1)
+    def note_running(self) -> None:
+        """Note in the state which tasks workers have."""
+        now = time.monotonic()
+        for future in self.running:
+            if len(self.began) < self.slots:
+                self.began.setdefault(future, now)
+        self.state.running = [
+            (task.variable, at) for future, at in self.began.items() for task in self.running[future][0]
+        ]
 
-    def settle(task: Task, result: Record | BaseException, attempt: int) -> None:
+    def settle(self, future: Future[Any], results: Sequence[Record | BaseException] | None) -> None:
+        """Settle the tasks of a job that has ended; without results it failed as a whole.
+
+        As where its worker died: then it is taken apart.
+        """
+        job, attempt = self.running.pop(future)
+        self.began.pop(future, None)
+        for task, result in zip(job, results or [_error_of(future)] * len(job), strict=True):
+            self._settle_task(task, result, attempt)
+
+    def _settle_task(self, task: Task, result: Record | BaseException, attempt: int) -> None:
         """Keep the record of a task, or try it again, or count it as failed."""
+        state = self.state
         if isinstance(result, Record):
             if len(state.records) == state.resumed and not has_record(task.array, task.index):
                 raise MoECError(
@@ -165,58 +258,10 @@ def run_tasks(
             raise result
         elif attempt < _ATTEMPTS and _is_retryable(result):
             _log.warning("chunk %s of %r failed and is tried again: %r", task.index, task.variable, result)
-            submit([task], attempt + 1)
+            self._submit([task], attempt + 1)
         else:
             state.failures.append(_failure(task, result, attempt))
             _log.info("chunk %s of %r failed", task.index, task.variable, exc_info=result)
-
-    def report() -> None:
-        """Tell how far it is: the caller, and now and then the destination."""
-        nonlocal marked
-        now = time.monotonic()
-        for future in running:
-            if len(began) < slots:
-                began.setdefault(future, now)
-        state.running = [(task.variable, at) for future, at in began.items() for task in running[future][0]]
-        if now - marked > _MARK:
-            mark(group, len(state.records), state.plan.tasks)
-            marked = now
-        if progress is not None:
-            progress(state)
-
-    try:
-        fill()
-        heard = time.monotonic()
-        report()
-        while running:
-            lock.check()
-            try:
-                with client.as_current():
-                    finished = wait(list(running), timeout=_TICK, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                report()
-                if time.monotonic() - heard > _PATIENCE and not offering(client, resources):
-                    heard = time.monotonic()
-                    _log.warning(
-                        "no worker is left that offers %s; waiting for one", dict(resources) or "its time"
-                    )
-                continue
-            heard = time.monotonic()
-            made = [future for future in finished if future.status == "finished"]
-            fetched = dict(zip(made, client.gather(made), strict=True))  # in one message for all
-            for future in finished:
-                job, attempt = running.pop(future)
-                began.pop(future, None)
-                # A job that failed as a whole, as where its worker died, is taken apart.
-                results = fetched[future] if future in fetched else [_error_of(future)] * len(job)
-                for task, result in zip(job, results, strict=True):
-                    settle(task, result, attempt)
-                report()
-            fill()
-    finally:
-        state.running = []
-        if running:
-            client.cancel(list(running), force=True)
 
 
 def _jobs(tasks: Iterator[Task]) -> Iterator[list[Task]]:
