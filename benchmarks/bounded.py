@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from benchmarks.fields import find_fields  # noqa: E402
 from benchmarks.isolate import LimitError, isolated  # noqa: E402
 from benchmarks.peers import UnsuitableError, bounded_forms, filled, restored  # noqa: E402
-from benchmarks.records import Array, Line, machine, markdown, versions  # noqa: E402
+from benchmarks.records import Array, Line, codec_version, machine, markdown, versions  # noqa: E402
 from benchmarks.speed import warm  # noqa: E402
 from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
@@ -82,6 +82,8 @@ def errors(original: Array, decoded: Array) -> Line:
 def run(arguments: argparse.Namespace, path: Path) -> list[Line]:
     """All measurements, one after the other; lines are on disk as they are made."""
     lines: list[Line] = []
+    packages = versions(*(f"numcodecs-wasm-{peer.lower()}" for peer in arguments.peers))
+    made = {"version": codec_version(), "versions": packages, "machine": machine()}
     with path.open("w") as file:
         for field, load in find_fields(arguments.folder, arguments.fields).items():
             array = load()
@@ -95,7 +97,8 @@ def run(arguments: argparse.Namespace, path: Path) -> list[Line]:
                 calls |= {peer: (measure_peer, peer, array, share * span) for peer in arguments.peers}
                 for codec, call in calls.items():
                     line: Line = {"field": field, "share": share, "bound": share * span, "codec": codec}
-                    line |= {"million": array.size / 1e6, "nbytes": array.nbytes}
+                    line |= {"million": array.size / 1e6, "nbytes": array.nbytes, "load": os.getloadavg()[0]}
+                    line |= made
                     try:
                         line |= isolated(*call, seconds=arguments.timeout, gigabytes=12)
                     except (UnsuitableError, LimitError, RuntimeError) as error:
@@ -115,6 +118,33 @@ def describe(line: Line) -> str:
     share = line["largest"] / line["bound"]
     speed = line["encode_cpu"] / line["million"]
     return f"{head}: {line['bytes']} bytes, {share:.6f} of the bound, {speed:.2f} s/M to encode"
+
+
+def summary(lines: list[Line]) -> str:
+    """A row for each bound: our bytes over those of the best peer, medians over fields, and the times."""
+    rows = []
+    for share in sorted({line["share"] for line in lines}, reverse=True):
+        relations, ours, theirs = [], [], []
+        for field in dict.fromkeys(line["field"] for line in lines):
+            found = [x for x in lines if (x["field"], x["share"]) == (field, share) and "bytes" in x]
+            own = [line for line in found if line["codec"].startswith("moec_zarr")]
+            peers = [line for line in found if line not in own]
+            if not own or not peers:
+                continue
+            best = min(peers, key=lambda line: line["bytes"])
+            relations.append(own[0]["bytes"] / best["bytes"])
+            ours.append(own[0]["encode_cpu"] / own[0]["million"])
+            theirs.append(best["encode_cpu"] / best["million"])
+        if relations:
+            rows.append((
+                f"{share:g}", str(len(relations)), f"{statistics.median(relations):.2f}",
+                f"{max(relations):.2f}", f"{statistics.median(ours):.2f}", f"{statistics.median(theirs):.2f}",
+            ))  # fmt: skip
+    header = (
+        "bound over the range", "fields", "bytes over the best peer's, median", "most", "encode, CPU s/M",
+        "that peer",
+    )  # fmt: skip
+    return markdown(header, rows, text_columns=0)
 
 
 def tables(lines: list[Line]) -> str:
@@ -169,11 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bounded"))
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    load = os.getloadavg()
     lines = run(arguments, arguments.out.with_suffix(".jsonl"))
-    packages = versions(*(f"numcodecs-wasm-{peer.lower()}" for peer in arguments.peers))
-    document = {"machine": machine(), "load_at_start": load, "versions": packages}
-    arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1))
     arguments.out.with_suffix(".md").write_text(tables(lines))
     print(tables(lines))
 

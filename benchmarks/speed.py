@@ -285,8 +285,8 @@ _COLUMNS = (
 def tables(lines: list[Line]) -> str:
     """Markdown: a summary, a table for each ratio, then the reads."""
     lines = latest(lines)
-    own = [line for line in lines if line["benchmark"] == "speed" and line.get("psnr") is not None]
-    parts = [_summary(own)]
+    own = _measured(lines)
+    parts = ["### Medians\n\n" + summary(lines)]
     for ratio in sorted({line["ratio"] for line in own}, reverse=True):
         rows = [_row(line) for line in sorted(own, key=_order) if line["ratio"] == ratio]
         parts.append(f"### {ratio:g}x\n\n" + markdown(_COLUMNS, rows))
@@ -294,9 +294,35 @@ def tables(lines: list[Line]) -> str:
     if missing:
         rows = [(line["field"], f"{line['ratio']:g}", series(line), line["reason"]) for line in missing]
         parts.append("### Not reached\n\n" + markdown(("field", "ratio", "codec", "reason"), rows))
-    if reads := _reads(lines):
-        parts.append("### Reads\n\n" + reads)
+    if table := reads(lines):
+        parts.append("### Reads\n\n" + table)
     return "\n".join(parts)
+
+
+def _measured(lines: list[Line]) -> list[Line]:
+    return [line for line in latest(lines) if line["benchmark"] == "speed" and line.get("psnr") is not None]
+
+
+def gains(lines: list[Line], effort: str = "fast") -> str:
+    """A row for each field and ratio: our PSNR, the best peer's, and the times of both."""
+    rows = []
+    own = _measured(lines)
+    for field, ratio in dict.fromkeys((line["field"], line["ratio"]) for line in sorted(own, key=_order)):
+        found = [line for line in own if (line["field"], line["ratio"]) == (field, ratio)]
+        ours = [line for line in found if line["settings"].get("effort") == effort]
+        peers = [line for line in found if line["codec"] != OURS]
+        if not ours or not peers:
+            continue
+        best, size = max(peers, key=lambda line: line["psnr"]), million(ours[0])
+        rows.append((
+            field, f"{ratio:g}", f"{ours[0]['psnr']:.2f}", f"{best['psnr']:.2f}", best["codec"],
+            f"{ours[0]['encode_cpu'] / size:.2f}", f"{best['encode_cpu'] / size:.2f}",
+            f"{size / ours[0]['decode_cpu']:.0f}", f"{size / best['decode_cpu']:.0f}",
+        ))  # fmt: skip
+    header = (
+        "field", "ratio", "PSNR dB", "best peer", "which", "encode, CPU s/M", "peer", "decode, M/s", "peer",
+    )  # fmt: skip
+    return markdown(header, rows)
 
 
 def _order(line: Line) -> tuple[str, bool, str, int]:
@@ -317,9 +343,9 @@ def _row(line: Line) -> list[str]:
     ]  # fmt: skip
 
 
-def _summary(own: list[Line]) -> str:
+def summary(lines: list[Line]) -> str:
     """Medians and worst fields of each codec at each ratio; the phantom is not counted."""
-    rows = []
+    rows, own = [], _measured(lines)
     for ratio in sorted({line["ratio"] for line in own}, reverse=True):
         at_ratio = [line for line in own if line["ratio"] == ratio and line["field"] != PHANTOM]
         peers: dict[str, float] = {}
@@ -347,19 +373,19 @@ def _summary(own: list[Line]) -> str:
         "ratio", "codec", "fields", "encode, CPU s/M, median", "worst", "decode, M/s, median", "worst",
         "dB above the best peer: median, least",
     )  # fmt: skip
-    return "### Medians\n\n" + markdown(header, rows, text_columns=2)
+    return markdown(header, rows, text_columns=2)
 
 
-def _reads(lines: list[Line]) -> str:
+def reads(lines: list[Line]) -> str:
     """For each kind of read the median over fields, and the slowest warm one beside what is allowed."""
     found: dict[tuple[str, ...], list[tuple[float, float, float, float]]] = {}
     for line in lines:
         places = dict(line.get("stores", {}))
         if "reads" in line:
             places["chunk"] = line["reads"]
-        for place, reads in places.items():
-            whole = reads[0]
-            for read in reads:
+        for place, made in places.items():
+            whole = made[0]
+            for read in made:
                 percent = 100 * read["voxels"] / whole["voxels"]
                 allowed = max(1.0, percent) * (ALLOWED_SHARE * whole["cold"] + ALLOWED_MS)
                 key = f"{line['ratio']:g}", series(line), place, read["read"]
