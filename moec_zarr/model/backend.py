@@ -14,7 +14,7 @@ from array_api_compat import array_namespace, device
 
 from moec_zarr.arrays import Array, Integers
 
-__all__ = ["AnyArray", "affine", "array_namespace", "beside", "empty_beside", "sine", "take"]
+__all__ = ["AnyArray", "affine", "array_namespace", "beside", "empty_beside", "sine", "take", "take_along"]
 
 AnyArray = Any
 """An array of NumPy or a tensor of torch, on any device."""
@@ -49,13 +49,20 @@ def take(array: AnyArray, indices: Sequence[Integers | slice], pointwise: bool =
     if pointwise:
         return array[tuple(beside(np.asarray(index), array) for index in indices)]
     for axis, index in enumerate(indices):
-        if not isinstance(index, slice) and len(index) and (np.diff(index) == 1).all():
-            index = slice(int(index[0]), int(index[-1]) + 1)
+        if not isinstance(index, slice) and len(index) and (index[1:] - index[:-1] == 1).all():
+            index = slice(index[0], index[-1] + 1)
         if isinstance(index, slice):
             array = array[(slice(None),) * axis + (index,)]
         else:
-            array = array_namespace(array).take(array, beside(index, array), axis=axis)
+            array = take_along(array, index, axis)
     return array
+
+
+def take_along(array: AnyArray, index: Integers, axis: int) -> AnyArray:
+    """Take the elements at indices along one axis, none of them negative."""
+    if isinstance(array, np.ndarray):
+        return array.take(index, axis)
+    return array.index_select(axis, beside(index, array))
 
 
 def sine(array: AnyArray) -> AnyArray:
