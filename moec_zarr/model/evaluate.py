@@ -10,7 +10,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.backend import AnyArray
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.features import AnyField, features_at, sample_around
+from moec_zarr.model.features import AnyField, sample_around, values_and_features
 from moec_zarr.model.network import Architecture, Network, evaluate_tile, tables
 from moec_zarr.model.residual import Residual
 
@@ -117,8 +117,7 @@ def _with_network(
         for inner, rows in tiled(near_rows, pointwise=pointwise, voxels=voxels):
             base, features = None, None
             if near is not None:
-                base = near.values(rows, pointwise)
-                features = features_at(near, network.stencils, rows, base, pointwise)
+                base, features = values_and_features(near, network.stencils, rows, pointwise)
             grid = tables(weights, lengths, rows, pointwise)
             values = evaluate_tile(architecture, weights, grid, features).reshape(_sides(inner))
             yield _within(slab, inner), rows, values if base is None else values + base

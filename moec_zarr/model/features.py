@@ -10,14 +10,14 @@ the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from moec_zarr.arrays import Floats, Integers
-from moec_zarr.model.backend import AnyArray, array_namespace, beside, empty_beside, take
+from moec_zarr.model.backend import AnyArray, array_namespace, beside, take, take_along
 from moec_zarr.model.coefficients import CoefficientField, SentField
 
 __all__ = [
@@ -28,10 +28,9 @@ __all__ = [
     "box_around",
     "feature_count",
     "feature_scales",
-    "features",
-    "features_at",
     "neighbours",
     "sample_around",
+    "values_and_features",
 ]
 
 LARGEST_STENCIL = 15  # of a distance, and of a gain
@@ -63,29 +62,6 @@ def feature_count(axes: int) -> int:
 def neighbours(index: Integers, stencil: Stencil, length: int) -> Integers:
     """Return neighbours of voxels on an axis of `length`, shape (4, n); clipped to its ends."""
     return np.asarray(np.clip(index + stencil.distance * NEAR_AND_FAR[:, None], 0, length - 1))
-
-
-def features(here: AnyArray, there: Sequence[AnyArray], stencils: Sequence[Stencil], norm: float) -> AnyArray:
-    """Compute the features of voxels, float32, shape (n, feature_count).
-
-    Parameters
-    ----------
-    here : float array or tensor, shape (n,)
-        The field at the voxels.
-    there : sequence of the same kind, shape (4, n)
-        The field at their neighbours along each axis.
-    stencils : sequence of Stencil
-        One for each axis.
-    norm : float
-        Root mean square of the field.
-    """
-    result = empty_beside((len(here), feature_count(len(stencils))), here, "float32")
-    result[:, 0] = here / float(np.float32(norm))
-    for axis, (stencil, values) in enumerate(zip(stencils, there, strict=True)):
-        first = feature_count(axis)
-        scales = beside(feature_scales(stencil, norm)[:, None], here)
-        result[:, first : first + len(values)] = ((values - here) * scales).T
-    return result
 
 
 def feature_scales(stencil: Stencil, norm: float) -> Floats:
@@ -155,14 +131,10 @@ def box_around(
     return None if math.prod(len(near) for near in box) > apart else box
 
 
-def features_at(
-    field: AnyField,
-    stencils: Sequence[Stencil],
-    indices: Sequence[Integers],
-    values: AnyArray,
-    pointwise: bool,
-) -> AnyArray:
-    """Compute the features of the voxels of a tile, float32, shape (voxels, feature_count).
+def values_and_features(
+    field: AnyField, stencils: Sequence[Stencil], indices: Sequence[Integers], pointwise: bool
+) -> tuple[AnyArray, AnyArray]:
+    """Read a field at the voxels of a tile, and compute their features.
 
     Parameters
     ----------
@@ -172,30 +144,50 @@ def features_at(
         One for each axis.
     indices : sequence of int64 arrays
         Voxels along each axis of a grid; if `pointwise`, the coordinates of each point.
+
+    Returns
+    -------
     values : float array or tensor
-        The field at these voxels.
+        The field, of the grid's shape or (points,).
+    features : float32 array or tensor, shape (voxels, feature_count)
     """
-    there = [
-        _neighbour_values(field, stencil, indices, axis, pointwise) for axis, stencil in enumerate(stencils)
-    ]
-    return features(values.reshape(-1), there, stencils, field.norm)
+    values, around = (_around_points if pointwise else _around_grid)(field, stencils, indices)
+    here, xp = values.reshape(-1), array_namespace(values)
+    parts = [here[None] / float(np.float32(field.norm))]
+    for stencil, there in zip(stencils, around, strict=True):
+        scales = beside(feature_scales(stencil, field.norm)[:, None], here)
+        parts.append((there - here) * scales)
+    return values, xp.astype(xp.concat(parts), xp.float32, copy=False).T
 
 
-def _neighbour_values(
-    field: AnyField,
-    stencil: Stencil,
-    indices: Sequence[Integers],
-    axis: int,
-    pointwise: bool,
-) -> AnyArray:
-    """Return the field at the neighbours along an axis, shape (4, voxels)."""
-    places = neighbours(indices[axis], stencil, field.shape[axis])
-    before, after = indices[:axis], indices[axis + 1 :]
-    if pointwise:
-        parts = [field.values([*before, place, *after], True) for place in places]
-    else:
+def _around_grid(
+    field: AnyField, stencils: Sequence[Stencil], indices: Sequence[Integers]
+) -> tuple[AnyArray, Iterable[AnyArray]]:
+    """Return the field on a grid, and at the neighbours along each axis, shape (4, voxels)."""
+
+    def around(axis: int) -> AnyArray:
+        before, after = indices[:axis], indices[axis + 1 :]
+        places = neighbours(indices[axis], stencils[axis], field.shape[axis])
         wanted, rows = np.unique(places, return_inverse=True)
         values = field.values([*before, wanted, *after])
-        whole = [slice(None)] * axis
-        parts = [take(values, [*whole, row]).reshape(-1) for row in rows.reshape(places.shape)]
-    return array_namespace(*parts).stack(parts)
+        near = take_along(values, rows.reshape(-1), axis)
+        split = near.reshape(*values.shape[:axis], *places.shape, *values.shape[axis + 1 :])
+        return array_namespace(split).moveaxis(split, axis, 0).reshape(len(places), -1)
+
+    return field.values(indices), map(around, range(len(stencils)))
+
+
+def _around_points(
+    field: AnyField, stencils: Sequence[Stencil], indices: Sequence[Integers]
+) -> tuple[AnyArray, Iterable[AnyArray]]:
+    """Return the field at points, and at their neighbours along each axis, shape (4, points)."""
+    moved = [list(indices)]
+    for axis, stencil in enumerate(stencils):
+        for places in neighbours(indices[axis], stencil, field.shape[axis]):
+            moved.append([*indices[:axis], places, *indices[axis + 1 :]])
+    if isinstance(field, SentField):  # together they share more, but NumPy's values then differ in last bits
+        points = [np.concatenate(each) for each in zip(*moved, strict=True)]
+        values = field.values(points, True).reshape(len(moved), -1)
+    else:
+        values = np.stack([field.values(each, True) for each in moved])
+    return values[0], values[1:].reshape(len(stencils), len(NEAR_AND_FAR), -1)

@@ -11,7 +11,7 @@ from moec_zarr.fit.field import Field  # noqa: E402
 from moec_zarr.fit.network.batches import Batches  # noqa: E402
 from moec_zarr.model.basis import AxisBasis  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField, Coefficients  # noqa: E402
-from moec_zarr.model.features import Stencil, features_at  # noqa: E402
+from moec_zarr.model.features import Stencil, values_and_features  # noqa: E402
 from moec_zarr.model.normalisation import Normalisation  # noqa: E402
 
 SHAPE = (6, 9, 2)
@@ -65,8 +65,7 @@ def test_features_are_those_of_a_decoder_and_targets_what_the_transform_leaves(d
     batch, indices = drawn([field for field, _ in chunks], device)
     for row, (field, transform) in enumerate(chunks):
         index = indices[row]
-        values = transform.values(index, True)
-        expected = features_at(transform, field.stencils, index, values, True)
+        values, expected = values_and_features(transform, field.stencils, index, True)
         np.testing.assert_allclose(batch.features[row].cpu(), expected, atol=1e-5)
         left = 4 * ((field.array[index] - 0.5) / 2 - values)
         np.testing.assert_allclose(batch.targets[row].cpu(), left, atol=1e-5)

@@ -9,9 +9,9 @@ from moec_zarr.model.features import (
     SampledField,
     Stencil,
     feature_count,
-    features_at,
     neighbours,
     sample_around,
+    values_and_features,
 )
 from tests.conformance import reference_decoder
 from tests.support.strategies import (
@@ -25,7 +25,7 @@ from tests.support.strategies import (
 
 
 def read_features(field, stencils, indices, pointwise=False):
-    return features_at(field, stencils, indices, field.values(indices, pointwise), pointwise)
+    return values_and_features(field, stencils, indices, pointwise)[1]
 
 
 def random_field(shape, seed):
@@ -59,7 +59,7 @@ def test_features_at_points_and_strides_match_the_grid(shape):
 
 
 @pytest.mark.parametrize("shape", GRIDS)
-def test_a_field_sample_around_a_grid_reads_like_the_field(shape):
+def test_a_field_sampled_around_a_grid_reads_like_the_field(shape):
     field, stencils, _ = random_field(shape, 4)
     whole = [np.arange(n) for n in shape]
     near = sample_around(field, stencils, whole)
