@@ -41,7 +41,7 @@ def test_the_sources_are_those_that_a_stream_depends_on() -> None:
         "model/network.py",
         "bitstream/range_coder.py",
     } <= names
-    assert {"settings.py", "quality.py", "model/network.py"} <= names
+    assert {"settings.py", "quality.py", "model/dispatch_torch.py"} <= names
     assert not {name.split("/")[0] for name in names} & {"adapters", "report", "conversion", "demo", "cli"}
 
 
