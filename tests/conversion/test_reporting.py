@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
+import sys
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -13,6 +16,9 @@ import zarr
 import moec_zarr
 from moec_zarr import MoECCodec, MoECError, write_report
 from moec_zarr.conversion.work.run import convert
+from moec_zarr.report.page.findings import Experts
+from moec_zarr.report.page.gathering import gather_report
+from moec_zarr.report.page.render import render_page
 from tests.support.fields import smooth
 from tests.support.pages import Contents, number
 
@@ -244,6 +250,48 @@ def test_text_of_a_store_is_text_and_no_markup(hostile, tmp_path):
     assert not [a for _, a in contents.elements if any(name.startswith("on") for name in a)]
     assert "<script>alert(1)</script>" in contents.text  # as text
     assert "\u202e" not in contents.text
+
+
+def with_text(found, text):
+    """Findings whose every text is another."""
+    if dataclasses.is_dataclass(found):
+        names = [each.name for each in dataclasses.fields(found)]
+        return dataclasses.replace(found, **{name: with_text(getattr(found, name), text) for name in names})
+    if isinstance(found, tuple):
+        return tuple(with_text(each, text) for each in found)
+    if isinstance(found, Mapping):
+        return {f"{text} {i}": value for i, value in enumerate(found.values())}
+    if isinstance(found, np.ndarray) and found.dtype.kind in "MO":
+        return np.array([text] * len(found), dtype=object)
+    return text if isinstance(found, str) else found
+
+
+def test_each_text_of_the_findings_is_escaped_wherever_it_is_written(store, ds):
+    found = gather_report(store, against=ds)
+    variables = [dataclasses.replace(each, slices=each.slices[:1]) for each in found.variables]
+    experts = Experts(chunk="", map=np.zeros((4, 4), np.int64), load=(0.5, 0.5))
+    variables[0] = dataclasses.replace(variables[0], experts=experts, notes=("", ""))
+    found = dataclasses.replace(found, variables=tuple(variables))
+    text = "\"'><script>alert(1)</script> &lt; {{ 7 * 7 }} {% raw %} {# <!--"
+    hostile, harmless = (render_page(with_text(found, each)) for each in (text, "harmless"))
+    # Charts are as large as their text takes.
+    chart = re.compile("<svg.*?</svg>", re.DOTALL)
+    for svg in chart.findall(hostile):
+        tags = {tag for tag, _ in Contents(svg).elements}
+        assert tags <= {"svg", "g", "defs", "path", "use", "text", "tspan", "image", "clippath", "rect"}
+    hostile, harmless = (Contents(chart.sub("", page)) for page in (hostile, harmless))
+    assert hostile.text.count(text) > 100
+    assert hostile.text.replace(text, "harmless") == harmless.text
+    assert [
+        (tag, {name: value.replace(text, "harmless") for name, value in attributes.items()})
+        for tag, attributes in hostile.elements
+    ] == harmless.elements
+
+
+def test_without_jinja2_a_report_says_what_it_needs(store, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MoECError, match="a report needs jinja2; install it"):
+        write_report(store, tmp_path / "r.html", variables=["bounded"])
 
 
 def test_a_store_without_records_states_what_its_streams_do(hostile, tmp_path):

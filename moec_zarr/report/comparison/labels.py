@@ -16,6 +16,7 @@ __all__ = [
     "axis_of",
     "bytes_text",
     "clean",
+    "decibel_text",
     "figure_text",
     "name_of",
     "power_of_ten",
@@ -75,6 +76,13 @@ def figure_text(value: float | None, digits: int = 3) -> str:
         return f"{float(f'{value:.{digits}g}'):.10g}".replace("-", "−")
     mantissa, _, exponent = f"{value:.{digits}g}".replace("-", "−").partition("e")
     return f"{mantissa} × {_power(int(exponent.replace('−', '-')))}" if exponent else mantissa
+
+
+def decibel_text(value: float | None) -> str:
+    """Write a PSNR; a dash where there is none."""
+    if value is None:
+        return "–"
+    return "exact" if value == math.inf else f"{value:.1f} dB".replace("-", "−")
 
 
 def power_of_ten(values: Array) -> tuple[float, str]:

@@ -1,4 +1,8 @@
-"""The charts of a report, as SVG that takes its colours from the page around it."""
+"""The charts of a report, as SVG that takes its colours from the page around it.
+
+matplotlib escapes the text that it writes. No other part of a page is markup that the template does not
+escape.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +27,10 @@ from moec_zarr.report.comparison.pictures import (
 from moec_zarr.report.comparison.spectra import Spectrum
 from moec_zarr.report.page.findings import Profile, Variable
 
-__all__ = ["expert_chart", "field_chart", "grid_chart", "histogram_chart", "profile_chart", "spectrum_chart"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["draw_experts", "draw_grid", "draw_histogram", "draw_map", "draw_profile", "draw_spectra"]
 
 # Colours that stand for those of the page; no other colour of a chart is any of them.
 _INK, _GRID, _FIRST, _SECOND = "#010203", "#010204", "#010205", "#010206"
@@ -49,8 +56,9 @@ _NUMBERED = 16  # experts at most whose numbers are written in
 _ANNOTATED = 48  # cells of a grid at most that have their figures written in
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None], *, right: float = 0.98) -> str:
-    """Return an inline SVG of a figure of some inches; what it shows is said by the page around it."""
+def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None], *, right: float = 0.98) -> Markup:
+    """Make an inline SVG of a figure of some inches; the page around it says what it shows."""
+    from markupsafe import Markup
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
@@ -75,11 +83,11 @@ def _svg(size: tuple[float, float], draw: Callable[[Any, Any], None], *, right: 
     )
     for colour, name in _OF_THE_PAGE.items():
         text = text.replace(colour, name)
-    return text
+    return Markup(text)
 
 
-def field_chart(field: Slice, limits: Limits, units: str) -> str:
-    """Return a slice as a map."""
+def draw_map(field: Slice, limits: Limits, units: str) -> Markup:
+    """Draw a slice as a map."""
 
     def draw(figure: Any, axes: Any) -> None:
         draw_field(axes, field, limits, units=units, smooth="none")
@@ -87,7 +95,7 @@ def field_chart(field: Slice, limits: Limits, units: str) -> str:
     return _svg((4.6, 3.7), draw, right=0.79)
 
 
-def spectrum_chart(found: Spectrum, units: str) -> str:
+def draw_spectra(found: Spectrum, units: str) -> Markup:
     """Draw the spectra of original and decoded."""
 
     def draw(figure: Any, axes: Any) -> None:
@@ -98,7 +106,7 @@ def spectrum_chart(found: Spectrum, units: str) -> str:
     return _svg((5.2, 3.2), draw)
 
 
-def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
+def draw_histogram(counts: Integers, edges: Doubles, units: str) -> Markup:
     """Draw how many voxels have which error."""
     from matplotlib.ticker import MaxNLocator
 
@@ -119,7 +127,7 @@ def histogram_chart(counts: Integers, edges: Doubles, units: str) -> str:
     return _svg((5.2, 3.2), draw)
 
 
-def profile_chart(profile: Profile, units: str) -> str:
+def draw_profile(profile: Profile, units: str) -> Markup:
     """Draw root mean square and largest error along a dimension."""
     both = np.array([profile.rmse, profile.max_error])
     scale, name = power_of_ten(both)
@@ -145,22 +153,16 @@ def profile_chart(profile: Profile, units: str) -> str:
     return _svg((5.2, 3.0), draw)
 
 
-def grid_chart(variable: Variable, which: str) -> str | None:
+def draw_grid(variable: Variable, which: str) -> Markup:
     """Draw PSNR, or largest error, over the grid of chunks: the worst over all other dimensions.
 
     Parameters
     ----------
     variable : Variable
+        With more than one chunk.
     which : {"psnr", "max_error"}
-
-    Returns
-    -------
-    str or None
-        None where there is a single chunk.
     """
     several = [axis for axis, count in enumerate(variable.grid) if count > 1][-2:]
-    if not several:
-        return None
     rows, columns = ([1] + [variable.grid[axis] for axis in several])[-2:]
     worst = np.full((rows, columns), np.nan)
     pick = np.fmin if which == "psnr" else np.fmax
@@ -201,7 +203,7 @@ def grid_chart(variable: Variable, which: str) -> str | None:
     return _svg((4.8, max(1.6, min(3.6, 1.2 + 0.4 * rows))), draw)
 
 
-def expert_chart(found: Integers, first_row_on_top: bool) -> str:
+def draw_experts(found: Integers, first_row_on_top: bool) -> Markup:
     """Draw which expert evaluates each voxel of a slice; each region bears its expert's number."""
     from matplotlib.colors import ListedColormap
 
@@ -223,7 +225,7 @@ def expert_chart(found: Integers, first_row_on_top: bool) -> str:
 
 
 def _bare(axes: Any) -> None:
-    """Without a frame above and to the right."""
+    """Take away the frame above and to the right."""
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -77,6 +78,12 @@ class Profile:
     rmse: tuple[float, ...]
     max_error: tuple[float, ...]
     origin: str
+
+    @property
+    def worst(self) -> int | None:
+        """The row with the largest error; None where no row has a valid voxel."""
+        known = [row for row, error in enumerate(self.max_error) if not math.isnan(error)]
+        return max(known, key=lambda row: self.max_error[row], default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +210,16 @@ class Variable:
     profiles: tuple[Profile, ...] = ()
     experts: Experts | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def known_psnr(self) -> float | None:
+        """That of the whole variable, or else the lowest that any chunk has."""
+        return self.psnr if self.psnr is not None else self.psnr_lowest
+
+    @property
+    def relative_error(self) -> float:
+        """The largest error as a share of the range of the original; 0 where that is not known."""
+        return self.max_error / self.spread if self.spread else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

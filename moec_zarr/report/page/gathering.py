@@ -26,7 +26,7 @@ from moec_zarr.report.comparison.labels import axis_of, clean, name_of, units_of
 from moec_zarr.report.comparison.spectra import Spectrum
 from moec_zarr.report.page.findings import Cell, Experts, Profile, Report, Variable
 from moec_zarr.report.page.lossless import lossless_variables
-from moec_zarr.report.page.render import render
+from moec_zarr.report.page.render import render_page
 from moec_zarr.report.page.slices import Pair, Sample, make_profile, sample, sample_profile, spacing
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def write_report(
         If there is no compressed variable in `store`, or none of a name asked for.
     """
     found = gather_report(store, against=against, variables=variables, storage_options=storage_options)
-    text = render(found)
-    Path(path).write_text(text, encoding="utf-8")
+    Path(path).write_text(render_page(found), encoding="utf-8")
 
 
 def gather_report(
