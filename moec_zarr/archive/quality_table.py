@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from zarr.abc.buffer import Buffer
 
-__all__ = ["open_quality", "quality_table", "write_quality"]
+__all__ = ["open_quality", "quality_table", "read_quality", "write_quality"]
 
 _FOLDER = ".moec_zarr/quality"
 _STEPS = ("reading", "fitting", "writing", "checking")
@@ -209,6 +209,15 @@ async def _copy(store: Store, folder: str) -> dict[str, Buffer]:
     }
 
 
+def read_quality(array: zarr.Array[Any]) -> xr.Dataset:
+    """Read the table of one compressed array; it is empty where no conversion left one."""
+    import xarray as xr
+
+    # xarray looks for groups within groups alone; by itself the folder is a store like any other.
+    copied = sync(_copy(array.store, "/".join(part for part in (array.path, _FOLDER) if part)))
+    return xr.open_zarr(MemoryStore(copied)).load() if copied else xr.Dataset()
+
+
 def open_quality(store: str | PathLike[str] | Store) -> dict[str, xr.Dataset]:
     """Return the tables of a converted store, by variable.
 
@@ -227,14 +236,8 @@ def open_quality(store: str | PathLike[str] | Store) -> dict[str, xr.Dataset]:
     MoECError
         If there is no store that was compressed with this package, or it has no such table.
     """
-    import xarray as xr
-
-    tables = {}
-    for name, array in compressed_arrays(store).items():
-        # xarray looks for groups within groups alone; by itself the folder is a store like any other.
-        copied = sync(_copy(array.store, "/".join(part for part in (array.path, _FOLDER) if part)))
-        if copied:
-            tables[name] = xr.open_zarr(MemoryStore(copied)).load()
+    found = {name: read_quality(array) for name, array in compressed_arrays(store).items()}
+    tables = {name: table for name, table in found.items() if table}
     if not tables:
         raise MoECError(
             f"{store} has no table of its quality: no conversion made it, or none has come to its end; "

@@ -268,7 +268,10 @@ def with_text(found, text):
 
 def test_each_text_of_the_findings_is_escaped_wherever_it_is_written(store, ds):
     found = gather_report(store, against=ds)
-    variables = [dataclasses.replace(each, slices=each.slices[:1]) for each in found.variables]
+    variables = [
+        dataclasses.replace(each, sample=dataclasses.replace(each.sample, views=each.sample.views[:1]))
+        for each in found.variables
+    ]
     experts = Experts(chunk="", map=np.zeros((4, 4), np.int64), load=(0.5, 0.5))
     variables[0] = dataclasses.replace(variables[0], experts=experts, notes=("", ""))
     found = dataclasses.replace(found, variables=tuple(variables))

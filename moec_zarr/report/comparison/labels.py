@@ -158,6 +158,11 @@ class Axis:
             return str(np.datetime_as_string(value, unit="m")).replace("T", " ")
         return clean(value)
 
+    def span(self, part: slice) -> str:
+        """Say where the voxels of a part lie: ``625 m to 1250 m``."""
+        first, last = self.place(part.start), self.place(part.stop - 1)
+        return f"{first} to {last}" if part.stop - part.start > 1 else first
+
     def at(self, index: int) -> str:
         """Say where a voxel lies: ``height 625 m``."""
         return f"{self.title} {self.place(index)}"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from moec_zarr.arrays import Doubles, Integers
 from moec_zarr.quality import Quality
+from moec_zarr.report.comparison.labels import Axis
 from moec_zarr.report.comparison.pictures import Slice
 from moec_zarr.report.comparison.spectra import Spectrum
 
-__all__ = ["Cell", "Choice", "Experts", "Lossless", "Profile", "Report", "SliceView", "Variable"]
+__all__ = ["Cell", "Choice", "Experts", "Lossless", "Profile", "Report", "Sample", "SliceView", "Variable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,31 @@ class SliceView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The slices that a report embeds, and what they have in common.
+
+    Attributes
+    ----------
+    choices : tuple of Choice
+    views : tuple of SliceView
+    differ : int
+        Voxels that are valid in one of both arrays alone.
+    measured : Quality or None
+        Over all slices; None without an original, and so are the next two.
+    histogram : tuple of two arrays or None
+        Voxels in each bin, and the edges of the bins, of decoded less original.
+    spectrum : Spectrum or None
+    """
+
+    choices: tuple[Choice, ...] = ()
+    views: tuple[SliceView, ...] = ()
+    differ: int = 0
+    measured: Quality | None = None
+    histogram: tuple[Integers, Doubles] | None = None
+    spectrum: Spectrum | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """Errors along a dimension.
 
@@ -78,6 +105,22 @@ class Profile:
     rmse: tuple[float, ...]
     max_error: tuple[float, ...]
     origin: str
+
+    @classmethod
+    def of(cls, axis: Axis, parts: Sequence[slice], qualities: Sequence[Quality], origin: str) -> Self:
+        """Make a profile of the quality of parts of an axis."""
+        single = all(part.stop - part.start == 1 for part in parts)
+        values = (
+            axis.values if single and axis.values is not None and axis.values.dtype.kind in "iuf" else None
+        )
+        return cls(
+            title=axis.name,
+            places=tuple(map(axis.span, parts)),
+            positions=None if values is None else tuple(float(values[part.start]) for part in parts),
+            rmse=tuple(each.rmse if each.n_valid else math.nan for each in qualities),
+            max_error=tuple(each.max_error if each.n_valid else math.nan for each in qualities),
+            origin=origin,
+        )
 
     @property
     def worst(self) -> int | None:
@@ -161,15 +204,13 @@ class Variable:
         Streams by what stands for their values; bytes by section, of those that were looked at.
     percentiles : mapping of str to float
         Of the absolute error, the largest of any cell.
-    choices, slices : tuple
-        Slices that are embedded.
-    measured : Quality or None
-        Over the slices that are embedded, with a source.
-    histogram : tuple of two arrays or None
-        Voxels in each bin, and the edges of the bins, of the error in the embedded slices.
+    sample : Sample
     spectrum : Spectrum or None
-    spectrum_origin, spacing : str
-        Where the spectrum comes from; the length of a voxel, where it is known.
+        Of the sample, or else as it is on record.
+    spectrum_origin : str
+        Where the spectrum comes from.
+    spacing : tuple of float and str, or None
+        The length of a voxel and its units, where it is known.
     profiles : tuple of Profile
     experts : Experts or None
     notes : tuple of str
@@ -200,10 +241,7 @@ class Variable:
     kinds: Mapping[str, int]
     sections: Mapping[str, int]
     percentiles: Mapping[str, float] = field(default_factory=dict)
-    choices: tuple[Choice, ...] = ()
-    slices: tuple[SliceView, ...] = ()
-    measured: Quality | None = None
-    histogram: tuple[Integers, Doubles] | None = None
+    sample: Sample = Sample()
     spectrum: Spectrum | None = None
     spectrum_origin: str = ""
     spacing: tuple[float, str] | None = None

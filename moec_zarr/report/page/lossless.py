@@ -16,25 +16,14 @@ from moec_zarr.report.page.findings import Lossless
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["lossless_variables"]
+__all__ = ["list_lossless"]
 
 # Codecs that keep every bit, by their names in either format, with numcodecs' prefix or without.
 _EXACT = {
-    *(
-        "bytes",
-        "transpose",
-        "sharding_indexed",
-        "blosc",
-        "zstd",
-        "gzip",
-        "zlib",
-        "lz4",
-        "lzma",
-        "bz2",
-        "shuffle",
-    ),
-    *("crc32c", "crc32", "adler32", "fletcher32", "packbits", "vlen-utf8", "vlen-bytes", "vlen-array"),
-}
+    "bytes", "transpose", "sharding_indexed", "blosc", "zstd", "gzip", "zlib", "lz4", "lzma", "bz2",
+    "shuffle", "crc32c", "crc32", "adler32", "fletcher32", "packbits", "vlen-utf8", "vlen-bytes",
+    "vlen-array",
+}  # fmt: skip
 _REASONS = {
     "": "not chosen when the store was made",
     "small": "too small to gain by it",
@@ -44,7 +33,7 @@ _REASONS = {
 }
 
 
-def lossless_variables(
+def list_lossless(
     group: zarr.Group | zarr.Array[Any], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
 ) -> Iterator[Lossless]:
     """List all variables but those that this package compressed."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from moec_zarr.arrays import Array, Bools, Doubles, Integers
-from moec_zarr.quality import Quality, measure, merge
+from moec_zarr.arrays import Array, Bools, Doubles
+from moec_zarr.quality import measure, merge
 from moec_zarr.report.comparison.labels import Axis, axis_of
 from moec_zarr.report.comparison.pictures import Slice
-from moec_zarr.report.comparison.spectra import Spectrum, spectrum
-from moec_zarr.report.page.findings import Choice, Profile, SliceView
+from moec_zarr.report.comparison.spectra import spectrum
+from moec_zarr.report.page.findings import Choice, Profile, Sample, SliceView
 from moec_zarr.statistics import valid_voxels
 
-__all__ = ["Pair", "Sample", "make_profile", "sample", "sample_profile", "spacing"]
+__all__ = ["Pair", "sample_profile", "sample_slices"]
 
 _SIDE = 1024  # voxels of a slice that is read; of larger ones the middle
 _DRAWN = 320  # voxels of a side that are drawn at most
@@ -53,6 +54,16 @@ class Pair:
         """The other axes longer than 1."""
         return [axis for axis, n in enumerate(self.decoded.shape) if n > 1][:-2]
 
+    @property
+    def spacing(self) -> tuple[float, str] | None:
+        """The length of a voxel and its units, where it is the same along both axes of a slice."""
+        if len(self.plane) < 2:
+            return None
+        y, x = map(self.axis, self.plane)
+        if y.values is None or not y.comparable(x) or y.step is None or x.step is None or not y.units:
+            return None
+        return (abs(y.step), y.units) if math.isclose(abs(y.step), abs(x.step), rel_tol=1e-3) else None
+
     def axis(self, axis: int) -> Axis:
         """Return an axis with its coordinate."""
         return axis_of(self.decoded, axis)
@@ -72,32 +83,7 @@ class Pair:
         return valid_voxels(values, self.missing)
 
 
-@dataclass(kw_only=True)
-class Sample:
-    """The slices of a report, and what they have in common.
-
-    Attributes
-    ----------
-    choices : tuple of Choice
-    views : list of SliceView
-    differ : int
-        Voxels that are valid in one of both arrays alone.
-    measured : Quality or None
-        Over all slices; None without an original, and so are the next two.
-    histogram : tuple of two arrays or None
-        Voxels in each bin, and the edges of the bins, of decoded less original.
-    spectrum : Spectrum or None
-    """
-
-    choices: tuple[Choice, ...] = ()
-    views: list[SliceView] = field(default_factory=list)
-    differ: int = 0
-    measured: Quality | None = None
-    histogram: tuple[Integers, Doubles] | None = None
-    spectrum: Spectrum | None = None
-
-
-def sample(pair: Pair, budget: int, worst: int | None) -> Sample:
+def sample_slices(pair: Pair, budget: int, worst: int | None) -> Sample:
     """Read slices, evenly spread along each dimension that is no side of a slice.
 
     Parameters
@@ -111,38 +97,45 @@ def sample(pair: Pair, budget: int, worst: int | None) -> Sample:
         shown first.
     """
     places = [_places(pair, axis, budget, worst if axis == 0 else None) for axis in pair.outer]
-    found = Sample(
-        choices=tuple(
-            _choice(pair.axis(axis), chosen, worst if axis == 0 else None)
-            for axis, chosen in zip(pair.outer, places, strict=True)
-        )
-    )
+    views: list[SliceView] = []
     errors: list[Doubles] = []
+    differ = 0
 
     def read() -> Iterator[tuple[Array, Array, Bools]]:
-        """One slice after the other, so that only one is held at full size."""
+        """Yield one slice after the other, so that only one is held at full size."""
+        nonlocal differ
         for key in product(*(range(len(chosen)) for chosen in places)):
             at = {axis: places[i][key[i]] for i, axis in enumerate(pair.outer)}
             shown, x, y = pair.read(at)
             if x is None:
-                found.views.append(_view(pair, key, shown, None, y, None))
+                views.append(_view(pair, key, shown, None, y, None))
                 continue
             in_x, in_y = pair.valid(x), pair.valid(y)
             both = in_x & in_y
             with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which do not count
                 error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
-            found.views.append(_view(pair, key, shown, x, y, error))
-            found.differ += int(np.count_nonzero(in_x != in_y))
+            views.append(_view(pair, key, shown, x, y, error))
+            differ += int(np.count_nonzero(in_x != in_y))
             errors.append(error[both])
             yield x, y, both
 
-    found.spectrum = spectrum(read())
-    if pair.original is not None:
-        found.measured = merge(view.quality for view in found.views if view.quality is not None)
-        error = np.concatenate(errors)
-        bound = float(np.abs(error).max(initial=0)) or 1.0
-        found.histogram = np.histogram(error, bins=_BINS, range=(-bound, bound))
-    return found
+    found = spectrum(read())
+    choices = (
+        _choice(pair.axis(axis), chosen, worst if axis == 0 else None)
+        for axis, chosen in zip(pair.outer, places, strict=True)
+    )
+    sample = Sample(choices=tuple(choices), views=tuple(views))
+    if pair.original is None:
+        return sample
+    error = np.concatenate(errors)
+    bound = float(np.abs(error).max(initial=0)) or 1.0
+    return dataclasses.replace(
+        sample,
+        differ=differ,
+        measured=merge(view.quality for view in views if view.quality is not None),
+        histogram=np.histogram(error, bins=_BINS, range=(-bound, bound)),
+        spectrum=found,
+    )
 
 
 def _places(pair: Pair, axis: int, budget: int, worst: int | None) -> list[int]:
@@ -177,16 +170,6 @@ def _view(
     )
 
 
-def spacing(pair: Pair) -> tuple[float, str] | None:
-    """Return the length of a voxel and its units, where it is the same along both axes of a slice."""
-    if len(pair.plane) < 2:
-        return None
-    y, x = map(pair.axis, pair.plane)
-    if y.values is None or not y.comparable(x) or y.step is None or x.step is None or not y.units:
-        return None
-    return (abs(y.step), y.units) if math.isclose(abs(y.step), abs(x.step), rel_tol=1e-3) else None
-
-
 def sample_profile(pair: Pair, axis: int) -> Profile | None:
     """Measure errors at some places along an axis, in the middle of the others; None if no original."""
     if pair.original is None:
@@ -201,26 +184,5 @@ def sample_profile(pair: Pair, axis: int) -> Profile | None:
         found.append(measure(x, y, pair.valid(x) & pair.valid(y)))
     others = [pair.axis(other).at(middle[other]) for other in pair.outer if other != axis]
     at = f" at {', '.join(others)}" if others else ""
-    return make_profile(
-        pair.axis(axis),
-        places,
-        [each.rmse if each.n_valid else math.nan for each in found],
-        [each.max_error if each.n_valid else math.nan for each in found],
-        f"Measured in {len(places)} slices{at}.",
-    )
-
-
-def make_profile(
-    axis: Axis, indices: Iterable[int], rmse: Iterable[float], max_error: Iterable[float], origin: str
-) -> Profile:
-    """Return a profile whose rows are single voxels of an axis."""
-    indices = list(indices)
-    values = axis.values if axis.values is not None and axis.values.dtype.kind in "iuf" else None
-    return Profile(
-        title=axis.name,
-        places=tuple(axis.place(i) for i in indices),
-        positions=None if values is None else tuple(float(values[i]) for i in indices),
-        rmse=tuple(map(float, rmse)),
-        max_error=tuple(map(float, max_error)),
-        origin=origin,
-    )
+    parts = [slice(i, i + 1) for i in places]
+    return Profile.of(pair.axis(axis), parts, found, f"Measured in {len(places)} slices{at}.")

@@ -1,0 +1,217 @@
+"""All that is known of one variable: by its records, its streams, and slices beside the original."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from moec_zarr.adapters.find import codec_of
+from moec_zarr.archive.inspection import StreamInfo, expert_map, inspect_streams
+from moec_zarr.archive.quality_table import read_quality
+from moec_zarr.archive.storage import stored_bytes
+from moec_zarr.chunk_grid import ChunkGrid
+from moec_zarr.errors import MoECError
+from moec_zarr.quality import merge
+from moec_zarr.report.comparison.alignment import align
+from moec_zarr.report.comparison.labels import Axis, axis_of, clean, name_of, units_of
+from moec_zarr.report.page.findings import Cell, Experts, Profile, Sample, Variable
+from moec_zarr.report.page.records import (
+    find_worst_index,
+    read_octaves,
+    read_percentiles,
+    read_profile,
+    read_qualities,
+)
+from moec_zarr.report.page.slices import Pair, sample_profile, sample_slices
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+__all__ = ["gather_variable"]
+
+_Infos: TypeAlias = Mapping[tuple[int, ...], StreamInfo]
+
+_STREAMS = 256  # stored objects whose streams are looked at
+
+
+def gather_variable(
+    name: str,
+    array: zarr.Array[Any],
+    stored: xr.DataArray,
+    original: xr.DataArray | None,
+    slices: int,
+    note: str = "",
+) -> Variable:
+    """Gather all that is known of a variable.
+
+    Parameters
+    ----------
+    name : str
+    array : zarr.Array
+    stored : DataArray
+        The same, opened by xarray.
+    original : DataArray or None
+    slices : int
+        Slices to embed.
+    note : str
+        What a reader must know first, such as why there is no original.
+    """
+    codec = codec_of(array)
+    assert codec is not None
+    infos = dict(inspect_streams(array, _STREAMS))
+    table = read_quality(array)
+    objects, chunks = ChunkGrid.of_objects(array), ChunkGrid(array.shape, array.chunks)
+    grid = objects if table else chunks
+    axes = [axis_of(stored, i) for i in range(stored.ndim)]
+    cells = tuple(_list_cells(grid, axes, infos, table))
+    qualities = read_qualities(table)
+    whole, complete = merge(qualities), bool(table) and len(qualities) == len(grid)
+    psnr = whole.psnr if qualities else cells[0].psnr if len(cells) == len(grid) == 1 else None
+    spread = None if whole.low is None or whole.high is None else whole.high - whole.low
+    max_error = max((cell.max_error for cell in cells), default=0.0)
+    pair, left_out = _align_pair(original, stored, codec.missing)
+    worst = find_worst_index(table) if pair.decoded.shape[:1] == array.shape[:1] else None
+    sample = sample_slices(pair, slices, worst) if len(pair.plane) == 2 else Sample()
+    sections: Counter[str] = Counter()
+    for info in infos.values():
+        sections.update(info.sections)
+    found = Variable(
+        name=clean(name),
+        title=name_of(stored),
+        units=units_of(stored),
+        codec=", ".join(f"{key}={value}" for key, value in codec.configuration().items()),
+        dims=tuple(clean(dim) for dim in stored.dims),
+        shape=array.shape,
+        chunks=array.chunks,
+        bytes_in=array.nbytes,
+        bytes_out=int(table.bytes_out.sum()) if complete else stored_bytes(array),
+        psnr=psnr,
+        psnr_lowest=min((cell.psnr for cell in cells), default=None),
+        max_error=max_error,
+        spread=spread,
+        bound=_find_bound(infos.values()),
+        origin=(
+            "recorded by the conversion, of every value as it was read back" if qualities
+            else "stated by the streams, as measured when they were made"
+        ),
+        cell_name="shard" if table and array.shards else "chunk",
+        cells=cells,
+        grid=grid.counts,
+        streams=len(infos),
+        streams_all=len(chunks),
+        sampled=len(objects) > _STREAMS,
+        kinds=Counter(info.kind for info in infos.values()),
+        sections=sections,
+        percentiles=read_percentiles(table),
+        sample=sample,
+        spectrum=sample.spectrum or read_octaves(table),
+        spectrum_origin=(
+            "recorded by the conversion by octave, in slices of every chunk" if sample.spectrum is None
+            else "of the slices above"
+        ),
+        spacing=pair.spacing,
+        profiles=tuple(_list_profiles(pair, axes, table)),
+        experts=_find_experts(array, chunks, axes, infos),
+    )  # fmt: skip
+    notes = [note] if note else []
+    notes += _list_notes(found, array, left_out, recorded=bool(table))
+    return dataclasses.replace(found, notes=tuple(notes))
+
+
+def _list_notes(
+    found: Variable, array: zarr.Array[Any], left_out: Iterable[str], *, recorded: bool
+) -> Iterator[str]:
+    """List what a reader must know before trusting the figures, the gravest first."""
+    measured, done, tasks = found.sample.measured, len(found.cells), math.prod(found.grid)
+    if measured and measured.max_error > 1.01 * found.max_error + 1e-5 * (found.spread or 0):
+        yield (
+            f"The source differs from what was compressed: errors of {measured.max_error:.3g} were found, "
+            f"and {found.max_error:.3g} is on record as the largest. Compare it with the right source, or "
+            "suspect damage."
+        )
+    if found.sample.differ:
+        yield f"{found.sample.differ} voxels of these slices have no value in one of both alone."
+    if recorded and done < tasks:
+        yield f"The conversion has not come to its end: {done} of {tasks} tasks are done."
+    yield from left_out
+    if not recorded and tasks > 1:
+        yield "No conversion left its records here, so a PSNR of the whole variable is not known."
+    if "scale_factor" in array.attrs:
+        yield "The values are packed: errors on record are before scale_factor is applied."
+    if not found.sample.views:
+        yield "It has fewer than two axes longer than 1: there is no slice to show."
+
+
+def _align_pair(
+    original: xr.DataArray | None, stored: xr.DataArray, missing: float | None
+) -> tuple[Pair, list[str]]:
+    """Bring the original beside what is stored, and say what of it cannot be compared."""
+    notes = []
+    if original is not None:
+        try:
+            x, y, left_out = align(original, stored)
+        except MoECError as error:  # the other variables of the page may be compared all the same
+            notes.append(f"Not compared with the source: {clean(error)}.")
+        else:
+            notes += [f"Not compared: {clean(text)}." for text in left_out]
+            return Pair(decoded=y, original=x, missing=missing), notes
+    return Pair(decoded=stored, original=None, missing=missing), notes
+
+
+def _list_cells(grid: ChunkGrid, axes: Sequence[Axis], infos: _Infos, table: xr.Dataset) -> Iterator[Cell]:
+    """List the figures of all tasks that are on record; without a record, those of the streams."""
+    figures: Iterable[tuple[Any, ...]]
+    if table:
+        starts = np.stack([table[f"{axis.dim}_start"].values for axis in axes], axis=1)
+        ratio = table.bytes_in / np.maximum(table.bytes_out, 1)
+        columns = (starts // grid.chunk, table.psnr.values, table.max_error.values, ratio.values)
+        figures = zip(*(column.tolist() for column in columns), strict=True)
+    else:
+        figures = ((index, info.psnr, info.max_error, info.ratio) for index, info in infos.items())
+    for place, psnr, max_error, ratio in figures:
+        index = tuple(place)
+        yield Cell(
+            index=index, place=_name_region(axes, grid.region(index)),
+            psnr=psnr, max_error=max_error, ratio=ratio,
+        )  # fmt: skip
+
+
+def _name_region(axes: Sequence[Axis], region: Sequence[slice]) -> str:
+    """Say where a chunk lies, along the dimensions that have several."""
+    parts = zip(axes, region, strict=True)
+    several = (each for each in parts if each[1].stop - each[1].start < each[0].length)
+    return ", ".join(f"{axis.title} {axis.span(part)}" for axis, part in several) or "all"
+
+
+def _list_profiles(pair: Pair, axes: Sequence[Axis], table: xr.Dataset) -> Iterator[Profile]:
+    """List errors along each dimension that is no side of a slice, from records where there are some."""
+    for axis in pair.outer:
+        profile = read_profile(table, axes[axis], first=axis == 0) or sample_profile(pair, axis)
+        if profile is not None:
+            yield profile
+
+
+def _find_experts(
+    array: zarr.Array[Any], chunks: ChunkGrid, axes: Sequence[Axis], infos: _Infos
+) -> Experts | None:
+    """Find the chunk with the most experts, and which of them evaluates what."""
+    index = max(infos, key=lambda i: infos[i].experts, default=None)
+    if index is None or infos[index].experts < 2:
+        return None
+    found = expert_map(array, index)
+    if found is None:
+        return None
+    return Experts(chunk=_name_region(axes, chunks.region(index)), map=found, load=infos[index].load)
+
+
+def _find_bound(infos: Iterable[StreamInfo]) -> float | None:
+    """Find the bound that all streams keep; None where one keeps nothing."""
+    bounds = [0.0 if info.max_error == 0 else info.bound for info in infos]
+    kept = [bound for bound in bounds if bound is not None]
+    return max(kept) if kept and len(kept) == len(bounds) else None
