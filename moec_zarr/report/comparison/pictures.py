@@ -32,7 +32,7 @@ _TICKS = 5
 
 @contextmanager
 def drawing(**settings: Any) -> Iterator[None]:
-    """Return the settings of matplotlib for a picture; text that a font lacks is no reason for a warning."""
+    """Set matplotlib up for a picture; text that a font lacks is no reason for a warning."""
     import warnings
 
     import matplotlib as mpl
@@ -177,14 +177,8 @@ def draw_field(axes: Any, field: Slice, limits: Limits, *, units: str, smooth: s
             places = [axis.place(i).removesuffix(f" {axis.units}") for i in chosen]
             turned = {"rotation": 30, "ha": "right"} if which == "x" and max(map(len, places)) > 7 else {}
             ticks.set_ticks(chosen, places, parse_math=False, **turned)
-    # Rows of an image go down; those of a map go up, unless the coordinate falls or counts depth.
-    falling = extents[2] > extents[3]
-    if falling:
-        axes.set_ylim(extents[3], extents[2])
-    if extents[0] > extents[1]:
-        axes.set_xlim(extents[1], extents[0])
-    if field.y.downward or (field.y.values is None and field.x.values is None):
-        axes.invert_yaxis()
+    axes.set_xlim(*sorted(extents[:2]))
+    axes.set_ylim(*(extents[:1:-1] if field.first_row_on_top else extents[2:]))
     height, width = (abs(extents[3] - extents[2]), abs(extents[1] - extents[0]))
     if field.y.comparable(field.x) and 1 / _LONGEST_SIDE <= height / width <= _LONGEST_SIDE:
         axes.set_aspect("equal")
