@@ -317,6 +317,12 @@ def test_another_source_is_noticed(store, ds, tmp_path):
     assert "The source differs from what was compressed" in (tmp_path / "r.html").read_text("utf-8")
 
 
+def test_a_source_may_have_its_dimensions_in_another_order(store, ds):
+    found = (gather_report(store, against=each, variables=["b"]) for each in (ds, ds.transpose(*DIMS[::-1])))
+    straight, transposed = map(render_page, found)
+    assert straight == transposed
+
+
 def test_an_unfinished_conversion_is_noticed(store, tmp_path, client, ds):
     shutil.copytree(store, tmp_path / "d.zarr")
     from moec_zarr.archive.manifest import read_manifest

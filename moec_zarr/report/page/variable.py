@@ -160,6 +160,7 @@ def _align_pair(
             notes.append(f"Not compared with the source: {clean(error)}.")
         else:
             notes += [f"Not compared: {clean(text)}." for text in left_out]
+            x, y = (each.transpose(*stored.dims) for each in (x, y))
             return Pair(decoded=y, original=x, missing=missing), notes
     return Pair(decoded=stored, original=None, missing=missing), notes
 
