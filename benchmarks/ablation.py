@@ -29,8 +29,8 @@ from benchmarks.records import (
     Records,
     codec_version,
     latest,
-    machine,
     markdown,
+    origin,
     quality,
     versions,
 )
@@ -348,7 +348,7 @@ def measure(variant: Variant, array: Array, ratio: float, plan: Plan) -> tuple[L
 def run(arguments: argparse.Namespace, records: Records) -> None:
     """Every measurement that is not on record yet."""
     version = arguments.label or codec_version(Path(__file__), Path(variants.__file__))
-    here, used = machine(), versions("torch", "numpy")
+    here, used = origin(), versions("torch", "numpy")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     for field, load in find_fields(arguments.folder, arguments.fields).items():
@@ -374,7 +374,7 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
                         line |= {"status": "ok", **found, **quality(array, decoded)}
                     except DoesNotFit as error:
                         line |= {"status": "unreachable", "reason": str(error)}
-                    line |= {"versions": used, "threads": torch.get_num_threads(), "machine": here}
+                    line |= {"versions": used, "threads": torch.get_num_threads()} | here
                     records.add(line)
                     said = f"{line['psnr']:.2f} dB" if line["status"] == "ok" else line["reason"]
                     print(f"{field} {ratio:g}x {VARIANTS[name].title}: {said}", flush=True)

@@ -32,7 +32,7 @@ import torch  # noqa: E402
 
 from benchmarks.fields import find_fields, shells  # noqa: E402
 from benchmarks.isolate import isolated  # noqa: E402
-from benchmarks.records import Array, Line, Records, codec_version, latest, machine, markdown, versions  # noqa: E402
+from benchmarks.records import Array, Line, Records, codec_version, latest, markdown, origin, versions  # noqa: E402
 from moec_zarr import inspect  # noqa: E402
 from moec_zarr.codec.decode import decode_group  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
@@ -220,7 +220,7 @@ def main(words: Sequence[str] | None = None) -> None:
             }  # fmt: skip
             if line not in records:
                 result = isolated(*job, gigabytes=GIGABYTES, seconds=3600 * HOURS)
-                records.add(line | result | {"machine": machine(), "versions": versions("torch")})
+                records.add(line | result | origin() | {"versions": versions("torch")})
     print(table([line for line in latest(records.lines) if line["benchmark"] == "gpu"]))
 
 

@@ -33,8 +33,8 @@ from benchmarks.records import (
     Records,
     codec_version,
     latest,
-    machine,
     markdown,
+    origin,
     quality,
     versions,
 )
@@ -86,7 +86,7 @@ def outcome(array: Array, attempt: Any) -> Line:
 
 def run(arguments: argparse.Namespace, records: Records) -> None:
     """Every measurement that is not on record yet."""
-    ours, here = arguments.label or codec_version(), machine()
+    ours, here = arguments.label or codec_version(), origin()
     with config.set(**({"threads": arguments.threads} if arguments.threads else {}), progress=False):
         for field, load in find_fields(arguments.folder, arguments.fields).items():
             array = load()
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
                         line = common | line
                         if line in records:
                             continue
-                        line |= outcome(array, attempt) | {"machine": here}
+                        line |= outcome(array, attempt) | here
                         records.add(line)
                         print(describe(line), flush=True)
 

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +25,8 @@ from moec_zarr.report.comparison.metrics import compare
 Array = NDArray[Any]
 Line = dict[str, Any]
 
-KEY = ("benchmark", "field", "shape", "dtype", "codec", "settings", "ratio", "version")
+KEY = ("benchmark", "field", "shape", "dtype", "codec", "settings", "ratio", "share", "version")
+ROOT = Path(__file__).parent.parent
 
 
 class Records:
@@ -90,6 +92,24 @@ def machine() -> Line:
         model = named[1]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"system": platform.system(), "processor": model or platform.machine(), "cores": cores}
+
+
+def origin() -> Line:
+    """What belongs into every line: the commit that was measured, and the machine."""
+    return {"commit": commit(), "machine": machine()}
+
+
+def commit() -> str | None:
+    """The last commit that changed the package, with a "+" where it was changed since; None without git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    try:
+        head = git("log", "-1", "--format=%h", "--abbrev=7", "--", "moec_zarr")
+        return head + "+" * bool(git("status", "--porcelain", "--", "moec_zarr")) if head else None
+    except FileNotFoundError:  # there is no git
+        return None
 
 
 def versions(*packages: str) -> dict[str, str | None]:

@@ -40,8 +40,8 @@ from benchmarks.records import (  # noqa: E402
     Records,
     codec_version,
     latest,
-    machine,
     markdown,
+    origin,
     quality,
     versions,
 )
@@ -235,7 +235,7 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
     loaders: dict[str, Any] = dict(find_fields(arguments.folder, arguments.fields))
     if not arguments.fields:
         loaders[PHANTOM] = shells
-    begun, here = time.monotonic(), machine()
+    begun, here = time.monotonic(), origin()
     for line, call in jobs(arguments, loaders):
         if line in records:
             continue
@@ -247,7 +247,7 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
             line |= isolated(*call(), seconds=arguments.timeout, gigabytes=GIGABYTES)
         except (UnreachableError, UnsuitableError, LimitError, RuntimeError) as error:
             line["reason"] = str(error)
-        records.add(line | {"machine": here})
+        records.add(line | here)
         print(describe(line), flush=True)
 
 
@@ -285,8 +285,8 @@ _COLUMNS = (
 def tables(lines: list[Line]) -> str:
     """Markdown: a summary, a table for each ratio, then the reads."""
     lines = latest(lines)
-    own = _measured(lines)
-    parts = ["### Medians\n\n" + summary(lines)]
+    own = [line for line in lines if line["benchmark"] == "speed" and line.get("psnr") is not None]
+    parts = ["### Medians\n\n" + summary(own)]
     for ratio in sorted({line["ratio"] for line in own}, reverse=True):
         rows = [_row(line) for line in sorted(own, key=_order) if line["ratio"] == ratio]
         parts.append(f"### {ratio:g}x\n\n" + markdown(_COLUMNS, rows))
@@ -294,35 +294,9 @@ def tables(lines: list[Line]) -> str:
     if missing:
         rows = [(line["field"], f"{line['ratio']:g}", series(line), line["reason"]) for line in missing]
         parts.append("### Not reached\n\n" + markdown(("field", "ratio", "codec", "reason"), rows))
-    if table := reads(lines):
-        parts.append("### Reads\n\n" + table)
+    if reads := _reads(lines):
+        parts.append("### Reads\n\n" + reads)
     return "\n".join(parts)
-
-
-def _measured(lines: list[Line]) -> list[Line]:
-    return [line for line in latest(lines) if line["benchmark"] == "speed" and line.get("psnr") is not None]
-
-
-def gains(lines: list[Line], effort: str = "fast") -> str:
-    """A row for each field and ratio: our PSNR, the best peer's, and the times of both."""
-    rows = []
-    own = _measured(lines)
-    for field, ratio in dict.fromkeys((line["field"], line["ratio"]) for line in sorted(own, key=_order)):
-        found = [line for line in own if (line["field"], line["ratio"]) == (field, ratio)]
-        ours = [line for line in found if line["settings"].get("effort") == effort]
-        peers = [line for line in found if line["codec"] != OURS]
-        if not ours or not peers:
-            continue
-        best, size = max(peers, key=lambda line: line["psnr"]), million(ours[0])
-        rows.append((
-            field, f"{ratio:g}", f"{ours[0]['psnr']:.2f}", f"{best['psnr']:.2f}", best["codec"],
-            f"{ours[0]['encode_cpu'] / size:.2f}", f"{best['encode_cpu'] / size:.2f}",
-            f"{size / ours[0]['decode_cpu']:.0f}", f"{size / best['decode_cpu']:.0f}",
-        ))  # fmt: skip
-    header = (
-        "field", "ratio", "PSNR dB", "best peer", "which", "encode, CPU s/M", "peer", "decode, M/s", "peer",
-    )  # fmt: skip
-    return markdown(header, rows)
 
 
 def _order(line: Line) -> tuple[str, bool, str, int]:
@@ -343,9 +317,9 @@ def _row(line: Line) -> list[str]:
     ]  # fmt: skip
 
 
-def summary(lines: list[Line]) -> str:
+def summary(own: list[Line]) -> str:
     """Medians and worst fields of each codec at each ratio; the phantom is not counted."""
-    rows, own = [], _measured(lines)
+    rows = []
     for ratio in sorted({line["ratio"] for line in own}, reverse=True):
         at_ratio = [line for line in own if line["ratio"] == ratio and line["field"] != PHANTOM]
         peers: dict[str, float] = {}
@@ -376,16 +350,16 @@ def summary(lines: list[Line]) -> str:
     return markdown(header, rows, text_columns=2)
 
 
-def reads(lines: list[Line]) -> str:
+def _reads(lines: list[Line]) -> str:
     """For each kind of read the median over fields, and the slowest warm one beside what is allowed."""
     found: dict[tuple[str, ...], list[tuple[float, float, float, float]]] = {}
     for line in lines:
         places = dict(line.get("stores", {}))
         if "reads" in line:
             places["chunk"] = line["reads"]
-        for place, made in places.items():
-            whole = made[0]
-            for read in made:
+        for place, reads in places.items():
+            whole = reads[0]
+            for read in reads:
                 percent = 100 * read["voxels"] / whole["voxels"]
                 allowed = max(1.0, percent) * (ALLOWED_SHARE * whole["cold"] + ALLOWED_MS)
                 key = f"{line['ratio']:g}", series(line), place, read["read"]

@@ -1,55 +1,301 @@
-"""The tables of ``docs/performance.md``, made from the results that are committed.
+"""The tables and pictures of the pages, made from the results that are committed.
 
-``python -m benchmarks.tables`` puts each between the two comments that bear its name.
+``python -m benchmarks.tables`` writes each table between its marks, ``<!-- table: NAME -->`` and
+``<!-- end -->``, in the README and in ``docs/``, from the lines in ``benchmarks/results/``. It draws the
+pictures in ``docs/images/`` from them too. Where a kind of measurement was made more than once, its last
+line counts.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import statistics
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import bounded, speed
-from benchmarks.records import Line
+from benchmarks.records import ROOT, Line, Records, latest, markdown
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/performance.md"
-RESULTS = ROOT / "benchmarks/results"
+RESULTS = Path(__file__).parent / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+OURS, FAST = "moec_zarr", {"effort": "fast"}
+FIELDS = {
+    "um_xwind_4d": "zonal wind, 4D",
+    "glosea4_sst_ens_4d": "sea surface temperature, ensemble, 4D",
+    "era5_t2m_3d": "2 m temperature, hourly",
+    "gems_co2_3d": "column CO2",
+    "globcurrent_u_nan_3d": "ocean current with land",
+    "cmip6_siconc_nan_3d": "sea ice with land",
+    "turbulence_wmag_3d": "turbulence",
+    "vorticity_3d": "vorticity",
+    "ct_chest_3d": "chest CT, integers",
+    "mri_spm152_3d": "brain MRI, integers",
+    "mouse_brain_3d": "mouse brain, microscopy, integers",
+    "neurons_3d": "neurons, microscopy, integers",
+}
+IN_SHORT = ("era5_t2m_3d", "globcurrent_u_nan_3d", "turbulence_wmag_3d", "neurons_3d")
+PICTURED = ("um_xwind_4d", "era5_t2m_3d", "turbulence_wmag_3d", "ct_chest_3d")
 
 
-def results(benchmark: str) -> list[Line]:
-    """The committed lines of a benchmark."""
-    return [json.loads(line) for line in (RESULTS / f"{benchmark}.jsonl").read_text().splitlines()]
-
-
-def made() -> dict[str, str]:
-    """All tables, by name."""
-    speeds, bounds = results("speed"), results("bounded")
-    return {
-        "versions": versions(speeds + bounds),
-        "medians": speed.summary(speeds),
-        "fields": speed.gains(speeds),
-        "reads": speed.reads(speeds),
-        "bounds": bounded.summary(bounds),
-    }
-
-
-def versions(lines: list[Line]) -> str:
-    """What was measured, on which machine, in one sentence."""
-    found = sorted({line["version"] for line in lines if line["codec"].startswith("moec_zarr")})
-    machines = sorted({f"{line['machine']['processor']}, {line['machine']['cores']} cores" for line in lines})
-    return f"Measured: moec_zarr {', '.join(found)}; {'; '.join(machines)}.\n"
+def results(name: str) -> list[Line]:
+    """Read the lines of a benchmark that count."""
+    return latest(Records(RESULTS / f"{name}.jsonl").lines)
 
 
 def filled(page: str) -> str:
-    """A page with its tables as the results give them."""
-    for name, table in made().items():
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-        if len(mark.findall(page)) != 1:
-            raise ValueError(f"expected one place for the table {name!r} in the page")
-        page = mark.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", page)
-    return page
+    """Replace what stands between the marks of a page by the tables of the results."""
+    return MARK.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", page)
+
+
+def origin(lines: list[Line]) -> str:
+    """Say what was measured at which commits, on which machines and under which load."""
+    commits: dict[str, list[str]] = {}
+    for line in sorted(lines, key=lambda line: (line["codec"] != OURS, line["codec"])):
+        own = line["codec"] == OURS
+        name = f'"{line["settings"]["effort"]}"' if own else f"{line['codec']} {line['version']}"
+        commits.setdefault(line["commit"], []).append(name)
+    codecs = [f"{commit}: {', '.join(dict.fromkeys(names))}" for commit, names in sorted(commits.items())]
+    machines = dict.fromkeys(f"{m['processor']}, {m['cores']} cores" for m in (x["machine"] for x in lines))
+    loads = [line["load"] for line in lines if "load" in line]
+    load = [f"load {min(loads):.1f} to {max(loads):.1f}"] if loads else []
+    return f"\nMeasured at commit {'; '.join([*codecs, *machines, *load])}.\n"
+
+
+# ------------------------------------------------------------------------------ speed.jsonl
+
+
+def at_speed() -> list[Line]:
+    """Read the measurements of time and quality that were reached."""
+    return [
+        line for line in results("speed") if line["benchmark"] == "speed" and line.get("psnr") is not None
+    ]
+
+
+def of_fast(lines: list[Line]) -> list[Line]:
+    """Take this codec's lines with effort "fast"."""
+    return [line for line in lines if line["codec"] == OURS and line["settings"] == FAST]
+
+
+def by_place(lines: list[Line]) -> dict[tuple[str, float], dict[str, Line]]:
+    """Group lines by field and ratio or bound, then by codec and effort."""
+    places: dict[tuple[str, float], dict[str, Line]] = {}
+    for line in lines:
+        place = line["field"], line.get("ratio", line.get("share"))
+        places.setdefault(place, {})[speed.series(line)] = line
+    return places
+
+
+def medians() -> str:
+    """Tabulate times and leads, in the median and at worst."""
+    return speed.summary(at_speed()) + origin(at_speed())
+
+
+def fields() -> str:
+    """Tabulate PSNR of each field at each ratio with that of the best peer, and times."""
+    lines = at_speed()
+    places, ratios = by_place(lines), sorted({line["ratio"] for line in lines}, reverse=True)
+    rows = []
+    for field in [*FIELDS, speed.PHANTOM]:
+        ours = [places.get((field, ratio), {}).get('moec_zarr, "fast"') for ratio in ratios]
+        peers = [_best_peer(places.get((field, ratio), {})) for ratio in ratios]
+        cells = [
+            f"{line['psnr']:.2f}" + (f" ({peer:.2f})" if peer else "") if line else ""
+            for line, peer in zip(ours, peers, strict=True)
+        ]
+        rows.append([field, *cells, *(_seconds(line) for line in (ours[0], ours[-1]))])
+    times = [f"encode at {ratio:g}x, CPU s/M" for ratio in (ratios[0], ratios[-1])]
+    return markdown(["field", *(f"{ratio:g}x" for ratio in ratios), *times], rows) + origin(lines)
+
+
+def _best_peer(codecs: dict[str, Line]) -> float | None:
+    return max((line["psnr"] for line in codecs.values() if line["codec"] != OURS), default=None)
+
+
+def _seconds(line: Line | None) -> str:
+    return f"{line['encode_cpu'] / speed.million(line):.2f}" if line else ""
+
+
+def efforts() -> str:
+    """Tabulate what more effort gains at 1000x."""
+    lines = [line for line in at_speed() if line["codec"] == OURS and line["ratio"] == 1000]
+    places, rows = by_place(lines), []
+    for field in [*FIELDS, speed.PHANTOM]:
+        found = [places[field, 1000].get(f'{OURS}, "{effort}"') for effort in speed.EFFORTS]
+        values = [f"{line['psnr']:.2f}" if line else "" for line in found]
+        rows.append([field, *values, *(_seconds(line) for line in found)])
+    names = [f'"{effort}"' for effort in speed.EFFORTS]
+    return markdown(
+        ["field", *(f"{n}, dB" for n in names), *(f"{n}, CPU s/M" for n in names)], rows
+    ) + origin(lines)
+
+
+def memory() -> str:
+    """Tabulate decoding with and without numba, and memory in bytes a voxel, medians and most."""
+    lines, rows = of_fast(at_speed()), []
+    for ratio in sorted({line["ratio"] for line in lines}, reverse=True):
+        each = [line for line in lines if line["ratio"] == ratio]
+        rates = [
+            statistics.median(speed.million(line) / line[name] for line in each)
+            for name in ("decode_cpu", "decode_cpu_numpy")
+        ]
+        held = [
+            [line[name] * 2**20 / speed.million(line) / 1e6 for line in each]
+            for name in ("encode_megabytes", "decode_megabytes")
+        ]
+        cells = [f"{statistics.median(values):.0f}, {max(values):.0f}" for values in held]
+        rows.append([f"{ratio:g}x", *(f"{rate:.1f}" for rate in rates), *cells])
+    header = ("ratio", "decode, M/s", "without numba", "encode, bytes a voxel", "decode, bytes a voxel")
+    return markdown(header, rows) + origin(lines)
+
+
+def reads() -> str:
+    """Tabulate CPU milliseconds of reads, cold and warm, in the median over fields."""
+    found: dict[str, dict[str, list[Line]]] = {}  # by kind of read and by column
+    lines = [line for line in results("speed") if "reads" in line or "stores" in line]
+    for line in lines:
+        places = line.get("stores", {}) | ({"chunk": line["reads"]} if "reads" in line else {})
+        for place, each in places.items():
+            column = f"{place}, {line['ratio']:g}x, {line['settings'].get('effort')}"
+            for read in each:
+                found.setdefault(read["read"], {}).setdefault(column, []).append(read)
+    columns = [column for column in READS if any(column in each for each in found.values())]
+    rows = [
+        [read, *(_milliseconds(each.get(column, [])) for column in columns)] for read, each in found.items()
+    ]
+    return markdown(["read", *(READS[column] for column in columns)], rows) + origin(lines)
+
+
+READS = {
+    "chunk, 1000x, fast": "a chunk, 1000x",
+    "chunk, 100x, fast": "a chunk, 100x",
+    "chunks, 100x, fast": "two chunks, 100x",
+    "shards, 100x, fast": "two in a shard, 100x",
+    "chunk, 1000x, balanced": 'a chunk, 1000x, "balanced"',
+}
+
+
+def _milliseconds(each: list[Line]) -> str:
+    return " / ".join(
+        f"{statistics.median(x[state] for x in each):.1f}" for state in ("cold", "warm") if each
+    )
+
+
+def quality() -> str:
+    """Tabulate PSNR of each field at each ratio."""
+    lines = of_fast(at_speed())
+    ratios = sorted({line["ratio"] for line in lines}, reverse=True)
+    found = {(line["field"], line["ratio"]): f"{line['psnr']:.1f}" for line in lines}
+    rows = [
+        [f"{text} ({name})", *(found.get((name, r), "") for r in ratios)] for name, text in FIELDS.items()
+    ]
+    return markdown(["field", *(f"{ratio:g}x" for ratio in ratios)], rows) + origin(lines)
+
+
+# ---------------------------------------------------------------------------- bounded.jsonl
+
+
+def relations() -> dict[float, dict[str, float]]:
+    """Work out our bytes over those of the best peer, by bound and field."""
+    found: dict[float, dict[str, float]] = {}
+    for (field, share), codecs in by_place(results("bounded")).items():
+        peers = [line["bytes"] for line in codecs.values() if line["codec"] != OURS and "bytes" in line]
+        ours = codecs.get(f'{OURS}, "fast"', {})
+        if peers and "bytes" in ours:
+            found.setdefault(share, {})[field] = ours["bytes"] / min(peers)
+    return dict(sorted(found.items(), reverse=True))
+
+
+def bounds() -> str:
+    """Tabulate bytes beside the best peer's and times, for each bound."""
+    lines, rows = results("bounded"), []
+    for share, relation in relations().items():
+        values = relation.values()
+        seconds = [
+            line["encode_cpu"] / speed.million(line) for line in of_fast(lines) if line["share"] == share
+        ]
+        shares = [f"{value:.3f}" for value in (statistics.median(values), min(values), max(values))]
+        rows.append([f"{share:g}", *shares, f"{statistics.median(seconds):.2f}"])
+    header = ("bound, of the range", "median", "least", "most", "encode, CPU s/M")
+    return markdown(header, rows) + origin(lines)
+
+
+def bounds_by_field() -> str:
+    """Tabulate the ratio of each field at each bound, with that of the best peer."""
+    places, relation, rows = by_place(results("bounded")), relations(), []
+    for field, text in FIELDS.items():
+        cells = []
+        for share in relation:
+            ours = places[field, share][f'{OURS}, "fast"']
+            ratio = bounded.nbytes(ours) / ours["bytes"]
+            cells.append(f"{ratio:.1f}x ({ratio * relation[share][field]:.1f}x)")
+        rows.append([text, *cells])
+    header = ["field", *(f"1 in {1 / share:,.0f}" for share in relation)]
+    return markdown(header, rows) + origin(results("bounded"))
+
+
+def in_short() -> str:
+    """Tabulate a few fields beside SPERR, and say bytes at bounds in a sentence, for the README."""
+    places, rows, lines = by_place(at_speed()), [], []
+    for field in IN_SHORT:
+        ours, peer = places[field, 1000][f'{OURS}, "fast"'], places[field, 1000]["SPERR"]
+        psnr = [f"{line['psnr']:.2f}" for line in (ours, peer)]
+        rows.append([FIELDS[field], *psnr, _seconds(ours), _seconds(peer)])
+        lines += [ours, peer]
+    header = ("field", "PSNR, dB", "SPERR", "encode, s/M", "SPERR")
+    found = relations()
+    shares = _listed(f"1/{1 / share:,.0f}" for share in found)
+    bytes_ = _listed(f"{100 * statistics.median(each.values()):.0f}" for each in found.values())
+    text = (
+        f"At bounds on the error of {shares} of the range, streams take\n"
+        f"{bytes_} % of the bytes of the best of SPERR, SZ3 and ZFP, in the median over fields.\n"
+    )
+    return markdown(header, rows) + "\n" + text + origin(lines + results("bounded"))
+
+
+def _listed(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+# -------------------------------------------------------------------------------- gpu.jsonl
+
+
+def groups() -> str:
+    """Tabulate chunks that are trained together on a CPU."""
+    lines, rows = results("gpu"), []
+    for line in lines:
+        rows.append([
+            line["field"], "x".join(map(str, line["shape"])), f"{line['ratio']:g}x",
+            str(line["settings"]["group"]), f"{line['chunks_per_minute']:.1f}",
+            f"{line['cpu_seconds_per_chunk']:.2f}", f"{line['psnr']:.2f}",
+        ])  # fmt: skip
+    header = ("field", "chunk", "ratio", "group", "chunks a minute", "CPU s a chunk", "PSNR, dB")
+    return markdown(header, rows) + origin(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "medians": medians,
+    "fields": fields,
+    "efforts": efforts,
+    "memory": memory,
+    "reads": reads,
+    "bounds": bounds,
+    "groups": groups,
+    "quality": quality,
+    "bounds-by-field": bounds_by_field,
+    "in-short": in_short,
+}
+
+
+def main() -> None:
+    """Write the tables into the pages, and the pictures beside them."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+    images = ROOT / "docs" / "images"
+    speed.plot(results("speed"), images / "psnr_by_time.png")
+    speed.plot_quality(results("speed"), images / "psnr_by_ratio.png", PICTURED)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    main()

@@ -78,3 +78,8 @@ def test_entry_points_lead_to_the_codecs(group: str) -> None:
     for name, value in declared.items():
         assert installed[name].value == value
         assert isinstance(installed[name].load(), type)
+
+
+@pytest.mark.parametrize("page", ["CITATION.cff", "docs/citation.bib", "docs/releases.md"])
+def test_the_version_is_one(page: str) -> None:
+    assert PROJECT["version"] in (ROOT / page).read_text()

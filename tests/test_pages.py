@@ -23,9 +23,7 @@ from tests.support.fits import fitted_once
 xr = pytest.importorskip("xarray")
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-LIBRARIES = ROOT / "docs/libraries.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def name_of(page: Path) -> str:
@@ -65,8 +63,8 @@ def test_code_runs(page: Path, folder: Path) -> None:
 
 
 def rows(heading: str) -> list[list[str]]:
-    """Cells of the table of calls that begins with `heading`; code without its quotes."""
-    table = LIBRARIES.read_text().partition(f"| {heading} |")[2].partition("\n\n")[0]
+    """Cells of the table of libraries.md that begins with `heading`; code without its quotes."""
+    table = (ROOT / "docs" / "libraries.md").read_text().partition(f"| {heading} |")[2].partition("\n\n")[0]
     lines = [line for line in table.splitlines()[2:] if line.startswith("|")]
     return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in lines]
 
@@ -98,7 +96,7 @@ def test_there_are_tables() -> None:
 
 
 @pytest.mark.parametrize(("api", "call"), CALLS, ids=lambda text: text[:60])
-def test_calls_of_the_table_compress(api: str, call: str, names: dict[str, Any]) -> None:
+def test_calls_of_the_page_compress(api: str, call: str, names: dict[str, Any]) -> None:
     if api == "icechunk":
         icechunk = pytest.importorskip("icechunk")
         repository = icechunk.Repository.create(icechunk.in_memory_storage())
@@ -118,9 +116,7 @@ def test_calls_of_the_table_compress(api: str, call: str, names: dict[str, Any])
 
 
 @pytest.mark.parametrize(("call", "message", "remedy"), REFUSED, ids=lambda text: text[:60])
-def test_calls_are_refused_as_the_page_says(
-    call: str, message: str, remedy: str, names: dict[str, Any]
-) -> None:
+def test_calls_are_refused_as_it_says(call: str, message: str, remedy: str, names: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         eval(call, names)
     assert message in str(caught.value)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from benchmarks import bounded
+from benchmarks.records import Records
 from tests.support.fields import rough
 
 
-def line(codec: str, size: int, largest: float, share: float = 0.1) -> dict[str, Any]:
+def line(codec: str, size: int, largest: float, effort: str | None = None) -> dict[str, Any]:
     return {
-        "field": "a", "share": share, "bound": 2.0, "codec": codec, "million": 0.5, "nbytes": 1000,
+        "benchmark": "bounded", "field": "a", "shape": [500, 1000], "dtype": "<f4", "share": 0.1,
+        "bound": 2.0, "codec": codec, "settings": {"effort": effort} if effort else {}, "version": "1",
         "bytes": size, "largest": largest, "values": 7, "psnr": 40.0, "encode_cpu": 1.0, "decode_cpu": 1.0,
     }  # fmt: skip
 
@@ -29,10 +31,12 @@ def test_run_measures_the_errors_of_the_decoded_array(
     array = rough((9, 12, 14))
     array[:2, :3] = np.nan
     np.savez(tmp_path / "a.npz", data=array)
-    words = ["bounded", str(tmp_path), "--bounds", "0.1", "0.01", "--peers", "--out", str(tmp_path / "b")]
-    monkeypatch.setattr("sys.argv", words)
-    bounded.main()
+    words = [str(tmp_path), "--bounds", "0.1", "0.01", "--peers"]
+    words += ["--results", str(tmp_path / "b.jsonl")]
+    bounded.main(words)
     lines = [json.loads(each) for each in (tmp_path / "b.jsonl").read_text().splitlines()]
+    bounded.main(words)
+    assert Records(tmp_path / "b.jsonl").lines == lines
     assert [each["share"] for each in lines] == [0.1, 0.01]
     for each in lines:
         assert each["bound"] == pytest.approx(each["share"] * (np.nanmax(array) - np.nanmin(array)))
@@ -43,14 +47,16 @@ def test_run_measures_the_errors_of_the_decoded_array(
 
 
 def test_tables_of_known_lines() -> None:
-    text = bounded.tables([line("moec_zarr, fast", 100, 1.5), line("SPERR", 200, 2.5), line("SZ3", 400, 2.0)])
+    text = bounded.tables(
+        [line("moec_zarr", 100, 1.5, "fast"), line("SPERR", 200, 2.5), line("SZ3", 400, 2.0)]
+    )
     (row,) = [each for each in text.splitlines() if each.startswith("| a |")]
     assert [cell.strip() for cell in row.split("|")[1:-1]] == [
         "a",
         "100",
         "200",
         "400",
-        "10.0",
+        "20000.0",
         "0.500",
         "2.00",
     ]
@@ -64,7 +70,7 @@ def test_peers_in_their_bounded_modes(peer: str, share: float) -> None:
     pytest.importorskip(f"numcodecs_wasm_{peer.lower()}")
     for array in rough((9, 12, 14)), rough((4, 5, 9, 12), "i2"):
         bound = share * float(array.max() - array.min())
-        found = bounded.measure_peer(peer, array, bound)
+        found = bounded.measure_peer(array, bound, peer)
         assert 0 < found["bytes"] < array.nbytes
         assert found["largest"] <= bound * 1.001
         assert not math.isnan(found["psnr"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import moec_zarr
-from benchmarks.records import Records, codec_sources, codec_version, latest, quality
+from benchmarks import records
+from benchmarks.records import Records, codec_sources, codec_version, latest, origin, quality
 from tests.benchmarks.lines import LINES, line
 
 
@@ -56,3 +59,21 @@ def test_quality_has_both_peaks() -> None:
     rmse = np.sqrt(50)
     assert found["psnr"] == pytest.approx(20 * np.log10(100 / rmse))
     assert found["psnr_dtype"] == pytest.approx(20 * np.log10(255 / rmse))
+
+
+def test_the_origin_is_the_commit_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert origin()["commit"] is None
+    (tmp_path / "moec_zarr").mkdir()
+    module, page = tmp_path / "moec_zarr" / "a.py", tmp_path / "page.md"
+    commits = []
+    for path in module, page:
+        path.write_text("1")
+        for words in ("init -q", "add -A", "-c user.name=a -c user.email=a commit -q -m a"):
+            subprocess.run(["git", *words.split()], cwd=tmp_path, check=True)
+        commits.append(origin()["commit"])
+    assert re.fullmatch("[0-9a-f]{7,}", commits[0])
+    assert commits[1] == commits[0]
+    module.write_text("2")
+    assert origin()["commit"] == f"{commits[0]}+"
