@@ -12,7 +12,7 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["align"]
+__all__ = ["align", "decode_times"]
 
 _SAME = 1e-3  # of the smallest step: float coordinates nearer than this are the same
 
@@ -96,7 +96,7 @@ def _comparable(a: xr.DataArray, b: xr.DataArray) -> tuple[Any, Any]:
 
     counted = [_counting(each) for each in (a, b)]
     if any(counted) and counted[0] != counted[1]:
-        a, b = (_times(each) if how else each for each, how in zip((a, b), counted, strict=True))
+        a, b = (decode_times(each) if how else each for each, how in zip((a, b), counted, strict=True))
     # xarray's own index of decoded times may be one of cftime's, which pandas does not make by itself.
     first, second = (each.to_index() for each in (a, b))
     if isinstance(first, pd.DatetimeIndex) and isinstance(second, pd.DatetimeIndex):
@@ -112,12 +112,13 @@ def _counting(coordinate: xr.DataArray) -> tuple[str, str] | None:
     return (units, str(coordinate.attrs.get("calendar", "standard"))) if " since " in units else None
 
 
-def _times(coordinate: xr.DataArray) -> xr.DataArray:
+def decode_times(coordinate: xr.DataArray) -> xr.DataArray:
+    """Read the times that a coordinate counts by numbers."""
     import xarray as xr
 
     try:
         decoded = xr.conventions.decode_cf_variable(coordinate.name, coordinate.variable.to_base_variable())
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise MoECError(f"the coordinate {coordinate.name!r} cannot be read as time: {error}") from error
     return xr.DataArray(decoded.load(), name=coordinate.name)
 

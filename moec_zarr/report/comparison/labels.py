@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from moec_zarr.arrays import Array
+from moec_zarr.errors import MoECError
+from moec_zarr.report.comparison.alignment import decode_times
 
 __all__ = [
     "Axis",
@@ -203,10 +205,7 @@ def axis_of(array: Any, position: int) -> Axis:
 
 def _times(coordinate: Any) -> Array:
     """Return the times that are counted by numbers; the numbers as text if they cannot be read so."""
-    import xarray as xr
-
     try:
-        decoded = xr.conventions.decode_cf_variable(coordinate.name, coordinate.variable.to_base_variable())
-        return np.asarray(decoded.values)
-    except (ValueError, OverflowError):
+        return np.asarray(decode_times(coordinate).values)
+    except MoECError:
         return np.array([f"{value} {units_of(coordinate)}" for value in coordinate.values], dtype=object)

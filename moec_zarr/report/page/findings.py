@@ -206,9 +206,7 @@ class Variable:
         Of the absolute error, the largest of any cell.
     sample : Sample
     spectrum : Spectrum or None
-        Of the sample, or else as it is on record.
-    spectrum_origin : str
-        Where the spectrum comes from.
+        Of the sample, or else on record: by octave, in slices of every chunk.
     spacing : tuple of float and str, or None
         The length of a voxel and its units, where it is known.
     profiles : tuple of Profile
@@ -243,7 +241,6 @@ class Variable:
     percentiles: Mapping[str, float] = field(default_factory=dict)
     sample: Sample = Sample()
     spectrum: Spectrum | None = None
-    spectrum_origin: str = ""
     spacing: tuple[float, str] | None = None
     profiles: tuple[Profile, ...] = ()
     experts: Experts | None = None

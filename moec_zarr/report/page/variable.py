@@ -111,10 +111,6 @@ def gather_variable(
         percentiles=read_percentiles(table),
         sample=sample,
         spectrum=sample.spectrum or read_octaves(table),
-        spectrum_origin=(
-            "recorded by the conversion by octave, in slices of every chunk" if sample.spectrum is None
-            else "of the slices above"
-        ),
         spacing=pair.spacing,
         profiles=tuple(_list_profiles(pair, axes, table)),
         experts=_find_experts(array, chunks, axes, infos),
