@@ -14,7 +14,7 @@ gives a voxel to the same expert.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +39,6 @@ __all__ = [
     "evaluate_tile",
     "expert_load",
     "gate_coordinates",
-    "sine_layers",
     "step_size",
     "tables",
 ]
@@ -244,18 +243,10 @@ def _by_expert(
     architecture: Architecture, weights: Mapping[str, AnyArray], points: AnyArray, expert: Any
 ) -> AnyArray:
     """Evaluate points by an expert, or blocks of points by one each."""
-    layers = (
-        (weights[f"expert.weight.{layer}"][expert], weights[f"expert.bias.{layer}"][expert])
-        for layer in range(architecture.layers)
-    )
-    return sine_layers(points, layers) @ weights["decoder.weight"] + weights["decoder.bias"]
-
-
-def sine_layers(points: AnyArray, layers: Iterable[tuple[AnyArray, AnyArray]]) -> AnyArray:
-    """Take points, shape (..., points, inputs), through layers of `affine` weights and biases and sines."""
-    for weight, bias in layers:
-        points = sine(affine(points, weight, bias))
-    return points
+    for layer in range(architecture.layers):
+        weight, bias = weights[f"expert.weight.{layer}"], weights[f"expert.bias.{layer}"]
+        points = sine(affine(points, weight[expert], bias[expert]))
+    return points @ weights["decoder.weight"] + weights["decoder.bias"]
 
 
 def expert_load(network: Network, lengths: Sequence[int]) -> Doubles:

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional
 
 from moec_zarr.fit.network.stack import Weights
+from moec_zarr.model.backend import affine, sine
 from moec_zarr.model.dispatch_torch import Blocks, blocks_of
-from moec_zarr.model.network import GATE_UNITS, Architecture, sine_layers
+from moec_zarr.model.network import GATE_UNITS, Architecture
 
 __all__ = ["forward"]
 
@@ -73,10 +74,9 @@ def forward(
 
 def _expert(architecture: Architecture, weights: Weights, hidden: torch.Tensor) -> torch.Tensor:
     """Values of networks with one expert each, without the decoder's bias."""
-    layers = range(architecture.layers)
-    hidden = sine_layers(
-        hidden, ((weights[f"expert.weight.{i}"][:, 0], weights[f"expert.bias.{i}"][:, 0]) for i in layers)
-    )
+    for layer in range(architecture.layers):
+        weight, bias = weights[f"expert.weight.{layer}"], weights[f"expert.bias.{layer}"]
+        hidden = sine(affine(hidden, weight[:, 0], bias[:, 0]))
     return torch.bmm(hidden, weights["decoder.weight"][..., None])[..., 0]
 
 
@@ -97,11 +97,9 @@ def _dispatch(
         return torch.bmm(choice, weight.flatten(2)).reshape(networks * count, *weight.shape[2:])
 
     filled = filled.reshape(networks * count, -1, inputs)
-    layers = range(architecture.layers)
-    filled = sine_layers(
-        filled,
-        ((of_blocks(weights[f"expert.weight.{i}"]), of_blocks(weights[f"expert.bias.{i}"])) for i in layers),
-    )
+    for layer in range(architecture.layers):
+        weight, bias = weights[f"expert.weight.{layer}"], weights[f"expert.bias.{layer}"]
+        filled = sine(affine(filled, of_blocks(weight), of_blocks(bias)))
     filled = filled.reshape(*blocks.source.shape, -1)
     values = torch.bmm(filled, weights["decoder.weight"][..., None])[..., 0]
     return values.gather(1, blocks.place)
