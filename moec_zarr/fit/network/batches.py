@@ -128,11 +128,6 @@ class _Values:
         return (values - self._centre[chunks]).double() / self._scale[chunks]
 
 
-def _to_signed(value: int) -> int:
-    """Return an integer modulo 2^64, as a signed one."""
-    return (value + 2**63) % 2**64 - 2**63
-
-
 class _Valid:
     """Valid voxels of each chunk, one after the other."""
 
