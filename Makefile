@@ -7,7 +7,7 @@ BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 psu
 .PHONY: demo test lint docs wheel arm oldest newest downstream streams clean
 
 demo: .venv/installed-demo
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m moec_zarr.demo
 
 # A file's tests share their fits, hence stay on one core.
 test: .venv/installed

@@ -34,9 +34,9 @@ import psutil
 import xarray as xr
 import zarr
 
-from examples.demo.simulate import simulate
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.settings import Settings
 
 WORKERS = 2

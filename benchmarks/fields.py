@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.demo.simulate import simulate
+from moec_zarr.demo.simulate import simulate
 
 Array = NDArray[Any]
 

@@ -17,11 +17,11 @@ along time that divide every step by which the store grows: days divide all mont
 import sys
 from pathlib import Path
 
-from demo.simulate import simulate
 from distributed import Client, LocalCluster
 
 import moec_zarr
 from moec_zarr import MoECCodec
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.report.comparison.plot import plot_comparison
 
 DAY = 4  # steps of a day, here

@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 
 import xarray as xr
-from demo.simulate import simulate
 
 import moec_zarr
 from moec_zarr import MoECCodec
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.report.comparison.plot import plot_comparison
 
 

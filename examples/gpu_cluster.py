@@ -23,11 +23,11 @@ from pathlib import Path
 
 import torch
 import xarray as xr
-from demo.simulate import simulate
 from distributed import Client, LocalCluster
 
 import moec_zarr
 from moec_zarr import MoECCodec
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.report.comparison.plot import plot_comparison
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from demo.simulate import simulate
+
+from moec_zarr.demo.simulate import simulate
 
 DAYS = 8  # of a month, here
 MONTHS = 3

@@ -19,10 +19,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import xarray as xr
-from demo.simulate import simulate
 
 import moec_zarr
 from moec_zarr import MoECCodec
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.report.comparison.plot import plot_comparison
 
 

@@ -34,6 +34,7 @@ FLOORS = [
     {"report.comparison"},
     {"report.page"},
     {"report"},
+    {"demo"},
     {"cli"},
     {"__init__"},
 ]
@@ -51,7 +52,7 @@ HOMES = {
     "scipy": {"fit", "report"},
     "donfig": {"config"},
     **{package: {"report.page"} for package in ("jinja2", "markupsafe")},
-    **{package: {"adapters", "archive", "report", "conversion"} for package in ("zarr", "numcodecs")},
+    **{package: {"adapters", "archive", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},
     **{package: {"cli", "runtime"} for package in ("typer", "rich")},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -198,6 +199,26 @@ def _plot(plot: Path, pairs: dict[str, tuple[Any, Any]], results: dict[str, Comp
         plot_comparison(*pairs[name], path, psnr=results[name].psnr)
     if less:
         print(f"fewer than two axes longer than 1, not drawn: {', '.join(less)}", file=sys.stderr)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the store and the pictures.")] = Path("demo"),
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Simulate a little weather, compress it, read it back and compare."""
+    say(verbose)
+    import xarray as xr
+
+    from moec_zarr.demo.run import demo as run
+    from moec_zarr.demo.simulate import simulate
+
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        run(out)
+    if as_json:
+        results = compare_datasets(simulate(), xr.open_zarr(out / "simulation.zarr", consolidated=False))
+        print_json({name: asdict(each) for name, each in results.items()})
 
 
 for _command in convert, verify, migrate, report:

@@ -187,6 +187,22 @@ def test_compare_what_is_named_and_cannot_be_drawn(run, tmp_path):
     assert (tmp_path / "out.png").exists()
 
 
+def test_demo_as_json(run, tmp_path, monkeypatch):
+    from moec_zarr.demo.simulate import simulate
+
+    small = simulate((2, 2, 16, 16))
+
+    def store(out):
+        print("a table")
+        small.to_zarr(out / "simulation.zarr", consolidated=False)
+
+    monkeypatch.setattr("moec_zarr.demo.run.demo", store)
+    monkeypatch.setattr("moec_zarr.demo.simulate.simulate", lambda: small)
+    code, out, err = run("demo", "--out", tmp_path, "--json")
+    assert (code, err) == (0, "a table\n")
+    assert json.loads(out)["temperature"]["max_error"] == 0
+
+
 def test_migrate(run, converted):
     before = xr.open_zarr(converted).load()
     code, out, _ = run("migrate", converted, "--zarr-format", 2)

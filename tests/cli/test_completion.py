@@ -41,6 +41,7 @@ def test_commands_and_fixed_values():
     assert sorted(completed("moec-zarr ")) == [
         "compare",
         "convert",
+        "demo",
         "inspect",
         "migrate",
         "report",

@@ -20,9 +20,9 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.demo.simulate import simulate
 from moec_zarr.bitstream.container import VERSION
 from moec_zarr.codec.encode import encode
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.settings import Settings

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from examples.demo.run import demo, main
-from examples.demo.simulate import simulate
+from moec_zarr.demo.run import demo, main
+from moec_zarr.demo.simulate import simulate
 
 SHAPE = (2, 2, 16, 16)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from examples.demo.simulate import _advect, _mix, _stretching, simulate
+from moec_zarr.demo.simulate import _advect, _mix, _stretching, simulate
 from moec_zarr.errors import MoECError
 
 

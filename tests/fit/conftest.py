@@ -2,7 +2,7 @@
 
 import pytest
 
-from examples.demo.simulate import simulate
+from moec_zarr.demo.simulate import simulate
 from tests.support.fields import normalised
 
 

@@ -1,4 +1,4 @@
-"""From a simulation to a store and back: ``python -m examples.demo [--out DIR]``."""
+"""From a simulation to a store and back: ``python -m moec_zarr.demo [--out DIR]``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from examples.demo.simulate import simulate
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.xarray_encoding import encoding
+from moec_zarr.demo.simulate import simulate
 from moec_zarr.errors import MoECError
 from moec_zarr.report.comparison.metrics import compare
 from moec_zarr.report.comparison.plot import plot_comparison
@@ -86,6 +86,6 @@ def demo(out: Path, *, shape: tuple[int, int, int, int] = (16, 8, 64, 64), ratio
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo as a command."""
-    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m moec_zarr.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for store and pictures")
     demo(parser.parse_args(arguments).out)

@@ -119,7 +119,7 @@ def simulate(shape: tuple[int, int, int, int] = (16, 8, 64, 64), *, seed: int = 
             "y": ("y", y, {"units": "m", "long_name": "northward distance"}),
             "x": ("x", x, {"units": "m", "long_name": "eastward distance"}),
         },
-        attrs={"title": "Simulated quasi-geostrophic turbulence", "source": "examples.demo.simulate"},
+        attrs={"title": "Simulated quasi-geostrophic turbulence", "source": "moec_zarr.demo.simulate"},
     )
 
 
