@@ -13,11 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.buffer import default_buffer_prototype
 from zarr.codecs import ShardingCodec
 
 from moec_zarr.adapters.find import codec_of
-from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.archive.storage import read_object
 from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
 from moec_zarr.bitstream.stream import open_stream
@@ -225,7 +224,7 @@ def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) 
         network, or has fewer than two axes longer than 1.
     """
     places = [divmod(i, n) for i, n in zip(index, _per_shard(array), strict=True)]
-    data = _stored_object(array, tuple(outer for outer, _ in places))
+    data = read_object(array, tuple(outer for outer, _ in places))
     inner = tuple(within for _, within in places)
     stream = None if data is None else dict(_streams(array, data, str(index))).get(inner)
     if stream is None:
@@ -248,16 +247,9 @@ def stored_objects(
     """
     grid = ChunkGrid.of_objects(array)
     for place in grid.indices() if most is None else grid.spread(most):
-        data = _stored_object(array, place)
+        data = read_object(array, place)
         if data is not None:
             yield place, data
-
-
-def _stored_object(array: zarr.Array[Any], place: tuple[int, ...]) -> bytes | None:
-    """Return the bytes of a chunk, or shard; None where it is not stored."""
-    key = "/".join(part for part in (array.path, array.metadata.encode_chunk_key(place)) if part)
-    buffer = sync(array.store.get(key, default_buffer_prototype()))
-    return None if buffer is None else buffer.to_bytes()
 
 
 def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[int, ...], Header, Kind]]:

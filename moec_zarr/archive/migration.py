@@ -124,7 +124,7 @@ async def _write(store: Store, nodes: list[tuple[str, Node]], made: dict[str, di
             await store.set(new, data)
 
     for path, node in nodes:
-        await _at_once(copy(*each) for each in (await _rename_chunks(store, path, node)).items())
+        await _at_once(copy(*each) for each in (await _list_renames(store, path, node)).items())
         for name, data in made[path].items():
             await store.set(join(path, name), prototype.buffer.from_bytes(data))
 
@@ -151,7 +151,7 @@ async def _at_once(tasks: Iterable[Awaitable[None]]) -> None:
     await asyncio.gather(*(take(task) for task in tasks))
 
 
-async def _rename_chunks(store: Store, path: str, node: Node) -> dict[str, str]:
+async def _list_renames(store: Store, path: str, node: Node) -> dict[str, str]:
     """Old and new names of the chunks of an array of format 3 that are not named as in format 2."""
     if isinstance(node, zarr.Group) or node.metadata.zarr_format == 2:
         return {}

@@ -146,7 +146,7 @@ def read_records(
     damage : dict of tuple of int to Damage
         Likewise.
     """
-    prefix = f"{array.path}/" if array.path else ""
+    prefix = key_of(array, "")
     folder = f"{prefix}{FOLDER}/"
     names = [name for name in names_in(array.store, folder.rstrip("/")) if name[:1].isdigit()]
     places = {}

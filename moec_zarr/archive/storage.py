@@ -152,7 +152,7 @@ def stored_keys(array: zarr.Array[Any]) -> list[str]:
     """Return the keys of all objects that lie within an array: chunks, metadata and records."""
 
     async def collect() -> list[str]:
-        prefix = f"{array.path}/" if array.path else ""
+        prefix = key_of(array, "")
         return [key async for key in array.store.list_prefix(prefix)]
 
     return sync(collect())
@@ -160,7 +160,7 @@ def stored_keys(array: zarr.Array[Any]) -> list[str]:
 
 def stored_bytes(array: zarr.Array[Any]) -> int:
     """Count the bytes of an array's chunks, without metadata and records."""
-    prefix = f"{array.path}/" if array.path else ""
+    prefix = key_of(array, "")
     names = ("zarr.json", ".zarray", ".zattrs", ".zmetadata", ".zgroup")
     keys = [
         key

@@ -176,7 +176,7 @@ def _run(
 
 
 def _stretching(levels: int) -> NDArray[np.float64]:
-    """The vertical second difference (f/N)^2 d2/dz2 with free ends, in 1/m^2, symmetric."""
+    """Return the vertical second difference (f/N)^2 d2/dz2 with free ends, in 1/m^2, symmetric."""
     second = np.diag(np.full(levels - 1, 1.0), 1) + np.diag(np.full(levels - 1, 1.0), -1)
     second -= np.diag(second.sum(axis=1))
     return (CORIOLIS * levels / (BUOYANCY * HEIGHT)) ** 2 * second

@@ -110,7 +110,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _cache_file(
+def _keep_results(
     function: Callable[Concatenate[AxisBasis, int, _P], _T],
 ) -> Callable[Concatenate[AxisBasis, int, _P], _T]:
     """Return a function whose last results are kept; fewer of long axes, where each takes up to 32 MiB."""
@@ -125,7 +125,7 @@ def _cache_file(
     return cached
 
 
-@_cache_file
+@_keep_results
 def basis_functions(basis: AxisBasis, length: int) -> BasisFunctions:
     """Return the order of the functions of an axis of `length` voxels, at most ``LONGEST_AXIS``."""
     return _wavelet_order(basis, length) if basis.levels else _wave_order(basis, length)
@@ -142,7 +142,7 @@ def voxel_functions(length: int) -> BasisFunctions:
     return BasisFunctions(AxisBasis(), np.zeros(length, np.int64), _functions_before(length))
 
 
-@_cache_file
+@_keep_results
 def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> Array:
     """Tabulate function ``i`` at voxel ``x`` in ``[x, i]``, of unit norm, shape (voxels, functions)."""
     if basis.levels:
@@ -150,7 +150,7 @@ def synthesis_matrix(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
     return _waves(basis, length).astype(precision)
 
 
-@_cache_file
+@_keep_results
 def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """Compute, of each band of wavelets but the last, averages that span all functions up to it.
 
@@ -163,7 +163,7 @@ def average_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = S
     return tuple(matrices)
 
 
-@_cache_file
+@_keep_results
 def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     """Invert the synthesis matrix, shape (functions, voxels): coefficients from voxels."""
     if not basis.levels:
@@ -177,7 +177,7 @@ def analysis_matrix(basis: AxisBasis, length: int) -> Floats:
     return np.asarray(inverse, np.float32)
 
 
-@_cache_file
+@_keep_results
 def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     """Compute a matrix for each decomposition level, the finest first.
 
@@ -193,7 +193,7 @@ def split_matrices(basis: AxisBasis, length: int) -> tuple[Floats, ...]:
     return tuple(matrices)
 
 
-@_cache_file
+@_keep_results
 def merge_matrices(basis: AxisBasis, length: int, precision: np.dtype[Any] = SINGLE) -> tuple[Array, ...]:
     """Return the inverses of :func:`split_matrices`."""
     matrices, fine = [], np.ones(length)
