@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
 
-from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.choice import OTHERS, PACKING, choose
+from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.zarr_codec import check_array
-from moec_zarr.bitstream.container import MAX_RANK
-from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
-from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["choose", "encoding", "no_fields", "related", "why_lossless"]
+__all__ = ["encoding", "related"]
 
-_OTHERS = "*"  # in a mapping of codecs: all variables that are not named and hold a field
-_FEW = 64  # different values that a mask or a variable of classes has at most
-_SAMPLES, _SAMPLE_VOXELS = 16, 2**14  # places where integers are looked at, and the voxels of each
 _SENTINELS = ("_FillValue", "missing_value")
-_PACKING = ("scale_factor", "add_offset")
-_DESCRIBE = {"bounds": "bounds", "climatology": "bounds", "grid_mapping": "grid mapping"}
-_FLAGS = ("flag_values", "flag_meanings", "flag_masks")
 # What of the encoding of a variable describes values rather than how zarr stores them.
-_CF = ("dtype", "units", "calendar", "_Unsigned", *_SENTINELS, *_PACKING)
+_CF = ("dtype", "units", "calendar", "_Unsigned", *_SENTINELS, *PACKING)
 # Attributes that name other variables: xarray moves them into the encoding where it decodes them, and out of
 # it where it writes. It writes ``coordinates`` before it looks at an entry, which must not have them.
 _RELATED = (
@@ -129,7 +119,7 @@ def _tree_encoding(
     }
     named = [variables] if isinstance(variables, str) else variables and list(variables)
     asked = [*(codec if isinstance(codec, Mapping) else ()), *(named or ())]
-    if absent := [path for path in asked if path != _OTHERS and path not in paths.values()]:
+    if absent := [path for path in asked if path != OTHERS and path not in paths.values()]:
         raise MoECError(
             f"{absent[0]!r} is not a data variable of the tree, which has "
             f"{', '.join(map(repr, paths.values()))}"
@@ -141,125 +131,12 @@ def _tree_encoding(
         here = {paths[node.path, name]: name for name in ds.data_vars}
         mine: Any = codec
         if isinstance(codec, Mapping):
-            mine = {here.get(path, path): each for path, each in codec.items() if path in {_OTHERS, *here}}
+            mine = {here.get(path, path): each for path, each in codec.items() if path in {OTHERS, *here}}
         chosen = named if named is None else [here[path] for path in named if path in here]
         found = encoding(ds, mine, zarr_format, chosen)
         if kept := {name: entry for name, entry in found.items() if name in own}:
             entries[node.path] = kept
     return entries
-
-
-def choose(
-    ds: xr.Dataset,
-    codec: MoECCodec | Mapping[Any, MoECCodec | None],
-    variables: Iterable[Hashable] | None = None,
-) -> tuple[dict[Hashable, MoECCodec], dict[Hashable, str]]:
-    """Choose the codec of each variable to compress; of each other one, say why it stays lossless.
-
-    The parameters are those of `encoding`, and what it raises.
-    """
-    given = dict(codec) if isinstance(codec, Mapping) else {_OTHERS: codec}
-    for each in given.values():
-        if not isinstance(each, MoECCodec) and not (each is None and isinstance(codec, Mapping)):
-            raise MoECError(f"codec must be a MoECCodec in either zarr format, got {each!r}")
-    others = given.pop(_OTHERS, None)
-    if variables is None:
-        named = {name: each for name, each in given.items() if each is not None}
-    else:
-        names = [variables] if isinstance(variables, str) else list(variables)
-        named = {name: given.get(name, others) for name in names}
-    for name in named | given:
-        if name not in ds.data_vars or (name in named and named[name] is None):
-            raise MoECError(
-                f"{name!r} is not a data variable with a codec; the data variables are "
-                f"{', '.join(map(repr, ds.data_vars))}"
-            )
-    codecs = cast("dict[Hashable, MoECCodec]", dict(named))
-    reasons: dict[Hashable, str] = {}
-    for name in ds.variables:
-        if name in named:
-            continue
-        if name in ds.coords:
-            reason = "coordinate"
-        elif name in given and given[name] is None:
-            reason = "as asked"
-        elif variables is not None or others is None:
-            reason = "not named"
-        else:
-            reason = why_lossless(ds, name, others)
-        if reason:
-            reasons[name] = reason
-        elif others is not None:
-            codecs[name] = others
-    return codecs, reasons
-
-
-def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
-    """Say in a word why a variable that is not named stays lossless; empty if it is compressed.
-
-    Values are read as `encoding` says.
-    """
-    var = ds.variables[name]
-    known = var.attrs.keys() | var.encoding.keys()
-    units = str(var.attrs.get("units", var.encoding.get("units", "")))
-    if name in ds.coords:
-        return "coordinate"
-    if reason := no_fields(ds).get(name):
-        return reason
-    if var.dtype.kind in "mM" or " since " in units:
-        return "time"
-    if var.dtype.kind not in "iuf" or var.dtype.itemsize > 8:
-        return "no number"
-    if not known.isdisjoint(_FLAGS):
-        return "flags"
-    if var.ndim > MAX_RANK:
-        return f"more than {MAX_RANK} axes"
-    if var.nbytes < LEAST_BYTES * (settings.ratio or 1):
-        return "small"
-    # xarray makes floats of integers that have a fill value.
-    stored = np.dtype(var.encoding.get("dtype") or var.dtype)
-    integers = stored.kind in "iu" and var.encoding.keys().isdisjoint(_PACKING)
-    names = (name, var.attrs.get("standard_name"), var.attrs.get("long_name"))
-    if integers or re.search(r"mask|flag", " ".join(map(str, names)).lower()):
-        return _few_values(var)
-    return ""
-
-
-def no_fields(ds: xr.Dataset) -> dict[Hashable, str]:
-    """Find the data variables that only describe others, and as what: "bounds" or "grid mapping"."""
-    found: dict[Hashable, str] = {}
-    for var in ds.variables.values():
-        known = var.encoding | var.attrs
-        for key, what in _DESCRIBE.items():
-            for word in str(known.get(key, "")).split():
-                name = word.rstrip(":")  # "crs: x y" names the grid mapping of coordinates
-                if name in ds.data_vars and (what == "bounds" or ds[name].size == 1):
-                    found[name] = what
-    return found
-
-
-def _few_values(var: xr.Variable) -> str:
-    """List the different values of a sample, in words; empty if they are more than a mask or classes have."""
-    found = np.zeros(0, var.dtype)
-    for region in _sample(var.shape):
-        part = var[region]
-        # Not on a cluster: the sample is small, and decided on here.
-        values = np.asarray((part if var.chunks is None else part.compute(scheduler="synchronous")).values)
-        found = np.union1d(found, values[np.isfinite(values)])
-        if found.size > _FEW:
-            return ""
-    if found.size <= 4:
-        return f"few values: {', '.join(f'{value:g}' for value in found)}" if found.size else "no values"
-    return f"few values: {found.size} from {found[0]:g} to {found[-1]:g}"
-
-
-def _sample(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Regions of a bounded size, spread evenly from the first voxel to the last."""
-    sides = [1] * len(shape)
-    for axis in reversed(range(len(shape))):
-        sides[axis] = min(shape[axis], max(1, _SAMPLE_VOXELS // math.prod(sides)))
-    grid = ChunkGrid(shape, tuple(sides))
-    yield from map(grid.region, grid.spread(_SAMPLES))
 
 
 def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:
@@ -290,7 +167,7 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
 def _sentinel_of(var: xr.Variable) -> float | int | None:
     """Return the number that stands for missing values once the variable is written; None without one."""
     stored = np.dtype(var.encoding.get("dtype", var.dtype))
-    if not var.encoding.keys().isdisjoint(_PACKING) or stored.kind != var.dtype.kind:
+    if not var.encoding.keys().isdisjoint(PACKING) or stored.kind != var.dtype.kind:
         return None  # it belongs to the packed values
     for key in _SENTINELS:
         value = np.ravel(var.encoding.get(key, var.attrs.get(key, [])))[:1]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moec_zarr.adapters.xarray_encoding import no_fields
+from moec_zarr.adapters.choice import no_fields
 from moec_zarr.archive.inspection import compressed_arrays, inspect_streams
 from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.archive.storage import store_at

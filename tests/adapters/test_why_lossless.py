@@ -5,7 +5,7 @@ import pytest
 
 import moec_zarr
 from moec_zarr import MoECCodec
-from moec_zarr.adapters.xarray_encoding import why_lossless
+from moec_zarr.adapters.choice import why_lossless
 from tests.support.variables import DIMS, RATIO, REASONS, SHAPE, dataset_of_kinds
 
 xr = pytest.importorskip("xarray")

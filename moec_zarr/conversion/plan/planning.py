@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from moec_zarr.adapters.choice import choose
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
 from moec_zarr.adapters.find import find_codec
-from moec_zarr.adapters.xarray_encoding import choose, encoding
+from moec_zarr.adapters.xarray_encoding import encoding
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
 from moec_zarr.errors import BudgetError, MoECError

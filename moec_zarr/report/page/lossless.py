@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from moec_zarr.adapters.choice import why_lossless
 from moec_zarr.adapters.find import codec_of
-from moec_zarr.adapters.xarray_encoding import why_lossless
 from moec_zarr.archive.storage import stored_bytes
 from moec_zarr.report.comparison.labels import clean
 from moec_zarr.report.page.findings import Lossless
