@@ -19,7 +19,7 @@ PACKAGE = Path(moec_zarr.__file__).parent
 FLOORS = [
     {"errors", "arrays", "chunk_grid"},
     {"config", "settings", "quality"},
-    {"statistics"},
+    {"fills", "statistics"},
     {"model"},
     {"bitstream", "runtime"},
     {"fit.field", "fit.payloads", "fit.presets"},

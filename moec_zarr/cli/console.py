@@ -58,7 +58,7 @@ _SPOKEN = {"variables": "--var", "client": "--scheduler"}
 _ARGUMENTS = "ratio psnr max_error missing effort model experts seed chunks shards workers zarr_format device"
 _IN_PYTHON = re.compile(
     r"\w+\([^()]*\)"  # a call, such as the repr of a codec, is left as it is
-    rf"|(?<![\w.])(?P<name>{'|'.join([*_ARGUMENTS.split(), *_SPOKEN])})="
+    rf"|(?<![\w.:])(?P<name>{'|'.join([*_ARGUMENTS.split(), *_SPOKEN])})="
     r"(?:(?P<none>None\b)|(?P<value>(?=[^\s,;.)])))?"
 )
 

@@ -6,6 +6,7 @@ import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from moec_zarr.codec.decode import decode_tiles
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
-from moec_zarr.errors import BudgetError
+from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.fills import find_suspect, remedy
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.coefficients import CoefficientField
@@ -68,6 +70,8 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         If the dtype or the rank cannot be encoded, or `missing` is no value of the dtype.
     BudgetError
         If the target cannot be met.
+    MoECError
+        If values that would be fitted are a known fill value, which only `missing` keeps.
     """
     # A chunk takes memory from here on, hence it waits for its core first.
     with name_extras(settings), fit_slot():
@@ -81,10 +85,13 @@ def _encode(array: Array, settings: Settings, fill_value: Any) -> bytes:
     if chunk.is_constant:
         return _within_limit(plain, limit, array, settings)
     if limit is None:
+        if settings.max_error != 0:
+            _look_for_fills(chunk)
         with _beside_others(chunk, settings):
             return (_encode_psnr if settings.max_error is None else encode_bounded)(chunk, settings)
     if (exact := encode_lossless_within(chunk, limit)) is not None:
         return exact
+    _look_for_fills(chunk)
     room = limit - len(plain) - FRAME
     smallest = _smallest_network(chunk.array, settings.experts)
     if room < smallest:
@@ -95,6 +102,31 @@ def _encode(array: Array, settings: Settings, fill_value: Any) -> bytes:
     except DoesNotFit:
         raise _too_small(array, settings, limit + smallest) from None
     return _within_limit(stream, limit, array, settings)
+
+
+def _look_for_fills(chunk: Prepared) -> None:
+    """Refuse a known fill value that nobody declared; warn of what may be one.
+
+    Raises
+    ------
+    MoECError
+        If there is one.
+    """
+    suspect = find_suspect(chunk.array if chunk.valid is None else chunk.array[chunk.valid])
+    if suspect is None:
+        return
+    if suspect.is_known:
+        raise MoECError(f"chunk of shape {chunk.array.shape}: {suspect}. {remedy(suspect)}")
+    _warn_of_fill(str(suspect.value))
+
+
+@lru_cache(maxsize=64)  # once in a process: a variable has many chunks
+def _warn_of_fill(value: str) -> None:
+    _log.warning(
+        "%s stands far from all other values of a chunk, and spoils the fit of these; if it stands for "
+        "missing values, say so: missing=%s",
+        value, value,
+    )  # fmt: skip
 
 
 def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManager[None]:

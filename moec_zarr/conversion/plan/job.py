@@ -10,6 +10,7 @@ from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.archive.stored import Destination
 from moec_zarr.conversion.plan.append import Growth, plan_append, whole_chunks
+from moec_zarr.conversion.plan.checks import check_values
 from moec_zarr.conversion.plan.options import ConversionOptions
 from moec_zarr.conversion.plan.planning import plan
 from moec_zarr.conversion.plan.source import Source, fingerprint
@@ -62,7 +63,7 @@ class Job:
 
 
 def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Job:
-    """Plan what `convert` does. Nothing is written."""
+    """Plan what `convert` does, and look at samples of what it would compress. Nothing is written."""
     append = options.append
     if append is not None:
         growth = plan_append(ds, store_at(dst, options.storage_options), append, options.incomplete)
@@ -72,12 +73,15 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
                 raise MoECError(
                     "an append takes codec, variables, chunks and shards from the store; leave them out"
                 )
+            if growth.added:
+                check_values(growth.plan, growth.ds)
             return Job(plan=growth.plan, ds=growth.ds, growth=growth, held=growth.held)
     if options.codec is None:
         raise MoECError(
             f"no finished conversion is at {dst} to append to; give a codec (--ratio or --psnr) to make one"
         )
     planned = plan(ds, options)
+    check_values(planned, ds)
     if options.incomplete != "hold" or append is None:
         return Job(plan=planned, ds=ds)
     if options.chunks == "auto" or append not in options.chunks:

@@ -16,6 +16,7 @@ from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
+from moec_zarr.conversion.plan.checks import check_values
 from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
 from moec_zarr.conversion.plan.planning import plan
 from moec_zarr.conversion.plan.source import Source, open_source
@@ -113,7 +114,9 @@ def trial(
     """
     options = ConversionOptions(codec=codec, variables=variables, chunks=chunks)
     with open_source(src) as ds:
-        return list(try_plan(plan(ds, options), ds, count))
+        planned = plan(ds, options)
+        check_values(planned, ds)
+        return list(try_plan(planned, ds, count))
 
 
 def try_plan(planned: Plan, ds: xr.Dataset, count: int) -> Iterator[Trial]:
