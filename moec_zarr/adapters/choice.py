@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import tee
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
 from moec_zarr.adapters.chunking import LEAST_BYTES
+from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.samples import describe_identifiers, describe_values, is_integral, sample
 from moec_zarr.bitstream.container import MAX_RANK
-from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import MoECError
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["OTHERS", "PACKING", "choose", "no_fields", "why_lossless"]
+__all__ = ["OTHERS", "choose", "no_fields", "why_lossless"]
 
 OTHERS = "*"
 """In a mapping of codecs: all variables that are not named and hold a field."""
 
-PACKING = ("scale_factor", "add_offset")
-"""Attributes of packed values."""
-
-_FEW = 64  # different values that a mask or a variable of classes has at most
-_SAMPLES, _SAMPLE_VOXELS = 16, 2**14  # places where integers are looked at, and the voxels of each
-_DESCRIBE = {"bounds": "bounds", "climatology": "bounds", "grid_mapping": "grid mapping"}
-_FLAGS = ("flag_values", "flag_meanings", "flag_masks")
+# Attributes that name variables which only describe others, and as what.
+_DESCRIBE = {
+    "bounds": "bounds",
+    "climatology": "bounds",
+    "coordinates": "coordinate",
+    "node_coordinates": "coordinate",
+    "grid_mapping": "grid mapping",
+    "cell_measures": "cell measure",
+    "ancillary_variables": "ancillary variable",
+}
+# Attributes of variables that hold names of things (CF 1.12, chapters 7.5, 8.2 and 9; UGRID 1.0).
+_IDENTIFY = ("cf_role", "start_index", "sample_dimension", "instance_dimension", "compress")
+_FLAG = re.compile(r"flag_(values|meanings|masks)|.*_flag_values")
+# Words of names that whole numbers have which are no amounts.
+_IDENTIFIERS = frozenset(
+    {
+        "bits",
+        "code",
+        "codes",
+        "connectivity",
+        "date",
+        "dates",
+        "datetime",
+        "hash",
+        "key",
+        "status",
+        "timestamp",
+    }
+    | {"categories", "category", "class", "classes", "cluster", "clusters", "label", "labelled", "labels"}
+    | {"edge", "edges", "face", "faces", "neighbor", "neighbors", "neighbour", "neighbours", "node", "nodes"}
+    | {"flag", "flags", "id", "ids", "idx", "index", "indexes", "indices", "mask", "masks", "yyyymmdd"}
+    | {"qa", "qc", "quality", "seg", "segment", "segmentation", "segments"}
+)
+_MASKS = frozenset({"mask", "masks", "flag", "flags"})
+_LATITUDE = re.compile(r"degrees?_?(north|east|n|e|true_north)", re.IGNORECASE)
+_STANDARD_NAMES = {
+    **dict.fromkeys(("latitude", "longitude", "grid_latitude", "grid_longitude"), "coordinate"),
+    **dict.fromkeys(("projection_x_coordinate", "projection_y_coordinate", "time"), "coordinate"),
+    **dict.fromkeys(("cell_area", "cell_volume"), "cell measure"),
+}
+_COORDINATES = frozenset(
+    {"lat", "latitude", "nav_lat", "tlat", "ulat", "xlat"}
+    | {"lon", "longitude", "nav_lon", "tlon", "tlong", "ulon", "ulong", "xlon", "xlong"}
+)
+_BOUNDS = re.compile(r"(.*_)?(bnds|bounds|vertices|corners)(_.*)?", re.IGNORECASE)
+_MOST_VERTICES = 16
+_TIMES = frozenset({"time", "times", "t", "valid_time", "ocean_time", "time_counter", "record", "step"})
 
 
 def choose(
@@ -60,6 +102,7 @@ def choose(
             )
     codecs = cast("dict[Hashable, MoECCodec]", dict(named))
     reasons: dict[Hashable, str] = {}
+    rule: _Rule | None = None
     for name in ds.variables:
         if name in named:
             continue
@@ -70,7 +113,8 @@ def choose(
         elif variables is not None or others is None:
             reason = "not named"
         else:
-            reason = why_lossless(ds, name, others)
+            rule = rule or _Rule.of(ds, others)
+            reason = rule.reason(name)
         if reason:
             reasons[name] = reason
         elif others is not None:
@@ -83,64 +127,128 @@ def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
 
     Values are read as `encoding` says.
     """
-    var = ds.variables[name]
-    known = var.attrs.keys() | var.encoding.keys()
+    return _Rule.of(ds, settings).reason(name)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What stays lossless in a dataset.
+
+    Attributes
+    ----------
+    ds : Dataset
+    settings : Settings
+    describing : dict
+        The variables that only describe others, as `no_fields` finds them.
+    steps : set
+        Dimensions of time along which a field runs.
+    """
+
+    ds: xr.Dataset
+    settings: Settings
+    describing: Mapping[Hashable, str]
+    steps: frozenset[Hashable]
+
+    @classmethod
+    def of(cls, ds: xr.Dataset, settings: Settings) -> Self:
+        """Find what other variables say of each."""
+        describing = no_fields(ds)
+        fields = [
+            var
+            for name, var in ds.data_vars.items()
+            if name not in describing and var.dtype.kind in "iuf" and var.ndim > 1 and not _is_time(var)
+        ]
+        steps = {dim for dim in ds.dims if _runs_in_time(ds, dim) and any(dim in var.dims for var in fields)}
+        return cls(ds, settings, describing, frozenset(steps))
+
+    def reason(self, name: Hashable) -> str:
+        """Say why a variable stays lossless; empty if it is compressed."""
+        var = self.ds.variables[name]
+        if name in self.ds.coords:
+            return "coordinate"
+        if name in self.describing:
+            return self.describing[name]
+        if _is_time(var):
+            return "time"
+        if var.dtype.kind not in "iuf" or var.dtype.itemsize > 8:
+            return "no number"
+        known = {str(key) for key in var.attrs.keys() | var.encoding.keys()}
+        if any(map(_FLAG.fullmatch, known)):
+            return "flags"
+        if found := [key for key in _IDENTIFY if key in known]:
+            return f"identifiers: {found[0]}"
+        if var.ndim > MAX_RANK:
+            return f"more than {MAX_RANK} axes"
+        if var.nbytes < LEAST_BYTES * (self.settings.ratio or 1):
+            return "small"
+        if self.steps and self.steps.isdisjoint(var.dims):
+            return "no time axis"
+        return _reason_by_values(name, var)
+
+
+def _is_time(var: xr.Variable | xr.DataArray) -> bool:
     units = str(var.attrs.get("units", var.encoding.get("units", "")))
-    if name in ds.coords:
-        return "coordinate"
-    if reason := no_fields(ds).get(name):
-        return reason
-    if var.dtype.kind in "mM" or " since " in units:
-        return "time"
-    if var.dtype.kind not in "iuf" or var.dtype.itemsize > 8:
-        return "no number"
-    if not known.isdisjoint(_FLAGS):
-        return "flags"
-    if var.ndim > MAX_RANK:
-        return f"more than {MAX_RANK} axes"
-    if var.nbytes < LEAST_BYTES * (settings.ratio or 1):
-        return "small"
+    return var.dtype.kind in "mM" or " since " in units
+
+
+def _runs_in_time(ds: xr.Dataset, dim: Hashable) -> bool:
+    """Whether a dimension is one of time, by its coordinate or its name."""
+    var = ds.variables.get(dim)
+    if var is None or var.ndim != 1:
+        return str(dim).lower() in _TIMES
+    return _is_time(var) or var.attrs.get("axis") == "T" or str(dim).lower() in _TIMES
+
+
+def _reason_by_values(name: Hashable, var: xr.Variable) -> str:
+    """Say why numbers are no field, by their names and a sample of them."""
     # xarray makes floats of integers that have a fill value.
     stored = np.dtype(var.encoding.get("dtype") or var.dtype)
-    integers = stored.kind in "iu" and var.encoding.keys().isdisjoint(PACKING)
-    names = (name, var.attrs.get("standard_name"), var.attrs.get("long_name"))
-    if integers or re.search(r"mask|flag", " ".join(map(str, names)).lower()):
-        return _few_values(var)
-    return ""
+    integers = stored.kind in "iu" and not is_packed(var)
+    words = _words(name, var.attrs.get("standard_name"), var.attrs.get("long_name"))
+    found = sorted(_IDENTIFIERS.intersection(words))
+    if not integers and not found:
+        return ""
+    blocks, again, once_more = tee(sample(var), 3)  # read once, and no further than is needed
+    if not integers:
+        integers = is_integral(blocks)
+        if not integers and _MASKS.isdisjoint(found):
+            return ""
+    if reason := describe_values(again):
+        return reason
+    if integers and found:
+        return f"identifiers: {found[0]!r} in its name"
+    return describe_identifiers(once_more) if integers else ""
+
+
+def _words(*names: Any) -> set[str]:
+    """Return the words of names such as ``cell_id``, ``cellId`` or ``Cell ID``, in lower case."""
+    text = " ".join(str(name) for name in names if name is not None)
+    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
 
 
 def no_fields(ds: xr.Dataset) -> dict[Hashable, str]:
-    """Find the data variables that only describe others, and as what: "bounds" or "grid mapping"."""
-    found: dict[Hashable, str] = {}
-    for var in ds.variables.values():
-        known = var.encoding | var.attrs
+    """Find the data variables that only describe others, and as what, such as "bounds" or "grid mapping"."""
+    found = {name: what for name, var in ds.data_vars.items() if (what := _role(name, var.variable))}
+    sources = [ds.encoding | ds.attrs, *(var.encoding | var.attrs for var in ds.variables.values())]
+    for known in sources:
         for key, what in _DESCRIBE.items():
             for word in str(known.get(key, "")).split():
-                name = word.rstrip(":")  # "crs: x y" names the grid mapping of coordinates
-                if name in ds.data_vars and (what == "bounds" or ds[name].size == 1):
+                # "crs: x y" names the grid mapping of coordinates, and "area: areacella" a measure.
+                name = word.rstrip(":") if what == "grid mapping" else word
+                if name in ds.data_vars and (what != "grid mapping" or ds[name].size == 1):
                     found[name] = what
     return found
 
 
-def _few_values(var: xr.Variable) -> str:
-    """List the different values of a sample, in words; empty if they are more than a mask or classes have."""
-    found = np.zeros(0, var.dtype)
-    for region in _sample(var.shape):
-        part = var[region]
-        # Not on a cluster: the sample is small, and decided on here.
-        values = np.asarray((part if var.chunks is None else part.compute(scheduler="synchronous")).values)
-        found = np.union1d(found, values[np.isfinite(values)])
-        if found.size > _FEW:
-            return ""
-    if found.size <= 4:
-        return f"few values: {', '.join(f'{value:g}' for value in found)}" if found.size else "no values"
-    return f"few values: {found.size} from {found[0]:g} to {found[-1]:g}"
-
-
-def _sample(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Regions of a bounded size, spread evenly from the first voxel to the last."""
-    sides = [1] * len(shape)
-    for axis in reversed(range(len(shape))):
-        sides[axis] = min(shape[axis], max(1, _SAMPLE_VOXELS // math.prod(sides)))
-    grid = ChunkGrid(shape, tuple(sides))
-    yield from map(grid.region, grid.spread(_SAMPLES))
+def _role(name: Hashable, var: xr.Variable) -> str:
+    """Say what a variable is by its own attributes and name, if it is no field."""
+    attrs = var.attrs
+    if what := _STANDARD_NAMES.get(str(attrs.get("standard_name"))):
+        return what
+    if _LATITUDE.fullmatch(str(attrs.get("units", ""))) or attrs.get("axis") in ("X", "Y", "Z", "T"):
+        return "coordinate"
+    if "_CoordinateAxisType" in attrs or str(name).lower() in _COORDINATES:
+        return "coordinate"
+    if var.ndim and var.shape[-1] <= _MOST_VERTICES and _BOUNDS.fullmatch(str(name)):
+        return "bounds"
+    return ""

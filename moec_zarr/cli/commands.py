@@ -159,7 +159,9 @@ def compare(
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
         ]
-        describing = no_fields(first)
+        describing = {
+            name: what for name, what in no_fields(first).items() if what in ("bounds", "grid mapping")
+        }
         names = _chosen(var, both) if var else [name for name in both if name not in describing]
         if not names:
             raise MoECError(f"{a} and {b} have no field of numbers in common; name other variables by --var")

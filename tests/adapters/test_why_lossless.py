@@ -28,8 +28,9 @@ def test_reason(ds, name, reason):
 
 
 def test_a_lower_ratio_leaves_less_too_small(ds):
-    assert why_lossless(ds, "area", MoECCodec(ratio=40)) == ""
-    assert why_lossless(ds, "area", MoECCodec(psnr=40)) == ""
+    alone = ds[["area", "lat"]]
+    assert why_lossless(alone, "area", MoECCodec(ratio=40)) == ""
+    assert why_lossless(alone, "area", MoECCodec(psnr=40)) == ""
     assert why_lossless(ds, "short", MoECCodec(psnr=40)) == "small"  # 240 bytes of 300
 
 
@@ -89,3 +90,130 @@ def test_floats_are_not_read(ds):
         data=lazy.temperature.data.map_blocks(fail, meta=np.zeros(0, "f4"))
     )
     assert why_lossless(lazy, "temperature", CODEC) == ""
+
+
+def longer(name, values, dims=("time", "y", "x"), **attrs):
+    """A variable beside a field that runs in time."""
+    steps = np.arange(4, dtype="f4") * 6
+    field = np.random.default_rng(0).standard_normal((4, 60, 60)).astype("f4")
+    return xr.Dataset(
+        {"temperature": (("time", "y", "x"), field), name: (dims, values, attrs)},
+        coords={"time": ("time", steps, {"units": "hours since 2000-01-01"})},
+    )
+
+
+SMOOTH = (1000 + 500 * np.sin(np.indices((4, 60, 60)).sum(axis=0) / 20)).astype("i4")
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "what"),
+    [
+        ("nodes_of", {"cf_role": "face_node_connectivity"}, "cf_role"),
+        ("list", {"start_index": 1}, "start_index"),
+        ("rows", {"sample_dimension": "obs"}, "sample_dimension"),
+        ("station", {"instance_dimension": "station"}, "instance_dimension"),
+        ("landpoint", {"compress": "lat lon"}, "compress"),
+        ("cell_labels", {}, "labels"),
+        ("nucleiSegmentation", {}, "segmentation"),
+        ("a", {"long_name": "QA bits of the pixel"}, "bits"),
+        ("a", {"long_name": "date as YYYYMMDD"}, "date"),
+        ("orbit_id", {}, "id"),
+    ],
+)
+def test_integers_that_are_names_stay_lossless(name, attrs, what):
+    """The values are those of a smooth field, so that only the names tell."""
+    assert why_lossless(longer("a", SMOOTH), "a", CODEC) == ""
+    reason = why_lossless(longer(name, SMOOTH, **attrs), name, MoECCodec(ratio=10))
+    assert reason.startswith("identifiers")
+    assert what in reason
+
+
+def test_a_field_of_floats_may_be_an_index():
+    index = np.sin(np.indices((4, 60, 60)).sum(axis=0) / 20).astype("f4")
+    assert why_lossless(longer("vegetation_index", index), "vegetation_index", CODEC) == ""
+    assert why_lossless(longer("cell_label", SMOOTH.astype("f4")), "cell_label", CODEC) != ""
+
+
+def voronoi(count, shape=(40, 40, 40), radius=None):
+    """Labels of cells that touch, or of balls where a radius is given; zero between them."""
+    random = np.random.default_rng(1)
+    seeds = random.random((count, 3)) * shape
+    places = np.stack(np.indices(shape), axis=-1)
+    distance = np.stack([np.linalg.norm(places - seed, axis=-1) for seed in seeds], axis=-1)
+    labels = random.permutation(count)[distance.argmin(axis=-1)] + 1
+    return labels if radius is None else np.where(distance.min(axis=-1) < radius, labels, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("unlike their neighbours", np.random.default_rng(0).integers(0, 6000, (6000, 3))),
+        ("unlike their neighbours", np.random.default_rng(0).integers(5, 500, 6000)),
+        ("each greater than the one before", np.random.default_rng(0).integers(1, 500, 6000).cumsum()),
+        ("constant in pieces", voronoi(150)),
+        ("constant in pieces", voronoi(150, radius=4)),
+    ],
+    ids=["connectivity", "row sizes", "starts", "touching cells", "nuclei"],
+)
+def test_integers_are_known_as_names_by_their_values(kind, values):
+    ds = xr.Dataset({"a": (tuple("xyz"[: values.ndim]), values.astype("i4"))})
+    assert why_lossless(ds, "a", MoECCodec(ratio=10)) == f"identifiers: {kind}"
+
+
+def test_noisy_counts_are_a_field():
+    """A camera's: neighbours resemble one another a little."""
+    signal = 100 + 30 * (np.sin(np.indices((32, 48, 48)).sum(axis=0) / 6) > 0.8)
+    counts = np.random.default_rng(0).poisson(signal).astype("u2")
+    assert why_lossless(xr.Dataset({"a": (DIMS, counts)}), "a", MoECCodec(ratio=10)) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "reason"),
+    [
+        ("nav_lat", {"units": "degrees_north"}, "coordinate"),
+        ("a", {"units": "degreeE"}, "coordinate"),
+        ("a", {"standard_name": "grid_longitude"}, "coordinate"),
+        ("XLONG", {}, "coordinate"),
+        ("a", {"axis": "Z"}, "coordinate"),
+        ("a", {"standard_name": "cell_area"}, "cell measure"),
+    ],
+)
+def test_coordinates_are_known_by_their_own_attributes(name, attrs, reason):
+    values = np.random.default_rng(0).random((4, 60, 60)).astype("f4")
+    assert why_lossless(longer(name, values, **attrs), name, CODEC) == reason
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("cell_measures", "area: a", "cell measure"),
+        ("ancillary_variables", "a other", "ancillary variable"),
+        ("coordinates", "time a", "coordinate"),
+        ("bounds", "a", "bounds"),
+    ],
+)
+def test_variables_that_another_names_describe_it(key, value, reason):
+    values = np.random.default_rng(0).random((4, 60, 60)).astype("f4")
+    ds = longer("a", values)
+    assert why_lossless(ds, "a", CODEC) == ""
+    ds.temperature.attrs[key] = value
+    assert why_lossless(ds, "a", CODEC) == reason
+
+
+def test_vertices_are_bounds():
+    values = np.random.default_rng(0).random((60, 60, 4)).astype("f4")
+    for name in ("lat_vertices", "vertices_lon", "lon_bnds"):
+        alone = xr.Dataset({name: (("y", "x", "v"), values)})
+        assert why_lossless(alone, name, MoECCodec(ratio=10)) == "bounds"
+
+
+def test_static_fields_of_a_set_that_runs_in_time_stay_lossless():
+    """Unless they are named; alone they are fields like others."""
+    values = np.random.default_rng(0).random((200, 200)).astype("f4")
+    ds = longer("orography", values, dims=("lat", "lon"))
+    assert why_lossless(ds, "orography", CODEC) == "no time axis"
+    assert "orography" in moec_zarr.encoding(ds, CODEC, variables=["orography"])
+    assert why_lossless(ds[["orography"]], "orography", CODEC) == ""
+    # A dimension of time that only bounds have is none of a field.
+    bounds = xr.Dataset({"time_bnds": (("time", "nv"), np.zeros((4, 2))), "a": (("lat", "lon"), values)})
+    assert why_lossless(bounds, "a", CODEC) == ""
