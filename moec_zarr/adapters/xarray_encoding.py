@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
 
-from moec_zarr.adapters.choice import OTHERS, PACKING, choose
+from moec_zarr.adapters.choice import OTHERS, choose
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
+from moec_zarr.adapters.meaning import (
+    PACKING,
+    has_one_sentinel,
+    one_sentinel,
+    sentinel_of,
+    stored_dtype,
+    unpack_limits,
+)
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
@@ -19,11 +27,11 @@ from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["encoding", "related"]
+__all__ = ["encoding", "make_entries", "related"]
 
-_SENTINELS = ("_FillValue", "missing_value")
+_log = logging.getLogger(__name__)
 # What of the encoding of a variable describes values rather than how zarr stores them.
-_CF = ("dtype", "units", "calendar", "_Unsigned", *_SENTINELS, *PACKING)
+_CF = ("dtype", "units", "calendar", "_Unsigned", "_FillValue", "missing_value", *PACKING)
 # Attributes that name other variables: xarray moves them into the encoding where it decodes them, and out of
 # it where it writes. It writes ``coordinates`` before it looks at an entry, which must not have them.
 _RELATED = (
@@ -89,8 +97,6 @@ def encoding(
     BudgetError
         If the dask chunks of a variable are too small for the ratio.
     """
-    if zarr_format not in (2, 3):
-        raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
     if hasattr(ds, "subtree"):
         return _tree_encoding(cast("xr.DataTree", ds), codec, zarr_format, variables)
     if not hasattr(ds, "data_vars"):
@@ -99,7 +105,31 @@ def encoding(
         ds = ds.to_dataset()
     ds = cast("xr.Dataset", ds)
     codecs, _ = choose(ds, codec, variables)
-    entries = {name: _reset(var) for name, var in ds.variables.items() if _is_stale(var, zarr_format)}
+    for name in codecs:
+        var = ds[name].variable
+        if stale := [key for key, value in unpack_limits(var).items() if var.attrs.get(key) is not value]:
+            _log.warning(
+                "variable %r is stored unpacked, and its attributes %s are of packed values; unpack them: "
+                "multiply by scale_factor and add add_offset, both in ds[%r].encoding",
+                name, ", ".join(stale), name,
+            )  # fmt: skip
+    return make_entries(ds, codecs, zarr_format)
+
+
+def make_entries(
+    ds: xr.Dataset, codecs: Mapping[Hashable, MoECCodec], zarr_format: Literal[2, 3]
+) -> dict[Hashable, dict[Any, Any]]:
+    """Make the entries of the variables to compress, and of those that must forget their codecs.
+
+    It raises what `encoding` does.
+    """
+    if zarr_format not in (2, 3):
+        raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
+    entries = {
+        name: _reset(var)
+        for name, var in ds.variables.items()
+        if _is_stale(var, zarr_format) or not has_one_sentinel(var.encoding)
+    }
     for name, each in codecs.items():
         entries[name] = _entry(name, ds[name].variable, each, zarr_format)
     return entries
@@ -141,20 +171,26 @@ def _tree_encoding(
 
 def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:
     """Return the entry of a variable to compress."""
+    dtype = stored_dtype(var, bounded=codec.max_error is not None)
     try:
-        check_array(var.shape, var.dtype)
-        chunks = choose_chunks(var.shape, var.dtype, codec, align=var.chunks)
+        check_array(var.shape, dtype)
+        chunks = choose_chunks(var.shape, dtype, codec, align=var.chunks)
+        sentinel = sentinel_of(var)
     except UnsupportedArrayError as error:
         raise UnsupportedArrayError(f"variable {name!r}: {error}") from error
     except BudgetError as error:
-        free = choose_chunks(var.shape, var.dtype, codec)
+        free = choose_chunks(var.shape, dtype, codec)
         remedy = dict(zip(var.dims, free, strict=True))
         raise BudgetError(f"variable {name!r}: {error}, that is ds.chunk({remedy})") from error
+    except MoECError as error:
+        raise MoECError(f"variable {name!r}: {error}") from error
     entry: dict[str, Any] = {"chunks": chunks} | related(var)
-    sentinel = _sentinel_of(var)
+    if dtype != var.dtype:
+        entry["dtype"] = dtype
     if sentinel is not None:
         # xarray writes the sentinel wherever it finds NaN; edge chunks are padded with it as well.
-        entry |= {key: var.encoding[key] for key in _SENTINELS if key in var.encoding}
+        meaning = one_sentinel(var.encoding)
+        entry |= {key: meaning[key] for key in ("_FillValue", "missing_value") if key in meaning}
         if zarr_format == 3:
             entry["fill_value"] = sentinel
         if codec.missing is None:
@@ -162,18 +198,6 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
     if zarr_format == 2:
         return entry | {"compressors": [codec], "filters": None}
     return entry | {"serializer": codec.serializer(), "compressors": None, "filters": None}
-
-
-def _sentinel_of(var: xr.Variable) -> float | int | None:
-    """Return the number that stands for missing values once the variable is written; None without one."""
-    stored = np.dtype(var.encoding.get("dtype", var.dtype))
-    if not var.encoding.keys().isdisjoint(PACKING) or stored.kind != var.dtype.kind:
-        return None  # it belongs to the packed values
-    for key in _SENTINELS:
-        value = np.ravel(var.encoding.get(key, var.attrs.get(key, [])))[:1]
-        if value.size and np.isfinite(value[0]):
-            return value.astype(var.dtype)[0].item()  # type: ignore[no-any-return]
-    return None
 
 
 def _is_stale(var: xr.Variable, zarr_format: Literal[2, 3]) -> bool:
@@ -188,7 +212,7 @@ def _is_stale(var: xr.Variable, zarr_format: Literal[2, 3]) -> bool:
 
 def _reset(var: xr.Variable) -> dict[str, Any]:
     """Return an entry that forgets how a variable was stored, and keeps what its values mean."""
-    return {key: var.encoding[key] for key in _CF if key in var.encoding} | related(var)
+    return {key: value for key, value in one_sentinel(var.encoding).items() if key in _CF} | related(var)
 
 
 def related(var: xr.Variable) -> dict[str, Any]:

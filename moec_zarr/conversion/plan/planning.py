@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from moec_zarr.adapters.choice import choose
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
 from moec_zarr.adapters.find import find_codec
-from moec_zarr.adapters.xarray_encoding import encoding
+from moec_zarr.adapters.meaning import one_sentinel
+from moec_zarr.adapters.xarray_encoding import make_entries
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
 from moec_zarr.errors import BudgetError, MoECError
@@ -63,20 +64,21 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     blank = ds.copy(
         data={name: np.broadcast_to(np.zeros((), var.dtype), var.shape) for name, var in ds.data_vars.items()}
     )
-    entries = encoding(blank, codecs, zarr_format)
+    entries = make_entries(blank, codecs, zarr_format)
     planned = []
     for name, var in ds.variables.items():
         entry = entries.get(name, {})
         chosen = find_codec([entry.get("serializer"), *(entry.get("compressors") or ())])
+        dtype = np.dtype(entry.get("dtype", var.dtype)) if chosen is not None else var.dtype
         if chosen is not None:
-            shape = _chunk_shape(var, chosen, entry["chunks"], chunks)
-            _check_budget(str(name), var, chosen, shape)
+            shape = _chunk_shape(var, dtype, chosen, entry["chunks"], chunks)
+            _check_budget(str(name), var, dtype, chosen, shape)
             entry = entry | {"chunks": shape}
             shard = _shard_shape(str(name), var, shape, shards)
             if shard:
                 entry["shards"] = shard
         else:
-            entry = {key: value for key, value in var.encoding.items() if key not in STORAGE}
+            entry = {key: value for key, value in one_sentinel(var.encoding).items() if key not in STORAGE}
             shape, shard = None, None
             if var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES and name not in ds.xindexes:
                 free = choose_chunks(var.shape, var.dtype, Settings(ratio=1), target_bytes=_LOSSLESS_BYTES)
@@ -86,7 +88,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
                 name=str(name),
                 dims=tuple(map(str, var.dims)),
                 shape=var.shape,
-                dtype=var.dtype,
+                dtype=dtype,
                 codec=chosen,
                 reason=reasons.get(name, ""),
                 chunks=shape,
@@ -119,11 +121,15 @@ def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Datase
 
 
 def _chunk_shape(
-    var: xr.Variable, settings: Settings, free: tuple[int, ...], asked: Literal["auto"] | Sizes
+    var: xr.Variable,
+    dtype: np.dtype[Any],
+    settings: Settings,
+    free: tuple[int, ...],
+    asked: Literal["auto"] | Sizes,
 ) -> tuple[int, ...]:
     """Shape of the chunks: as asked for, else `free` moved to the source's boundaries."""
     aligned = _align(free, var)
-    left = math.prod(aligned) * var.dtype.itemsize / (settings.ratio or 1)
+    left = math.prod(aligned) * dtype.itemsize / (settings.ratio or 1)
     shape = list(free if left < LEAST_BYTES else aligned)
     for axis, (dim, length) in enumerate(zip(var.dims, var.shape, strict=True)):
         if asked != "auto" and dim in asked:
@@ -171,16 +177,18 @@ def _shard_shape(
     return tuple(shape)
 
 
-def _check_budget(name: str, var: xr.Variable, settings: Settings, chunk: tuple[int, ...]) -> None:
-    left = math.prod(chunk) * var.dtype.itemsize / (settings.ratio or 1)
+def _check_budget(
+    name: str, var: xr.Variable, dtype: np.dtype[Any], settings: Settings, chunk: tuple[int, ...]
+) -> None:
+    left = math.prod(chunk) * dtype.itemsize / (settings.ratio or 1)
     if settings.ratio is not None and left < LEAST_BYTES and var.size:
-        larger = choose_chunks(var.shape, var.dtype, settings)
+        larger = choose_chunks(var.shape, dtype, settings)
         if math.prod(larger) > math.prod(chunk):
             remedy = "make chunks as large as " + ",".join(
                 f"{d}={n}" for d, n in zip(var.dims, larger, strict=True)
             )
         else:
-            remedy = f"ask for at most {var.nbytes / LEAST_BYTES:.4g}x, or leave it lossless"
+            remedy = f"ask for at most {var.size * dtype.itemsize / LEAST_BYTES:.4g}x, or leave it lossless"
         raise BudgetError(
             f"variable {name!r}: {settings.ratio:g}x leaves {left:.0f} bytes to a chunk of shape {chunk}, "
             f"and a model needs {LEAST_BYTES}; {remedy}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 from zarr.abc.store import Store
 
+from moec_zarr.adapters.meaning import unpack_limits
 from moec_zarr.adapters.xarray_encoding import related
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.lock import LOCK
@@ -219,6 +220,8 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
                 template[each.name] = var.compute(**lazy)
         # xarray looks for names of other variables here before it looks at the entries.
         template[each.name].encoding = _names(var) if each.codec else each.encoding
+        if each.codec:  # stored unpacked
+            template[each.name].attrs = unpack_limits(var)
     template.attrs = dict(attrs)
     for var in template.variables.values():
         var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
