@@ -153,7 +153,7 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
     Returns
     -------
     dict of str to zarr.Array
-        Sorted by name.
+        Sorted by name, which is a path where the group holds groups.
 
     Raises
     ------
@@ -165,8 +165,12 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
         root = zarr.open(place, mode="r")
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
-    arrays = {"": root} if isinstance(root, zarr.Array) else dict(root.arrays())
-    compressed = {name: array for name, array in sorted(arrays.items()) if codec_of(array) is not None}
+    nodes = {"": root} if isinstance(root, zarr.Array) else dict(root.members(max_depth=None))
+    compressed = {
+        name: node
+        for name, node in sorted(nodes.items())
+        if isinstance(node, zarr.Array) and codec_of(node) is not None
+    }
     if not compressed:
         raise MoECError(f"{store} holds no array that was compressed with moec_zarr")
     return compressed

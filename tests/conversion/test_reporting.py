@@ -225,7 +225,7 @@ def hostile(tmp_path_factory):
     """A store whose every text is hostile, written by xarray."""
     path = tmp_path_factory.mktemp("hostile") / "<b>x.zarr"
     field = smooth((3, 16, 16)) + np.random.default_rng(0).normal(0, 5, (3, 16, 16)).astype("f4")
-    dims = ("<i>t", "$\\y{", "x\"'")
+    dims = ("<i>t", "$y{", "x\"'")
     attributes = {"units": HOSTILE, "long_name": HOSTILE, "standard_name": HOSTILE}
     ds = xr.Dataset(
         {"<b>v": (dims, field, attributes), "<u>w": ("x\"'", np.arange(16), attributes)},

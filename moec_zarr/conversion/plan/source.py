@@ -14,8 +14,10 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
+from zarr.abc.store import Store
 
 from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
+from moec_zarr.conversion.plan.contents import explain_store, refuse_file_groups, refuse_store
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ STATUS = "moec_zarr_status"
 
 _log = logging.getLogger(__name__)
 _FILES = ("*.nc", "*.nc4", "*.cdf", "*.h5", "*.hdf5", "*.grib", "*.grib2")
-_METADATA = ("zarr.json", ".zgroup", ".zmetadata")
+_METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 _SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
 _EXTENTS = "moec_zarr_files"  # key in the encoding of a dataset that was joined from files
 
@@ -64,7 +66,8 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
     ------
     MoECError
         If a DataArray has no name, a pattern matches no file, a directory holds neither a zarr store nor
-        files that xarray opens, files cannot be joined, or xarray is not installed.
+        files that xarray opens, a file or store has groups or arrays without names of their dimensions, files
+        cannot be joined, or xarray is not installed.
     FileNotFoundError
         If there is nothing at a path.
     SourceError
@@ -82,6 +85,11 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
             raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
         yield src.to_dataset()
         return
+    if isinstance(src, xr.DataTree):
+        raise MoECError(
+            f"a source is the variables of one group, got a DataTree of {', '.join(map(repr, src.groups))}; "
+            f"give one at a time, such as tree[{src.groups[-1]!r}].to_dataset()"
+        )
     paths = _paths(src, storage_options)
     with ExitStack() as opened, warnings.catch_warnings():
         # A store without consolidated metadata is a store like any other.
@@ -105,14 +113,17 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
     fs, _ = file_system(path, storage_options)
     try:
         if _is_store(path, storage_options):
-            return xr.open_dataset(store_at(path, storage_options), engine="zarr", **options)  # type: ignore[arg-type]
+            return _open_store(path, store_at(path, storage_options), options)
         if is_local(fs):
+            refuse_file_groups(path, path)
             return xr.open_dataset(path, **options)
         if not all(importlib.util.find_spec(name) for name in ("h5netcdf", "h5py")):
             raise MoECError(
                 f"files on remote storage, such as {path}, are read through h5netcdf; pip install h5netcdf "
                 "h5py, or copy them here"
             )
+        with fs.open(path) as file:
+            refuse_file_groups(path, file)
         return xr.open_dataset(fs.open(path), engine="h5netcdf", **options)
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, MoECError)):
@@ -121,6 +132,19 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
             f"{path} cannot be opened; it may be truncated, damaged, or in a format that needs another "
             f"package: fetch or write it again, or leave it out of the source ({_first_line(error)})"
         ) from error
+
+
+def _open_store(path: str, store: Store, options: dict[str, Any]) -> xr.Dataset:
+    """One zarr store."""
+    import xarray as xr
+
+    refuse_store(path, store)
+    try:
+        return xr.open_dataset(store, engine="zarr", **options)  # type: ignore[arg-type]
+    except (KeyError, ValueError) as error:
+        if reason := explain_store(path, store):
+            raise MoECError(reason) from error
+        raise
 
 
 def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
@@ -202,7 +226,14 @@ def _paths(
 ) -> list[str]:
     """Return the files or the store that `src` means."""
     if not isinstance(src, (str, PathLike)):
-        paths = [fspath(path) for path in src]
+        try:
+            paths = [fspath(path) for path in src]
+        except TypeError as error:
+            raise MoECError(
+                "a source is a Dataset, a DataArray, a path, or a sequence of paths, got "
+                f"{type(src).__name__}; name what it holds in xarray, such as "
+                "xarray.DataArray(values, dims=[...], name=...)"
+            ) from error
         if not paths:
             raise MoECError("the source is an empty list; name at least one file")
         return paths
