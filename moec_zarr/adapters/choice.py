@@ -14,6 +14,7 @@ from moec_zarr.adapters.chunking import LEAST_BYTES
 from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.samples import describe_identifiers, describe_values, is_integral, sample
+from moec_zarr.adapters.xarray_checks import check_dataset
 from moec_zarr.bitstream.container import MAX_RANK
 from moec_zarr.errors import MoECError
 from moec_zarr.settings import Settings
@@ -84,6 +85,7 @@ def choose(
 
     The parameters are those of `encoding`, and what it raises.
     """
+    check_dataset(ds)
     given = dict(codec) if isinstance(codec, Mapping) else {OTHERS: codec}
     for each in given.values():
         if not isinstance(each, MoECCodec) and not (each is None and isinstance(codec, Mapping)):

@@ -91,9 +91,10 @@ def encoding(
     ------
     MoECError
         If a variable is not in `ds` or has no codec, a DataArray has no name, or `codec` is not a
-        `MoECCodec`.
+        `MoECCodec`; if a name is none that zarr can have, or a coordinate is a multi-index.
     UnsupportedArrayError
-        If a variable that is named has a dtype or rank that cannot be encoded.
+        If a variable that is named has a dtype or rank that cannot be encoded, or any variable has values
+        that zarr cannot hold.
     BudgetError
         If the dask chunks of a variable are too small for the ratio.
     """

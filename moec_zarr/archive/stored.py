@@ -57,7 +57,7 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
                 name=name,
                 dims=tuple(each["dims"]),
                 shape=tuple(each["shape"]),
-                dtype=np.dtype(each["dtype"]),
+                dtype=_dtype(each["dtype"]),
                 codec=None if codec is None else MoECCodec.from_configuration(codec),
                 reason="" if codec else "as before",
                 chunks=each["chunks"] and tuple(each["chunks"]),
@@ -66,6 +66,11 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
             )
         )
     return Plan(variables=tuple(variables), zarr_format=group.metadata.zarr_format)
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """Return the type that a plan names; NumPy does not read its own name of text of any length."""
+    return np.dtypes.StringDType() if name.startswith("StringDType") else np.dtype(name)
 
 
 def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times: bool = True) -> xr.Dataset:
