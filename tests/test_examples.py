@@ -31,7 +31,7 @@ def test_examples_run(example, tmp_path):
     if example.stem == "journey":
         pytest.skip("it has a test of its own")
     out = run(example, tmp_path)
-    assert re.search(r"temperature|compression_ratio|times smaller", out)
+    assert re.search(r"temperature|moec_zarr_ratio|times smaller", out)
     (picture,) = tmp_path.glob("*.png")
     assert picture.name in example.read_text().partition('"""')[2].partition('"""')[0]
 

@@ -183,12 +183,18 @@ def _parse(data: bytes | None, variable: str, index: tuple[int, ...], digest: st
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
     _check_types(loaded, _RECORD_TYPES)
-    _check_types(loaded["quality"], _QUALITY_TYPES)
-    quality = Quality(**loaded.pop("quality"))
+    measured = {key: _number(value) for key, value in loaded.pop("quality").items()}
+    _check_types(measured, _QUALITY_TYPES)
+    quality = Quality(**measured)
     loaded["steps"] = {str(name): float(seconds) for name, seconds in loaded["steps"].items()}
     if loaded["statistics"] is not None:
         loaded["statistics"] = Statistics.from_dict(loaded["statistics"])
     return Record(**loaded | {"index": index, "quality": quality})
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a word stands for, where JSON has none."""
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
 
 
 _NUMBER = (int, float)

@@ -21,6 +21,7 @@ from zarr.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore
 
 from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.archive.attributes import to_strict
 
 __all__ = [
     "StorageOptions",
@@ -116,8 +117,8 @@ def read_object(array: zarr.Array[Any], index: tuple[int, ...]) -> bytes | None:
 
 
 def write_json(store: Store, path: str, data: dict[str, Any]) -> None:
-    """Write an object of plain JSON types."""
-    text = json.dumps(data, indent=1).encode()
+    """Write an object of plain JSON types; numbers that JSON has not become words."""
+    text = json.dumps(to_strict(data), indent=1, allow_nan=False).encode()
     sync(store.set(path, default_buffer_prototype().buffer.from_bytes(text)))
 
 

@@ -84,8 +84,8 @@ def test_files_one_after_the_other_are_what_all_of_them_are_at_once(
         xr.testing.assert_equal(other.drop_vars(["a", "packed"]).load(), year.drop_vars(["a", "packed"]))
         for name in ("a", "packed"):
             measured = moec_zarr.compare(year[name], other[name])
-            assert other[name].attrs["compression_max_error"] == pytest.approx(measured.max_error, rel=1e-4)
-            assert other[name].attrs["compression_ratio"] > 5
+            assert other[name].attrs["moec_zarr_max_error"] == pytest.approx(measured.max_error, rel=1e-4)
+            assert other[name].attrs["moec_zarr_ratio"] > 5
     assert {key: data for key, data in stored(dst).items() if key.startswith(("a/", "packed/"))} == {
         key: data for key, data in stored(whole).items() if key.startswith(("a/", "packed/"))
     }

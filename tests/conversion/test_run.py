@@ -43,19 +43,17 @@ def test_all_but_the_fields_is_exact(file, tmp_path, client, layout):
             attrs = dict(again[name].attrs)
             # Rounding alone separates the attribute from the figure here.
             if measured.max_error:
-                assert attrs["compression_psnr"] == pytest.approx(measured.psnr, abs=0.01)
-            assert attrs["compression_max_error"] == pytest.approx(measured.max_error)
+                assert attrs["moec_zarr_psnr"] == pytest.approx(measured.psnr, abs=0.01)
+            assert attrs["moec_zarr_max_error"] == pytest.approx(measured.max_error)
             # A shard's index comes on top of its streams: 16 bytes a chunk, and a checksum of 4.
             shards = -(-original.sizes["time"] // 4) if "shards" in layout else 0
-            stored = original[name].nbytes / attrs["compression_ratio"] - shards * (2 * 16 + 4)
+            stored = original[name].nbytes / attrs["moec_zarr_ratio"] - shards * (2 * 16 + 4)
             assert original[name].nbytes / stored > 4
             # What the streams hold, and no more: effort "fast" is the transform alone.
-            assert "mixture" not in attrs["compression_algorithm"]
-            assert "package moec_zarr is installed" in attrs["compression_reading"]
-            assert attrs["compression_algorithm"].startswith(
-                "MoEC: a transform (" if name == "b" else "MoEC: "
-            )
-            assert "ratio=5" in attrs["compression_codec"]
+            assert "mixture" not in attrs["moec_zarr_algorithm"]
+            assert "package moec_zarr is installed" in attrs["moec_zarr_reading"]
+            assert attrs["moec_zarr_algorithm"].startswith("MoEC: a transform (" if name == "b" else "MoEC: ")
+            assert "ratio=5" in attrs["moec_zarr_codec"]
             assert original[name].attrs.items() <= attrs.items()
         assert again.attrs["history"].endswith(f"converted from {file}\nmade")
         xr.testing.assert_identical(ds.load(), again.load())
@@ -74,7 +72,7 @@ def test_names_of_related_variables_are_kept(tmp_path, client, opened):
         convert(source, tmp_path / "d.zarr", MoECCodec(ratio=2, effort="fast"), client=client)
     release_files(client)
     group = zarr.open_group(tmp_path / "d.zarr", mode="r")
-    assert group["tas"].attrs["compression_ratio"] > 1
+    assert group["tas"].attrs["moec_zarr_ratio"] > 1
     attrs = {key: value for key, value in group["tas"].attrs.items() if key in NAMES}
     assert attrs == NAMES
     assert [group[name].attrs["bounds"] for name in ("time", "lat", "lon")] == [
@@ -106,7 +104,7 @@ def test_masks_and_classes_are_exact(tmp_path, client, filled):
     with xr.open_dataset(tmp_path / "s.nc") as original, xr.open_zarr(tmp_path / "d.zarr") as again:
         for name in ("land", "soil"):
             xr.testing.assert_identical(again[name].load(), original[name].load())
-        assert "compression_codec" in again.b.attrs
+        assert "moec_zarr_codec" in again.b.attrs
 
 
 def test_the_result_is_not_compressed_again(source, tmp_path, client):

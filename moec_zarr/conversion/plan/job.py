@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moec_zarr.archive.attributes import check_attributes
 from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.storage import StorageOptions, store_at
@@ -80,6 +81,7 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
         raise MoECError(
             f"no finished conversion is at {dst} to append to; give a codec (--ratio or --psnr) to make one"
         )
+    check_attributes(ds)
     planned = plan(ds, options)
     check_values(planned, ds)
     if options.incomplete != "hold" or append is None:

@@ -11,15 +11,18 @@ from importlib.metadata import version
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
 
+from moec_zarr.adapters.choice import no_fields
 from moec_zarr.adapters.meaning import unpack_limits
 from moec_zarr.adapters.xarray_encoding import related
 from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.archive.attributes import PREFIX, stored_attributes, to_strict
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
-from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import check_whole, write_whole
 from moec_zarr.archive.status import Progress, Summary
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
@@ -41,7 +44,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_PREFIX = "compression_"  # begins the name of every attribute that says how a variable was compressed
+_SENTINELS = ("_FillValue", "missing_value")
 _KINDS = {  # of a stream, in the words of an attribute
     "transform": "a transform",
     "model": "a mixture-of-experts network",
@@ -114,7 +117,7 @@ def open_destination(
     # Nothing was fitted yet, or it is to be replaced.
     _clear(store)
     group = zarr.open_group(store, mode="a", zarr_format=planned.zarr_format)
-    attrs = ds.attrs | {STATUS: "incomplete: metadata is being written"}
+    attrs = stored_attributes(ds.attrs, "the dataset") | {STATUS: "incomplete: metadata is being written"}
     group.attrs.update({STATUS: attrs[STATUS]})
     first = planned.compressed[0].name
     write_manifest(group, first, wanted)
@@ -206,6 +209,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
 
     place: Any = store
     chosen = [each for each in planned.variables if each.name in names]
+    entries = {each.name: _without_nan(each.encoding) for each in chosen}
     template = ds.drop_vars([name for name in ds.variables if name not in names])
     for each in chosen:
         var = ds.variables[each.name]
@@ -219,20 +223,47 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
                 lazy = {} if var.chunks is None else {"scheduler": "synchronous"}
                 template[each.name] = var.compute(**lazy)
         # xarray looks for names of other variables here before it looks at the entries.
-        template[each.name].encoding = _names(var) if each.codec else each.encoding
-        if each.codec:  # stored unpacked
-            template[each.name].attrs = unpack_limits(var)
+        own = _names(var) if each.codec else entries[each.name]
+        template[each.name].encoding = own | _unasked(ds, each)
+        attrs = unpack_limits(var) if each.codec else var.attrs  # compressed values are unpacked
+        template[each.name].attrs = stored_attributes(attrs, repr(each.name))
     template.attrs = dict(attrs)
-    for var in template.variables.values():
-        var.attrs = {key: value for key, value in var.attrs.items() if not key.startswith(_PREFIX)}
     template.to_zarr(
         place,
         mode="a",
         zarr_format=planned.zarr_format,
-        encoding={each.name: each.encoding for each in chosen if each.codec},
+        encoding={each.name: entries[each.name] for each in chosen if each.codec},
         consolidated=False,
         compute=False,
     )
+
+
+def _without_nan(encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an encoding without a missing value of NaN: JSON has no number for it, and it is missing."""
+    missing = np.ravel(encoding.get("missing_value", 0))
+    finite = [value for value in missing if value == value]
+    kept = {key: value for key, value in encoding.items() if key != "missing_value" or finite}
+    return kept if len(finite) == missing.size or not finite else kept | {"missing_value": np.array(finite)}
+
+
+def _unasked(ds: xr.Dataset, planned: PlannedVariable) -> dict[str, Any]:
+    """Return the attributes that xarray would add though the source has none, each of them as None."""
+    var = ds.variables[planned.name]
+    known = var.attrs.keys() | var.encoding.keys()
+    unasked: dict[str, Any] = {}
+    stored = np.dtype(var.encoding.get("dtype") or var.dtype)
+    if not planned.codec and not planned.tasks and stored.kind in "fc" and known.isdisjoint(_SENTINELS):
+        unasked["_FillValue"] = None
+    if "coordinates" not in known:
+        named = " ".join(
+            str(each.encoding.get("coordinates") or each.attrs.get("coordinates") or "")
+            for each in ds.variables.values()
+        ).split()
+        along = [name for name in ds.coords if name not in ds.dims and set(ds[name].dims) <= set(var.dims)]
+        # Bounds have those of what they bound; else, a source that names them somewhere means it.
+        if no_fields(ds).get(planned.name) == "bounds" or (along and set(along) <= set(named)):
+            unasked["coordinates"] = None
+    return unasked
 
 
 def _names(var: xr.Variable) -> dict[str, Any]:
@@ -262,7 +293,11 @@ def write_attributes(
     """Say in the destination's attributes what was done to each variable, and whether all is done."""
     summaries = state.summaries()
     for each in planned.compressed:
-        group[each.name].attrs.update(_attributes(summaries[each.name]))
+        array = group[each.name]
+        # Those of an earlier run, and of an older version, go.
+        array.attrs.put(
+            stored_attributes(dict(array.attrs), repr(each.name)) | _attributes(summaries[each.name])
+        )
     complete = not state.failures and len(state.records) == planned.tasks
     history = str(group.attrs.get("history", ""))
     done = f"moec_zarr {version('moec_zarr')}: {what} from {_source_name(src)}"
@@ -297,7 +332,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
         "psnr": round(quality.psnr, 3) if math.isfinite(quality.psnr) else None,
         "max_error": quality.max_error,
     }
-    return {_PREFIX + key: value for key, value in attributes.items() if value is not None}
+    return {PREFIX + key: to_strict(value) for key, value in attributes.items() if value is not None}
 
 
 def _algorithm(kinds: Mapping[str, int]) -> str:
