@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 
 from moec_zarr.adapters.chunking import LEAST_BYTES
+from moec_zarr.adapters.enums import flags_of
 from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.samples import describe_identifiers, describe_values, is_integral, sample
@@ -175,7 +176,7 @@ class _Rule:
         if var.dtype.kind not in "iuf" or var.dtype.itemsize > 8:
             return "no number"
         known = {str(key) for key in var.attrs.keys() | var.encoding.keys()}
-        if any(map(_FLAG.fullmatch, known)):
+        if any(map(_FLAG.fullmatch, known)) or flags_of(var):
             return "flags"
         if found := [key for key in _IDENTIFY if key in known]:
             return f"identifiers: {found[0]}"

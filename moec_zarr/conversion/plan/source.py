@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from zarr.abc.store import Store
 
+from moec_zarr.adapters.enums import flags_of
 from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
 from moec_zarr.conversion.plan.contents import explain_store, refuse_file_groups, refuse_store
 from moec_zarr.errors import MoECError
@@ -33,6 +34,7 @@ STATUS = "moec_zarr_status"
 _log = logging.getLogger(__name__)
 _FILES = ("*.nc", "*.nc4", "*.cdf", "*.h5", "*.hdf5", "*.grib", "*.grib2")
 _METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
+_MEANINGS = ("units", "flag_values", "flag_meanings", "flag_masks")
 _SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
 _EXTENTS = "moec_zarr_files"  # key in the encoding of a dataset that was joined from files
 
@@ -78,12 +80,12 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
     except ModuleNotFoundError as error:
         raise MoECError("this needs xarray, which the extra moec-zarr[all] brings; install it") from error
     if isinstance(src, xr.Dataset):
-        yield src
+        yield _name_enums(src)
         return
     if isinstance(src, xr.DataArray):
         if src.name is None:
             raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
-        yield src.to_dataset()
+        yield _name_enums(src.to_dataset())
         return
     if isinstance(src, xr.DataTree):
         raise MoECError(
@@ -96,13 +98,24 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
         warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated metadata")
         if len(paths) == 1:
             ds = opened.enter_context(_open(paths[0], storage_options, decode_times=False, cache=False))
+            ds = _name_enums(ds)
         else:
             # Each file counts time from where it likes, so here times must be decoded to be joined.
             parts = [opened.enter_context(_open(path, storage_options, chunks={})) for path in paths]
-            ds = _join(paths, parts)
+            ds = _join(paths, [_name_enums(part) for part in parts])
         if str(ds.attrs.get(STATUS, "")).startswith("incomplete"):
             _log.warning("%s is unfinished, values are missing from it: %s", src, ds.attrs[STATUS])
         yield ds
+
+
+def _name_enums(ds: xr.Dataset) -> xr.Dataset:
+    """Return a dataset whose attributes name the values of enumerations; the same if it has none."""
+    found = {name: flags for name, var in ds.variables.items() if (flags := flags_of(var))}
+    if found:
+        ds = ds.copy()
+        for name, flags in found.items():
+            ds.variables[name].attrs.update(flags)
+    return ds
 
 
 def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> xr.Dataset:
@@ -151,6 +164,7 @@ def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
     """Several files as one dataset, which remembers what of it lies in which file."""
     import xarray as xr
 
+    _check_meanings(paths, parts)
     try:
         ds = xr.combine_by_coords(
             parts,
@@ -179,6 +193,28 @@ def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
         for path, part in zip(paths, parts, strict=True)
     }
     return ds
+
+
+def _check_meanings(paths: list[str], parts: list[xr.Dataset]) -> None:
+    """Refuse files in which the same numbers mean something else; attributes of the first would stay.
+
+    Raises
+    ------
+    MoECError
+        If units or flags of a variable differ.
+    """
+    first: dict[tuple[Any, str], tuple[str, Any]] = {}
+    for path, part in zip(paths, parts, strict=True):
+        for name, var in part.variables.items():
+            for key in _MEANINGS:
+                value = np.asarray(var.attrs.get(key, "absent")).tolist()
+                where, other = first.setdefault((name, key), (path, value))
+                if value != other:
+                    raise MoECError(
+                        f"variable {name!r} has {key} {other!r} in {where} and {value!r} in {path}, so that "
+                        "its values do not belong together; convert one of them in xarray, and give the "
+                        "datasets joined"
+                    )
 
 
 def files_behind(ds: xr.Dataset, dims: Sequence[str], region: Sequence[slice]) -> list[str]:
