@@ -14,7 +14,7 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["PREFIX", "check_attributes", "stored_attributes", "to_strict"]
+__all__ = ["PREFIX", "check_attributes", "stored_attributes", "strict_attributes", "to_strict"]
 
 _log = logging.getLogger(__name__)
 _SHOWN = 6  # attributes in a message
@@ -56,12 +56,18 @@ def stored_attributes(attrs: Mapping[Any, Any], owner: str) -> dict[str, Any]:
             )
         if name.startswith(PREFIX) or name in gone:
             continue
-        plain = _plain(value, f"attribute {name!r} of {owner}")
-        if name == "_FillValue":
-            stored[name] = value  # xarray has a coding of its own for it
-        elif name != "missing_value" or plain == plain:
-            stored[name] = to_strict(plain)
-    return stored
+        # xarray has a coding of its own for the fill value.
+        stored[name] = value if name == "_FillValue" else _plain(value, f"attribute {name!r} of {owner}")
+    return strict_attributes(stored)
+
+
+def strict_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain attributes without numbers that JSON has not, as `stored_attributes` has them."""
+    return {
+        name: value if name == "_FillValue" else to_strict(value)
+        for name, value in attrs.items()
+        if name != "missing_value" or value == value
+    }
 
 
 def check_attributes(ds: xr.Dataset) -> None:

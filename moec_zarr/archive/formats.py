@@ -13,6 +13,7 @@ from zarr.buffer import default_buffer_prototype
 
 from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.zarr_core import ArrayV2Metadata, ArrayV3Metadata, sync
+from moec_zarr.archive.attributes import strict_attributes
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.errors import MoECError
 
@@ -35,7 +36,7 @@ def join(*parts: str) -> str:
 
 def to_v3(path: str, node: Node) -> dict[str, bytes]:
     """Return the objects that hold a node's metadata in format 3."""
-    attributes = dict(node.metadata.attributes)
+    attributes = strict_attributes(node.metadata.attributes)
     if isinstance(node, zarr.Group):
         return {"zarr.json": _json({"attributes": attributes, "zarr_format": 3, "node_type": "group"})}
     old = cast("ArrayV2Metadata", node.metadata)
@@ -102,7 +103,7 @@ def _codecs_v3(path: str, array: zarr.Array[Any]) -> Iterator[dict[str, Any]]:
 
 def to_v2(path: str, node: Node) -> dict[str, bytes]:
     """Return the objects that hold a node's metadata in format 2."""
-    attributes = dict(node.metadata.attributes)
+    attributes = strict_attributes(node.metadata.attributes)
     if isinstance(node, zarr.Group):
         return {".zgroup": _json({"zarr_format": 2}), ".zattrs": _json(attributes)}
     old = cast("ArrayV3Metadata", node.metadata)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import zarr
 
-from moec_zarr import MoECError, UnsupportedArrayError, convert, encoding, verify
+from moec_zarr import MoECError, UnsupportedArrayError, convert, encoding, migrate, verify
 from moec_zarr.archive.records import Record, read_records, write_record
 from moec_zarr.archive.stored import hide_expected_warnings
 from moec_zarr.conversion.plan.source import open_source
@@ -178,6 +179,63 @@ def test_a_missing_value_of_nan_is_a_fill_value_of_nan(tmp_path, client, zarr_fo
         assert np.isnan(back.small.encoding["_FillValue"])
         back.load().drop_encoding().to_netcdf(tmp_path / "again.nc")
     assert verify(dst, ds).ok
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_append_leaves_attributes_as_they_are(source, tmp_path, client, zarr_format):
+    dst, more = tmp_path / "d.zarr", tmp_path / "more.nc"
+    converted(source, dst, client, zarr_format=zarr_format).close()
+    before = attributes(dst)
+    shutil.copy(source, more)
+    with netcdf.Dataset(more, "a") as file:
+        file["time"][:] = np.arange(4, 8)
+    convert(more, dst, client=client, append="time")
+    after = attributes(dst)
+    for found in (before, after):
+        found[""].pop("history")
+        found["t"] = {key: each for key, each in found["t"].items() if not key.startswith("moec_zarr_")}
+    assert before == after
+    assert verify(dst, more).ok
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_attributes_of_joined_files_are_those_of_the_first(source, tmp_path, client, zarr_format):
+    shutil.copy(source, tmp_path / "t.nc")
+    with netcdf.Dataset(tmp_path / "t.nc", "a") as file:
+        file["time"][:] = np.arange(4, 8)
+    dst = tmp_path / "d.zarr"
+    with converted(f"{tmp_path}/[st].nc", dst, client, zarr_format=zarr_format) as back:
+        assert back.sizes["time"] == 8
+    for name, attrs in attributes(dst).items():
+        kept = {key: value for key, value in attrs.items() if not key.startswith("moec_zarr_")}
+        if name != "t":
+            assert kept.keys() == expected(name).keys(), name
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_migration_writes_json_to_every_parser(tmp_path, zarr_format):
+    ds = dataset(small=("lat", np.arange(12.0), {"bad": np.nan, "range": [-np.inf, 1.0]}))
+    ds = ds.assign_attrs(odd=np.inf)
+    ds.small.encoding = {"missing_value": np.nan, "_FillValue": np.nan}
+    ds.to_zarr(tmp_path / "s.zarr", zarr_format=zarr_format)
+    migrate(tmp_path / "s.zarr", 5 - zarr_format)
+    found = attributes(tmp_path / "s.zarr")
+    assert found[""] == {"odd": "Infinity"}
+    kept = {key: value for key, value in found["small"].items() if key != "_FillValue"}
+    assert kept == {"bad": "NaN", "range": ["-Infinity", 1.0]}
+    with xr.open_zarr(tmp_path / "s.zarr") as back:
+        np.testing.assert_array_equal(back.small, np.arange(12.0))
+
+
+def test_coordinates_of_a_dataset_in_memory_stay_coordinates(tmp_path, client):
+    ds = dataset(lat_bnds=(("lat", "nv"), np.zeros((12, 2))), other=("lat", np.zeros(12)))
+    ds = ds.assign_coords(height=("lat", np.arange(12.0)), run=((), 3.0))
+    ds.lat.attrs["bounds"] = "lat_bnds"
+    with converted(ds, tmp_path / "d.zarr", client) as back:
+        assert set(back.coords) == set(ds.coords)
+        found = attributes(tmp_path / "d.zarr")
+    assert found["t"]["coordinates"] == found["other"]["coordinates"] == "height run"
+    assert "coordinates" not in found["lat_bnds"]
 
 
 def test_what_no_store_can_hold_is_named_before_any_work(tmp_path, client):

@@ -210,6 +210,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
     place: Any = store
     chosen = [each for each in planned.variables if each.name in names]
     entries = {each.name: _without_nan(each.encoding) for each in chosen}
+    unasked = _unasked(ds, chosen)
     template = ds.drop_vars([name for name in ds.variables if name not in names])
     for each in chosen:
         var = ds.variables[each.name]
@@ -224,7 +225,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
                 template[each.name] = var.compute(**lazy)
         # xarray looks for names of other variables here before it looks at the entries.
         own = _names(var) if each.codec else entries[each.name]
-        template[each.name].encoding = own | _unasked(ds, each)
+        template[each.name].encoding = own | unasked[each.name]
         attrs = unpack_limits(var) if each.codec else var.attrs  # compressed values are unpacked
         template[each.name].attrs = stored_attributes(attrs, repr(each.name))
     template.attrs = dict(attrs)
@@ -246,24 +247,28 @@ def _without_nan(encoding: Mapping[str, Any]) -> dict[str, Any]:
     return kept if len(finite) == missing.size or not finite else kept | {"missing_value": np.array(finite)}
 
 
-def _unasked(ds: xr.Dataset, planned: PlannedVariable) -> dict[str, Any]:
-    """Return the attributes that xarray would add though the source has none, each of them as None."""
-    var = ds.variables[planned.name]
-    known = var.attrs.keys() | var.encoding.keys()
-    unasked: dict[str, Any] = {}
-    stored = np.dtype(var.encoding.get("dtype") or var.dtype)
-    if not planned.codec and not planned.tasks and stored.kind in "fc" and known.isdisjoint(_SENTINELS):
-        unasked["_FillValue"] = None
-    if "coordinates" not in known:
-        named = " ".join(
-            str(each.encoding.get("coordinates") or each.attrs.get("coordinates") or "")
-            for each in ds.variables.values()
-        ).split()
-        along = [name for name in ds.coords if name not in ds.dims and set(ds[name].dims) <= set(var.dims)]
-        # Bounds have those of what they bound; else, a source that names them somewhere means it.
-        if no_fields(ds).get(planned.name) == "bounds" or (along and set(along) <= set(named)):
+def _unasked(ds: xr.Dataset, chosen: list[PlannedVariable]) -> dict[str, dict[str, Any]]:
+    """Return, as None, the attributes that xarray would add to variables though the source has none."""
+    described = no_fields(ds)
+    named = " ".join(
+        str(var.encoding.get("coordinates") or var.attrs.get("coordinates") or "")
+        for var in ds.variables.values()
+    ).split()
+    others = {name: set(var.dims) for name, var in ds.coords.items() if name not in ds.dims}
+    found: dict[str, dict[str, Any]] = {}
+    for each in chosen:
+        var = ds.variables[each.name]
+        known = var.attrs.keys() | var.encoding.keys()
+        unasked = found[each.name] = {}
+        stored = np.dtype(var.encoding.get("dtype") or var.dtype)
+        if not each.codec and not each.tasks and stored.kind in "fc" and known.isdisjoint(_SENTINELS):
+            unasked["_FillValue"] = None
+        # Bounds have the coordinates of what they bound; else, a source that names them somewhere means it.
+        along = [name for name, dims in others.items() if dims <= set(var.dims)]
+        means = described.get(each.name) == "bounds" or (along and set(along) <= set(named))
+        if "coordinates" not in known and means:
             unasked["coordinates"] = None
-    return unasked
+    return found
 
 
 def _names(var: xr.Variable) -> dict[str, Any]:
