@@ -82,7 +82,7 @@ def _check_values(name: Hashable, var: xr.Variable) -> None:
             f"variable {name!r} is held by {held.__module__}.{held.__qualname__}, expected NumPy or dask; "
             "ds.as_numpy() makes NumPy of it (units of pint: first ds.pint.dequantify(), which keeps them)"
         )
-    if var.dtype.kind == "O" or hasattr(var.dtype, "na_object"):
+    if var.dtype.kind == "O" or hasattr(var.dtype, "na_object") or _is_ragged(var):
         _check_objects(name, var)
 
 
@@ -95,11 +95,16 @@ def _holder(var: xr.Variable) -> type[Any]:
     return type(var[tuple(slice(0, 0) for _ in var.dims)].data)
 
 
+def _is_ragged(var: xr.Variable) -> bool:
+    """Whether values are arrays of any length, which netCDF4 calls numbers until they are read."""
+    return var.chunks is None and var[tuple(slice(0, 0) for _ in var.dims)].data.dtype.kind == "O"
+
+
 def _check_objects(name: Hashable, var: xr.Variable) -> None:
     """Refuse Python objects that are not all text, bytes, times or numbers."""
     from xarray.conventions import encode_cf_variable
 
-    var = var if var.chunks is None else var.compute(scheduler="synchronous")
+    var = var.compute() if var.chunks is None else var.compute(scheduler="synchronous")
     try:
         encoded = encode_cf_variable(var.to_base_variable(), name=name)  # makes numbers of times
     except (ValueError, TypeError):

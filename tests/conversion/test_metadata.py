@@ -42,6 +42,17 @@ def test_a_dataset_that_cannot_be_stored_leaves_nothing_behind(tmp_path, client)
     assert not (tmp_path / "d.zarr").exists()
 
 
+def test_arrays_of_any_length_in_a_file_leave_nothing_behind(tmp_path, client):
+    dataset().to_netcdf(tmp_path / "s.nc", engine="netcdf4")
+    with netcdf.Dataset(tmp_path / "s.nc", "a") as file:
+        made = file.createVariable("ragged", file.createVLType(np.int32, "list"), ("time",))
+        for i in range(4):
+            made[i] = np.arange(i + 1, dtype="i4")
+    with pytest.raises(UnsupportedArrayError, match="'ragged' holds Python objects of type ndarray, of any"):
+        converted(tmp_path / "s.nc", tmp_path / "d.zarr", client)
+    assert not (tmp_path / "d.zarr").exists()
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @hide_expected_warnings()
 def test_text_of_any_length_is_verified_and_appended_to(tmp_path, client, zarr_format):

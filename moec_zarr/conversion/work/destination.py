@@ -11,23 +11,21 @@ from importlib.metadata import version
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zarr
 from zarr.abc.store import Store
 
-from moec_zarr.adapters.choice import no_fields
 from moec_zarr.adapters.meaning import unpack_limits
-from moec_zarr.adapters.xarray_encoding import related
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.attributes import PREFIX, stored_attributes, to_strict
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
-from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.records import check_whole, write_whole
 from moec_zarr.archive.status import Progress, Summary
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
 from moec_zarr.archive.stored import Destination, hide_expected_warnings
 from moec_zarr.conversion.plan.source import STATUS, Source, files_behind, reading
+from moec_zarr.conversion.work.encodings import encode_chosen
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
@@ -44,7 +42,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_SENTINELS = ("_FillValue", "missing_value")
 _KINDS = {  # of a stream, in the words of an attribute
     "transform": "a transform",
     "model": "a mixture-of-experts network",
@@ -209,8 +206,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
 
     place: Any = store
     chosen = [each for each in planned.variables if each.name in names]
-    entries = {each.name: _without_nan(each.encoding) for each in chosen}
-    unasked = _unasked(ds, chosen)
+    own, entries = encode_chosen(ds, chosen)
     template = ds.drop_vars([name for name in ds.variables if name not in names])
     for each in chosen:
         var = ds.variables[each.name]
@@ -224,8 +220,7 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
                 lazy = {} if var.chunks is None else {"scheduler": "synchronous"}
                 template[each.name] = var.compute(**lazy)
         # xarray looks for names of other variables here before it looks at the entries.
-        own = _names(var) if each.codec else entries[each.name]
-        template[each.name].encoding = own | unasked[each.name]
+        template[each.name].encoding = own[each.name]
         attrs = unpack_limits(var) if each.codec else var.attrs  # compressed values are unpacked
         template[each.name].attrs = stored_attributes(attrs, repr(each.name))
     template.attrs = dict(attrs)
@@ -233,50 +228,10 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
         place,
         mode="a",
         zarr_format=planned.zarr_format,
-        encoding={each.name: entries[each.name] for each in chosen if each.codec},
+        encoding=entries,
         consolidated=False,
         compute=False,
     )
-
-
-def _without_nan(encoding: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an encoding without a missing value of NaN: JSON has no number for it, and it is missing."""
-    missing = np.ravel(encoding.get("missing_value", 0))
-    finite = [value for value in missing if value == value]
-    kept = {key: value for key, value in encoding.items() if key != "missing_value" or finite}
-    return kept if len(finite) == missing.size or not finite else kept | {"missing_value": np.array(finite)}
-
-
-def _unasked(ds: xr.Dataset, chosen: list[PlannedVariable]) -> dict[str, dict[str, Any]]:
-    """Return, as None, the attributes that xarray would add to variables though the source has none."""
-    described = no_fields(ds)
-    named = " ".join(
-        str(var.encoding.get("coordinates") or var.attrs.get("coordinates") or "")
-        for var in ds.variables.values()
-    ).split()
-    others = {name: set(var.dims) for name, var in ds.coords.items() if name not in ds.dims}
-    found: dict[str, dict[str, Any]] = {}
-    for each in chosen:
-        var = ds.variables[each.name]
-        known = var.attrs.keys() | var.encoding.keys()
-        unasked = found[each.name] = {}
-        stored = np.dtype(var.encoding.get("dtype") or var.dtype)
-        if not each.codec and not each.tasks and stored.kind in "fc" and known.isdisjoint(_SENTINELS):
-            unasked["_FillValue"] = None
-        # Bounds have the coordinates of what they bound; else, a source that names them somewhere means it.
-        along = [name for name, dims in others.items() if dims <= set(var.dims)]
-        means = described.get(each.name) == "bounds" or (along and set(along) <= set(named))
-        if "coordinates" not in known and means:
-            unasked["coordinates"] = None
-    return found
-
-
-def _names(var: xr.Variable) -> dict[str, Any]:
-    """Return what the encoding of a variable says of other variables."""
-    names = related(var)
-    if "coordinates" in var.encoding:
-        names["coordinates"] = var.encoding["coordinates"]
-    return names
 
 
 def mark(group: zarr.Group, done: int, tasks: int) -> None:
