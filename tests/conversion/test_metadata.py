@@ -144,8 +144,9 @@ def expected(name):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_attributes_are_those_of_the_source_one_for_one(source, tmp_path, client, zarr_format, caplog):
     dst = tmp_path / "d.zarr"
-    with converted(source, dst, client, zarr_format=zarr_format):
+    with converted(source, dst, client, zarr_format=zarr_format) as back:
         found = attributes(dst)
+        filled = {name for name, var in back.variables.items() if "_FillValue" in var.encoding}
     history = found[""].pop("history")
     assert history.endswith("\nmade")
     assert found.pop("") == {key: value for key, value in expected("").items() if key != "history"} | {
@@ -159,8 +160,9 @@ def test_attributes_are_those_of_the_source_one_for_one(source, tmp_path, client
     for name, attrs in found.items():
         kept = {key: value for key, value in attrs.items() if key not in ours}
         if name == "t" and zarr_format == 3:
-            assert kept.pop("_FillValue") == "AAAAAAAA+H8="  # NaN, of the field alone
+            assert kept.pop("_FillValue") == "AAAAAAAA+H8="  # NaN
         assert kept == expected(name), name
+    assert filled == {"t"}
     assert "in attributes become words: not_a_number of '" in caplog.text
     assert "and 12 more" in caplog.text  # two of eight variables and of the dataset, less six
     assert verify(dst, source).ok
