@@ -158,10 +158,12 @@ def _dimensions(array: zarr.Array[Any]) -> list[Any]:
 
 
 def _remedy(path: str, array: zarr.Array[Any]) -> str:
-    names = _dimensions(array) or [*(f"dim_{i}" for i in range(array.ndim - 3)), "z", "y", "x"][-array.ndim :]
+    axes = [*(f"dim_{i}" for i in range(array.ndim - 3)), "z", "y", "x"]
+    dims = _dimensions(array) or axes[len(axes) - array.ndim :]
+    name = path.rsplit("/", 1)[-1].removesuffix(".zarr")
     return (
-        f"name its axes in Python, such as xarray.DataArray(dask.array.from_zarr({path!r}), "
-        f"dims={names}, name={path.rsplit('/', 1)[-1]!r}), and let moec_zarr.convert take that"
+        f"name its axes in Python, such as xarray.DataArray(dask.array.from_zarr({path!r}), dims={dims}, "
+        f"name={name!r}), and let moec_zarr.convert take that"
     )
 
 
