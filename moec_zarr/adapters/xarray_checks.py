@@ -111,6 +111,7 @@ def _check_objects(name: Hashable, var: xr.Variable) -> None:
         encoded = var
     if encoded.dtype.kind not in "OT":
         return
+    encoded = encoded.astype(object)  # xarray 2025.6 does not look for what is missing in NumPy's text
     missing = np.asarray(encoded.isnull())
     present = encoded.values[~missing]
     kinds = {type(each) for each in present}

@@ -124,6 +124,12 @@ def test_missing_text_is_not_made_empty_text_without_a_word(missing, tmp_path):
     accepted(ds.assign(o=ds.o.fillna("")), tmp_path)
 
 
+def test_text_of_numpy_may_be_missing_or_not(tmp_path):
+    accepted(column(["a", "", "é"] * 2, np.dtypes.StringDType()), tmp_path)
+    ds = column(["a", np.nan, "é"] * 2, np.dtypes.StringDType(na_object=np.nan))
+    refused(ds, r"of which 2 are missing, and text is never", UnsupportedArrayError)
+
+
 @pytest.mark.parametrize(
     "values",
     [
