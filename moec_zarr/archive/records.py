@@ -87,6 +87,8 @@ class Record:
         measures. Lossless codecs count as fitting. Empty in records of older versions.
     statistics : Statistics or None
         How the errors are distributed; None where there are none, and in records of older versions.
+    suspect: str
+        A value that stands apart from all others, in words; empty where none does.
     """
 
     variable: str
@@ -100,6 +102,7 @@ class Record:
     kinds: dict[str, int] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
     statistics: Statistics | None = None
+    suspect: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record in plain JSON types, with the PSNR in dB for those who read it there."""
@@ -182,6 +185,7 @@ def _parse(data: bytes | None, variable: str, index: tuple[int, ...], digest: st
     if loaded.pop("plan") != digest:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
+    loaded.setdefault("suspect", "")  # records of older versions have none
     _check_types(loaded, _RECORD_TYPES)
     measured = {key: _number(value) for key, value in loaded.pop("quality").items()}
     _check_types(measured, _QUALITY_TYPES)
@@ -207,6 +211,7 @@ _RECORD_TYPES: dict[str, Any] = {
     "kinds": dict,
     "steps": dict,
     "statistics": (dict, type(None)),
+    "suspect": str,
     "quality": dict,
 }
 _QUALITY_TYPES: dict[str, Any] = {

@@ -54,6 +54,8 @@ class Summary:
         How far their values are from the source's.
     kinds : dict of str to int
         How many of their streams hold a transform, a network ("model"), both, a constant or lossless values.
+    suspects : tuple of (tuple of int, str)
+        The chunks in which a value stands apart from all others: position, and what was found.
     """
 
     codec: MoECCodec | None
@@ -63,6 +65,7 @@ class Summary:
     bytes_out: int
     quality: Quality
     kinds: dict[str, int]
+    suspects: tuple[tuple[tuple[int, ...], str], ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -175,6 +178,7 @@ def _summary(variable: PlannedVariable, records: list[Record]) -> Summary:
         bytes_out=sum(record.bytes_out for record in records),
         quality=merge(record.quality for record in records),
         kinds=dict(sum((Counter(record.kinds) for record in records), Counter())),
+        suspects=tuple((record.index, record.suspect) for record in records if record.suspect),
     )
 
 

@@ -291,8 +291,18 @@ def _attributes(summary: Summary) -> dict[str, Any]:
         "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),
         "psnr": round(quality.psnr, 3) if math.isfinite(quality.psnr) else None,
         "max_error": quality.max_error,
+        "warning": _warning(summary),
     }
     return {PREFIX + key: to_strict(value) for key, value in attributes.items() if value is not None}
+
+
+def _warning(summary: Summary) -> str | None:
+    """Say in which chunks a value stands apart from all others; None where none does."""
+    if not summary.suspects:
+        return None
+    index, what = summary.suspects[0]
+    more = f", and {len(summary.suspects) - 1} more chunks have the like" if len(summary.suspects) > 1 else ""
+    return f"in chunk {index}, {what}{more}; if that stands for missing values, convert with missing="
 
 
 def _algorithm(kinds: Mapping[str, int]) -> str:

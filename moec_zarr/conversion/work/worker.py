@@ -26,6 +26,7 @@ from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.config import config
 from moec_zarr.conversion.plan.source import reading
 from moec_zarr.errors import MoECError
+from moec_zarr.fills import find_suspect
 from moec_zarr.quality import Quality, measure, merge
 from moec_zarr.statistics import Statistics, statistics, valid_voxels
 
@@ -192,12 +193,21 @@ def _do_task(task: Task, read: _Read, attempt: int, together: int = 1) -> Record
         kinds=_kinds(task, stored),
         steps={name: round(seconds, 3) for name, seconds in steps.items()},
         statistics=errors,
+        suspect=_describe_suspect(task, values),
     )
     try:
         write_record(task.array, record, task.plan)
     except OSError as error:
         raise _to_refusal(error) from error
     return record
+
+
+def _describe_suspect(task: Task, values: Array) -> str:
+    """Say what seems to stand for missing values, or is a peak; empty where nothing does."""
+    if task.codec is None:
+        return ""
+    suspect = find_suspect(values[valid_voxels(values, task.codec.missing)])
+    return "" if suspect is None else str(suspect)
 
 
 def count_chunks(task: Task) -> int:

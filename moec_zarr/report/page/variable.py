@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.archive.attributes import PREFIX
 from moec_zarr.archive.inspection import StreamInfo, expert_map, inspect_streams
 from moec_zarr.archive.quality_table import read_quality
 from moec_zarr.archive.storage import stored_bytes
@@ -133,6 +134,8 @@ def _list_notes(
         )
     if found.sample.differ:
         yield f"{found.sample.differ} voxels of these slices have no value in one of both alone."
+    if warning := array.attrs.get(f"{PREFIX}warning"):
+        yield f"A value may stand for missing ones: {clean(warning)}."
     if recorded and done < tasks:
         yield f"The conversion has not come to its end: {done} of {tasks} tasks are done."
     yield from left_out
