@@ -221,8 +221,9 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
                 template[each.name] = var.compute(**lazy)
         # xarray looks for names of other variables here before it looks at the entries.
         template[each.name].encoding = own[each.name]
-        attrs = unpack_limits(var) if each.codec else var.attrs  # compressed values are unpacked
-        template[each.name].attrs = stored_attributes(attrs, repr(each.name))
+        # Compressed values are stored unpacked.
+        own_attrs = unpack_limits(var) if each.codec else var.attrs
+        template[each.name].attrs = stored_attributes(own_attrs, repr(each.name))
     template.attrs = dict(attrs)
     template.to_zarr(
         place,
