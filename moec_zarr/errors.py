@@ -37,6 +37,19 @@ class UnsupportedArrayError(MoECError, TypeError):
 class BudgetError(MoECError):
     """Raised when a chunk cannot meet its target.
 
-    For ``ratio=`` the message names the smallest chunk that could, for ``psnr=`` the highest PSNR
-    reached.
+    The message names the ratio that the chunk reaches and the smallest chunk that would do.
+
+    Attributes
+    ----------
+    needed_bytes : int or None
+        Bytes of the smallest stream of the chunk, where one was refused.
+    reachable_ratio : float or None
+        Bytes of the chunk over those: the largest ratio that it reaches.
     """
+
+    def __init__(
+        self, message: str, *, needed_bytes: int | None = None, reachable_ratio: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.reachable_ratio = reachable_ratio

@@ -6,21 +6,27 @@ import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.container import FRAME, write_stream
+from moec_zarr.bitstream.container import FRAME, MAX_SIZE, Section, write_stream
 from moec_zarr.bitstream.primitives import write_varint
-from moec_zarr.codec.bounded import encode_bounded
+from moec_zarr.codec.bounded import (
+    Encoded,
+    add_bound,
+    encode_bounded,
+    encode_closest,
+    encode_exactly,
+    encode_to_psnr,
+)
 from moec_zarr.codec.decode import decode_tiles
+from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
-from moec_zarr.errors import BudgetError, MoECError
-from moec_zarr.fills import find_suspect, remedy
+from moec_zarr.errors import BudgetError
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.coefficients import CoefficientField
@@ -35,15 +41,15 @@ if TYPE_CHECKING:
 __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
-_SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
-
-
-class _Encoded(NamedTuple):
-    stream: bytes
-    psnr: float
+_SINGLE_PRECISION = 100.0  # dB from which decoders in single precision add to the error what can be seen
+_BOUND_BYTES = 14  # of the section of a bound without corrections
+_USED = 0.9  # of a limit: what leaves more is looked at again
+_PEAK_ERROR = 2.0  # times the root mean square of the error: about the largest, of what is bounded
+_ROUNDED = 0.9  # of the error that was fitted: rounding to the dtype makes it smaller
+_NEARLY_EXACT = 1.3  # times a limit: what is estimated below it may fit
 
 
 def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:
@@ -73,60 +79,113 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     MoECError
         If values that would be fitted are a known fill value, which only `missing` keeps.
     """
+    return _encode(array, settings, fill_value, reachable=False)
+
+
+def encode_reachable(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:
+    """Encode an array as :func:`encode` does; where its ratio cannot be reached, at one that can.
+
+    What is kept exactly, such as the places of NaN, then takes its bytes beside those that the ratio allows,
+    so that the values are as close as those of other chunks.
+
+    Returns
+    -------
+    bytes
+        More than ``array.nbytes / ratio`` of them only where :func:`encode` raises a `BudgetError`.
+    """
+    return _encode(array, settings, fill_value, reachable=True)
+
+
+def _encode(array: Array, settings: Settings, fill_value: Any, *, reachable: bool) -> bytes:
     # A chunk takes memory from here on, hence it waits for its core first.
     with name_extras(settings), fit_slot():
-        return _encode(array, settings, fill_value)
+        return _encode_chunk(array, settings, fill_value, reachable)
 
 
-def _encode(array: Array, settings: Settings, fill_value: Any) -> bytes:
+def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: bool) -> bytes:
     chunk = prepare(array, settings.missing, fill_value)
     limit = int(array.nbytes / settings.ratio) if settings.ratio is not None and array.size else None
-    plain = write_stream(chunk.header, chunk.sections)
     if chunk.is_constant:
-        return _within_limit(plain, limit, array, settings)
-    if limit is None:
-        if settings.max_error != 0:
-            _look_for_fills(chunk)
-        with _beside_others(chunk, settings):
-            return (_encode_psnr if settings.max_error is None else encode_bounded)(chunk, settings)
+        stream = write_stream(chunk.header, chunk.sections)
+        if limit is not None and len(stream) > limit and not reachable:
+            raise _too_small(chunk, settings, len(stream))
+        return stream
+    if limit is not None:
+        return _encode_ratio(chunk, settings, limit, reachable)
+    if settings.max_error != 0:
+        refuse_fills(chunk)
+    with _beside_others(chunk, settings):
+        return (_encode_psnr if settings.max_error is None else encode_bounded)(chunk, settings)
+
+
+def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bool) -> bytes:
+    """Return the stream of at most so many bytes whose error is the smallest of those found.
+
+    If `reachable`, a limit that cannot be met is raised.
+    """
+    from moec_zarr.fit.select import smallest_fit
+
     if (exact := encode_lossless_within(chunk, limit)) is not None:
         return exact
-    _look_for_fills(chunk)
-    room = limit - len(plain) - FRAME
-    smallest = _smallest_network(chunk.array, settings.experts)
-    if room < smallest:
-        raise _too_small(array, settings, limit - room + smallest)
+    refuse_fills(chunk)
+    smallest = smallest_fit(chunk.field.array.shape, settings)
+    plain = len(write_stream(chunk.header, chunk.sections))
+    needed = plain + 1 + len(write_varint(smallest)) + smallest
+    if limit < needed:
+        if not reachable:
+            raise _too_small(chunk, settings, needed)
+        limit = max(needed, plain + FRAME + limit)
+        if (exact := encode_lossless_within(chunk, limit)) is not None:
+            return exact
+    room = max(limit - plain - FRAME, smallest)
     try:
         with _beside_others(chunk, settings):
-            stream = _fit(chunk, settings, room, 1.0).stream
+            fitted, best = _fit_within(chunk, settings, room)
     except DoesNotFit:
-        raise _too_small(array, settings, limit + smallest) from None
-    return _within_limit(stream, limit, array, settings)
+        if reachable:
+            return encode_lossless(chunk)
+        raise _too_small(chunk, settings, limit + smallest) from None
+    if fitted.network is not None:
+        return best.stream
+    if len(best.stream) < _USED * limit and best.quality.max_error > 0:
+        best = _choose_better(best, encode_closest(chunk, limit, best.quality.max_error))
+    if best.quality.max_error > 0 and _may_be_exact(chunk, best, limit):
+        best = encode_exactly(chunk, limit) or best
+    rounded = (best.quality.rmse / chunk.field.normalisation.scale) ** 2
+    if 0 < rounded < _ROUNDED * fitted.error:
+        best = _fit_fewer(chunk, settings, room, best)
+    return best.stream
 
 
-def _look_for_fills(chunk: Prepared) -> None:
-    """Refuse a known fill value that nobody declared; warn of what may be one.
+def _may_be_exact(chunk: Prepared, best: Encoded, limit: int) -> bool:
+    """Say whether integers are so close that corrections may keep them exactly in so many bytes."""
+    share = best.quality.rmse**2  # of the values are off by one, if no more
+    if chunk.header.dtype.kind not in "iu" or share > 0.5:
+        return False
+    bits = share - share * math.log2(share) - (1 - share) * math.log2(1 - share)
+    return len(best.stream) + chunk.array.size * bits / 8 < _NEARLY_EXACT * limit
 
-    Raises
-    ------
-    MoECError
-        If there is one.
+
+def _fit_fewer(chunk: Prepared, settings: Settings, room: int, best: Encoded) -> Encoded:
+    """Look among transforms of half of the bytes, and so on, while they are closer.
+
+    Where rounding to the dtype makes a fit better, few bytes lead to the values before they were rounded,
+    from which a decoder rounds alike; more are spent on what rounding did to them.
     """
-    suspect = find_suspect(chunk.array if chunk.valid is None else chunk.array[chunk.valid])
-    if suspect is None:
-        return
-    if suspect.is_known:
-        raise MoECError(f"chunk of shape {chunk.array.shape}: {suspect}. {remedy(suspect)}")
-    _warn_of_fill(str(suspect.value))
+    from moec_zarr.fit.select import smallest_fit
+
+    settings = replace(settings, effort="fast")
+    smallest = smallest_fit(chunk.field.array.shape, settings)
+    while best.quality.max_error > 0 and (room := room // 2) >= smallest:
+        fewer = _fit(chunk, settings, room, 1.0)
+        if _choose_better(best, fewer) is best:
+            break
+        best = fewer
+    return best
 
 
-@lru_cache(maxsize=64)  # once in a process: a variable has many chunks
-def _warn_of_fill(value: str) -> None:
-    _log.warning(
-        "%s stands far from all other values of a chunk, and spoils the fit of these; if it stands for "
-        "missing values, say so: missing=%s",
-        value, value,
-    )  # fmt: skip
+def _choose_better(one: Encoded, other: Encoded | None) -> Encoded:
+    return one if other is None or one.quality.rmse <= other.quality.rmse else other
 
 
 def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManager[None]:
@@ -136,61 +195,107 @@ def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManage
     return join_group((chunk.header.shape, chunk.header.dtype, settings), group_size(chunk.array.size))
 
 
-def _smallest_network(array: Array, experts: int | None) -> int:
-    """Bytes of a network's section that the smallest one fits into: its gate has whole weights."""
-    gate = 0 if experts in (None, 1) else 8 + experts * (array.ndim + 1.5)
-    return _SMALLEST_NETWORK + math.ceil(gate)
-
-
-def _within_limit(stream: bytes, limit: int | None, array: Array, settings: Settings) -> bytes:
-    if limit is not None and len(stream) > limit:
-        raise _too_small(array, settings, len(stream))
-    return stream
-
-
-def _too_small(array: Array, settings: Settings, needed: int) -> BudgetError:
+def _too_small(chunk: Prepared, settings: Settings, needed: int) -> BudgetError:
+    """Return the error of a chunk whose smallest stream takes so many bytes."""
     assert settings.ratio is not None
-    total, sides = needed, array.shape or (1,)  # a 0-d array has no axis that could be longer
-    while True:  # longer axes take more bytes of the header
-        voxels = math.ceil(total * settings.ratio / array.itemsize)
-        grow = (voxels / array.size) ** (1 / len(sides))
-        shape = tuple(math.ceil(n * grow) for n in sides)
-        more = sum(len(write_varint(n)) for n in shape) - sum(len(write_varint(n)) for n in array.shape)
-        if needed + more <= total:
-            break
-        total = needed + more
-    return BudgetError(
-        f"a chunk of shape {array.shape} and dtype {array.dtype} has {array.nbytes} bytes, at ratio "
-        f"{settings.ratio:g} {int(array.nbytes / settings.ratio)} for its stream; at least {total} are "
-        f"needed. The smallest chunk that would do has {voxels} elements, for example {shape}: "
-        "write larger chunks or ask for a smaller ratio"
+    shape, itemsize = chunk.header.shape, chunk.header.dtype.itemsize
+    size = math.prod(shape)
+    nbytes = size * itemsize
+    if (exact := encode_lossless_within(chunk, needed)) is not None:
+        needed = len(exact)
+    masks = len(chunk.sections.get(Section.MASK, b""))
+    message = (
+        f"a chunk of shape {shape} and dtype {chunk.header.dtype} has {nbytes} bytes, at ratio "
+        f"{settings.ratio:g} {int(nbytes / settings.ratio)} for its stream; at least {needed} are needed"
     )
+    if masks:
+        message += f", {masks} of them for where NaN, infinities or missing values stand"
+    reaches = math.floor(100 * nbytes / needed) / 100
+    remedy = f"ask for a ratio of at most {reaches:g}, which this chunk reaches" if reaches >= 1 else ""
+    larger = _larger_chunk(shape, itemsize / settings.ratio, needed - masks, masks / size)
+    if larger is None:
+        message += f". Those grow with the chunk, so no larger one would do: {remedy or 'store it exactly'}"
+    else:
+        voxels, example = larger
+        message += f". The smallest chunk that would do has {voxels} elements, for example {example}: write "
+        message += f"larger chunks{remedy and ', or ' + remedy}"
+    return BudgetError(message, needed_bytes=needed, reachable_ratio=nbytes / needed)
 
 
-def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> _Encoded:
+def _larger_chunk(
+    shape: tuple[int, ...], allowed: float, needed: int, growing: float
+) -> tuple[int, tuple[int, ...]] | None:
+    """Return elements and shape of the smallest chunk that has the bytes it needs; None if none has.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a chunk that has not.
+    allowed, growing : float
+        Bytes that a chunk may take for each element, and that its masks do take.
+    needed : int
+        Bytes that a chunk takes whatever its size.
+    """
+    if (left := allowed - growing) <= 0:
+        return None
+    total, sides, size = needed, shape or (1,), math.prod(shape)  # a 0-d array has no axis to be longer
+    while True:  # longer axes take more bytes of the header
+        voxels = math.ceil(total / left)
+        grow = (voxels / size) ** (1 / len(sides))
+        larger = tuple(math.ceil(n * grow) for n in sides)
+        more = sum(len(write_varint(n)) for n in larger) - sum(len(write_varint(n)) for n in shape)
+        if needed + more <= total:
+            return (voxels, larger) if voxels <= MAX_SIZE else None
+        total = needed + more
+
+
+def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> Encoded:
     """Return a stream whose fitted sections take at most `room` bytes, by a share of the effort's steps."""
-    from moec_zarr.fit.select import fit
+    return _fit_within(chunk, settings, room, share)[1]
+
+
+def _fit_within(
+    chunk: Prepared, settings: Settings, room: int, share: float = 1.0
+) -> tuple[Candidate, Encoded]:
+    """Return the same, and what it holds."""
+    from moec_zarr.fit.select import fit, smallest_fit
 
     with progress("MoEC fit") as report:
-        return _finish(chunk, fit(chunk.field, settings, room, share=share, progress=report))
+        fitted = fit(chunk.field, settings, room, share=share, progress=report)
+    encoded = _finish(chunk, fitted)
+    if not _hangs_on_precision(fitted, encoded):
+        return fitted, encoded
+    left = room - _BOUND_BYTES
+    if len(fitted.sections()[Section.TRANSFORM]) > left:
+        if left < smallest_fit(chunk.field.array.shape, settings):
+            return fitted, encoded
+        fitted = fit(chunk.field, replace(settings, effort="fast"), left)
+    return fitted, add_bound(chunk, fitted)
 
 
-def _fit_to_psnr(chunk: Prepared, target: float) -> _Encoded:
+def _fit_to_psnr(chunk: Prepared, target: float) -> Encoded:
     """Return the smallest stream of a transform alone that reaches a PSNR."""
     from moec_zarr.fit.select import fit_to_error
 
     # Half the range is 1 in normalised values, its peak 2.
     error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
-    return _finish(chunk, fit_to_error(chunk.field, error))
+    fitted = fit_to_error(chunk.field, error)
+    encoded = _finish(chunk, fitted)
+    return add_bound(chunk, fitted) if _hangs_on_precision(fitted, encoded) else encoded
 
 
-def _finish(chunk: Prepared, best: Candidate) -> _Encoded:
+def _hangs_on_precision(fitted: Candidate, encoded: Encoded) -> bool:
+    """Say whether decoders in single precision differ by what can be seen beside the error of the fit."""
+    return fitted.network is None and _SINGLE_PRECISION < encoded.psnr < math.inf
+
+
+def _finish(chunk: Prepared, best: Candidate) -> Encoded:
     """Return the stream of a candidate, with the quality of what is decoded of it."""
     field = None if best.transform is None else CoefficientField(best.transform.coefficients)
     quality = _quality(chunk, best.network, field)
     _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, quality.psnr)
     header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
-    return _Encoded(write_stream(header, chunk.sections | best.sections()), quality.psnr)
+    return Encoded(write_stream(header, chunk.sections | best.sections()), quality)
 
 
 def _quality(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Quality:
@@ -213,8 +318,10 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     assert target is not None
     if _is_transform_alone(chunk, settings):
         return _transform_psnr(chunk, target)
+    from moec_zarr.fit.select import smallest_network
+
+    smallest = smallest_network(chunk.array.ndim, settings.experts)
     best = exact = encode_lossless(chunk)
-    smallest = _smallest_network(chunk.array, settings.experts)
     room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
     low, high = float(smallest), float(len(exact))
     reached = -math.inf
@@ -222,11 +329,12 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
         if not low <= room < high:
             break
         try:
-            stream, psnr = _fit(chunk, settings, int(room), share)
+            encoded = _fit(chunk, settings, int(room), share)
         except DoesNotFit:  # so few bytes hold no network
             low = max(low, room)
             room = min(2 * room, 0.98 * high)
             continue
+        stream, psnr = encoded.stream, encoded.psnr
         reached = max(reached, psnr)
         _log.info("%d bytes reach %.2f dB of %.2f with %g of the steps", len(stream), psnr, target, share)
         if psnr >= target:
@@ -241,12 +349,10 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
         # About 4 dB are won by doubling the bytes; a bracket that exists is never left.
         room = min(room * 2 ** max(-3.0, min(3.0, (target + 0.5 * _OVERSHOOT - psnr) / 4)), 0.98 * high)
         room = max(room, 1.02 * low)
-    if best is exact:
-        _log.debug(
-            "no fit below the %d bytes of a lossless stream reached %.2f dB (best %.2f); stored exactly",
-            len(exact), target, reached,
-        )  # fmt: skip
-    return best
+    if best is not exact:
+        return best
+    _log.debug("no fit below %d bytes reached %.2f dB (best %.2f)", len(exact), target, reached)
+    return _transform_psnr(chunk, target) if _has_transform(chunk, settings) else exact
 
 
 def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
@@ -255,24 +361,41 @@ def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
     return is_transform_alone(chunk.field.array.shape, settings)
 
 
+def _has_transform(chunk: Prepared, settings: Settings) -> bool:
+    """Say whether a transform alone may stand for the chunk."""
+    from moec_zarr.fit.transform.rate_control import has_transform
+
+    asked = settings.model != "network" and settings.experts is None
+    return asked and has_transform(chunk.field.array.shape)
+
+
 def _transform_psnr(chunk: Prepared, target: float) -> bytes:
     """Fit the smallest transform that reaches the PSNR; return the exact stream if that is smaller.
 
-    Rounding to an integer dtype adds an error that a transform does not see: then it aims higher.
+    Rounding to an integer dtype adds an error that a transform does not see: then it aims higher. Where no
+    transform is so close, corrections are.
     """
-    aim, reached = target, -math.inf
+    aim, best = target, None
     for _ in range(_PSNR_FITS):
         try:
-            stream, reached = _fit_to_psnr(chunk, aim)
+            last = _fit_to_psnr(chunk, aim)
         except DoesNotFit:
             break
-        if (exact := encode_lossless_within(chunk, len(stream))) is not None:
-            return exact
-        if reached >= target:
-            return stream
-        if reached == -math.inf:  # squares of errors exceed the largest double
+        if last.psnr >= target:
+            best = last
             break
-        aim += max(1.5 * (target - reached), 0.02)
-    exact = encode_lossless(chunk)
-    _log.info("%.2f dB takes the %d bytes of a lossless stream (best %.2f)", target, len(exact), reached)
-    return exact
+        if last.psnr == -math.inf:  # squares of errors exceed the largest double
+            return encode_lossless(chunk)
+        aim += max(1.5 * (target - last.psnr), 0.02)
+    if best is None:
+        best = encode_to_psnr(chunk, target, _error_at(chunk, target))
+    if best is None:
+        exact = encode_lossless(chunk)
+        _log.info("%.2f dB takes the %d bytes of a lossless stream", target, len(exact))
+        return exact
+    return encode_lossless_within(chunk, len(best.stream)) or best.stream
+
+
+def _error_at(chunk: Prepared, psnr: float) -> float:
+    """Return about the largest error of a PSNR."""
+    return 2 * _PEAK_ERROR * 10 ** (-psnr / 20) * chunk.field.normalisation.scale

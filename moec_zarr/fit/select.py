@@ -16,18 +16,21 @@ from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scale_preset
 from moec_zarr.fit.transform.rate_control import (
+    fit_mean,
     fit_transform,
     fit_transform_to_error,
     has_transform,
     mean_error,
+    smallest_transform,
 )
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
-__all__ = ["fit", "fit_to_error", "is_transform_alone"]
+__all__ = ["fit", "fit_to_error", "is_transform_alone", "smallest_fit", "smallest_network"]
 
+_SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
 
@@ -76,11 +79,13 @@ def fit(
     best = None
     if target is not None and settings.experts is None:  # else a network is asked for
         transform = fit_transform(target, valid, budget)
+        if transform is None and budget >= smallest_transform(shape):
+            transform = fit_mean(target, valid)
         if transform is not None:
             values = CoefficientField(transform.coefficients).whole()
             best = Candidate(None, transform, mean_error(values, target, valid)).log()
-    # Few bytes, or values that hardly differ, may have a network where they have no transform.
-    if not is_transform_alone(shape, settings) or (best is None and settings.model == "auto"):
+    enough = best is None or budget >= smallest_network(len(shape), settings.experts)
+    if enough and not is_transform_alone(shape, settings):
         from moec_zarr.fit import networks
 
         transform_only = best
@@ -107,6 +112,19 @@ def fit(
     if best is None:
         raise DoesNotFit(f"nothing fits into {budget} bytes")
     return best
+
+
+def smallest_network(axes: int, experts: int | None) -> int:
+    """Return bytes of a network's section that the smallest one fits into: its gate has whole weights."""
+    gate = 0 if experts in (None, 1) else 8 + experts * (axes + 1.5)
+    return _SMALLEST_NETWORK + math.ceil(gate)
+
+
+def smallest_fit(shape: tuple[int, ...], settings: Settings) -> int:
+    """Return the bytes of the smallest section that may be fitted to a grid."""
+    if settings.model != "network" and settings.experts is None and has_transform(shape):
+        return smallest_transform(shape)
+    return smallest_network(len(shape), settings.experts)
 
 
 def fit_to_error(field: Field, error: float) -> Candidate:

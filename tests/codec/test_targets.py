@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from moec_zarr import BudgetError, UnsupportedArrayError, inspect
+from moec_zarr.codec.bounded import Encoded
 from moec_zarr.codec.decode import decode
-from moec_zarr.codec.encode import _Encoded, encode
+from moec_zarr.codec.encode import encode
+from moec_zarr.quality import Quality
 from moec_zarr.settings import Settings
 from tests.support.fields import psnr, rough, smooth
 from tests.support.fits import fast
@@ -42,7 +44,9 @@ def test_a_network_that_misses_the_psnr_by_little_is_not_taken(monkeypatch, miss
     network = encode(array, Settings(**fast(array, experts=1)))
 
     def fit(chunk, settings, room, share):
-        return _Encoded(network, 40 - missed)
+        rmse = float(np.ptp(array)) * 10 ** (-(40 - missed) / 20)
+        low, high = float(array.min()), float(array.max())
+        return Encoded(network, Quality(n=array.size, n_valid=array.size, low=low, high=high, rmse=rmse))
 
     monkeypatch.setattr("moec_zarr.codec.encode._fit", fit)
     assert inspect(encode(array, Settings(psnr=40, effort="fast", experts=1))).kind == kind

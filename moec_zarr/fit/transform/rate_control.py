@@ -23,6 +23,7 @@ from moec_zarr.fit.transform.basis_search import (
     measure,
     wavelets_of,
 )
+from moec_zarr.fit.transform.context_fit import first_parameters, round_parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
     RATE,
@@ -33,7 +34,7 @@ from moec_zarr.fit.transform.rdoq import (
     prepare_search,
     quantise_at,
 )
-from moec_zarr.model.basis import LONGEST_AXIS
+from moec_zarr.model.basis import LONGEST_AXIS, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.transform import analyse
 
@@ -43,16 +44,19 @@ __all__ = [
     "estimate_count",
     "find_start",
     "finest_step",
+    "fit_mean",
     "fit_transform",
     "fit_transform_to_error",
     "has_transform",
     "mean_error",
+    "smallest_transform",
     "squared_error",
 ]
 
 _log = logging.getLogger(__name__)
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
 DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
+_TOO_FINE = 2.0  # times a budget: bases that were compared at so many bytes may not be the best ones
 _HEAD = 60  # bytes before the coefficients, about
 _CLOSE = 0.988  # of the budget: near enough to be coded
 _FULL = 0.9  # of the budget: what leaves more is looked at again
@@ -69,6 +73,7 @@ _FITS = 4, 4  # the same, once they are chosen
 _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
 # The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
 _UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
+_COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
 _CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
 _ERROR_ROUNDS = 24  # at most, on the way to an error
 _LEAST_ERROR = 1e-60  # in place of 0, where integers times the step hit all coefficients exactly
@@ -122,7 +127,39 @@ def fit_transform(
     count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, DENSEST * target.size)))
     whole = target if valid is None else fill_smoothly(target, valid)
     start = find_start(whole, valid, count, warm_start)
-    return None if start is None else _within_budget(*start, budget)
+    if start is None:
+        return None
+    taken, found = start[2].bits / 8, _within_budget(*start, budget)
+    if warm_start is not None or taken <= _TOO_FINE * budget:
+        return found
+    start = find_start(whole, valid, max(1, int(count * budget / taken)))
+    other = None if start is None else _within_budget(*start, budget)
+    known = [each for each in (found, other) if each is not None]
+
+    def error(transform: Transform) -> float:
+        return mean_error(CoefficientField(transform.coefficients).whole(), target, valid)
+
+    return min(known, key=error, default=None)
+
+
+def fit_mean(target: Floats, valid: Bools | None) -> Transform:
+    """Return the smallest transform: a single coefficient, that of the mean of the valid voxels."""
+    mean = float(target.mean(dtype=np.float64) if valid is None else target[valid].mean(dtype=np.float64))
+    return _single(target.shape, mean * math.sqrt(target.size))
+
+
+def smallest_transform(shape: tuple[int, ...]) -> int:
+    """Return the bytes of the smallest transform of a grid."""
+    return len(_single(shape, 1.0).payload)
+
+
+def _single(shape: tuple[int, ...], value: float) -> Transform:
+    """Return a transform of the first coefficient alone."""
+    step = float(np.float32(max(abs(value), STEPS[0])))
+    integers = np.full((1,) * len(shape), math.copysign(1, value), np.int32)
+    coefficients = Coefficients(shape, (AxisBasis(),) * len(shape), step, integers)
+    context = round_parameters(first_parameters((True,) * len(shape)), 1)
+    return Transform(coefficients, encode_coefficients(coefficients, context))
 
 
 def fit_transform_to_error(
@@ -240,22 +277,26 @@ def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _BasisTrial |
     candidates, threshold = list_bases(whole, count)
     tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
     dense = tolerance < math.inf
-    step, smallest = 0.0, math.inf
-    likely: list[tuple[float, Bases]] = []
+    step, smallest = 1.3 * threshold, math.inf
+    likely: list[tuple[float, float, Bases]] = []
     for bases in candidates:
         coefficients = analyse(whole, bases)
         # No finer than the largest coefficient can be coded, with room for a few finer steps.
-        step = step or max(1.3 * threshold, float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT))
-        if step < STEPS[0]:
+        finest = float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT)
+        if max(step, finest) < STEPS[0]:
             return None
         lost = measure(coefficients, threshold)
-        bits = estimate_fine_bits(coefficients.reshape(-1), step) if dense else 0.0
+        bits = estimate_fine_bits(coefficients.reshape(-1), max(step, finest)) if dense else 0.0
         if lost <= _UNLIKELY * smallest:
-            likely.append((bits, bases))
+            likely.append((finest, bits, bases))
         smallest = min(smallest, lost)
         del coefficients
-    fewest = min((bits for bits, _ in likely), default=math.inf)
-    chosen = [bases for bits, bases in likely if not dense or bits <= tolerance * fewest]
+    # Where the steps wanted are too fine, bases of smaller coefficients have finer ones.
+    finest = max(step, _COARSER_FINEST * min((each[0] for each in likely), default=0.0))
+    likely = [each for each in likely if each[0] <= finest]
+    step = max(step, *(each[0] for each in likely), STEPS[0])
+    fewest = min((bits for _, bits, _ in likely), default=math.inf)
+    chosen = [bases for _, bits, bases in likely if not dense or bits <= tolerance * fewest]
     trials = [_trial(analyse(whole, bases), bases, step) for bases in chosen]
     best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
     if best is None or not (more := deepen(best.search.bases, whole.shape)):
@@ -332,7 +373,9 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
             state = replace(state, unpaid=None)
         state, quantised = quantise_at(search, state, step, _FITS)
         if quantised is None:
-            step *= 0.7
+            if step == finest:
+                break
+            step = max(0.7 * step, finest)
             continue
         size = quantised.bits / 8 + head
         _log.debug("step %.4g: about %.0f bytes of %d", quantised.step, size, budget)
