@@ -20,6 +20,8 @@ key          default     meaning
 ``cache``    64 MiB      bytes of parsed streams that are kept for further reads; 0 keeps none
 ``largest``  1 GiB       bytes of a chunk that a stream may declare where its reader does not know
                          the shape: through numcodecs, hence zarr format 2, and in ``inspect``
+``budget``   ``"fail"``  what becomes of a chunk that cannot be as small as its ratio asks: a `BudgetError`
+                         (``"fail"``), or a stream at the smallest ratio that it reaches (``"keep"``)
 ``compiled`` ``True``    whether numba, where it is installed, decodes: faster once it is compiled and cached
 ``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
 ============ =========== ==================================================================
@@ -107,6 +109,7 @@ config = _KnownKeys(
             "batch": None,
             "cache": 1 << 26,
             "largest": 1 << 30,
+            "budget": "fail",
             "compiled": True,
             "progress": "auto",
         }

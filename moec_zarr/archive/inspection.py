@@ -256,8 +256,10 @@ def stored_objects(
             yield place, data
 
 
-def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[int, ...], Header, Kind]]:
-    """Read the position, header and kind of each stream within a stored object.
+def headers_within(
+    array: zarr.Array[Any], data: bytes
+) -> Iterator[tuple[tuple[int, ...], Header, Kind, int]]:
+    """Read the position, header, kind and number of bytes of each stream within a stored object.
 
     Checksums are compared; nothing else is parsed.
 
@@ -268,7 +270,7 @@ def headers_within(array: zarr.Array[Any], data: bytes) -> Iterator[tuple[tuple[
     """
     for place, stream in _streams(array, data, "that was read"):
         header, sections = read_stream(stream)
-        yield place, header, _kind(sections)
+        yield place, header, _kind(sections), len(stream)
 
 
 def _per_shard(array: zarr.Array[Any]) -> tuple[int, ...]:

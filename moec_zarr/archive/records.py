@@ -87,7 +87,9 @@ class Record:
         measures. Lossless codecs count as fitting. Empty in records of older versions.
     statistics : Statistics or None
         How the errors are distributed; None where there are none, and in records of older versions.
-    suspect: str
+    exceeded : int
+        Number of its streams that take more bytes than the ratio allows.
+    suspect : str
         A value that stands apart from all others, in words; empty where none does.
     """
 
@@ -102,6 +104,7 @@ class Record:
     kinds: dict[str, int] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
     statistics: Statistics | None = None
+    exceeded: int = 0
     suspect: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,7 +188,8 @@ def _parse(data: bytes | None, variable: str, index: tuple[int, ...], digest: st
     if loaded.pop("plan") != digest:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
-    loaded.setdefault("suspect", "")  # records of older versions have none
+    loaded.setdefault("suspect", "")  # records of older versions have neither
+    loaded.setdefault("exceeded", 0)
     _check_types(loaded, _RECORD_TYPES)
     measured = {key: _number(value) for key, value in loaded.pop("quality").items()}
     _check_types(measured, _QUALITY_TYPES)
@@ -211,6 +215,7 @@ _RECORD_TYPES: dict[str, Any] = {
     "kinds": dict,
     "steps": dict,
     "statistics": (dict, type(None)),
+    "exceeded": int,
     "suspect": str,
     "quality": dict,
 }

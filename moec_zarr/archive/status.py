@@ -54,6 +54,10 @@ class Summary:
         How far their values are from the source's.
     kinds : dict of str to int
         How many of their streams hold a transform, a network ("model"), both, a constant or lossless values.
+    exceeded : int
+        Number of their streams that take more bytes than the ratio allows.
+    smallest_ratio : float or None
+        That of the task which takes the most of what it was given; None where nothing was stored.
     suspects : tuple of (tuple of int, str)
         The chunks in which a value stands apart from all others: position, and what was found.
     """
@@ -65,6 +69,8 @@ class Summary:
     bytes_out: int
     quality: Quality
     kinds: dict[str, int]
+    exceeded: int = 0
+    smallest_ratio: float | None = None
     suspects: tuple[tuple[tuple[int, ...], str], ...] = ()
 
     @property
@@ -170,6 +176,7 @@ class Progress:
 
 
 def _summary(variable: PlannedVariable, records: list[Record]) -> Summary:
+    stored = [record for record in records if record.bytes_out]
     return Summary(
         codec=variable.codec,
         done=len(records),
@@ -178,6 +185,8 @@ def _summary(variable: PlannedVariable, records: list[Record]) -> Summary:
         bytes_out=sum(record.bytes_out for record in records),
         quality=merge(record.quality for record in records),
         kinds=dict(sum((Counter(record.kinds) for record in records), Counter())),
+        exceeded=sum(record.exceeded for record in records),
+        smallest_ratio=min((each.bytes_in / each.bytes_out for each in stored), default=None),
         suspects=tuple((record.index, record.suspect) for record in records if record.suspect),
     )
 

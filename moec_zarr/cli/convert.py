@@ -24,7 +24,7 @@ from moec_zarr.cli.trial import announce, trial_result, trial_table
 from moec_zarr.cli.variables import codecs_of
 from moec_zarr.config import config
 from moec_zarr.conversion.plan.job import Job, plan_job
-from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete
+from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, OnBudget
 from moec_zarr.conversion.plan.source import open_source
 from moec_zarr.conversion.plan.trial import try_plan
 from moec_zarr.conversion.work.run import count_done, execute
@@ -120,6 +120,12 @@ def convert(
             help="Appended steps that do not fill a chunk: hold them back, or fit that chunk again next time."
         ),
     ] = None,
+    on_budget: Annotated[
+        OnBudget,
+        typer.Option(
+            help="Chunks that cannot be as small as --ratio asks: keep them at the ratio they reach, or fail."
+        ),
+    ] = "keep",
     break_lock: Annotated[
         bool,
         typer.Option("--break-lock", help="Take over DST from a run that was killed and left its lock."),
@@ -157,8 +163,8 @@ def convert(
     options = ConversionOptions(
         codec=codecs_of(given, var, settings) if append is None or any_given else None,
         chunks=_sizes("--chunks", chunks) or "auto", shards=_sizes("--shards", shards),
-        zarr_format=3 if zarr_format == 3 else 2, append=append, incomplete=incomplete, client=scheduler,
-        workers=workers, resume=resume, break_lock=break_lock, storage_options=stores,
+        zarr_format=3 if zarr_format == 3 else 2, append=append, incomplete=incomplete, on_budget=on_budget,
+        client=scheduler, workers=workers, resume=resume, break_lock=break_lock, storage_options=stores,
     )  # fmt: skip
     if device is not None:
         config.set(device=device)

@@ -26,6 +26,7 @@ from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
+from moec_zarr.config import config
 from moec_zarr.errors import BudgetError
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
@@ -68,7 +69,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     Returns
     -------
     bytes
-        At most ``array.nbytes / ratio`` of them where a ratio is asked for.
+        At most ``array.nbytes / ratio`` of them where a ratio is asked for, unless `config` budget is "keep".
 
     Raises
     ------
@@ -79,7 +80,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     MoECError
         If values that would be fitted are a known fill value, which only `missing` keeps.
     """
-    return _encode(array, settings, fill_value, reachable=False)
+    return _encode(array, settings, fill_value, reachable=config.get("budget") == "keep")
 
 
 def encode_reachable(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:

@@ -214,7 +214,7 @@ def _streams_alone(place: Any) -> Verification:
 def _look(array: zarr.Array[Any], data: bytes) -> str:
     """Return what is wrong with the streams of a stored object; empty where nothing is."""
     try:
-        for place, header, _ in headers_within(array, data):
+        for place, header, _, _ in headers_within(array, data):
             if header.shape != array.chunks or header.dtype != array.dtype:
                 return (
                     f"its stream {place} holds {header.dtype} of shape {header.shape}, and the array has "

@@ -13,10 +13,11 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["ConversionOptions", "Incomplete", "Sizes"]
+__all__ = ["ConversionOptions", "Incomplete", "OnBudget", "Sizes"]
 
 Sizes = Mapping[str, int]
 Incomplete = Literal["hold", "refit"]
+OnBudget = Literal["keep", "fail"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class ConversionOptions:
     zarr_format: Literal[2, 3] = 3
     append: str | None = None
     incomplete: Incomplete | None = None
+    on_budget: OnBudget = "keep"
     client: Client | str | None = None
     workers: int | None = None
     resources: Mapping[str, float] | None = None
@@ -50,6 +52,8 @@ class ConversionOptions:
             raise MoECError(
                 f"workers= counts those of a cluster that is made here, at least one; got {self.workers!r}"
             )
+        if self.on_budget not in ("keep", "fail"):
+            raise MoECError(f'on_budget= (--on-budget) is "keep" or "fail", got {self.on_budget!r}')
         if self.incomplete is not None and self.append is None:
             raise MoECError("incomplete= (--incomplete) belongs to an append; name the dimension")
         if self.append is not None and not self.resume:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "exceeded_text",
     "find_begun",
     "mark",
     "open_destination",
@@ -297,8 +298,19 @@ def _attributes(summary: Summary) -> dict[str, Any]:
     return {PREFIX + key: to_strict(value) for key, value in attributes.items() if value is not None}
 
 
+def exceeded_text(summary: Summary) -> str:
+    """Say how many chunks take more bytes than their ratio allows."""
+    assert summary.codec is not None
+    return (
+        f"{summary.exceeded} chunks take more bytes than {summary.codec.ratio:g}x allows, down to "
+        f"{summary.smallest_ratio:.3g}x, since what they keep exactly, such as the places of NaN, takes them"
+    )
+
+
 def _warning(summary: Summary) -> str | None:
-    """Say in which chunks a value stands apart from all others; None where none does."""
+    """Say which chunks exceed their bytes, and in which a value stands apart; None where none does."""
+    if summary.exceeded:
+        return exceeded_text(summary)
     if not summary.suspects:
         return None
     index, what = summary.suspects[0]

@@ -17,6 +17,7 @@ from moec_zarr.archive.plan import STORAGE, Plan
 from moec_zarr.archive.records import Record, has_record
 from moec_zarr.archive.status import Failure, Progress
 from moec_zarr.config import config
+from moec_zarr.conversion.plan.options import OnBudget
 from moec_zarr.conversion.plan.source import files_behind
 from moec_zarr.conversion.work.cluster import offering
 from moec_zarr.conversion.work.destination import mark
@@ -45,6 +46,7 @@ def make_tasks(
     wanted: Mapping[str, Iterable[tuple[int, ...]]],
     manifest: Manifest,
     offsets: Mapping[str, int],
+    on_budget: OnBudget = "keep",
 ) -> Iterator[Task]:
     """Iterate over tasks at the indices that are wanted of each variable, made as they are asked for."""
     from dask.base import optimize
@@ -77,6 +79,7 @@ def make_tasks(
                 device=config.get("device"),
                 threads=config.get("threads"),
                 group=group_size(math.prod(array.chunks)),
+                on_budget=on_budget,
             )
 
 

@@ -21,10 +21,11 @@ from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.archive.stored import Destination, hide_expected_warnings, open_result
 from moec_zarr.conversion.plan.append import Growth, grow
 from moec_zarr.conversion.plan.job import Job, plan_job
-from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, Sizes
+from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, OnBudget, Sizes
 from moec_zarr.conversion.plan.source import Source, SourceError, open_source
 from moec_zarr.conversion.work.cluster import connect, resources_for
 from moec_zarr.conversion.work.destination import (
+    exceeded_text,
     find_begun,
     mark,
     open_destination,
@@ -56,6 +57,7 @@ def convert(
     zarr_format: Literal[2, 3] = 3,
     append: str | None = None,
     incomplete: Incomplete | None = None,
+    on_budget: OnBudget = "keep",
     client: Client | str | None = None,
     workers: int | None = None,
     resources: Mapping[str, float] | None = None,
@@ -100,6 +102,10 @@ def convert(
         What to do with appended steps at the end that do not fill a chunk. "hold" leaves them out. "refit"
         stores them, and makes that chunk again from the source when more are appended. By default such steps
         are refused.
+    on_budget : "keep" or "fail"
+        What becomes of a chunk that cannot be as small as its ratio asks, say for scattered NaN. "keep"
+        stores it at the smallest ratio that it reaches, and says so at the end, on record and in attributes. With
+        "fail" such chunks fail, and all others are done.
     client : distributed.Client or str, optional
         Where to run: a client, or the address of a scheduler. By default a cluster is made on this machine.
     workers : int, optional
@@ -137,8 +143,8 @@ def convert(
     """
     options = ConversionOptions(
         codec=codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
-        append=append, incomplete=incomplete, client=client, workers=workers, resources=resources,
-        resume=resume, break_lock=break_lock, storage_options=storage_options,
+        append=append, incomplete=incomplete, on_budget=on_budget, client=client,
+        workers=workers, resources=resources, resume=resume, break_lock=break_lock, storage_options=storage_options,
     )  # fmt: skip
     with open_source(src, storage_options) as ds:
         job = plan_job(ds, dst, options)
@@ -220,15 +226,23 @@ def execute(
                     for each in job.plan.variables
                     if each.tasks
                 }
-                tasks = make_tasks(job.plan, job.ds, group, left, wanted, job.offsets)
+                tasks = make_tasks(job.plan, job.ds, group, left, wanted, job.offsets, options.on_budget)
                 run_tasks(connected, tasks, needed, group, lock, state, progress)
             write_attributes(job.plan, src, group, state, "appended" if job.growth else "converted")
             write_quality(group, job.plan, state.records)
+            _log_exceeded(state)
     except SourceError:
         raise
     except OSError as error:
         raise DestinationError(f"the destination {dst} cannot be written: {error}") from error
     return state
+
+
+def _log_exceeded(state: Progress) -> None:
+    """Say which variables take more bytes than asked for."""
+    for name, each in state.summaries().items():
+        if each.exceeded and each.codec is not None:
+            _log.warning("variable %r: %s", name, exceeded_text(each))
 
 
 def count_done(job: Job, src: Source, dst: Destination, options: ConversionOptions) -> dict[str, int]:

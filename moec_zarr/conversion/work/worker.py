@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from moec_zarr.archive.storage import close_at_exit, digest_of, read_object
 from moec_zarr.arrays import Array
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.config import config
+from moec_zarr.conversion.plan.options import OnBudget
 from moec_zarr.conversion.plan.source import reading
 from moec_zarr.errors import MoECError
 from moec_zarr.fills import find_suspect
@@ -77,6 +79,8 @@ class Task:
         Torch threads of the fit.
     group : int
         Number of chunks whose networks are trained together.
+    on_budget : {"keep", "fail"}
+        What becomes of a chunk that cannot be as small as its ratio asks.
     """
 
     variable: str
@@ -91,6 +95,7 @@ class Task:
     device: str
     threads: int
     group: int
+    on_budget: OnBudget
 
 
 def do_tasks(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
@@ -124,7 +129,13 @@ def do_tasks(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception
     together = max(1, min(first.group, count * count_chunks(first)))
     with (
         _task_lock,
-        config.set(device=first.device, threads=first.threads, group=first.group, progress=False),
+        config.set(
+            device=first.device,
+            threads=first.threads,
+            group=first.group,
+            budget=first.on_budget,
+            progress=False,
+        ),  # fmt: skip
         zarr.config.set({"async.concurrency": together}),
     ):
         if count == 1:
@@ -181,6 +192,7 @@ def _do_task(task: Task, read: _Read, attempt: int, together: int = 1) -> Record
         "fitting": (written - start - store.seconds) / together,
         "checking": (end - written) / together,
     }
+    kinds, exceeded = _look_at_streams(task, stored)
     record = Record(
         variable=task.variable,
         index=task.index,
@@ -190,7 +202,8 @@ def _do_task(task: Task, read: _Read, attempt: int, together: int = 1) -> Record
         seconds=round((end - start) / together + read.seconds, 3),
         attempt=attempt,
         checksum=digest_of(stored) if stored else "",
-        kinds=_kinds(task, stored),
+        kinds=kinds,
+        exceeded=exceeded,
         steps={name: round(seconds, 3) for name, seconds in steps.items()},
         statistics=errors,
         suspect=_describe_suspect(task, values),
@@ -259,11 +272,16 @@ def _to_refusal(error: OSError) -> OSError | DestinationError:
     return error
 
 
-def _kinds(task: Task, stored: bytes) -> dict[str, int]:
-    """How many of the streams that were stored are of which kind."""
+def _look_at_streams(task: Task, stored: bytes) -> tuple[dict[str, int], int]:
+    """Count the streams that were stored by kind, and those with more bytes than the ratio allows."""
     if task.codec is None or not stored:
-        return {}
-    return dict(Counter(kind for _, _, kind in headers_within(task.array, stored)))
+        return {}, 0
+    ratio = task.codec.ratio or 0
+    found = list(headers_within(task.array, stored))
+    exceeded = sum(
+        length * ratio > math.prod(header.shape) * header.dtype.itemsize for _, header, _, length in found
+    )
+    return dict(Counter(kind for _, _, kind, _ in found)), exceeded
 
 
 def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]:

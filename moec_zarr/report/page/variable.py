@@ -135,7 +135,7 @@ def _list_notes(
     if found.sample.differ:
         yield f"{found.sample.differ} voxels of these slices have no value in one of both alone."
     if warning := array.attrs.get(f"{PREFIX}warning"):
-        yield f"A value may stand for missing ones: {clean(warning)}."
+        yield f"The conversion warned: {clean(warning)}."
     if recorded and done < tasks:
         yield f"The conversion has not come to its end: {done} of {tasks} tasks are done."
     yield from left_out
