@@ -104,8 +104,8 @@ def convert(
         are refused.
     on_budget : "keep" or "fail"
         What becomes of a chunk that cannot be as small as its ratio asks, say for scattered NaN. "keep"
-        stores it at the smallest ratio that it reaches, and says so at the end, on record and in attributes. With
-        "fail" such chunks fail, and all others are done.
+        stores it at the smallest ratio that it reaches, and says so at the end, on record and in attributes.
+        With "fail" such chunks fail, and all others are done.
     client : distributed.Client or str, optional
         Where to run: a client, or the address of a scheduler. By default a cluster is made on this machine.
     workers : int, optional
@@ -144,7 +144,8 @@ def convert(
     options = ConversionOptions(
         codec=codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
         append=append, incomplete=incomplete, on_budget=on_budget, client=client,
-        workers=workers, resources=resources, resume=resume, break_lock=break_lock, storage_options=storage_options,
+        workers=workers, resources=resources, resume=resume, break_lock=break_lock,
+        storage_options=storage_options,
     )  # fmt: skip
     with open_source(src, storage_options) as ds:
         job = plan_job(ds, dst, options)
