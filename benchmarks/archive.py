@@ -5,8 +5,7 @@ and then, with a local cluster of two workers and effort fast:
 
 1. converts it from zarr, undisturbed;
 2. converts the NetCDF file, while ``kill -9`` ends first a worker, then the whole run, in the middle;
-3. gives the same command again, with ``--break-lock``, since the killed run could not give its lock back, and
-   compares every chunk byte for byte with that of an undisturbed run;
+3. gives the same command again, and compares every chunk byte for byte with that of an undisturbed run;
 4. fits a sample of the chunks bare, in two processes without dask or zarr, for the overhead of all the rest,
    in time and in memory;
 5. converts ``--small`` chunks that are constant, and so take no time to fit, for the rate of scheduling.
@@ -207,7 +206,7 @@ def main() -> None:
     _, alive = psutil.wait_procs(orphans, timeout=30)
     before = records(killed)
     print(f"killed the run after {len(before)} tasks; processes left of it: {len(alive)}", flush=True)
-    run = Run([*again, "--break-lock"])
+    run = Run(again)
     result, rest = run.finish()
     after = records(killed)
     refitted = sum(after[name] != record for name, record in before.items())

@@ -86,11 +86,10 @@ def main(folder: Path, endpoint: str | None = None) -> None:
     moec_zarr(*first, *settings, "--dry-run")
     moec_zarr(*first, *settings, "--trial", 1)
 
-    # A run that was killed leaves its lock behind; whoever knows that it has ended may break it.
+    # A run that was killed is continued by the same command. Its lock is in the way only of other machines.
     convert_and_kill(archive, *first, *settings)
     print("the store says:", xr.open_zarr(archive, consolidated=False).attrs["moec_zarr_status"])
-    moec_zarr(*first, *settings, "-q", expect=2)
-    moec_zarr(*first, *settings, "--break-lock")
+    moec_zarr(*first, *settings)
 
     # Damage is found, and made good from the source.
     chunk = archive / "temperature/c/1/0/0"

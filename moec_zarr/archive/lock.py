@@ -3,8 +3,10 @@
 The lock is one object beside the store, ``archive.zarr.lock``: within it, whoever lists the members of the
 group would be told that it is none. Creating it is atomic on local disks and on stores with
 conditional writes, such as S3; elsewhere two runs that begin at the same moment see each other at their first
-renewal. A run that was killed leaves its lock behind. Only whoever knows that can break it: it is never taken
-over in silence.
+renewal.
+
+A run that was killed leaves its lock behind. Where its process is certain to have ended, since it ran on this
+machine, the next run takes over and says so. Of one elsewhere only its owner knows, who can break the lock.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from __future__ import annotations
 import getpass
 import json
 import logging
-import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from zarr.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore
 
 from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.archive.process import has_ended, identify
 from moec_zarr.errors import MoECError
 
 __all__ = ["LOCK", "Lock", "LockedError", "hold_lock"]
@@ -35,6 +38,7 @@ LOCK = "moec_zarr.lock"
 
 _log = logging.getLogger(__name__)
 _RENEW = 30.0  # seconds between renewals
+_SETTLE = 1.0  # seconds in which runs that take over at the same time have all written their lock
 
 
 class LockedError(MoECError):
@@ -56,13 +60,12 @@ class Lock:
         self._content = {
             "id": uuid.uuid4().hex,
             "owner": f"{_user()}@{socket.gethostname()}",
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **identify(),
             "begun": _now(),
         }
 
     def take(self, break_lock: bool) -> None:
-        """Create the lock, or replace another one if `break_lock`.
+        """Create the lock, or replace that of a run that has ended, or any if `break_lock`.
 
         Raises
         ------
@@ -72,13 +75,17 @@ class Lock:
         sync(_create(self._store, self._key, self._data()))
         found = self._read()
         if found is not None and found.get("id") != self._content["id"]:
-            if not break_lock:
+            ended = has_ended(found)
+            if not ended and not break_lock:
                 raise LockedError(
                     f"{_describe(found)}. If that run is certain to have ended, --break-lock "
                     "(break_lock=True) takes the destination over; what it has done is kept"
                 )
-            _log.warning("the lock is broken: %s", _describe(found))
+            what = "a run that was killed is taken over" if ended else "the lock is broken"
+            _log.warning("%s: %s", what, _describe(found))
             self._write()
+            if not break_lock:
+                time.sleep(_SETTLE)  # the last of several that take over keeps the lock
             found = self._read()
         if found is None or found.get("id") != self._content["id"]:
             raise LockedError("another run has taken the destination at this very moment")
@@ -140,7 +147,8 @@ def hold_lock(store: Store, break_lock: bool = False) -> Iterator[Lock]:
     store : zarr Store
         The store to lock.
     break_lock : bool
-        Take over from a run that has ended without removing its lock.
+        Take over from a run that has ended without removing its lock, though it cannot be seen from here
+        that it has.
 
     Raises
     ------
@@ -194,15 +202,15 @@ def _describe(content: dict[str, Any]) -> str:
         f"the destination is locked by a run of {owner}, begun {_age(content.get('begun'))} ago and last "
         f"heard of {_age(content.get('renewed'))} ago"
     )
-    if content.get("host") == socket.gethostname() and not _is_alive(content.get("pid")):
-        text += "; there is no such process on this machine any more"
-    return text
+    if has_ended(content):
+        return f"{text}; its process has ended"
+    return f"{text}; whether it still runs cannot be seen from here" if not _is_here(content) else text
 
 
-def _is_alive(pid: Any) -> bool:
-    import psutil  # type: ignore[import-untyped]
-
-    return isinstance(pid, int) and psutil.pid_exists(pid)
+def _is_here(content: dict[str, Any]) -> bool:
+    """Say whether a lock was made on this machine, in this container and since the last boot."""
+    here = identify()
+    return all(content.get(key) == here[key] for key in ("host", "boot", "namespace"))
 
 
 def _age(moment: Any) -> str:

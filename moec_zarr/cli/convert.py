@@ -128,7 +128,7 @@ def convert(
     ] = "keep",
     break_lock: Annotated[
         bool,
-        typer.Option("--break-lock", help="Take over DST from a run that was killed and left its lock."),
+        typer.Option("--break-lock", help="Take over DST from a run that was killed on another machine."),
     ] = False,
     storage_option: console.StorageOption = None,
     dry_run: Annotated[

@@ -35,7 +35,11 @@ def verify(
         str | None, typer.Option(metavar="ADDR", help="A dask scheduler to repair on.")
     ] = None,
     break_lock: Annotated[
-        bool, typer.Option("--break-lock", help="Take over STORE from a killed run, to repair it.")
+        bool,
+        typer.Option(
+            "--break-lock",
+            help="Take over STORE from a run that was killed on another machine, to repair it.",
+        ),
     ] = False,
     storage_option: console.StorageOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
