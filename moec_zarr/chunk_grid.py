@@ -45,6 +45,15 @@ class ChunkGrid:
         """Iterate over the positions of all chunks, in C order."""
         return product(*map(range, self.counts))
 
+    def within(self, region: tuple[slice, ...]) -> Iterator[tuple[int, ...]]:
+        """Iterate over the positions of all chunks that hold a voxel of a region."""
+        return product(
+            *(
+                range(part.start // side, -(-part.stop // side) if part.stop > part.start else 0)
+                for part, side in zip(region, self.chunk, strict=True)
+            )
+        )
+
     def spread(self, most: int) -> Iterator[tuple[int, ...]]:
         """Iterate over the positions of at most so many chunks, evenly from the first to the last."""
         count = len(self)

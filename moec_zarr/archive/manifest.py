@@ -4,6 +4,7 @@ Zarr looks into a group for its members, and into an array for chunks by their n
 lies within arrays, where nothing else takes notice of it::
 
     <variable>/.moec_zarr/plan.json      of the first compressed variable: the plan and the source's digest
+    <variable>/.moec_zarr/append.json    beside it, while an append is unfinished: the plan of the grown store
     <variable>/.moec_zarr/<i>.<j>.json   one record for each finished task
     <variable>/.moec_zarr/quality/       a table of all records, made at the end of a run (`quality_table`)
     <variable>/.moec_zarr/whole.json     of a variable without tasks: the digest of each of its chunks
@@ -14,6 +15,10 @@ count. A record holds the digest of the object that it speaks of, so that damage
 
 A store that was appended to has had several plans. The manifest keeps the digest of each, with the length of
 the dimension that it grew to: a record counts if it names the plan that its chunk was made by.
+
+An append writes its chunks beyond the end of the arrays, where no reader looks. The store is what
+``plan.json`` says, until ``append.json`` says that all chunks are there. From then on it is what that one
+says, and whoever writes to the store next lets the arrays grow, if the append did not come to it.
 """
 
 from __future__ import annotations
@@ -29,20 +34,27 @@ from typing import Any
 
 import zarr
 
+from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.records import FOLDER, WHOLE, path_within
 from moec_zarr.archive.storage import names_in, read, write_json
 from moec_zarr.errors import MoECError
 
 __all__ = [
+    "Append",
+    "Digests",
     "Generation",
     "Manifest",
     "change_format",
+    "end_append",
+    "read_append",
     "read_manifest",
+    "write_append",
     "write_manifest",
 ]
 
 _log = logging.getLogger(__name__)
 _PLAN = "plan.json"
+_APPEND = "append.json"
 _DEFAULT = re.compile(r"^c[./]?")  # begins the name of a chunk in format 3
 
 
@@ -124,7 +136,7 @@ class Manifest:
             raise MoECError(
                 f"the destination was appended to along {self.along!r}, "
                 + (
-                    "and other files are being appended; give the same files again to finish that"
+                    "while this append was planned; give the same command again"
                     if wanted.along
                     else f"so that it is no longer what this source makes; --append {self.along} goes on"
                 )
@@ -152,6 +164,10 @@ class Digests:
     def at(self, index: tuple[int, ...]) -> str:
         """Return the digest that the record of a chunk must name."""
         return self.digests[sum(start <= index[self.axis] for start in self.starts)]
+
+    def accepted(self, index: tuple[int, ...]) -> tuple[str, ...]:
+        """Return the digests with which the record of a chunk counts."""
+        return (self.at(index),)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterable[str]:
@@ -182,30 +198,95 @@ def read_manifest(group: zarr.Group) -> Manifest | None:
     MoECError
         If there is one that cannot be read.
     """
+    append = read_append(group)
+    if append is not None and append.ready:
+        return append.manifest
+    found = _find(group, _PLAN)
+    return None if found is None else _parse_manifest(found, _PLAN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Append:
+    """An append that has begun and is not finished.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What the store is made by once it has grown.
+    origin : str
+        Where the new steps come from, in words.
+    ready : bool
+        Whether all chunks are there, so that the arrays can grow.
+    """
+
+    manifest: Manifest
+    origin: str
+    ready: bool = False
+
+
+def write_append(group: zarr.Group, variable: str, append: Append) -> None:
+    """Write into the folder of `variable` that an append has begun, or that its chunks are there."""
+    write_json(group.store, path_within(group, variable, _APPEND), dataclasses.asdict(append))
+
+
+def read_append(group: zarr.Group) -> Append | None:
+    """Return the append that is unfinished; None where there is none.
+
+    Raises
+    ------
+    MoECError
+        If it cannot be read.
+    """
+    found = _find(group, _APPEND)
+    if found is None:
+        return None
+    return Append(
+        manifest=_parse_manifest(found.get("manifest"), _APPEND),
+        origin=str(found.get("origin")),
+        ready=found.get("ready") is True,
+    )
+
+
+def end_append(group: zarr.Group, variable: str, append: Append) -> None:
+    """Let the store be what an append made it, once its arrays have grown."""
+    write_manifest(group, variable, append.manifest)
+    sync(group.store.delete(path_within(group, variable, _APPEND)))
+
+
+def _find(group: zarr.Group, file: str) -> dict[str, Any] | None:
+    """Return what a file says that one of the variables has."""
     for name in sorted(names_in(group.store, group.path)):
-        data = read(group.store, path_within(group, name, _PLAN))
+        data = read(group.store, path_within(group, name, file))
         if data is None:
             continue
         try:
-            return _parse_manifest(json.loads(data))
-        except (ValueError, KeyError, TypeError) as error:
-            raise MoECError(
-                f"the manifest {name}/{FOLDER}/{_PLAN} in the destination is damaged ({error}), so it "
-                "is not known what is done; --overwrite (resume=False) converts anew"
-            ) from error
+            return dict(json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise _damaged(file, error) from error
     return None
 
 
-def _parse_manifest(loaded: Any) -> Manifest:
-    return Manifest(
-        plan=dict(loaded["plan"]),
-        source=str(loaded["source"]),
-        created=loaded["created"] is True,
-        along=str(loaded["along"]),
-        earlier=tuple(
-            Generation(digest=str(each["digest"]), length=int(each["length"])) for each in loaded["earlier"]
-        ),
+def _damaged(file: str, error: Exception) -> MoECError:
+    return MoECError(
+        f"the manifest {FOLDER}/{file} in the destination is damaged ({error}), so it is not known what is "
+        "done; --overwrite (resume=False) converts anew"
     )
+
+
+def _parse_manifest(loaded: Any, file: str) -> Manifest:
+    try:
+        return Manifest(
+            plan=dict(loaded["plan"]),
+            source=str(loaded["source"]),
+            created=loaded["created"] is True,
+            along=str(loaded["along"]),
+            earlier=tuple(
+                Generation(digest=str(each["digest"]), length=int(each["length"]))
+                for each in loaded["earlier"]
+            ),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, error) from error
 
 
 def change_format(group: zarr.Group, zarr_format: int) -> None:

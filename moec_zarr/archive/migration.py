@@ -20,7 +20,7 @@ from zarr.buffer import default_buffer_prototype
 
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
-from moec_zarr.archive.manifest import change_format
+from moec_zarr.archive.manifest import change_format, read_append
 from moec_zarr.archive.stored import hide_expected_warnings
 from moec_zarr.errors import MoECError
 
@@ -67,6 +67,11 @@ def migrate(
     with hide_expected_warnings():
         other = cast("Literal[2, 3]", 5 - zarr_format)
         root = _open(store, other, storage_options)
+        if isinstance(root, zarr.Group) and read_append(root) is not None:
+            raise MoECError(
+                f"an append to {store} is unfinished; give its command again, and migrate then; nothing "
+                "was changed"
+            )
         nodes = [] if root is None else list(_nodes(root))
         if root is not None:
             convert = to_v3 if zarr_format == 3 else to_v2
@@ -130,8 +135,11 @@ async def _write(store: Store, nodes: list[tuple[str, Node]], made: dict[str, di
 
 
 async def _remove(store: Store, nodes: list[tuple[str, Node]], other: Literal[2, 3]) -> None:
-    """Remove what is left of the other format, the root's last: before that, all can be done again."""
-    for path, node in nodes:
+    """Remove what is left of the other format: first what makes the root a store of it.
+
+    Readers take the new format from then on; of the other, chunks that lose their names would be missing.
+    """
+    for path, node in reversed(nodes):
         # What makes it a node of that format goes first: without the rest, it would be one that says less.
         for name in _METADATA[other]:
             if await store.exists(join(path, name)):

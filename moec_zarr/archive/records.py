@@ -9,13 +9,13 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import zarr
 
-from moec_zarr.archive.storage import digest_of, key_of, names_in, read, read_many, write_json
+from moec_zarr.archive.storage import digest_of, key_of, names_in, read, read_many, read_object, write_json
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.quality import Quality
 from moec_zarr.statistics import Statistics
@@ -26,7 +26,9 @@ __all__ = [
     "Damage",
     "Record",
     "check_whole",
+    "expect_whole",
     "has_record",
+    "is_sound",
     "path_within",
     "read_records",
     "write_record",
@@ -124,10 +126,21 @@ def has_record(array: zarr.Array[Any], index: tuple[int, ...]) -> bool:
     return read(array.store, _record_path(array, index)) is not None
 
 
+def is_sound(array: zarr.Array[Any], variable: str, index: tuple[int, ...]) -> bool:
+    """Say whether a chunk is what its record says, by whatever plan it was made."""
+    data = read(array.store, _record_path(array, index))
+    try:
+        record = _parse(data, variable, index, [str(json.loads(data or b"")["plan"])])
+    except (ValueError, KeyError, TypeError):
+        return False
+    stored = read_object(array, index)
+    return record.checksum == ("" if stored is None else digest_of(stored))
+
+
 def read_records(
     array: zarr.Array[Any],
     variable: str,
-    digest_at: Callable[[tuple[int, ...]], str],
+    digests_at: Callable[[tuple[int, ...]], Collection[str]],
     look: Callable[[bytes], str] | None = None,
 ) -> tuple[dict[tuple[int, ...], Record], dict[tuple[int, ...], Damage]]:
     """Read which tasks of a variable are finished, and what speaks against others that have a record.
@@ -141,8 +154,8 @@ def read_records(
     array : zarr.Array
     variable : str
         Its name.
-    digest_at : callable
-        Gives the digest of the plan by which the chunk at a position is made.
+    digests_at : callable
+        Gives the digests of the plans by which the chunk at a position may be made.
     look : callable, optional
 
     Returns
@@ -164,7 +177,7 @@ def read_records(
     records, damage = {}, {}
     for index, data in zip(places, read_many(array.store, places.values()), strict=True):
         try:
-            records[index] = _parse(data, variable, index, digest_at(index))
+            records[index] = _parse(data, variable, index, digests_at(index))
         except (ValueError, KeyError, TypeError) as error:
             damage[index] = Damage(f"its record does not count: {error}")
     stored = [index for index, record in records.items() if record.checksum]
@@ -179,13 +192,13 @@ def read_records(
     return {index: record for index, record in records.items() if index not in damage}, damage
 
 
-def _parse(data: bytes | None, variable: str, index: tuple[int, ...], digest: str) -> Record:
+def _parse(data: bytes | None, variable: str, index: tuple[int, ...], digests: Collection[str]) -> Record:
     loaded = json.loads(data or b"")
     if not isinstance(loaded, dict):
         raise ValueError("it is no record")
     if loaded["variable"] != variable or tuple(loaded["index"]) != index:
         raise ValueError("it belongs to another chunk")
-    if loaded.pop("plan") != digest:
+    if loaded.pop("plan") not in digests:
         raise ValueError("it belongs to another plan")
     loaded.pop("psnr")
     loaded.setdefault("suspect", "")  # records of older versions have neither
@@ -255,6 +268,25 @@ def write_whole(group: zarr.Group, variable: str) -> None:
     write_json(array.store, path_within(group, variable, WHOLE), digests)
 
 
+def expect_whole(group: zarr.Group, variable: str, coming: Mapping[str, str]) -> None:
+    """Put on record, beside the digests of some chunks, those of what will take their place in a moment.
+
+    Until `write_whole`, either counts.
+    """
+    path = path_within(group, variable, WHOLE)
+    try:
+        digests = json.loads(read(group.store, path) or b"{}")
+        both = {key: [*_digests(digests[key]), coming[key]] for key in coming if key in digests}
+    except (ValueError, TypeError):
+        return  # it is damaged, and written anew
+    write_json(group.store, path, digests | both)
+
+
+def _digests(recorded: Any) -> list[Any]:
+    """Return the digests of which a chunk must have one."""
+    return recorded if isinstance(recorded, list) else [recorded]
+
+
 def check_whole(group: zarr.Group, variable: str) -> dict[str, Damage]:
     """Check the chunks of a variable without tasks; return what is wrong, by key."""
     array = group.get(variable)
@@ -269,7 +301,7 @@ def check_whole(group: zarr.Group, variable: str) -> dict[str, Damage]:
     return {
         key: _GONE if data is None else _CHANGED
         for key, data in zip(keys, found, strict=True)
-        if data is None or digest_of(data) != digests[key]
+        if data is None or digest_of(data) not in _digests(digests[key])
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,16 @@ from moec_zarr.archive.storage import StorageOptions, store_at
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Destination", "hide_expected_warnings", "open_result", "stored_dataset", "stored_plan"]
+__all__ = [
+    "Destination",
+    "decode_times",
+    "find_undecodable_times",
+    "hide_expected_warnings",
+    "is_alike",
+    "open_result",
+    "stored_dataset",
+    "stored_plan",
+]
 
 Destination = str | PathLike[str] | Store
 
@@ -44,7 +53,7 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     planned = manifest.plan["variables"]
     # Variables without tasks are not looked at: one may be damaged.
     whole = [name for name, each in planned.items() if each["chunks"] is None]
-    opened = stored_dataset(group, without=whole, decode_times=False)
+    opened = stored_dataset(group, without=whole, times=False)
     meanings = {name: var.encoding for name, var in opened.variables.items()}
     variables = []
     for name, each in planned.items():
@@ -73,7 +82,7 @@ def _dtype(name: str) -> np.dtype[Any]:
     return np.dtypes.StringDType() if name.startswith("StringDType") else np.dtype(name)
 
 
-def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times: bool = True) -> xr.Dataset:
+def stored_dataset(group: zarr.Group, without: Iterable[str] = (), times: bool = True) -> xr.Dataset:
     """Return the group as a dataset, lazily and without dask, nor some of its variables."""
     import xarray as xr
 
@@ -81,9 +90,54 @@ def stored_dataset(group: zarr.Group, without: Iterable[str] = (), decode_times:
     store: Any = group.store
     ds: xr.Dataset = xr.open_zarr(
         store, group=group.path or None, consolidated=False, chunks=None, decode_timedelta=False,
-        decode_times=decode_times, drop_variables=list(without),
+        decode_times=False, drop_variables=list(without),
     )  # fmt: skip
-    return ds
+    return decode_times(ds) if times else ds
+
+
+def decode_times(ds: xr.Dataset) -> xr.Dataset:
+    """Decode the times of a dataset; those that xarray cannot decode stay the numbers that they are."""
+    import xarray as xr
+
+    numbers = find_undecodable_times(ds)
+    named: Mapping[Any, Any] = {name: ds.variables[name] for name in numbers}
+    decoded: xr.Dataset = xr.decode_cf(ds.drop_vars(numbers), decode_timedelta=False)
+    return decoded.assign(named).set_coords([name for name in numbers if name in ds.coords])
+
+
+def find_undecodable_times(ds: xr.Dataset) -> list[str]:
+    """Return the variables whose times xarray cannot decode, such as those in months since a date."""
+    from xarray.conventions import decode_cf_variable
+
+    found = []
+    for name, var in ds.variables.items():
+        bounds = var.attrs.get("bounds")
+        for each in map(str, [name] + [bounds] * (bounds in ds.variables)):
+            times = ds.variables[each].copy(deep=False)
+            # Bounds have the units of what they belong to.
+            times.attrs = {
+                key: value
+                for key, value in {**var.attrs, **times.attrs}.items()
+                if key in ("units", "calendar")
+            }
+            if "since" not in str(times.attrs.get("units")) or times.dtype.kind not in "iuf":
+                continue
+            try:
+                decode_cf_variable(each, times, decode_timedelta=False)
+            except (ValueError, OverflowError):
+                found.append(each)
+    return sorted(set(found))
+
+
+def is_alike(one: xr.Variable, other: xr.Variable) -> bool:
+    """Say whether two variables have the same values; times that stay numbers, in the same units too."""
+    units = [
+        (str(var.attrs.get("units")), var.attrs.get("calendar", "standard"))
+        for var in (one, other)
+        if "since" in str(var.attrs.get("units"))
+    ]
+    same: Any = one.equals  # which has no types
+    return bool(same(other)) and len(units) in (0, 2) and len(set(units)) < 2
 
 
 def open_result(
@@ -93,7 +147,10 @@ def open_result(
     import xarray as xr
 
     store: Any = store_at(dst, options)
-    ds: xr.Dataset = xr.open_zarr(store, zarr_format=zarr_format, decode_timedelta=False)
+    opened: xr.Dataset = xr.open_zarr(
+        store, zarr_format=zarr_format, decode_times=False, decode_timedelta=False
+    )
+    ds = decode_times(opened)
     for var in ds.variables.values():
         var.encoding = {key: value for key, value in var.encoding.items() if key not in STORAGE}
     return ds

@@ -6,23 +6,33 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import zarr
 
+from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.inspection import compressed_arrays, headers_within, stored_objects
 from moec_zarr.archive.lock import hold_lock
-from moec_zarr.archive.manifest import Manifest, read_manifest
+from moec_zarr.archive.manifest import Append, Digests, Manifest, read_append, read_manifest
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Damage, Record, check_whole, read_records
 from moec_zarr.archive.status import Progress
 from moec_zarr.archive.storage import StorageOptions, store_at, to_read
-from moec_zarr.archive.stored import Destination, hide_expected_warnings, stored_dataset, stored_plan
+from moec_zarr.archive.stored import (
+    Destination,
+    decode_times,
+    hide_expected_warnings,
+    is_alike,
+    stored_dataset,
+    stored_plan,
+)
 from moec_zarr.conversion.plan.source import STATUS, Source, open_source
+from moec_zarr.conversion.plan.steps import find_run, steps_of
 from moec_zarr.conversion.work.cluster import connect, resources_for
-from moec_zarr.conversion.work.destination import mark, restore, write_attributes
+from moec_zarr.conversion.work.destination import mark, name_source, restore, write_attributes
 from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
+from moec_zarr.conversion.work.growing import let_grow
 from moec_zarr.conversion.work.worker import measure_stored
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.quality import Quality, merge
@@ -134,7 +144,7 @@ def verify(
     client, workers : optional
         Where to repair, as for `moec_zarr.convert`.
     break_lock : bool
-        For a repair, take over the store from a run that was killed.
+        For a repair, take over the store from a run that was killed on another machine.
     storage_options : mapping, optional
         Options of fsspec for remote places.
     progress : callable, optional
@@ -159,7 +169,7 @@ def verify(
         group = zarr.open_group(to_read(place), mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
-    manifest = read_manifest(group)
+    append, manifest = read_append(group), read_manifest(group)
     if manifest is None:
         if against is not None:
             raise MoECError(
@@ -167,20 +177,22 @@ def verify(
             )
         return _streams_alone(place)
     planned = stored_plan(group, manifest)
+    if append is not None:
+        group = view_as_planned(group, planned)  # its arrays may just be growing
     say("checking bytes and records")
-    problems, records = _check_bytes(planned, group, manifest)
+    problems, records = _check_bytes(planned, group, manifest, append)
     checked = {each.name: Checked(chunks=max(each.tasks, 1)) for each in planned.variables}
     if against is None:
-        return Verification(status=_status(group), variables=checked, problems=tuple(problems))
+        return Verification(status=_status(group, append), variables=checked, problems=tuple(problems))
     with open_source(against, storage_options) as ds:
         damaged = {problem.variable for problem in problems if isinstance(problem.chunk, str)}
         stored = stored_dataset(group, without=damaged)
         extent = _extent(ds, stored, planned)
         say("comparing with the source")
         found, checked = _compare(planned, ds, group, stored, manifest, records, extent)
-        if not repair or not problems:
+        if not repair or not (problems or _is_unfinished(place, append)):
             problems += found
-            return Verification(status=_status(group), variables=checked, problems=tuple(problems))
+            return Verification(status=_status(group, append), variables=checked, problems=tuple(problems))
         if found:
             raise MoECError(
                 f"{against} is not what {store} was made from: {found[0].variable!r}, {found[0].chunk}, "
@@ -196,8 +208,22 @@ def verify(
     )
 
 
-def _status(group: zarr.Group) -> str:
+def _status(group: zarr.Group, append: Append | None) -> str:
+    if append is not None:
+        return (
+            f"incomplete: an append along {append.manifest.along!r}, of {append.origin}, was begun; the same "
+            "command finishes it"
+        )
     return str(group.attrs.get(STATUS, ""))
+
+
+def _is_unfinished(place: Any, append: Append | None) -> bool:
+    """Say whether a run made all chunks, and ended before the store could say so to all who read it."""
+    said = [
+        str(zarr.open_group(to_read(place), mode="r", use_consolidated=each).attrs.get(STATUS, ""))
+        for each in (None, False)
+    ]
+    return (append is not None and append.ready) or any(text.startswith("incomplete") for text in said)
 
 
 def _streams_alone(place: Any) -> Verification:
@@ -226,9 +252,12 @@ def _look(array: zarr.Array[Any], data: bytes) -> str:
 
 
 def _check_bytes(
-    planned: Plan, group: zarr.Group, manifest: Manifest
+    planned: Plan, group: zarr.Group, manifest: Manifest, append: Append | None
 ) -> tuple[list[Problem], dict[str, dict[Index, Record]]]:
-    """Return what is missing or damaged, and the records of what is not."""
+    """Return what is missing or damaged, and the records of what is not.
+
+    A chunk that an unfinished append has made again is as good as the one before.
+    """
     problems: list[Problem] = []
     records: dict[str, dict[Index, Record]] = {}
     for each in planned.variables:
@@ -248,12 +277,17 @@ def _check_bytes(
             problems += [_problem(each.name, key, why) for key, why in check_whole(group, each.name).items()]
             continue
         look = None if each.codec is None else (lambda data, array=array: _look(array, data))
-        records[each.name], damage = read_records(array, each.name, manifest.digests(each.name).at, look)
+        plans = [manifest.digests(each.name)] + ([append.manifest.digests(each.name)] if append else [])
+        records[each.name], damage = read_records(array, each.name, partial(_digests_of, plans), look)
         for index in each.grid.indices():
             if index not in records[each.name]:
                 why = damage.get(index, Damage("it has not been made", missing=True))
                 problems.append(_problem(each.name, index, why))
     return problems, records
+
+
+def _digests_of(plans: list[Digests], index: Index) -> set[str]:
+    return {plan.at(index) for plan in plans}
 
 
 def _problem(variable: str, chunk: Index | str, damage: Damage) -> Problem:
@@ -269,8 +303,6 @@ def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slic
     MoECError
         If its coordinates are not those of the store.
     """
-    import xarray as xr
-
     lengths = {dim: n for each in planned.variables for dim, n in zip(each.dims, each.shape, strict=True)}
     if absent := [each.name for each in planned.variables if each.name not in ds.variables]:
         raise MoECError(f"the source lacks {', '.join(map(repr, absent))}")
@@ -278,15 +310,21 @@ def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slic
     for dim, length in lengths.items():
         if dim not in ds.dims:
             raise MoECError(f"the source lacks the dimension {dim!r}")
-        if dim in ds.variables and dim in stored.variables:
-            index = xr.decode_cf(ds[[dim]], decode_timedelta=False).indexes[dim]
-            places = stored.indexes[dim].get_indexer(index)
-            if not len(places) or (places < 0).any() or (np.diff(places) != 1).any():
+        old, new = steps_of(stored, dim), steps_of(ds, dim)
+        if old is not None and new is not None and length:
+            places = find_run(old, new)
+            if not places:
+                has = f"it has {new[0]} to {new[-1]}" if new.size else "it has no step"
                 raise MoECError(
-                    f"the source's {dim!r} is not a part of the store's: it has {index[0]} to {index[-1]}, "
-                    f"the store {stored.indexes[dim][0]} to {stored.indexes[dim][-1]}"
+                    f"the source's {dim!r} is not a part of the store's: {has}, the store {old[0]} to "
+                    f"{old[-1]}"
                 )
-            extent[dim] = slice(int(places[0]), int(places[-1]) + 1)
+            if len(places) > 1:
+                raise MoECError(
+                    f"values of {dim!r} repeat in the store, so that it cannot be told where the source "
+                    f"lies: at step {places[0]} or {places[1]}; give one that covers more"
+                )
+            extent[dim] = slice(places[0], places[0] + new.size)
         elif ds.sizes[dim] != length:
             raise MoECError(
                 f"{dim!r} has {ds.sizes[dim]} steps in the source and {length} in the store, and no "
@@ -315,20 +353,16 @@ def _compare(
     extent: Mapping[str, slice],
 ) -> tuple[list[Problem], dict[str, Checked]]:
     """Undamaged chunks compared with the source, as far as it covers them."""
-    import xarray as xr
-
     problems: list[Problem] = []
     checked = {}
     offsets = {dim: part.start for dim, part in extent.items()}
-    small = xr.decode_cf(
-        ds[[each.name for each in planned.variables if not each.tasks]], decode_timedelta=False
-    )
+    small = decode_times(ds[[each.name for each in planned.variables if not each.tasks]])
     for each in planned.variables:
         if not each.tasks:
             checked[each.name] = Checked(chunks=1)
             if each.name in stored.variables:
-                part: Any = stored.variables[each.name][tuple(extent[dim] for dim in each.dims)]
-                if not part.equals(small.variables[each.name]):
+                part = stored.variables[each.name][tuple(extent[dim] for dim in each.dims)]
+                if not is_alike(part, small.variables[each.name]):
                     reason = "has values that are not those of the source"
                     problems.append(
                         Problem(variable=each.name, chunk="values", kind="differs", reason=reason)
@@ -392,12 +426,12 @@ def _repair(
             connected = held.enter_context(connect(client, workers))
             needed = resources_for(connected, None, planned.has_networks)
         lock = held.enter_context(hold_lock(place, break_lock))
-        group = zarr.open_group(place, mode="r+", use_consolidated=False)
+        group = let_grow(place)
         mark(group, state.resumed, planned.tasks)
-        restore(planned, ds, place, group, whole)
+        offsets = {dim: part.start for dim, part in extent.items()}
+        restore(planned, ds, group, whole, offsets)
         if count:
-            offsets = {dim: part.start for dim, part in extent.items()}
             tasks = make_tasks(planned, ds, group, bad, manifest, offsets)
             run_tasks(connected, tasks, needed, group, lock, state, progress)
-        write_attributes(planned, src, group, state, "repaired")
+        write_attributes(planned, name_source(src), group, state, "repaired")
     return count + len(whole)

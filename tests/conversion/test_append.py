@@ -134,13 +134,6 @@ def test_an_append_that_was_interrupted_goes_on(files, tmp_path, client, monkeyp
     dst, whole = tmp_path / "d.zarr", tmp_path / "whole.zarr"
     begin(files[0], dst, client)
     before = records(dst)
-    with monkeypatch.context() as patch:  # before the metadata is complete
-        patch.setattr("moec_zarr.conversion.plan.append.write_whole", lambda *args: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            convert(files[1], dst, append="time", client=client)
-    assert xr.open_zarr(dst, consolidated=False).attrs["moec_zarr_status"].startswith("incomplete")
-    with pytest.raises(MoECError, match="give the same files again"):
-        convert(files[1:], dst, append="time", client=client)
     read = worker._stored_values
     with monkeypatch.context() as patch:  # after the first chunks
 
@@ -154,11 +147,43 @@ def test_an_append_that_was_interrupted_goes_on(files, tmp_path, client, monkeyp
             convert(files[1], dst, append="time", client=client)
     between = records(dst)
     assert len(between) == len(before) + 2
+    with xr.open_zarr(dst) as ds:  # as it was
+        assert (ds.sizes["time"], ds.attrs["moec_zarr_status"]) == (4, "complete")
+    assert verify(dst).status.startswith("incomplete: an append along 'time'")
     convert(files[1], dst, append="time", client=client)
     after = records(dst)
     assert {path: after[path] for path in between} == between
     begin(files[:2], whole, client)
     xr.testing.assert_equal(xr.open_zarr(dst), xr.open_zarr(whole))
+
+
+def test_another_append_takes_the_place_of_one_that_was_not_finished(files, tmp_path, client, monkeypatch):
+    """Nothing of it is seen so far; a file that cannot be finished would be in the way for ever."""
+    dst, whole = tmp_path / "d.zarr", tmp_path / "whole.zarr"
+    begin(files[0], dst, client)
+    with monkeypatch.context() as patch:
+        patch.setattr("moec_zarr.conversion.work.run.finish_append", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            convert(files[1:], dst, append="time", client=client)
+    with pytest.raises(MoECError, match=r"append to .* is unfinished; give its command again"):
+        moec_zarr.migrate(dst, 2)
+    convert(files[1], dst, append="time", client=client)
+    begin(files[:2], whole, client)
+    xr.testing.assert_equal(xr.open_zarr(dst), xr.open_zarr(whole))
+    assert verify(dst, files[:2]).ok
+    convert(files[2], dst, append="time", client=client)
+    assert verify(dst, files).ok
+
+
+def test_a_damaged_chunk_that_the_source_does_not_hold_is_left_to_a_repair(files, tmp_path, client):
+    dst = tmp_path / "d.zarr"
+    begin(files[0], dst, client)
+    (dst / "a/c/0/0/0").write_bytes(b"damaged")
+    with pytest.raises(MoECError, match=r"chunk \(0, 0, 0\) of 'a' in the store is damaged.*verify --repair"):
+        convert(files[1], dst, append="time", client=client)
+    assert verify(dst, files[0], repair=True, client=client).ok
+    convert(files[1], dst, append="time", client=client)
+    assert verify(dst, files[:2]).ok
 
 
 def test_what_does_not_fit_is_refused_before_anything_changes(year, files, tmp_path, client):

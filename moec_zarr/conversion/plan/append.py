@@ -1,30 +1,37 @@
-"""New steps for a store that a conversion made: what of a source is new, and how the store grows by it."""
+"""New steps for a store that a conversion made: what of a source is new to it."""
 
 from __future__ import annotations
 
 import logging
 import math
-import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import zarr
 from zarr.abc.store import Store
 
-from moec_zarr.archive.manifest import Generation, Manifest, read_manifest, write_manifest
+from moec_zarr.archive.growth import view_as_planned
+from moec_zarr.archive.manifest import Generation, read_manifest
 from moec_zarr.archive.plan import Plan
-from moec_zarr.archive.records import check_whole, write_whole
+from moec_zarr.archive.records import check_whole
 from moec_zarr.archive.storage import to_read
-from moec_zarr.archive.stored import hide_expected_warnings, stored_dataset, stored_plan
+from moec_zarr.archive.stored import (
+    decode_times,
+    hide_expected_warnings,
+    is_alike,
+    stored_dataset,
+    stored_plan,
+)
+from moec_zarr.archive.whole import encode_as_stored
 from moec_zarr.conversion.plan.options import Incomplete
 from moec_zarr.conversion.plan.source import STATUS
+from moec_zarr.conversion.plan.steps import place_after
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Growth", "grow", "offset_of", "plan_append", "whole_chunks"]
+__all__ = ["Growth", "plan_append", "whole_chunks"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,31 +106,25 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
     manifest = read_manifest(group)
     if manifest is None:
         return None
-    complete = group.attrs.get(STATUS) == "complete"
-    if not complete and not manifest.earlier:
+    if not manifest.created or (group.attrs.get(STATUS) != "complete" and not manifest.earlier):
         return None
     if manifest.along not in ("", dim):
         raise MoECError(
             f"the store grows along {manifest.along!r}, so it cannot be appended to along {dim!r}"
         )
     stored = stored_plan(group, manifest)
-    if not complete:  # an append was interrupted: as it was before
-        stored = _resize(stored, dim, manifest.earlier[-1].length)
-    else:
-        length = _length(stored, dim)
-        generation = Generation(digest=manifest.digest, length=length)
-        manifest = replace(manifest, earlier=(*manifest.earlier, generation))
+    group = view_as_planned(group, stored)  # where an append ended before the arrays had grown
     length = _length(stored, dim)
     damaged = [each.name for each in stored.variables if not each.tasks and check_whole(group, each.name)]
-    if damaged and complete:
+    if damaged:
         raise MoECError(
             f"{', '.join(map(repr, damaged))} in the store is damaged; repair it first, with "
             "moec-zarr verify --repair"
         )
-    before = stored_dataset(group).isel({dim: slice(length)})
+    before = stored_dataset(group)
     _check_variables(stored, ds, before, group, dim)
-    offset = offset_of(ds, before, dim)
-    if offset == length and (gap := _gap(ds, before, dim)):
+    offset, gap = place_after(ds, before, dim)
+    if gap:
         if incomplete == "hold":
             raise MoECError(
                 f"the source does not continue the store along {dim!r}: {gap}; give what was kept back"
@@ -139,7 +140,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         length=length,
         offset=offset,
         held=held,
-        earlier=manifest.earlier,
+        earlier=(*manifest.earlier, Generation(digest=manifest.digest, length=length)),
     )
 
 
@@ -173,11 +174,6 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
     MoECError
         If one differs.
     """
-    import xarray as xr
-
-    def same(one: Any, other: Any) -> bool:
-        return bool(one.equals(other))
-
     names = {each.name for each in stored.variables}
     for what, differ in (
         ("lacks", names - set(map(str, ds.variables))),
@@ -185,9 +181,7 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
     ):
         if differ:
             raise MoECError(f"the source {what} {', '.join(map(repr, sorted(differ)))}, unlike the store")
-    small = xr.decode_cf(
-        ds[[each.name for each in stored.variables if not each.tasks]], decode_timedelta=False
-    )
+    small = decode_times(ds[[each.name for each in stored.variables if not each.tasks]])
     for each in stored.variables:
         var = ds.variables[each.name]
         shape = tuple(ds.sizes[d] if d == dim else n for d, n in zip(each.dims, each.shape, strict=True))
@@ -204,99 +198,25 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
                     f"the store it is {each.dtype} in {units}"
                 )
         elif dim not in each.dims:
-            if not same(small.variables[each.name], before.variables[each.name]):
+            if not is_alike(small.variables[each.name], before.variables[each.name]):
                 raise MoECError(
                     f"variable {each.name!r} differs from the store's; it does not run along {dim!r}, so the "
                     "store can hold one of the two alone"
                 )
         else:
-            _check_encoding(each.name, small.variables[each.name], before.variables[each.name], group)
+            new, old = small.variables[each.name], before.variables[each.name]
+            if _time_units(new) != _time_units(old):
+                raise MoECError(
+                    f"variable {each.name!r} of the source counts time in {_time_units(new)}, and in the "
+                    f"store in {_time_units(old)}; xarray cannot decode these, so they must be the same"
+                )
+            encode_as_stored(group, each.name, new, "appended")
 
 
-def _check_encoding(name: str, var: xr.Variable, before: xr.Variable, group: zarr.Group) -> None:
-    """Refuse values that the way in which the store holds a variable cannot represent.
-
-    Raises
-    ------
-    MoECError
-        If one would change.
-    """
-    import xarray as xr
-    from xarray.conventions import decode_cf_variable, encode_cf_variable
-
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    kept = {key: value for key, value in before.encoding.items() if key in _MEANINGS}
-    plain = var.copy(deep=False).load()
-    plain.encoding = dict(kept)
-    try:
-        with warnings.catch_warnings():
-            # xarray would choose other units, which the store cannot have for some of its steps.
-            warnings.filterwarnings("error", message="Times can't be serialized faithfully")
-            encoded = encode_cf_variable(plain, name=name)
-        stored = xr.Variable(var.dims, np.asarray(encoded.values).astype(array.dtype), encoded.attrs)
-        decoded: Any = decode_cf_variable(name, stored, decode_timedelta=False)
-        same = bool(decoded.equals(plain))
-    except (ValueError, TypeError, OverflowError, UserWarning):
-        same = False
-    if not same:
-        raise MoECError(
-            f"variable {name!r} cannot be appended exactly: the store holds it as {array.dtype}"
-            + (f" in {kept['units']!r}" if "units" in kept else "")
-        )
-
-
-_MEANINGS = ("dtype", "units", "calendar", "_FillValue", "missing_value", "scale_factor", "add_offset")
-
-
-def offset_of(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> int:
-    """Find the position in a store of the first step of a source that continues or overlaps it.
-
-    Raises
-    ------
-    MoECError
-        If it does neither.
-    """
-    import xarray as xr
-
-    length = stored.sizes[dim]
-    if dim not in ds.variables or dim not in stored.variables:
-        return length  # without a coordinate, whatever comes is new
-    old = stored.indexes[dim]
-    new = xr.decode_cf(ds[[dim]], decode_timedelta=False).indexes[dim]
-    known = old.get_indexer(new)
-    overlap = int((known >= 0).sum())
-    first = int(known[0]) if overlap else length
-    expected = np.arange(first, first + overlap)
-    continues = new[overlap:].size == 0 or first + overlap == length
-    ordered = old.append(new[overlap:])
-    if (
-        not np.array_equal(known[:overlap], expected)
-        or not continues
-        or not (ordered.is_monotonic_increasing or ordered.is_monotonic_decreasing)
-        or not ordered.is_unique
-    ):
-        raise MoECError(
-            f"the source does not continue the store along {dim!r}: the store has {old[0]} to {old[-1]}, the "
-            f"source {new[0]} to {new[-1]}, and no step may be out of order or be missing in between"
-        )
-    return first
-
-
-def _gap(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> str:
-    """Return a gap between a store and a source that begins after it, in words; empty where there is none."""
-    import xarray as xr
-
-    if dim not in ds.variables or dim not in stored.variables or stored.sizes[dim] < 2:
-        return ""
-    old = stored.indexes[dim].values
-    first = xr.decode_cf(ds[[dim]], decode_timedelta=False).indexes[dim].values[0]
-    if old.dtype.kind in "US":
-        return ""
-    usual = max(abs(np.diff(old)))
-    if abs(first - old[-1]) <= 1.5 * usual:
-        return ""
-    return f"the store ends with {old[-1]}, and the source begins with {first}"
+def _time_units(var: xr.Variable) -> str | None:
+    """Return the units of times that xarray cannot decode; None where there are none."""
+    units = str(var.attrs.get("units"))
+    return units if "since" in units else None
 
 
 def _end(
@@ -357,45 +277,3 @@ def whole_chunks(plan: Plan, dim: str) -> int:
     """Return the length of a dimension up to which all chunks are whole."""
     unit = math.lcm(*_blocks(plan, dim).values())
     return _length(plan, dim) // unit * unit
-
-
-@hide_expected_warnings()
-def grow(growth: Growth, group: zarr.Group, wanted: Manifest) -> None:
-    """Make the arrays of a store longer, and write the new values of those that have no tasks.
-
-    It can be interrupted and done again: sizes and positions are absolute.
-    """
-    import xarray as xr
-
-    first = growth.plan.compressed[0].name
-    write_manifest(group, first, replace(wanted, created=False))
-    along = [each for each in growth.plan.variables if growth.dim in each.dims]
-    for each in along:
-        array = group[each.name]
-        assert isinstance(array, zarr.Array)
-        array.resize(each.shape)
-    small = [each.name for each in along if not each.tasks]
-    if small and growth.added:
-        new = slice(growth.length - growth.offset, None)
-        part = growth.ds[small].isel({growth.dim: new})
-        part = part.drop_vars([name for name in part.variables if name not in small])
-        part = xr.decode_cf(part, decode_timedelta=False).load().drop_encoding()
-        part = part.drop_indexes(
-            list(part.xindexes)
-        )  # xarray leaves an index out of what it writes to a region
-        store: Any = group.store
-        part.attrs = dict(group.attrs)  # those of the store stay
-        for name in small:
-            array = group[name]
-            if part[name].dtype.kind in "US" and isinstance(array, zarr.Array):
-                part[name] = part[name].astype(array.dtype)  # text of another width, which was found to fit
-        part.to_zarr(
-            store,
-            group=group.path or None,
-            region={growth.dim: slice(growth.length, growth.length + growth.added)},
-            consolidated=False,
-            safe_chunks=False,
-        )
-    for name in small:
-        write_whole(group, name)
-    write_manifest(group, first, wanted)

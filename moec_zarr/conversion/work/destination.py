@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,10 +22,11 @@ from moec_zarr.archive.attributes import PREFIX, stored_attributes, to_strict
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
 from moec_zarr.archive.plan import Plan
-from moec_zarr.archive.records import check_whole, write_whole
+from moec_zarr.archive.records import FOLDER, Record, check_whole, read_records, write_whole
 from moec_zarr.archive.status import Progress, Summary
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
-from moec_zarr.archive.stored import Destination, hide_expected_warnings
+from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings
+from moec_zarr.archive.whole import damaged_chunks, encode_as_stored, write_part
 from moec_zarr.conversion.plan.source import STATUS, Source, files_behind, reading
 from moec_zarr.conversion.work.encodings import encode_chosen
 from moec_zarr.errors import MoECError
@@ -35,7 +38,9 @@ __all__ = [
     "exceeded_text",
     "find_begun",
     "mark",
+    "name_source",
     "open_destination",
+    "read_done",
     "refuse_other_than_store",
     "refuse_overlap",
     "restore",
@@ -43,6 +48,10 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+# Metadata of a group, which either of the first makes it.
+_ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+# What zarr leaves of a local object if it is killed as it writes.
+_PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
 _KINDS = {  # of a stream, in the words of an attribute
     "transform": "a transform",
     "model": "a mixture-of-experts network",
@@ -110,9 +119,11 @@ def open_destination(
         damaged = {
             each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
         }
-        restore(planned, ds, store, group, damaged)
+        restore(planned, ds, group, damaged)
         return group
     # Nothing was fitted yet, or it is to be replaced.
+    if _existing(store, dst) is not None:
+        _say_incomplete(zarr.open_group(store, mode="r+", use_consolidated=False), "it is being replaced")
     _clear(store)
     group = zarr.open_group(store, mode="a", zarr_format=planned.zarr_format)
     attrs = stored_attributes(ds.attrs, "the dataset") | {STATUS: "incomplete: metadata is being written"}
@@ -127,38 +138,87 @@ def open_destination(
     return zarr.open_group(store, mode="r+", zarr_format=planned.zarr_format, use_consolidated=False)
 
 
-def restore(planned: Plan, ds: xr.Dataset, store: Store, group: zarr.Group, names: set[str]) -> None:
-    """Write variables that have no tasks again, since they are damaged.
+def restore(
+    planned: Plan,
+    ds: xr.Dataset,
+    group: zarr.Group,
+    names: set[str],
+    offsets: Mapping[str, int] | None = None,
+) -> None:
+    """Write what is damaged of variables that have no tasks again.
+
+    Parameters
+    ----------
+    planned : Plan
+        Of the destination.
+    ds : Dataset
+        The source.
+    group : zarr.Group
+        The destination.
+    names : set of str
+        The variables.
+    offsets : mapping of str to int, optional
+        Position in the destination of the first voxel of the source, by dimension, where it is not 0.
 
     Raises
     ------
     MoECError
-        If the source holds a part of one alone.
+        If the source does not hold a chunk that is damaged, or metadata is damaged as well.
     """
     if not names:
         return
     _log.warning("damaged, and written again: %s", ", ".join(sorted(names)))
-    damaged = [each for each in planned.variables if each.name in names]
-    if partial := [each.name for each in damaged if ds[each.name].shape != each.shape]:
-        raise MoECError(
-            f"{', '.join(map(repr, partial))} in the destination is damaged, and the source holds a part of "
-            "it; moec-zarr verify --repair makes it again from a source that holds all"
-        )
-    _create(planned, ds, store, sorted(names), dict(group.attrs))
+    decoded = decode_times(ds[sorted(names)])
+    parts = []
+    for each in planned.variables:
+        if each.name not in names:
+            continue
+        starts = [(offsets or {}).get(dim, 0) for dim in each.dims]
+        chunks = damaged_chunks(group, each.name)
+        if chunks is None:
+            raise MoECError(
+                f"the metadata of {each.name!r} in the destination is damaged; restore it, or convert anew"
+            )
+        for region in chunks:
+            inside = [slice(part.start - at, part.stop - at) for part, at in zip(region, starts, strict=True)]
+            held = ds[each.name].shape
+            if any(part.start < 0 or part.stop > n for part, n in zip(inside, held, strict=True)):
+                raise MoECError(
+                    f"{each.name!r} in the destination is damaged, and the source holds a part of it; "
+                    "moec-zarr verify --repair makes it again from a source that holds all"
+                )
+            with reading(files_behind(ds, each.dims, inside)):
+                var = decoded.variables[each.name][tuple(inside)].to_base_variable()
+                var = var.compute(scheduler="synchronous")
+            parts.append((each.name, region, encode_as_stored(group, each.name, var, "restored")))
+    for name, region, values in parts:
+        write_part(group, name, [part.start for part in region], values)
     for name in names:
         write_whole(group, name)
 
 
 def _clear(store: Store) -> None:
-    """Remove everything but the lock."""
+    """Remove everything but the lock.
+
+    What tells whose store it is goes last: what is left of an interrupted removal can be removed again.
+    """
 
     async def clear() -> None:
-        names = [name async for name in store.list_dir("")]
-        # What makes it a store goes last: what is left of an interrupted removal can be removed again.
-        for name in sorted(names, key=lambda name: name in ("zarr.json", ".zgroup")):
-            if name != LOCK:
+        names = sorted([name async for name in store.list_dir("")])
+        plans = {name: f"{name}/{FOLDER}/plan.json" for name in names}
+        kept = {name for name, plan in plans.items() if await store.exists(plan)}
+        for name in names:
+            if name in kept:
+                keys = [key async for key in store.list_prefix(f"{name}/")]
+                await asyncio.gather(*(store.delete(key) for key in keys if key != plans[name]))
+            elif name not in (LOCK, *_ROOT):
                 await store.delete(name)
                 await store.delete_dir(name)
+        for name in kept:
+            await store.delete(plans[name])
+            await store.delete_dir(name)
+        for name in reversed(_ROOT):
+            await store.delete(name)
 
     sync(clear())
 
@@ -196,7 +256,9 @@ def _existing(store: Store, dst: Destination) -> zarr.Group | None:
     async def names() -> set[str]:
         return {name async for name in store.list_dir("")}
 
-    if sync(names()) - {LOCK}:
+    # What a run leaves that was killed as it began, or as it removed all.
+    left = {LOCK, *_ROOT}
+    if any(name not in left and not _PARTIAL.fullmatch(name) for name in sync(names())):
         raise MoECError(f"there is a folder at {dst} that is no zarr store; choose another destination")
     return None
 
@@ -238,19 +300,41 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
 
 def mark(group: zarr.Group, done: int, tasks: int) -> None:
     """Say in the attributes of the group that it is unfinished, and how much of it is done."""
+    _say_incomplete(group, _count(done, tasks))
+
+
+def _count(done: int, tasks: int) -> str:
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    group.attrs[STATUS] = (
-        f"incomplete: {done} of {tasks} chunks are done at {when}, the others read as missing values or zeros"
-    )
+    return f"{done} of {tasks} chunks are done at {when}, the others read as missing values or zeros"
+
+
+def _say_incomplete(group: zarr.Group, why: str) -> None:
+    group.attrs[STATUS] = f"incomplete: {why}"
     if group.metadata.zarr_format == 2:
         # Consolidated metadata would go on saying that all is done. In format 3 it has just been dropped.
         prefix = f"{group.path}/" if group.path else ""
         sync(group.store.delete(f"{prefix}.zmetadata"))
 
 
+def read_done(
+    planned: Plan, group: zarr.Group, manifest: Manifest
+) -> dict[str, dict[tuple[int, ...], Record]]:
+    """Read which tasks are done, by variable and index; what is damaged does not count, and is logged."""
+    done = {}
+    for each in planned.variables:
+        if each.tasks:
+            array = group[each.name]
+            assert isinstance(array, zarr.Array)
+            records, damage = read_records(array, each.name, manifest.digests(each.name).accepted)
+            for index, why in damage.items():
+                _log.warning("chunk %s of %r is made again: %s", index, each.name, why.reason)
+            done[each.name] = records
+    return done
+
+
 @hide_expected_warnings()
 def write_attributes(
-    planned: Plan, src: Source, group: zarr.Group, state: Progress, what: str = "converted"
+    planned: Plan, origin: str, group: zarr.Group, state: Progress, what: str = "converted"
 ) -> None:
     """Say in the destination's attributes what was done to each variable, and whether all is done."""
     summaries = state.summaries()
@@ -260,17 +344,19 @@ def write_attributes(
         array.attrs.put(
             stored_attributes(dict(array.attrs), repr(each.name)) | _attributes(summaries[each.name])
         )
-    complete = not state.failures and len(state.records) == planned.tasks
-    history = str(group.attrs.get("history", ""))
-    done = f"moec_zarr {version('moec_zarr')}: {what} from {_source_name(src)}"
-    if complete:
+    done = f"moec_zarr {version('moec_zarr')}: {what} from {origin}"
+    attributes = {}
+    if state.failures or len(state.records) < planned.tasks:
+        attributes[STATUS] = f"incomplete: {_count(len(state.records), planned.tasks)}"
+    else:
+        history = str(group.attrs.get("history", ""))
         if done not in history:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            group.attrs["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
-        group.attrs[STATUS] = "complete"
-    else:
-        mark(group, len(state.records), planned.tasks)
-    zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
+            attributes["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
+        attributes[STATUS] = "complete"
+    # Consolidated first: then the group's own attributes change together with it.
+    root = zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
+    root.update_attributes(attributes)
 
 
 # For those who open the store without the package: zarr's own error names the codec alone.
@@ -326,7 +412,8 @@ def _algorithm(kinds: Mapping[str, int]) -> str:
     )
 
 
-def _source_name(src: Source) -> str:
+def name_source(src: Source) -> str:
+    """Return where the values of a store come from, in words."""
     if isinstance(src, (str, PathLike)):
         return fspath(src)
     if isinstance(src, (list, tuple)):

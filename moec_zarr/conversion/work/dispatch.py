@@ -104,12 +104,14 @@ def run_tasks(
     client: Client,
     tasks: Iterator[Task],
     resources: Mapping[str, float],
-    group: zarr.Group,
+    group: zarr.Group | None,
     lock: Lock,
     state: Progress,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     """Keep every worker busy until all tasks are done or have failed for good.
+
+    Now and then `group`, if it is given, says how many are done.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def run_tasks(
         """Tell how far it is: the caller, and now and then the destination."""
         nonlocal marked
         dispatch.note_running()
-        if time.monotonic() - marked > _MARK:
+        if group is not None and time.monotonic() - marked > _MARK:
             mark(group, len(state.records), state.plan.tasks)
             marked = time.monotonic()
         if progress is not None:

@@ -8,18 +8,15 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
-import zarr
-
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.lock import hold_lock
-from moec_zarr.archive.manifest import Manifest
-from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.manifest import read_append
 from moec_zarr.archive.quality_table import write_quality
-from moec_zarr.archive.records import Record, read_records
+from moec_zarr.archive.records import Record
 from moec_zarr.archive.status import ConversionError, Progress
 from moec_zarr.archive.storage import StorageOptions, store_at
-from moec_zarr.archive.stored import Destination, hide_expected_warnings, open_result
-from moec_zarr.conversion.plan.append import Growth, grow
+from moec_zarr.archive.stored import Destination, open_result
 from moec_zarr.conversion.plan.job import Job, plan_job
 from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, OnBudget, Sizes
 from moec_zarr.conversion.plan.source import Source, SourceError, open_source
@@ -27,15 +24,16 @@ from moec_zarr.conversion.work.cluster import connect, resources_for
 from moec_zarr.conversion.work.destination import (
     exceeded_text,
     find_begun,
-    mark,
+    name_source,
     open_destination,
+    read_done,
     refuse_other_than_store,
     refuse_overlap,
     write_attributes,
 )
 from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
+from moec_zarr.conversion.work.growing import begin_append, finish_append, is_growing, let_grow, refuse_damage
 from moec_zarr.conversion.work.worker import DestinationError
-from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,7 +114,8 @@ def convert(
     resume : bool
         Continue what an earlier run left at `dst`. If False, a zarr store at `dst` is replaced.
     break_lock : bool
-        Take over `dst` from a run that was killed and left its lock. Never use it while that run is alive.
+        Take over `dst` from a run that was killed on another machine and left its lock. Never use it while
+        that run is alive. One that was killed on this machine is taken over without.
     storage_options : mapping, optional
         Options of fsspec, such as an endpoint and credentials, for source and destination alike.
     progress : callable, optional
@@ -197,6 +196,9 @@ def execute(
         idle = job.growth is not None and not job.growth.added
         if idle and begun is not None and begun[1].precedes(wanted):
             _log.info("the source has nothing that %s lacks", dst)
+            if is_growing(begun[0]):
+                with hold_lock(store, options.break_lock):
+                    let_grow(store)
             state.records = _flat(read_done(job.plan, *begun))
             state.resumed = len(state.records)
             return state
@@ -212,7 +214,7 @@ def execute(
             if job.growth is None:
                 group = open_destination(job.plan, job.ds, store, dst, wanted, options.resume)
             else:
-                group = _grow_store(job.growth, store, dst, wanted)
+                group = begin_append(job.growth, store, dst, wanted, name_source(src))
             say("checking what is there")
             done = read_done(job.plan, group, wanted)
             state.records = _flat(done)
@@ -227,10 +229,17 @@ def execute(
                     for each in job.plan.variables
                     if each.tasks
                 }
+                if job.growth is not None:
+                    refuse_damage(job.growth, group, left, resumed=bool(begun and read_append(begun[0])))
                 tasks = make_tasks(job.plan, job.ds, group, left, wanted, job.offsets, options.on_budget)
-                run_tasks(connected, tasks, needed, group, lock, state, progress)
-            write_attributes(job.plan, src, group, state, "appended" if job.growth else "converted")
-            write_quality(group, job.plan, state.records)
+                # Until an append is finished, the store is as complete as it was.
+                noted = group if job.growth is None else None
+                run_tasks(connected, tasks, needed, noted, lock, state, progress)
+            if job.growth is None:
+                write_attributes(job.plan, name_source(src), group, state)
+                write_quality(group, job.plan, state.records)
+            elif job.growth.added and not state.failures:
+                finish_append(job.growth, store, wanted, name_source(src), state.records)
             _log_exceeded(state)
     except SourceError:
         raise
@@ -252,38 +261,9 @@ def count_done(job: Job, src: Source, dst: Destination, options: ConversionOptio
     begun = find_begun(store_at(dst, options.storage_options), dst, wanted) if options.resume else None
     if begun is None:
         return {}
-    done = read_done(job.plan, begun[0], wanted)
+    done = read_done(job.plan, view_as_planned(begun[0], job.plan), wanted)
     return {name: len(records) for name, records in done.items()}
-
-
-def read_done(
-    planned: Plan, group: zarr.Group, manifest: Manifest
-) -> dict[str, dict[tuple[int, ...], Record]]:
-    """Read which tasks are done, by variable and index; what is damaged does not count, and is logged."""
-    done = {}
-    for each in planned.variables:
-        if each.tasks:
-            records, damage = read_records(group[each.name], each.name, manifest.digests(each.name).at)  # type: ignore[arg-type]
-            for index, why in damage.items():
-                _log.warning("chunk %s of %r is made again: %s", index, each.name, why.reason)
-            done[each.name] = records
-    return done
 
 
 def _flat(done: Mapping[str, Mapping[tuple[int, ...], Record]]) -> list[Record]:
     return [record for each in done.values() for record in each.values()]
-
-
-@hide_expected_warnings()
-def _grow_store(growth: Growth, store: Any, dst: Destination, wanted: Manifest) -> zarr.Group:
-    """Return the destination with room for what is appended."""
-    begun = find_begun(store, dst, wanted)
-    if begun is None:
-        raise MoECError(f"there is no store at {dst} any more")
-    _, manifest = begun
-    group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    if manifest.precedes(wanted) or not manifest.created:
-        mark(group, 0, growth.plan.tasks)
-        grow(growth, group, wanted)
-        group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    return group

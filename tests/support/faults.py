@@ -1,0 +1,50 @@
+"""A process that dies at a moment of one's choice, as far as a local store can tell."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from zarr.storage import LocalStore
+
+_CHANGES = ("set", "set_if_not_exists", "delete", "delete_dir")
+
+
+@dataclass
+class Death:
+    """What a store was asked to change, until it died and after."""
+
+    last: float
+    done: list[str] = field(default_factory=list)
+    died: bool = False
+
+
+@contextmanager
+def dying(patch: pytest.MonkeyPatch, last: float = float("inf"), counts: Any = None) -> Iterator[Death]:
+    """Let local stores make so many changes and no more, as those of a process that is killed.
+
+    `counts` says by its key whether a change is one of them; others are made while the store lives.
+    """
+    death = Death(last)
+
+    def watched(name: str) -> Any:
+        real = getattr(LocalStore, name)
+
+        async def change(self: LocalStore, key: str, *args: Any, **kwargs: Any) -> Any:
+            if counts is None or counts(key) or death.died:
+                if death.died or len(death.done) >= death.last:
+                    death.died = True
+                    raise OSError(errno.EROFS, "the process was killed")
+                death.done.append(f"{name} {key}")
+            return await real(self, key, *args, **kwargs)
+
+        return change
+
+    with patch.context() as inner:
+        for name in _CHANGES:
+            inner.setattr(LocalStore, name, watched(name))
+        yield death
