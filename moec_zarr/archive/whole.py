@@ -31,8 +31,10 @@ _MEANINGS = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsi
 _TIMES = ("units", "calendar")
 
 
-def encode_as_stored(group: zarr.Group, name: str, var: xr.Variable, action: str) -> Array:
-    """Encode values of a variable, its times decoded, in the way in which a store holds it.
+def encode_as_stored(
+    group: zarr.Group, name: str, decoded: xr.Variable, numbers: xr.Variable, action: str
+) -> Array:
+    """Encode values of a variable in the way in which a store holds it.
 
     Parameters
     ----------
@@ -40,8 +42,10 @@ def encode_as_stored(group: zarr.Group, name: str, var: xr.Variable, action: str
         The store.
     name : str
         Name of the variable.
-    var : xarray.Variable
-        Its values, or a part of them.
+    decoded : xarray.Variable
+        Its values, or a part of them, with times decoded where that is possible.
+    numbers : xarray.Variable
+        The same as the source has them. Times that count as the store does are not put through a calendar.
     action : str
         What is to be done with them, for a message.
 
@@ -54,7 +58,9 @@ def encode_as_stored(group: zarr.Group, name: str, var: xr.Variable, action: str
     from xarray.conventions import decode_cf_variable, encode_cf_variable
 
     stored = _undecoded(group, name)
-    plain = var.copy(deep=False).load()
+    counted = [(var.attrs.get("units"), var.attrs.get("calendar", "standard")) for var in (stored, numbers)]
+    same_count = counted[0] == counted[1] and numbers.dtype.kind in "iuf"
+    plain = (numbers if same_count else decoded).to_base_variable().load()
     # Times that xarray cannot decode are numbers like others, and text is no time.
     times = plain.dtype.kind in "mMO"
     keys = _MEANINGS + _TIMES if times else _MEANINGS
@@ -65,11 +71,11 @@ def encode_as_stored(group: zarr.Group, name: str, var: xr.Variable, action: str
             # xarray would choose other units, which the store cannot have for some of its steps.
             warnings.filterwarnings("error", message="Times can't be serialized faithfully")
             encoded = np.asarray(encode_cf_variable(plain, name=name).values).astype(stored.dtype)
-        as_stored = xr.Variable(var.dims, encoded, stored.attrs)
-        decoded: Any = decode_cf_variable(
+        as_stored = xr.Variable(plain.dims, encoded, stored.attrs)
+        again: Any = decode_cf_variable(
             name, as_stored, decode_times=times, decode_timedelta=plain.dtype.kind == "m"
         )
-        same = bool(decoded.equals(plain))
+        same = bool(again.equals(plain))
     except (ValueError, TypeError, OverflowError, UserWarning):
         same = False
     if not same:
@@ -100,11 +106,10 @@ def _undecoded(group: zarr.Group, name: str) -> xr.Variable:
     return found
 
 
-def damaged_chunks(group: zarr.Group, name: str) -> list[tuple[slice, ...]] | None:
-    """Return the voxels of all chunks of a variable that are damaged; None if its metadata is."""
-    array = group.get(name)
-    if not isinstance(array, zarr.Array):
-        return None
+def damaged_chunks(group: zarr.Group, name: str) -> list[tuple[slice, ...]]:
+    """Return the voxels of all chunks of a variable that are damaged."""
+    array = group[name]
+    assert isinstance(array, zarr.Array)
     grid = ChunkGrid.of_objects(array)
     damage = check_whole(group, name)
     keys = {array.metadata.encode_chunk_key(index): index for index in grid.indices()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.inspection import compressed_arrays, headers_within, stored_objects
 from moec_zarr.archive.lock import hold_lock
 from moec_zarr.archive.manifest import Append, Digests, Manifest, read_append, read_manifest
+from moec_zarr.archive.metadata import find_damaged_metadata, restore_metadata
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Damage, Record, check_whole, read_records
 from moec_zarr.archive.status import Progress
@@ -169,6 +170,10 @@ def verify(
         group = zarr.open_group(to_read(place), mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
+    except ValueError as error:
+        raise MoECError(
+            f"the metadata of the store at {store} cannot be read ({error}); restore it, or convert anew"
+        ) from error
     append, manifest = read_append(group), read_manifest(group)
     if manifest is None:
         if against is not None:
@@ -176,6 +181,23 @@ def verify(
                 f"no conversion made {store}; moec-zarr compare measures how far it is from a source"
             )
         return _streams_alone(place)
+    if lost := find_damaged_metadata(group, manifest.plan["variables"]):
+        if repair:
+            with hold_lock(place, break_lock):
+                restore_metadata(zarr.open_group(place, mode="r+", use_consolidated=False), lost)
+            again = verify(
+                store, against, repair=True, client=client, workers=workers, break_lock=break_lock,
+                storage_options=storage_options, progress=progress, say=say,
+            )  # fmt: skip
+            return replace(again, repaired=again.repaired + len(lost))
+        reason = "the array cannot be opened; nothing else was checked"
+        return Verification(
+            status=_status(group, append),
+            variables={},
+            problems=tuple(
+                Problem(variable=name, chunk="metadata", kind="damaged", reason=reason) for name in lost
+            ),
+        )
     planned = stored_plan(group, manifest)
     if append is not None:
         group = view_as_planned(group, planned)  # its arrays may just be growing
@@ -187,7 +209,7 @@ def verify(
     with open_source(against, storage_options) as ds:
         damaged = {problem.variable for problem in problems if isinstance(problem.chunk, str)}
         stored = stored_dataset(group, without=damaged)
-        extent = _extent(ds, stored, planned)
+        extent = _extent(ds, stored, planned, damaged)
         say("comparing with the source")
         found, checked = _compare(planned, ds, group, stored, manifest, records, extent)
         if not repair or not (problems or _is_unfinished(place, append)):
@@ -295,7 +317,7 @@ def _problem(variable: str, chunk: Index | str, damage: Damage) -> Problem:
     return Problem(variable=variable, chunk=chunk, kind=kind, reason=damage.reason)
 
 
-def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slice]:
+def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan, damaged: Collection[str]) -> dict[str, slice]:
     """Return what of the store a source covers, by dimension.
 
     Raises
@@ -327,8 +349,12 @@ def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan) -> dict[str, slic
             extent[dim] = slice(places[0], places[0] + new.size)
         elif ds.sizes[dim] != length:
             raise MoECError(
-                f"{dim!r} has {ds.sizes[dim]} steps in the source and {length} in the store, and no "
-                "coordinate says which they are"
+                f"{dim!r} has {ds.sizes[dim]} steps in the source and {length} in the store, and "
+                + (
+                    "the store's coordinate, which says which they are, is damaged; give a source of all"
+                    if dim in damaged
+                    else "no coordinate says which they are"
+                )
             )
         else:
             extent[dim] = slice(0, length)

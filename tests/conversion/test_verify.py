@@ -66,6 +66,92 @@ def test_every_kind_of_damage_is_named_and_repaired(source, converted, client):
     assert stored(converted) == whole
 
 
+DAMAGE = {
+    "flipped": lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
+    "cut short": lambda data: data[: len(data) // 2],
+    "garbage": lambda data: b"\xff" * len(data),
+    "gone": None,
+}
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def written(request, source, client, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "d.zarr"
+    quick(source, path, client, zarr_format=request.param)
+    return path
+
+
+@pytest.mark.parametrize("name", ["time", "lat", "height", "quality", "station", "b"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_any_variable_that_is_stored_whole_is_repaired(source, written, tmp_path, client, name, how):
+    """What is read at once, as the values of an index are, must not be read of what is damaged."""
+    dst = tmp_path / "d.zarr"
+    shutil.copytree(written, dst)
+    whole = stored(dst)
+    key = next(key for key in whole if key.startswith(f"{name}/"))
+    change = DAMAGE[how]
+    for command in (
+        lambda: verify(dst, source, repair=True, client=client),
+        lambda: quick(source, dst, client, zarr_format=zarr.open_group(dst, mode="r").metadata.zarr_format),
+    ):
+        (dst / key).unlink() if change is None else (dst / key).write_bytes(change(whole[key]))
+        (found,) = verify(dst).problems
+        assert (found.variable, f"{name}/{found.chunk}") == (name, key)
+        assert problems(verify(dst, source)) == problems(verify(dst))
+        command()
+        assert stored(dst) == whole
+        assert verify(dst, source).ok
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize("name", ["a", "time", "station"])
+def test_metadata_is_repaired_from_what_is_consolidated(source, written, tmp_path, client, name, damage):
+    dst = tmp_path / "d.zarr"
+    shutil.copytree(written, dst)
+    values = xr.open_zarr(dst).load()
+    zarr_format = zarr.open_group(dst, mode="r").metadata.zarr_format
+    files = [dst / name / file for file in ((".zarray", ".zattrs") if zarr_format == 2 else ("zarr.json",))]
+    for file in files:
+        before = json.loads(file.read_text())
+        file.unlink() if damage is None else file.write_bytes(damage)
+        for against in (None, source):
+            assert problems(verify(dst, against)) == {(name, "metadata", "damaged")}
+        for options in ({}, {"append": "time", "variables": None, "chunks": "auto", "codec": None}):
+            with pytest.raises(MoECError, match=f"metadata of '{name}' .* damaged.*verify --repair"):
+                moec_zarr.convert(
+                    source, dst, **{"codec": QUICK, "variables": ["a"], "chunks": {"time": 2}} | options,
+                    zarr_format=zarr_format, client=client,
+                )  # fmt: skip
+        found = verify(dst, source, repair=True, client=client)
+        assert (found.ok, found.repaired, found.status) == (True, 1, "complete")
+        assert json.loads(file.read_text()) == before
+        xr.testing.assert_equal(xr.open_zarr(dst, consolidated=False), values)
+
+
+def test_metadata_that_is_nowhere_is_said_to_be_lost(source, converted, client):
+    group = zarr.open_group(converted, mode="r+", use_consolidated=False)
+    group.attrs["x"] = 1  # which writes it without what is consolidated
+    (converted / "lat/zarr.json").unlink()
+    with pytest.raises(MoECError, match="no consolidated metadata to restore it from"):
+        verify(converted, source, repair=True, client=client)
+    (converted / "zarr.json").write_bytes(b"{")
+    with pytest.raises(MoECError, match=r"metadata of the store at .* cannot be read"):
+        verify(converted)
+
+
+def test_a_part_of_the_source_repairs_what_it_holds(source, converted, client):
+    with xr.open_zarr(source, decode_times=False) as ds:
+        part = ds.isel(time=slice(2, 4)).load()
+        flip(converted / "lat/c/0")
+        assert verify(converted, part, repair=True, client=client).ok
+        flip(converted / "time/c/0")
+        with pytest.raises(
+            MoECError, match="coordinate, which says which they are, is damaged; give a source"
+        ):
+            verify(converted, part, repair=True, client=client)
+        assert verify(converted, ds, repair=True, client=client).ok
+
+
 def test_a_resume_makes_what_is_damaged_again(source, converted, client, caplog):
     whole, attrs = stored(converted), xr.open_zarr(converted).attrs
     flip(converted / "a/c/1/0/0")

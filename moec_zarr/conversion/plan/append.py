@@ -12,6 +12,7 @@ from zarr.abc.store import Store
 
 from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.manifest import Generation, read_manifest
+from moec_zarr.archive.metadata import refuse_damaged_metadata
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.records import check_whole
 from moec_zarr.archive.storage import to_read
@@ -112,6 +113,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         raise MoECError(
             f"the store grows along {manifest.along!r}, so it cannot be appended to along {dim!r}"
         )
+    refuse_damaged_metadata(group, manifest.plan["variables"])
     stored = stored_plan(group, manifest)
     group = view_as_planned(group, stored)  # where an append ended before the arrays had grown
     length = _length(stored, dim)
@@ -210,7 +212,7 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
                     f"variable {each.name!r} of the source counts time in {_time_units(new)}, and in the "
                     f"store in {_time_units(old)}; xarray cannot decode these, so they must be the same"
                 )
-            encode_as_stored(group, each.name, new, "appended")
+            encode_as_stored(group, each.name, new, var, "appended")
 
 
 def _time_units(var: xr.Variable) -> str | None:

@@ -21,6 +21,7 @@ from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.attributes import PREFIX, stored_attributes, to_strict
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
+from moec_zarr.archive.metadata import refuse_damaged_metadata
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.records import FOLDER, Record, check_whole, read_records, write_whole
 from moec_zarr.archive.status import Progress, Summary
@@ -116,6 +117,7 @@ def open_destination(
     begun = find_begun(store, dst, wanted) if resume else None
     if begun is not None and begun[1].created:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        refuse_damaged_metadata(group, [each.name for each in planned.variables])
         damaged = {
             each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
         }
@@ -174,12 +176,7 @@ def restore(
         if each.name not in names:
             continue
         starts = [(offsets or {}).get(dim, 0) for dim in each.dims]
-        chunks = damaged_chunks(group, each.name)
-        if chunks is None:
-            raise MoECError(
-                f"the metadata of {each.name!r} in the destination is damaged; restore it, or convert anew"
-            )
-        for region in chunks:
+        for region in damaged_chunks(group, each.name):
             inside = [slice(part.start - at, part.stop - at) for part, at in zip(region, starts, strict=True)]
             held = ds[each.name].shape
             if any(part.start < 0 or part.stop > n for part, n in zip(inside, held, strict=True)):
@@ -188,9 +185,13 @@ def restore(
                     "moec-zarr verify --repair makes it again from a source that holds all"
                 )
             with reading(files_behind(ds, each.dims, inside)):
-                var = decoded.variables[each.name][tuple(inside)].to_base_variable()
-                var = var.compute(scheduler="synchronous")
-            parts.append((each.name, region, encode_as_stored(group, each.name, var, "restored")))
+                new, numbers = (
+                    those.variables[each.name][tuple(inside)]
+                    .to_base_variable()
+                    .compute(scheduler="synchronous")
+                    for those in (decoded, ds)
+                )
+            parts.append((each.name, region, encode_as_stored(group, each.name, new, numbers, "restored")))
     for name, region, values in parts:
         write_part(group, name, [part.start for part in region], values)
     for name in names:

@@ -124,10 +124,15 @@ def _write_small(growth: Growth, group: zarr.Group) -> None:
     small = [each for each in growth.plan.variables if growth.dim in each.dims and not each.tasks]
     if not small:
         return
-    new = growth.ds[[each.name for each in small]]
-    new = decode_times(new).isel({growth.dim: slice(growth.length - growth.offset, None)})
+    numbers = growth.ds[[each.name for each in small]]
+    decoded, numbers = (
+        each.isel({growth.dim: slice(growth.length - growth.offset, None)})
+        for each in (decode_times(numbers), numbers)
+    )
     for each in small:
-        values = encode_as_stored(group, each.name, new.variables[each.name], "appended")
+        values = encode_as_stored(
+            group, each.name, decoded.variables[each.name], numbers.variables[each.name], "appended"
+        )
         start = [growth.length if dim == growth.dim else 0 for dim in each.dims]
         write_part(group, each.name, start, values)
 
