@@ -69,6 +69,8 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     for name, var in ds.variables.items():
         entry = entries.get(name, {})
         chosen = find_codec([entry.get("serializer"), *(entry.get("compressors") or ())])
+        if chosen is not None and not var.size:
+            chosen, reasons[name] = None, "holds no value"
         dtype = np.dtype(entry.get("dtype", var.dtype)) if chosen is not None else var.dtype
         if chosen is not None:
             shape = _chunk_shape(var, dtype, chosen, entry["chunks"], chunks)

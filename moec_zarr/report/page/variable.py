@@ -78,7 +78,7 @@ def gather_variable(
     max_error = max((cell.max_error for cell in cells), default=0.0)
     pair, left_out = _align_pair(original, stored, codec.missing)
     worst = find_worst_index(table) if pair.decoded.shape[:1] == array.shape[:1] else None
-    sample = sample_slices(pair, slices, worst) if len(pair.plane) == 2 else Sample()
+    sample = sample_slices(pair, slices, worst) if len(pair.plane) == 2 and pair.decoded.size else Sample()
     sections: Counter[str] = Counter()
     for info in infos.values():
         sections.update(info.sections)
