@@ -18,6 +18,7 @@ from zarr.abc.store import Store
 
 from moec_zarr.adapters.enums import flags_of
 from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
+from moec_zarr.archive.stored import find_undecodable_times
 from moec_zarr.conversion.plan.contents import explain_store, refuse_file_groups, refuse_store
 from moec_zarr.errors import MoECError
 
@@ -101,7 +102,8 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
             ds = _name_enums(ds)
         else:
             # Each file counts time from where it likes, so here times must be decoded to be joined.
-            parts = [opened.enter_context(_open(path, storage_options, chunks={})) for path in paths]
+            parts = [opened.enter_context(_open_part(path, storage_options)) for path in paths]
+            _refuse_other_units(paths, parts)
             ds = _join(paths, [_name_enums(part) for part in parts])
         if str(ds.attrs.get(STATUS, "")).startswith("incomplete"):
             _log.warning("%s is unfinished, values are missing from it: %s", src, ds.attrs[STATUS])
@@ -160,14 +162,50 @@ def _open_store(path: str, store: Store, options: dict[str, Any]) -> xr.Dataset:
         raise
 
 
+def _open_part(path: str, storage_options: StorageOptions | None) -> xr.Dataset:
+    """One of several files, with its times decoded, unless xarray cannot decode them."""
+    try:
+        return _open(path, storage_options, chunks={})
+    except SourceError:
+        with _open(path, storage_options, decode_times=False, cache=False) as raw:
+            numbers = find_undecodable_times(raw)
+        if not numbers:
+            raise
+    return _open(path, storage_options, chunks={}, decode_times=dict.fromkeys(numbers, False))
+
+
+def _refuse_other_units(paths: list[str], parts: list[xr.Dataset]) -> None:
+    """Refuse files whose times stay numbers, and count in other units than those of the first."""
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        for name, var in part.variables.items():
+            mine, first = (
+                (each.attrs.get("units"), each.attrs.get("calendar"))
+                for each in (var, parts[0].variables.get(name, var))
+            )
+            if mine != first and "since" in f"{mine} {first}":
+                raise MoECError(
+                    f"the files cannot be joined: {name!r} counts {first[0]!r} in {paths[0]} and {mine[0]!r} "
+                    f"in {path}, which xarray cannot decode; write them in the same units, or in days since "
+                    "a date"
+                )
+
+
 def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
     """Several files as one dataset, which remembers what of it lies in which file."""
     import xarray as xr
 
     _check_meanings(paths, parts)
+
+    # A variable that is named like a dimension and has several, as of ocean models, would be taken for the
+    # coordinate to join along.
+    aside = {
+        name: f"{name} with {len(var.dims)} dimensions"
+        for name, var in parts[0].variables.items()
+        if name in parts[0].dims and len(var.dims) > 1
+    }
     try:
         ds = xr.combine_by_coords(
-            parts,
+            [part.rename_vars({k: v for k, v in aside.items() if k in part.variables}) for part in parts],
             # What has no dimension to be joined along is static: taken once, if it is the same everywhere.
             # Grids that differ are refused; xarray would widen them and fill in NaN.
             data_vars="minimal",
@@ -184,11 +222,14 @@ def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
         ) from error
     if not isinstance(ds, xr.Dataset):  # combine_by_coords returns arrays for arrays only
         raise TypeError(f"expected a Dataset, got {type(ds)}")
+    ds = ds.rename_vars({new: name for name, new in aside.items()})
     ds.encoding[_EXTENTS] = {
         path: {
             str(dim): (int(positions.min()), int(positions.max()) + 1)
             for dim, index in part.indexes.items()
-            if index.size and (positions := ds.indexes[dim].get_indexer(index)).size < ds.sizes[dim]
+            # Where values repeat, it is not known which are whose, and a file counts as a part of everything.
+            if index.size and index.is_unique and ds.indexes[dim].is_unique
+            if (positions := ds.indexes[dim].get_indexer(index)).size < ds.sizes[dim]
         }
         for path, part in zip(paths, parts, strict=True)
     }

@@ -57,6 +57,11 @@ def place_after(ds: xr.Dataset, stored: xr.Dataset, dim: str) -> tuple[int, str]
     old, new = steps_of(stored, dim), steps_of(ds, dim)
     if old is None or new is None or not new.size or not old.size:
         return length, ""  # without a coordinate, whatever comes is new
+    if new.size > 1 and _equal(new, new[0]).all():
+        raise MoECError(
+            f"the values of {dim!r} are all {new[0]} in the source, so that it cannot be told which of its "
+            "steps are new; give it other values, or none in source and store"
+        )
     if places := find_run(old, new):  # all of it is there
         _refuse_two(places, dim, new)
         return places[0], ""

@@ -40,8 +40,8 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
     Raises
     ------
     MoECError
-        If dimensions differ in their names, or in length without a coordinate to align by, a coordinate
-        holds a value twice, or nothing is in common.
+        If dimensions differ in their names, or in length without a coordinate to align by, coordinates that
+        differ hold a value twice, or nothing is in common.
     """
     if set(a.dims) != set(b.dims):
         raise MoECError(
@@ -59,6 +59,8 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
                 )
             continue
         first, second = _comparable(a[dim], b[dim])
+        if first.equals(second):
+            continue  # then values may repeat, or be missing
         for index, which in ((first, "original"), (second, "decoded")):
             if not index.is_unique:
                 twice = index[index.duplicated()][0]
@@ -125,8 +127,6 @@ def decode_times(coordinate: xr.DataArray) -> xr.DataArray:
 
 def _find(first: Any, second: Any) -> Integers:
     """Return the position in `second` of each value of `first`; -1 where it is not there."""
-    if first.equals(second):
-        return np.arange(len(first))
     if first.dtype.kind != "f" and second.dtype.kind != "f":
         return np.asarray(second.get_indexer(first), np.int64)
     if first.dtype.kind not in "iuf" or second.dtype.kind not in "iuf":
