@@ -60,7 +60,8 @@ def place(out: Array, values: Array, indices: list[range | Integers]) -> None:
     slices, chosen = _parts(indices)
     front = range(len(chosen))
     where = np.ix_(*chosen.values()) if chosen else ...
-    np.moveaxis(out[slices], tuple(chosen), front)[where] = np.moveaxis(values, tuple(chosen), front)
+    part: Any = (*slices, ...)  # an array even where there is no axis
+    np.moveaxis(out[part], tuple(chosen), front)[where] = np.moveaxis(values, tuple(chosen), front)
 
 
 def within(wanted: Selection, shape: Sequence[int]) -> tuple[Selection, list[range | Integers]]:
