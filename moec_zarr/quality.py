@@ -50,8 +50,12 @@ class Quality:
         """Largest absolute error over the range of the original."""
         if self.max_error == 0 or self.low is None or self.high is None:
             return 0.0
-        half = half_range(self.high, self.low)
-        return self.max_error / half / 2 if half else math.inf
+        if self.high == self.low:
+            return math.inf
+        span = self.high - self.low
+        return (
+            self.max_error / span if span < math.inf else self.max_error / half_range(self.high, self.low) / 2
+        )
 
 
 def half_range(high: float, low: float) -> float:
@@ -63,8 +67,11 @@ def half_range(high: float, low: float) -> float:
 
 def decibel(high: float, low: float, rmse: float) -> float:
     """Return the peak signal-to-noise ratio in dB of an error above zero."""
-    half = half_range(high, low)
-    return 20 * (math.log10(half) - math.log10(rmse / 2)) if half and rmse < math.inf else -math.inf
+    if high == low or rmse == math.inf:
+        return -math.inf
+    span = high - low
+    wide = math.log10(span) if span < math.inf else math.log10(half_range(high, low)) + math.log10(2)
+    return 20 * (wide - math.log10(rmse))
 
 
 def measure(original: Array, decoded: Array, valid: Bools | None = None) -> Quality:
@@ -93,8 +100,8 @@ def measure(original: Array, decoded: Array, valid: Bools | None = None) -> Qual
 
 
 def absolute_error(x: Array, y: Array) -> Doubles:
-    """Compute |x - y| in double precision; integers of one dtype are subtracted exactly."""
-    if x.dtype.kind in "iu" and x.dtype == y.dtype:
+    """Compute |x - y| in double precision; integers of one dtype, in any byte order, exactly."""
+    if x.dtype.kind in "iu" and x.dtype.newbyteorder("=") == y.dtype.newbyteorder("="):
         # Wrapped to 64 bits without sign, the difference of larger and smaller is exact.
         larger, smaller = np.maximum(x, y).astype(np.uint64), np.minimum(x, y).astype(np.uint64)
         return (larger - smaller).astype(np.float64)

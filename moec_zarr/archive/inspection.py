@@ -23,6 +23,7 @@ from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.network import chosen_experts, expert_load
+from moec_zarr.quality import half_range
 
 __all__ = [
     "StreamInfo",
@@ -128,7 +129,7 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         stream_bytes=len(data),
         ratio=nbytes / len(data),
         psnr=header.psnr,
-        max_error=min(header.max_error * (float(header.high) - float(header.low)), bound),
+        max_error=min(_max_error(header), bound),
         bound=None if parts.residual is None else bound,
         kind=_kind(read_stream(data)[1]),
         sections=parts.sections,
@@ -137,6 +138,17 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         coefficients=int(np.count_nonzero(coefficients.integers)) if coefficients else 0,
         load=tuple(expert_load(network, [n for n in parts.shape if n > 1]).tolist()) if network else (),
     )
+
+
+def _max_error(header: Header) -> float:
+    """Return the largest error in units of the data; integers are subtracted exactly, and 0 stays 0."""
+    if header.max_error == 0:
+        return 0.0
+    low, high = header.low.item(), header.high.item()
+    span = high - low
+    if span < math.inf:
+        return float(header.max_error * span)
+    return float(2 * header.max_error * half_range(high, low))
 
 
 # ------------------------------------------------------------------------------- stores
