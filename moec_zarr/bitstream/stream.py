@@ -16,6 +16,7 @@ from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
+    find_missing,
     read_bounding_box,
     read_lossless,
     read_masked_values,
@@ -24,6 +25,7 @@ from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
+from moec_zarr.model.normalisation import Limits
 from moec_zarr.model.residual import Residual
 
 __all__ = ["Stream", "check_header", "check_size", "open_stream"]
@@ -61,6 +63,12 @@ class Stream:
     def shape(self) -> tuple[int, ...]:
         """Shape of the bounding box, or of the chunk where there is none."""
         return self.header.shape if self.bounding_box is None else self.bounding_box.shape
+
+    @property
+    def limits(self) -> Limits:
+        """The range of the values that are not masked, and a value or None in it that they do not have."""
+        low, high = self.header.low, self.header.high
+        return low, high, find_missing(self.masked_values, low, high)
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

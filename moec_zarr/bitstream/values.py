@@ -24,6 +24,7 @@ from moec_zarr.errors import CorruptStreamError
 __all__ = [
     "BoundingBox",
     "MaskedValue",
+    "find_missing",
     "read_bounding_box",
     "read_lossless",
     "read_masked_values",
@@ -74,6 +75,11 @@ class MaskedValue:
     mask: Bools
 
 
+def find_missing(masked: list[MaskedValue], low: Any, high: Any) -> Any:
+    """Find the masked value within the range of the valid ones, which none of these may become; else None."""
+    return next((each.value for each in masked if low < each.value < high), None)
+
+
 def write_masked_values(masked: list[MaskedValue], dtype: np.dtype[Any]) -> bytes:
     """Write for each the value, the length of its mask, the mask."""
     return b"".join(write_value(each.value, dtype) + write_mask(each.mask) for each in masked)
@@ -85,7 +91,7 @@ def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]
     Raises
     ------
     CorruptStreamError
-        If they are none, too many, not distinct, or damaged.
+        If they are none, too many, not distinct, more than one of them finite, or damaged.
     """
     parts: list[tuple[Any, bytes]] = []
     offset = 0
@@ -96,6 +102,8 @@ def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]
             raise CorruptStreamError(f"more than {_MOST_MASKED_VALUES} masked values; the stream is damaged")
         if any(_is_same(value, other) for other, _ in parts):
             raise CorruptStreamError(f"the masked value {value} stands twice; the stream is damaged")
+        if np.isfinite(value) and any(np.isfinite(other) for other, _ in parts):
+            raise CorruptStreamError("two masked values that are finite; the stream is damaged")
         parts.append((value, coded))
     if not parts:
         raise CorruptStreamError("no masked value; the stream is damaged")

@@ -118,14 +118,16 @@ def _allowed(chunk: Prepared, bound: float) -> float:
     """Error of a fitted value, in units of half the range, that keeps the bound once it is rounded."""
     dtype = chunk.header.dtype.newbyteorder("=")
     low, high = chunk.header.low, chunk.header.high
+    # A value that would be the sentinel within the range takes its other neighbour: that is a step further.
+    step = chunk.missing is not None
     if dtype.kind in "iu":
-        error = math.floor(bound) + 0.5
+        error = math.floor(bound) + (0.0 if step and bound >= 1 else 0.5)
     else:
         # A value takes its nearest neighbour in the dtype: half their distance away, or itself.
         # Of the largest number there is none above: the one below it is as far away.
         below = np.nextafter(np.finfo(dtype).max, dtype.type(0))
         distance = float(np.spacing(min(max(abs(low), abs(high)), below)))
-        error = bound - distance / 2 if distance <= bound else bound / 2
+        error = max(bound - (distance if step else distance / 2), bound / 2)
         error *= 1 - 2 * float(np.finfo(dtype).eps)  # differences are taken in the dtype
     return min(error / chunk.field.normalisation.scale, _ANY_ERROR)
 
@@ -197,7 +199,6 @@ def _correct(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: f
     spacing = _round_down(2 * (allowed - tolerance))
     source = chunk.field
     array, valid, normalisation = source.array, source.valid, source.normalisation
-    low, high = chunk.header.low, chunk.header.high
     field = None
     if fitted is not None and fitted.transform is not None:
         field = CoefficientField(fitted.transform.coefficients, DOUBLE)
@@ -210,7 +211,7 @@ def _correct(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: f
         corrected = values + spacing * own
         # Restored values rise with fitted ones: no decoder is further off than at either end.
         for shift in (-tolerance, tolerance, 0.0):
-            restored: Any = normalisation.restore(corrected + shift, original.dtype, low, high)
+            restored: Any = normalisation.restore(corrected + shift, original.dtype, *chunk.limits)
             if not keeps(original, restored, inner, bound):
                 _log.debug("the corrections of %s do not keep %g", array.shape, bound)
                 return None

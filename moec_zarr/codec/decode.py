@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from moec_zarr.arrays import Array, Integers
-from moec_zarr.bitstream.container import Header
 from moec_zarr.codec.indexing import Selection, place, select, short_axes, take, within
 from moec_zarr.codec.opened import Opened, open_cached
 from moec_zarr.config import config
@@ -18,7 +17,7 @@ from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.network import Network
-from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.model.normalisation import Limits, Normalisation
 from moec_zarr.model.residual import Residual
 from moec_zarr.runtime import choose_device
 
@@ -153,10 +152,10 @@ def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device:
     model = stream.network, source.field, stream.residual
     fitted = any(part is not None for part in model) and 0 not in wanted.grid
     if fitted and device is not None:
-        return _on_device(device, header, *model, stream.shape, wanted)
+        return _on_device(device, header.dtype, stream.limits, *model, stream.shape, wanted)
     out = np.empty(wanted.grid, header.dtype, order=order)
     if fitted:
-        for tile, values in _evaluate_tiles(header, *model, stream.shape, wanted):
+        for tile, values in _evaluate_tiles(header.dtype, stream.limits, *model, stream.shape, wanted):
             out[tile] = values
     else:
         out[...] = header.low if stream.values is None else take(stream.values, wanted)
@@ -164,7 +163,8 @@ def _values(source: Opened, wanted: Selection, order: Literal["C", "F"], device:
 
 
 def decode_tiles(
-    header: Header,
+    dtype: np.dtype[Any],
+    limits: Limits,
     network: Network | None,
     field: CoefficientField | None,
     residual: Residual | None,
@@ -175,15 +175,16 @@ def decode_tiles(
     model = network, field, residual
     with _device() as device:
         if device is not None:
-            values = _on_device(device, header, *model, shape, wanted)
+            values = _on_device(device, dtype, limits, *model, shape, wanted)
     if device is not None:
         yield (slice(None),) * values.ndim, values
     else:
-        yield from _evaluate_tiles(header, *model, shape, wanted)
+        yield from _evaluate_tiles(dtype, limits, *model, shape, wanted)
 
 
 def _evaluate_tiles(
-    header: Header,
+    dtype: np.dtype[Any],
+    limits: Limits,
     network: Network | None,
     field: CoefficientField | None,
     residual: Residual | None,
@@ -193,7 +194,7 @@ def _evaluate_tiles(
     """Return the tiles of :func:`decode_tiles`, evaluated by NumPy."""
     lengths, indices = _grid(shape, wanted)
     short = () if wanted.pointwise else short_axes(shape)
-    normalisation = Normalisation.of_range(header.low, header.high)
+    normalisation = Normalisation.of_range(*limits[:2])
     tiles = evaluate(
         network, field, lengths, indices,
         residual=residual, pointwise=wanted.pointwise, tile=config.get("batch"),
@@ -201,13 +202,14 @@ def _evaluate_tiles(
     for tile, values in tiles:
         spans = iter(tile)
         whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)
-        restored = normalisation.restore(values, header.dtype, header.low, header.high)
+        restored = normalisation.restore(values, dtype, *limits)
         yield whole, np.expand_dims(restored, short)
 
 
 def _on_device(
     device: Device,
-    header: Header,
+    dtype: np.dtype[Any],
+    limits: Limits,
     network: Network | None,
     field: CoefficientField | None,
     residual: Residual | None,
@@ -221,7 +223,7 @@ def _on_device(
     values = evaluate_on(
         device, network, field, lengths, indices,
         residual=residual, pointwise=wanted.pointwise, tile=config.get("batch"),
-        dtype=header.dtype, limits=(header.low, header.high),
+        dtype=dtype, limits=limits,
     )  # fmt: skip
     values = values if wanted.pointwise else np.expand_dims(values, short_axes(shape))
     return values if values.shape == wanted.grid else np.broadcast_to(values, wanted.grid)

@@ -302,7 +302,9 @@ def _finish(chunk: Prepared, best: Candidate) -> Encoded:
 def _quality(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Quality:
     """Return the quality of what is decoded."""
     shape, parts = chunk.array.shape, []
-    for tile, values in decode_tiles(chunk.header, network, field, None, shape, select(None, shape)):
+    for tile, values in decode_tiles(
+        chunk.header.dtype, chunk.limits, network, field, None, shape, select(None, shape)
+    ):
         original = chunk.array[tile]
         valid = None if chunk.valid is None else chunk.valid[tile]
         parts.append(measure(original, np.broadcast_to(values, original.shape), valid))

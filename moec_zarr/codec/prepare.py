@@ -11,11 +11,17 @@ from numpy.typing import DTypeLike
 
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
-from moec_zarr.bitstream.values import BoundingBox, MaskedValue, write_bounding_box, write_masked_values
+from moec_zarr.bitstream.values import (
+    BoundingBox,
+    MaskedValue,
+    find_missing,
+    write_bounding_box,
+    write_masked_values,
+)
 from moec_zarr.codec.indexing import short_axes
 from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.field import Field
-from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.model.normalisation import Limits, Normalisation
 
 __all__ = ["Prepared", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
 
@@ -36,12 +42,20 @@ class Prepared:
         The values within the bounding box.
     valid : bool array of the same shape, or None
         Which of them are fitted; all where None.
+    missing : scalar or None
+        The sentinel, where it lies within the range of the valid values: none of these may decode to it.
     """
 
     header: Header
     sections: dict[Section, bytes]
     array: Array
     valid: Bools | None
+    missing: Any
+
+    @property
+    def limits(self) -> Limits:
+        """What decoded values are restored to."""
+        return self.header.low, self.header.high, self.missing
 
     @property
     def is_constant(self) -> bool:
@@ -113,6 +127,9 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
         masked = find_masked_values(inner, fill)
     valid = _valid(masked)
     low, high = _valid_range(inner, valid)
+    if missing is not None and low < missing < high and all(each.value != missing for each in masked):
+        # It stands nowhere: a reader must know it all the same.
+        masked.append(MaskedValue(missing, np.broadcast_to(np.False_, inner.shape)))
     header = Header(
         dtype=dtype, order=order, shape=array.shape, low=low, high=high, psnr=math.inf, max_error=0.0
     )
@@ -121,7 +138,7 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
         sections[Section.BOX] = write_bounding_box(box, dtype)
     if masked:
         sections[Section.MASK] = write_masked_values(masked, dtype)
-    return Prepared(header, sections, inner, valid)
+    return Prepared(header, sections, inner, valid, find_missing(masked, low, high))
 
 
 def find_bounding_box(array: Array) -> BoundingBox | None:

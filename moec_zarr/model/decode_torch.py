@@ -15,7 +15,7 @@ from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.device_torch import Device
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.network import Network
-from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.model.normalisation import Limits, Normalisation, neighbours
 from moec_zarr.model.residual import Residual
 
 __all__ = ["evaluate_on", "restored"]
@@ -35,7 +35,7 @@ def evaluate_on(
     pointwise: bool = False,
     tile: int | None = None,
     dtype: np.dtype[Any] = SINGLE,
-    limits: tuple[Any, Any] | None = None,
+    limits: Limits | None = None,
 ) -> Array:
     """Evaluate as :func:`moec_zarr.model.evaluate.evaluate` does, and send values of a dtype to the host.
 
@@ -48,9 +48,9 @@ def evaluate_on(
         As for `evaluate`.
     dtype : numpy.dtype
         Of the result, in its byte order.
-    limits : tuple of two scalars, optional
-        The range of the values, to which they are restored as :meth:`Normalisation.restore` does. Without
-        it they are returned in units of the normalisation.
+    limits : tuple of three scalars, optional
+        The range of the values, and a value or None that none of them is: they are restored as
+        :meth:`Normalisation.restore` does. Without it they are returned in units of the normalisation.
 
     Returns
     -------
@@ -70,7 +70,9 @@ def evaluate_on(
     return memory.numpy().view(dtype).reshape(shape)
 
 
-def restored(values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any) -> torch.Tensor:
+def restored(
+    values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any, missing: Any = None
+) -> torch.Tensor:
     """Fitted values as :meth:`Normalisation.restore` restores them, in bytes.
 
     Parameters
@@ -81,6 +83,8 @@ def restored(values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any) ->
         The bytes have its order.
     low, high : scalar of `dtype`
         The range.
+    missing : scalar of `dtype`, optional
+        A value between the two that none of these is.
 
     Returns
     -------
@@ -93,6 +97,9 @@ def restored(values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any) ->
     else:
         wide = (normalisation.centre + wide).clamp(float(low), float(high))
         numbers = _round(wide, dtype)
+    if missing is not None:
+        place = int(missing) - normalisation.centre if isinstance(normalisation.centre, int) else missing
+        numbers = _beside(numbers, wide < float(place), missing)
     own = numbers.view(torch.uint8)
     return own if dtype.isnative else own.reshape(-1, dtype.itemsize).flip(1).reshape(-1)
 
@@ -105,6 +112,16 @@ def _whole_numbers(wide: torch.Tensor, centre: int, low: int, high: int) -> torc
     ends = torch.where(wide >= float(above), above, below)
     difference = torch.where(inner, wide.where(inner, 0.0).to(torch.int64), ends)
     return difference + (centre - 2**64 if centre >= 2**63 else centre)
+
+
+def _beside(numbers: torch.Tensor, beneath: torch.Tensor, missing: Any) -> torch.Tensor:
+    """Numbers of which those that are `missing` take its neighbour, the smaller one where `beneath`."""
+    below, above = neighbours(missing)
+    around = np.array([below, missing, above])
+    # Unsigned integers are held as signed ones of the same bits.
+    around = around.view(f"i{around.itemsize}") if around.dtype.kind == "u" else around
+    smaller, own, larger = torch.from_numpy(around).to(numbers.device)
+    return torch.where(numbers == own, torch.where(beneath, smaller, larger), numbers)
 
 
 def _round(wide: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 from moec_zarr.arrays import Array, Doubles, Floats
 
-__all__ = ["Normalisation"]
+__all__ = ["Limits", "Normalisation", "neighbours"]
+
+Limits: TypeAlias = tuple[Any, Any, Any]  # low, high, and a value between them, or None, that none is
 
 _SMALLEST_SCALE = 2.0**-1000  # clear of subnormal numbers
 
@@ -49,14 +51,16 @@ class Normalisation:
 
     def normalise(self, array: Array) -> Doubles:
         """Return values of the array as fitted values."""
-        if isinstance(self.centre, int):
-            difference = (array.astype(np.uint64) - _wrap(self.centre)).view(np.int64).astype(np.float64)
-        else:
-            with np.errstate(invalid="ignore"):  # of NaN, which is masked
+        with np.errstate(over="ignore", invalid="ignore"):  # of what is masked
+            if isinstance(self.centre, int):
+                difference = (array.astype(np.uint64) - _wrap(self.centre)).view(np.int64).astype(np.float64)
+            else:
                 difference = array.astype(np.float64) - self.centre
-        return np.asarray(difference / (self.scale * 2.0**-self.shift))
+            return np.asarray(difference / (self.scale * 2.0**-self.shift))
 
-    def restore(self, values: Floats, dtype: np.dtype[Any], low: Any, high: Any) -> Array:
+    def restore(
+        self, values: Floats, dtype: np.dtype[Any], low: Any, high: Any, missing: Any = None
+    ) -> Array:
         """Fitted values as values of a dtype, clipped to the range; integers are rounded.
 
         Parameters
@@ -67,24 +71,40 @@ class Normalisation:
             In whatever byte order; what is returned has the native one.
         low, high : scalar of `dtype`
             The range.
+        missing : scalar of `dtype`, optional
+            A value between the two that none of these is: what would be takes a neighbour of it.
         """
         dtype = dtype.newbyteorder("=")
-        if isinstance(self.centre, int):
-            return self._restore_exactly(values, dtype, int(low), int(high))
         with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
-            wide = np.clip(self.centre + self.scale * values.astype(np.float64), float(low), float(high))
-        return (wide if dtype.kind == "f" else np.rint(wide)).astype(dtype)
+            wide = self.scale * values.astype(np.float64)
+            if isinstance(self.centre, int):
+                restored = self._restore_exactly(wide, dtype, int(low), int(high))
+            else:
+                wide = np.clip(self.centre + wide, float(low), float(high))
+                restored = (wide if dtype.kind == "f" else np.rint(wide)).astype(dtype)
+        if missing is None or not (taken := restored == missing).any():
+            return restored
+        place = int(missing) - self.centre if isinstance(self.centre, int) else missing
+        below, above = neighbours(missing)
+        return np.where(taken, np.where(wide < float(place), below, above), restored)
 
-    def _restore_exactly(self, values: Floats, dtype: np.dtype[Any], low: int, high: int) -> Array:
-        """Return the same for 64-bit integers."""
+    def _restore_exactly(self, wide: Doubles, dtype: np.dtype[Any], low: int, high: int) -> Array:
+        """Return 64-bit integers by their differences to the centre, not yet rounded."""
         assert isinstance(self.centre, int)
         below, above = low - self.centre, high - self.centre
-        wide = np.rint(self.scale * values.astype(np.float64))
+        wide = np.rint(wide)
         # Doubles next to the ends of the range may lie beyond it.
         inner = (wide > float(below)) & (wide < float(above))
         difference = np.where(wide >= float(above), above, below).astype(np.int64)
         difference[inner] = wide[inner].astype(np.int64)
         return (difference.view(np.uint64) + _wrap(self.centre)).astype(dtype)
+
+
+def neighbours(value: Any) -> tuple[Any, Any]:
+    """Return the next smaller and the next larger value of a scalar's dtype."""
+    if isinstance(value, np.integer):
+        return type(value)(int(value) - 1), type(value)(int(value) + 1)
+    return np.nextafter(value, type(value)(-np.inf)), np.nextafter(value, type(value)(np.inf))
 
 
 def _wrap(value: int) -> np.uint64:

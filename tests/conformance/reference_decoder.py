@@ -657,6 +657,8 @@ def decode(data: bytes) -> Decoded:
         check(not any(same), "masked value twice")
         masked_values.append((value, read_mask(part.take(part.varint()), box)))
     check(2 not in sections or 1 <= len(masked_values) <= 4, "masked values")
+    finite = [value for value, _ in masked_values if np.isfinite(value)]
+    check(len(finite) < 2, "two finite masked values")
     check(0 not in box or not {4, 5, 6} & set(sections), "no voxels")
     network = coefficients = residual = None
     native = dtype.newbyteorder("=")
@@ -680,7 +682,7 @@ def decode(data: bytes) -> Decoded:
             y = y + network.values(points(box), read)
         if residual:
             y = y + residual.spacing * residual.corrections.ravel()
-        inner = restore(y, low, high, native).reshape(box)
+        inner = restore(y, low, high, native, *finite).reshape(box)
     for value, mask in masked_values:
         inner[mask] = value
 
@@ -699,17 +701,31 @@ def points(shape: tuple[int, ...]) -> NDArray[np.float64]:
     return np.stack([u.ravel() for u in np.meshgrid(*axes, indexing="ij")], axis=1)
 
 
-def restore(y: NDArray[np.float64], low: Any, high: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+def restore(
+    y: NDArray[np.float64], low: Any, high: Any, dtype: np.dtype[Any], taken: Any = None
+) -> NDArray[Any]:
     if dtype.kind in "iu" and dtype.itemsize == 8:
         first, last = int(low), int(high)
         centre = math.ceil(Fraction(first + last, 2))
         half = max(float(Fraction(last - first, 2)), 2.0**-1000)
         differences = np.rint(half * y)
         above, below = float(last - centre), float(first - centre)
-        return np.array(
-            [last if d >= above else first if d <= below else centre + int(d) for d in differences], dtype
-        )
+        numbers = [last if d >= above else first if d <= below else centre + int(d) for d in differences]
+        if taken is not None and low < taken < high:
+            s, d = int(taken), float(int(taken) - centre)
+            sides = [-1 if v < d else 1 for v in half * y]
+            numbers = [n + side if n == s else n for n, side in zip(numbers, sides, strict=True)]
+        return np.array(numbers, dtype)
     bottom, top = float(low), float(high)
     half = max(top / 2 - bottom / 2, 2.0**-1000)
-    v = np.clip(top / 2 + bottom / 2 + half * y, bottom, top)
-    return (v if dtype.kind == "f" else np.rint(v)).astype(dtype)
+    with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
+        v = np.clip(top / 2 + bottom / 2 + half * y, bottom, top)
+    result = (v if dtype.kind == "f" else np.rint(v)).astype(dtype)
+    if taken is not None and low < taken < high:
+        for place in np.flatnonzero(result == taken):
+            side = -1 if v[place] < float(taken) else 1
+            if dtype.kind == "f":
+                result[place] = np.nextafter(result[place], dtype.type(side * math.inf))
+            else:
+                result[place] = int(result[place]) + side
+    return result
