@@ -23,6 +23,9 @@ key          default     meaning
 ``budget``   ``"fail"``  what becomes of a chunk that cannot be as small as its ratio asks: a `BudgetError`
                          (``"fail"``), or a stream at the smallest ratio that it reaches (``"keep"``)
 ``compiled`` ``True``    whether numba, where it is installed, decodes: faster once it is compiled and cached
+``refit``    ``"warn"``  what an encoder does where it notices that it compresses values which a lossy stream
+                         decoded to, as a write of a part of a chunk does: ``"warn"``, ``"raise"``, or
+                         ``"allow"``; `moec_zarr.codec.refit` says what is noticed
 ``progress`` ``"auto"``  progress of fits: ``"auto"`` (only on a terminal), ``True``, ``False``
 ============ =========== ==================================================================
 """
@@ -111,6 +114,7 @@ config = _KnownKeys(
             "largest": 1 << 30,
             "budget": "fail",
             "compiled": True,
+            "refit": "warn",
             "progress": "auto",
         }
     ],

@@ -59,7 +59,10 @@ class StreamInfo:
     max_error : float
         Largest absolute error of a valid value, as measured on encoding, rounded up; never above `bound`.
     bound : float or None
-        Largest absolute error that every decoder keeps, where one was asked for.
+        Largest absolute error that every decoder keeps, where one was asked for and `refit` is False.
+    refit : bool
+        Whether a lossy stream had decoded to the values, as where a part of a chunk was written: `psnr` and
+        `max_error` are over these values then, and no error over the original is known.
     kind : {"model", "transform", "both", "constant", "lossless"}
         How the valid values are stored; model: a network alone; both: a transform that a network corrects.
     sections : dict of str to int
@@ -82,6 +85,7 @@ class StreamInfo:
     psnr: float
     max_error: float
     bound: float | None
+    refit: bool
     kind: Kind
     sections: dict[str, int]
     weights: int
@@ -130,7 +134,8 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         ratio=nbytes / len(data),
         psnr=header.psnr,
         max_error=min(_max_error(header), bound),
-        bound=None if parts.residual is None else bound,
+        bound=None if parts.residual is None or header.refit else bound,
+        refit=header.refit,
         kind=_kind(read_stream(data)[1]),
         sections=parts.sections,
         weights=network.architecture.parameter_count if network else 0,

@@ -69,6 +69,9 @@ class Header:
         dB at data-range peak over the valid values, rounded down to 0.01; inf where exact.
     max_error : float
         Largest absolute error over ``high - low``, rounded up to 8 bits.
+    refit : bool
+        Whether a lossy stream had decoded to the encoded values: quality and bound are over these, not over
+        the original.
     """
 
     dtype: np.dtype[Any]
@@ -78,6 +81,7 @@ class Header:
     high: Any
     psnr: float
     max_error: float
+    refit: bool = False
 
 
 def is_storable(shape: tuple[int, ...]) -> bool:
@@ -91,15 +95,17 @@ _Values = dict[str, Any]
 def _write_dtype(header: Header) -> bytes:
     dtype = header.dtype
     big = dtype.str[0] == ">"
-    return bytes([DTYPES.index(dtype.str[1:]) | big << 4 | (header.order == "F") << 5])
+    return bytes([DTYPES.index(dtype.str[1:]) | big << 4 | (header.order == "F") << 5 | header.refit << 6])
 
 
 def _read_dtype(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]:
     byte = data[offset]
-    if byte >> 6 or byte & 15 >= len(DTYPES):
+    if byte >> 7 or byte & 15 >= len(DTYPES):
         raise CorruptStreamError(f"reserved dtype {byte:#04x}; the stream is damaged")
     order = ">" if byte >> 4 & 1 else "<"
-    return {"dtype": np.dtype(order + DTYPES[byte & 15]), "order": "F" if byte >> 5 & 1 else "C"}, offset + 1
+    memory = "F" if byte >> 5 & 1 else "C"
+    dtype = np.dtype(order + DTYPES[byte & 15])
+    return {"dtype": dtype, "order": memory, "refit": bool(byte >> 6 & 1)}, offset + 1
 
 
 def _write_shape(header: Header) -> bytes:

@@ -112,7 +112,9 @@ def streams_row(infos: list[Any]) -> tuple[str, ...]:
         number(raw / size if size else None),
         _range_text(psnrs, ".1f"),
         number(max((info.max_error for info in infos), default=None), 3),
-        number(max((info.bound for info in infos if info.bound is not None), default=None), 6),
+        "refitted"
+        if any(info.refit for info in infos)
+        else number(max((info.bound for info in infos if info.bound is not None), default=None), 6),
         _range_text(experts, "d"),
         _range_text(loads, ".2f"),
         ", ".join(f"{name} {count}" for name, count in sections.items()),

@@ -12,6 +12,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.codec.indexing import Selection, place, select, short_axes, take, within
 from moec_zarr.codec.opened import Opened, open_cached
+from moec_zarr.codec.refit import remember
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import CoefficientField
@@ -141,6 +142,8 @@ def _begin(source: Opened, selection: Any, device: Device | None) -> Callable[[]
             out = np.empty(wanted.grid, header.dtype, order=order)
             out[...] = box.fill
             place(out, part, inside)
+        if wanted.is_whole(header.shape):
+            remember(source.digest, stream, out)
         return out.reshape(wanted.shape, order="A") if out.shape != wanted.shape else out
 
     return finish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.config import config
-from moec_zarr.errors import BudgetError
+from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.coefficients import CoefficientField
@@ -79,6 +80,7 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         If the target cannot be met.
     MoECError
         If values that would be fitted are a known fill value, which only `missing` keeps.
+        If ``config refit`` is "raise", and a lossy stream decoded to values of the chunk.
     """
     return _encode(array, settings, fill_value, reachable=config.get("budget") == "keep")
 
@@ -111,6 +113,8 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
         if limit is not None and len(stream) > limit and not reachable:
             raise _too_small(chunk, settings, len(stream))
         return stream
+    if chunk.header.refit and settings.max_error != 0:
+        _tell_of_refit(array.shape)
     if limit is not None:
         return _encode_ratio(chunk, settings, limit, reachable)
     if settings.max_error != 0:
@@ -187,6 +191,23 @@ def _fit_fewer(chunk: Prepared, settings: Settings, room: int, best: Encoded) ->
 
 def _choose_better(one: Encoded, other: Encoded | None) -> Encoded:
     return one if other is None or one.quality.rmse <= other.quality.rmse else other
+
+
+def _tell_of_refit(shape: tuple[int, ...]) -> None:
+    """Warn of values that are compressed again, or raise: ``config refit``."""
+    choice = config.get("refit")
+    if choice not in ("warn", "raise", "allow"):
+        raise MoECError(f"config refit must be 'warn', 'raise' or 'allow', got {choice!r}")
+    text = (
+        f"a chunk of shape {shape} holds values that a lossy stream decoded to: they lose accuracy again, "
+        "and the target holds over them, not over the original. A write of a part of a chunk does this. "
+        "Write whole chunks, or whole shards, or let moec-zarr convert --append add them from the source; "
+        "moec_zarr.config 'refit' may be 'raise' or 'allow'"
+    )
+    if choice == "raise":
+        raise MoECError(text)
+    if choice == "warn":
+        warnings.warn(text, stacklevel=2)
 
 
 def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManager[None]:

@@ -38,6 +38,11 @@ class Selection:
         """Shape of the values before axes are dropped."""
         return tuple(len(index) for index in (self.indices[:1] if self.pointwise else self.indices))
 
+    def is_whole(self, shape: Sequence[int]) -> bool:
+        """Say whether it is all of a chunk, in its order."""
+        whole = zip(self.indices, map(range, shape), strict=True)
+        return not self.pointwise and all(isinstance(own, range) and own == each for own, each in whole)
+
 
 def _as_slice(index: range) -> slice:
     """Return the slice that selects the elements of a range."""

@@ -21,6 +21,7 @@ class Opened:
     """A stream taken apart, and the field of its transform."""
 
     stream: Stream
+    digest: bytes  # what tells it from others
 
     @cached_property
     def field(self) -> CoefficientField | None:
@@ -72,7 +73,7 @@ def open_cached(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
         if result is not None:
             _kept.move_to_end(data)
     if result is None:
-        result = Opened(open_stream(data, shape))
+        result = Opened(open_stream(data, shape), data[4:8] + len(data).to_bytes(8, "little"))
         _keep(data, result, limit)
     else:
         check_header(result.stream.header, shape)

@@ -19,6 +19,7 @@ from moec_zarr.bitstream.values import (
     write_masked_values,
 )
 from moec_zarr.codec.indexing import short_axes
+from moec_zarr.codec.refit import is_refit
 from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.field import Field
 from moec_zarr.model.normalisation import Limits, Normalisation
@@ -131,7 +132,14 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
         # It stands nowhere: a reader must know it all the same.
         masked.append(MaskedValue(missing, np.broadcast_to(np.False_, inner.shape)))
     header = Header(
-        dtype=dtype, order=order, shape=array.shape, low=low, high=high, psnr=math.inf, max_error=0.0
+        dtype=dtype,
+        order=order,
+        shape=array.shape,
+        low=low,
+        high=high,
+        psnr=math.inf,
+        max_error=0.0,
+        refit=is_refit(array),
     )
     sections = {}
     if box is not None:

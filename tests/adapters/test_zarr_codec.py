@@ -179,7 +179,8 @@ def test_nan_comes_back_where_it_was(tmp_path, zarr_format):
 def test_a_part_of_a_chunk_can_be_written(tmp_path, zarr_format):
     array = new(tmp_path, zarr_format=zarr_format)
     array[:2] = CHUNK[:2]
-    array[2:] = CHUNK[2:]
+    with pytest.warns(UserWarning, match="lose accuracy again"):
+        array[2:] = CHUNK[2:]
     assert psnr(CHUNK, array[:]) > 30
 
 

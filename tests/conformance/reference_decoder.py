@@ -624,7 +624,7 @@ def decode(data: bytes) -> Decoded:
     check(zlib.crc32(data[8:]) == int.from_bytes(data[4:8], "little"), "checksum")
     source = Reader(data[8:])
     head = source.number(1)
-    check(head % 16 <= 10 and head < 64, "dtype")
+    check(head % 16 <= 10 and head < 128, "dtype")
     dtype = np.dtype((">" if head >> 4 & 1 else "<") + DTYPES[head % 16])
     rank = source.number(1)
     check(rank <= 5, "rank")

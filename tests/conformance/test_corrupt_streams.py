@@ -30,7 +30,7 @@ PACKED = zlib.compress(bytes(6))
 
 def bad_headers():
     yield "dtype 11", b"\x0b" + PLAIN[1:]
-    yield "reserved bit of dtype", bytes([PLAIN[0] | 0x40]) + PLAIN[1:]
+    yield "reserved bit of dtype", bytes([PLAIN[0] | 0x80]) + PLAIN[1:]
     yield "rank 6", PLAIN[:1] + b"\x06" + PLAIN[2:]
     yield "too many elements", write_header(header("u1", (2**16, 2**16)))
     yield "too many elements beside an empty axis", write_header(header("u1", (0, 2**32)))

@@ -212,6 +212,6 @@ def _find_experts(
 
 def _find_bound(infos: Iterable[StreamInfo]) -> float | None:
     """Find the bound that all streams keep; None where one keeps nothing."""
-    bounds = [0.0 if info.max_error == 0 else info.bound for info in infos]
+    bounds = [0.0 if info.max_error == 0 and not info.refit else info.bound for info in infos]
     kept = [bound for bound in bounds if bound is not None]
     return max(kept) if kept and len(kept) == len(bounds) else None
