@@ -157,6 +157,23 @@ def test_raise_allow_and_nonsense():
 
 def test_little_is_remembered():
     for seed in range(3):
-        CODEC.decode(CODEC.encode(field((16, 64, 64), seed=seed)))
+        CODEC.decode(CODEC.encode(field((6, 40, 40), seed=seed)))
     assert len(refit._kept) == 3
     assert all(each.values.nbytes <= 2**14 for each in refit._kept.values())
+
+
+def test_no_bound_is_shown_where_some_streams_are_refits():
+    pytest.importorskip("rich")
+    pytest.importorskip("matplotlib")
+    from moec_zarr.cli.tables import streams_row
+    from moec_zarr.report.page.variable import _find_bound
+
+    stream = CODEC.encode(field())
+    decoded = CODEC.decode(stream)
+    with config.set(refit="allow"):
+        infos = [inspect(each) for each in (stream, CODEC.encode(decoded))]
+        exact = inspect(MoECCodec(max_error=0).encode(decoded))
+    assert _find_bound(infos[:1]) == 0.02
+    assert streams_row(infos[:1])[5] == "0.02"
+    assert _find_bound(infos) is _find_bound([exact]) is None
+    assert streams_row(infos)[5] == "refitted"  # in the column of bounds
