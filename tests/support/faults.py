@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class Death:
     last: float
     done: list[str] = field(default_factory=list)
     died: bool = False
+    under_way: int = 0
 
 
 @contextmanager
@@ -40,7 +42,11 @@ def dying(patch: pytest.MonkeyPatch, last: float = float("inf"), counts: Any = N
                     death.died = True
                     raise OSError(errno.EROFS, "the process was killed")
                 death.done.append(f"{name} {key}")
-            return await real(self, key, *args, **kwargs)
+            death.under_way += 1
+            try:
+                return await real(self, key, *args, **kwargs)
+            finally:
+                death.under_way -= 1
 
         return change
 
@@ -48,3 +54,7 @@ def dying(patch: pytest.MonkeyPatch, last: float = float("inf"), counts: Any = N
         for name in _CHANGES:
             inner.setattr(LocalStore, name, watched(name))
         yield death
+        # What was begun beside the last change ends before anyone looks: the dead change nothing later.
+        deadline = time.monotonic() + 20
+        while death.under_way and time.monotonic() < deadline:
+            time.sleep(0.001)
