@@ -18,7 +18,6 @@ from importlib.util import find_spec
 
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
-from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.settings import Settings
 
 __all__ = [
@@ -150,11 +149,6 @@ def name_extras(settings: Settings) -> Iterator[None]:
         remedy = ""
         if extra == "networks" and settings.has_networks:
             remedy = ', or ask for effort="fast", which fits transforms'
-        elif extra == "networks":
-            remedy = (
-                f"; or write chunks of at most {LONGEST_AXIS} voxels along each axis and ask for fewer times "
-                "smaller, so that a transform does, or give max_error=, which needs no network"
-            )
         raise ImportError(
             f"this fit needs {absent.name}, which is not installed (reading does not). "
             f"Install the extra moec-zarr[{extra}], which brings it{remedy}"

@@ -37,7 +37,6 @@ from moec_zarr.bitstream.range_coder import EVEN, RangeDecoder, RangeEncoder, ra
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
-    LONGEST_AXIS,
     LONGEST_GRAPH_AXIS,
     AxisBasis,
     BasisFunctions,
@@ -45,6 +44,7 @@ from moec_zarr.model.basis import (
     maximum_levels,
 )
 from moec_zarr.model.coefficients import Coefficients
+from moec_zarr.model.folding import folded_shape
 from moec_zarr.model.transform import corner, joint_axes
 
 __all__ = [
@@ -139,12 +139,12 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     CorruptStreamError
         If no encoder writes such a section; before anything of the declared shape is allocated.
     """
-    axes = len(shape)
-    if not axes or max(shape) > LONGEST_AXIS:
-        raise CorruptStreamError(f"coefficients of a grid of {shape}; the stream is damaged")
+    folded = folded_shape(shape)
+    if not folded:
+        raise CorruptStreamError("coefficients of a single voxel; the stream is damaged")
     bases: list[AxisBasis] = []
     offset = 0
-    for length in shape:
+    for length in folded:
         basis, offset = _read_basis(data, offset, length)
         bases.append(basis)
     if len(joint_axes(bases)) == 1:
@@ -154,8 +154,8 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     (step,) = struct.unpack_from("<f", data, offset)
     if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
-    context, offset = read_context(data, offset + 4, axes)
-    functions = functions_of(bases, shape)
+    context, offset = read_context(data, offset + 4, len(folded))
+    functions = functions_of(bases, folded)
     coded, offset = read_coded_mask(data, offset)
     present = decode_mask(coded, band_counts(functions))
     if not present.any():

@@ -17,30 +17,13 @@ from moec_zarr.bitstream.coding_order import ABSENT
 from moec_zarr.bitstream.coefficients import read_context, read_integers, write_context, write_integers
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.errors import CorruptStreamError
-from moec_zarr.model.basis import LONGEST_AXIS, BasisFunctions, voxel_functions
+from moec_zarr.model.basis import BasisFunctions, voxel_functions
+from moec_zarr.model.folding import fold, folded_shape
 from moec_zarr.model.residual import Residual
 
-__all__ = ["fold", "folded_shape", "read_residual", "voxel_order", "write_residual"]
+__all__ = ["read_residual", "voxel_order", "write_residual"]
 
 _HEAD = struct.Struct("<df")
-
-
-def folded_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return a shape in which no axis is longer than ``LONGEST_AXIS``: longer ones become two."""
-    result: list[int] = []
-    for n in shape:
-        parts = -(-n // LONGEST_AXIS)
-        result += [n] if parts == 1 else [*folded_shape([parts]), -(-n // parts)]
-    return tuple(result)
-
-
-def fold(array: NDArray[np.integer], fill: int = 0) -> NDArray[np.integer]:
-    """Fold an array into its folded shape; behind the last voxels of an axis stands `fill`."""
-    inner = [math.prod(folded_shape([n])) for n in array.shape]
-    if inner != list(array.shape):
-        pad = [(0, n - old) for n, old in zip(inner, array.shape, strict=True)]
-        array = np.pad(array, pad, constant_values=fill)
-    return array.reshape(folded_shape(array.shape))
 
 
 def voxel_order(shape: Sequence[int]) -> tuple[list[BasisFunctions], NDArray[np.uint8]]:

@@ -17,12 +17,11 @@ from moec_zarr.bitstream.container import Section, write_stream
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.model.basis import DOUBLE, LONGEST_AXIS
+from moec_zarr.model.basis import DOUBLE
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE, Residual
 from moec_zarr.quality import Quality, keeps, measure, merge
-from moec_zarr.runtime import is_installed
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -135,29 +134,18 @@ def _allowed(chunk: Prepared, bound: float) -> float:
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
     """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all."""
     from moec_zarr.fit.candidates import Candidate
-    from moec_zarr.fit.select import fit, is_transform_alone
+    from moec_zarr.fit.select import fit
     from moec_zarr.fit.transform.bound import fit_transform_to_bound
-    from moec_zarr.fit.transform.rate_control import has_transform
 
     field = chunk.field
-    shape = field.array.shape
     rooms = [field.array.nbytes / ratio for ratio in _NETWORK_RATIOS]
     if settings.model == "network" or settings.experts is not None:
         pass
-    elif not has_transform(shape):
-        yield None  # corrections alone
     else:
         transform = fit_transform_to_bound(field.normalised(), field.valid, allowed - TOLERANCE)
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
-    if is_transform_alone(shape, settings) or allowed < 2 * NETWORK_TOLERANCE:
-        return
-    if not settings.has_networks and not is_installed("torch"):
-        _log.warning(
-            "shape %s has an axis too long for a transform, and torch, which fits networks, is "
-            "not installed: only corrections are stored; write chunks of at most %d voxels along each axis",
-            shape, LONGEST_AXIS,
-        )  # fmt: skip
+    if not settings.has_networks or allowed < 2 * NETWORK_TOLERANCE:
         return
     for room in rooms:
         try:

@@ -212,7 +212,7 @@ def _tell_of_refit(shape: tuple[int, ...]) -> None:
 
 def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManager[None]:
     """Networks of this chunk are trained together with those of others that are encoded now."""
-    if _is_transform_alone(chunk, settings):
+    if not settings.has_networks:
         return nullcontext()
     return join_group((chunk.header.shape, chunk.header.dtype, settings), group_size(chunk.array.size))
 
@@ -340,7 +340,7 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     """
     target = settings.psnr
     assert target is not None
-    if _is_transform_alone(chunk, settings):
+    if not settings.has_networks:
         return _transform_psnr(chunk, target)
     from moec_zarr.fit.select import smallest_network
 
@@ -376,21 +376,7 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     if best is not exact:
         return best
     _log.debug("no fit below %d bytes reached %.2f dB (best %.2f)", len(exact), target, reached)
-    return _transform_psnr(chunk, target) if _has_transform(chunk, settings) else exact
-
-
-def _is_transform_alone(chunk: Prepared, settings: Settings) -> bool:
-    from moec_zarr.fit.select import is_transform_alone
-
-    return is_transform_alone(chunk.field.array.shape, settings)
-
-
-def _has_transform(chunk: Prepared, settings: Settings) -> bool:
-    """Say whether a transform alone may stand for the chunk."""
-    from moec_zarr.fit.transform.rate_control import has_transform
-
-    asked = settings.model != "network" and settings.experts is None
-    return asked and has_transform(chunk.field.array.shape)
+    return exact if settings.model == "network" or settings.experts else _transform_psnr(chunk, target)
 
 
 def _transform_psnr(chunk: Prepared, target: float) -> bytes:

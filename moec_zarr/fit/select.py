@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
@@ -19,16 +18,14 @@ from moec_zarr.fit.transform.rate_control import (
     fit_mean,
     fit_transform,
     fit_transform_to_error,
-    has_transform,
     mean_error,
     smallest_transform,
 )
-from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
-__all__ = ["fit", "fit_to_error", "is_transform_alone", "smallest_fit", "smallest_network"]
+__all__ = ["fit", "fit_to_error", "smallest_fit", "smallest_network"]
 
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
@@ -61,8 +58,6 @@ def fit(
     ------
     MoECError
         If ``moec_zarr.config`` asks for a device that is not there.
-    UnsupportedArrayError
-        If the settings ask for a transform, and the array cannot have one.
     ModuleNotFoundError
         If a network is to be fitted and torch is not installed.
     DoesNotFit
@@ -72,10 +67,8 @@ def fit(
     voxels = field.array.size if valid is None else int(valid.sum())
     presets = [scale_preset(preset, voxels, share) for preset in PRESETS[settings.effort]]
     target = None
-    if settings.model != "network" and has_transform(shape):
+    if settings.model != "network":
         target = field.normalised()
-    elif settings.model == "transform":
-        raise _no_transform(shape)
     best = None
     if target is not None and settings.experts is None:  # else a network is asked for
         transform = fit_transform(target, valid, budget)
@@ -85,7 +78,7 @@ def fit(
             values = CoefficientField(transform.coefficients).whole()
             best = Candidate(None, transform, mean_error(values, target, valid)).log()
     enough = best is None or budget >= smallest_network(len(shape), settings.experts)
-    if enough and not is_transform_alone(shape, settings):
+    if enough and settings.has_networks:
         from moec_zarr.fit import networks
 
         transform_only = best
@@ -122,7 +115,7 @@ def smallest_network(axes: int, experts: int | None) -> int:
 
 def smallest_fit(shape: tuple[int, ...], settings: Settings) -> int:
     """Return the bytes of the smallest section that may be fitted to a grid."""
-    if settings.model != "network" and settings.experts is None and has_transform(shape):
+    if settings.model != "network" and settings.experts is None:
         return smallest_transform(shape)
     return smallest_network(len(shape), settings.experts)
 
@@ -133,32 +126,16 @@ def fit_to_error(field: Field, error: float) -> Candidate:
     Parameters
     ----------
     field : Field
-        As for :func:`fit`, where :func:`is_transform_alone` holds.
+        As for :func:`fit`.
     error : float
         Mean square error that is not exceeded.
 
     Raises
     ------
-    UnsupportedArrayError
-        If the array cannot have a transform.
     DoesNotFit
         If no transform keeps it.
     """
-    if not has_transform(field.array.shape):
-        raise _no_transform(field.array.shape)
     result = fit_transform_to_error(field.normalised(), field.valid, error)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
     return Candidate(None, *result).log()
-
-
-def _no_transform(shape: tuple[int, ...]) -> UnsupportedArrayError:
-    return UnsupportedArrayError(
-        f"cannot encode shape {shape} by a transform, which takes at most {LONGEST_AXIS} voxels along an "
-        "axis. Remedy: write smaller chunks, or leave model= out"
-    )
-
-
-def is_transform_alone(shape: tuple[int, ...], settings: Settings) -> bool:
-    """Say whether a chunk of this shape is fitted by a transform and never by a network."""
-    return not settings.has_networks and (settings.model == "transform" or has_transform(shape))

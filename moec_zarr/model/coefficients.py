@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.backend import AnyArray
 from moec_zarr.model.basis import SINGLE, AxisBasis, BasisFunctions, functions_of
+from moec_zarr.model.folding import folded_shape, read_folded
 from moec_zarr.model.transform import Product, product, synthesise
 
 __all__ = ["CoefficientField", "Coefficients", "SentField"]
@@ -26,13 +27,13 @@ class Coefficients:
     Attributes
     ----------
     shape : tuple of int
-        Of the grid that they span; no axis of one voxel.
+        Of the grid that they span; no axis of one voxel. Axes that are too long are folded.
     bases : tuple of AxisBasis
-        Basis of each axis.
+        Basis of each axis, once folded.
     step : float
         A coefficient is its integer times this; a float32.
     integers : int32 array
-        The first coefficients on each axis; all others are zero.
+        The first coefficients on each folded axis; all others are zero.
     """
 
     shape: tuple[int, ...]
@@ -42,8 +43,8 @@ class Coefficients:
 
     @property
     def functions(self) -> list[BasisFunctions]:
-        """The functions of each axis."""
-        return functions_of(self.bases, self.shape)
+        """The functions of each folded axis."""
+        return functions_of(self.bases, folded_shape(self.shape))
 
 
 class SentField(NamedTuple):
@@ -55,7 +56,7 @@ class SentField(NamedTuple):
 
     def values(self, indices: Sequence[Integers | slice], pointwise: bool = False) -> AnyArray:
         """Return the values at voxels, on the device."""
-        return synthesise(self.product, indices, pointwise)
+        return _read(self.product, self.shape, indices, pointwise)
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,17 @@ class CoefficientField:
         indices : sequence of int64 arrays or slices
             Voxels along each axis of a grid; if `pointwise`, arrays of the coordinates of each point.
         """
-        return np.asarray(synthesise(self.product, indices, pointwise))
+        return np.asarray(_read(self.product, self.shape, indices, pointwise))
 
     def whole(self) -> Array:
         """Return the values on the whole grid."""
         return self.values([slice(None)] * len(self.shape))
+
+
+def _read(
+    own: Product, shape: tuple[int, ...], indices: Sequence[Integers | slice], pointwise: bool
+) -> AnyArray:
+    """Return the values of a product at voxels of a grid, whose long axes it has folded."""
+    if len(own.matrices) == len(shape):
+        return synthesise(own, indices, pointwise)
+    return read_folded(lambda places, points: synthesise(own, places, points), shape, indices, pointwise)

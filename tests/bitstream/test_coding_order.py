@@ -39,7 +39,7 @@ def reference_coefficients(bases, shape):
         else:
             axes.append(reference_decoder.cosines(n))
     nothing = np.zeros(shape, np.int64)
-    return reference_decoder.Coefficients(axes, 1.0, np.zeros(0, bool), (), nothing)
+    return reference_decoder.Coefficients(tuple(shape), axes, 1.0, np.zeros(0, bool), (), nothing)
 
 
 @FEW

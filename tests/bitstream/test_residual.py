@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moec_zarr.bitstream import compiled as compiled_module
-from moec_zarr.bitstream.residual import fold, folded_shape, read_residual, write_residual
+from moec_zarr.bitstream.residual import read_residual, write_residual
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError
+from moec_zarr.model.folding import fold, folded_shape
 from moec_zarr.model.residual import Residual
 from tests.conformance import reference_decoder
 from tests.support.decoders import assert_same_residual

@@ -119,8 +119,7 @@ def test_a_network_keeps_the_bound():
         assert_keeps(array, stream, 9.0)
 
 
-@pytest.mark.torch
-def test_axes_too_long_for_a_transform():
+def test_axes_that_are_folded():
     array = (np.cumsum(np.random.default_rng(1).normal(size=5000)) + 50).astype("f4")
     stream = encoded(array, 4.0)
     assert largest_error(array, decode(stream)) <= 4

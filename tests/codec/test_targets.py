@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from moec_zarr import BudgetError, UnsupportedArrayError, inspect
+from moec_zarr import BudgetError, inspect
 from moec_zarr.codec.bounded import Encoded
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
@@ -159,12 +159,6 @@ def test_extreme_values_are_encoded_without_warnings():
     anything = np.frombuffer(np.random.default_rng(1).bytes(432), "f4").reshape(3, 2, 2, 3, 3)
     decoded = decode(encode(anything, Settings(psnr=60, effort="fast")))
     np.testing.assert_array_equal(np.isnan(decoded), np.isnan(anything))
-
-
-@pytest.mark.parametrize("target", [{"psnr": 40}, {"ratio": 20}])
-def test_a_transform_alone_is_refused_where_none_can_be_read(target):
-    with pytest.raises(UnsupportedArrayError, match="at most 2048 voxels along an axis"):
-        encode(smooth((4, 2100)), Settings(model="transform", effort="fast", **target))
 
 
 def test_noise_uses_most_of_a_budget():

@@ -20,11 +20,12 @@ def _no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_a_bound_on_an_axis_too_long_for_a_transform(caplog: pytest.LogCaptureFixture) -> None:
-    stream = MoECCodec(max_error=0.01, effort="fast").encode(SERIES)
-    assert "too long for a transform" in caplog.text
-    assert len(stream) < SERIES.nbytes / 3
-    assert np.abs(MoECCodec(max_error=0.01).decode(stream) - SERIES).max() <= 0.01
+@pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 60}, {"max_error": 0.01}])
+def test_a_long_axis_needs_no_network(target: dict[str, float]) -> None:
+    codec = MoECCodec(effort="fast", **target)
+    stream = codec.encode(SERIES)
+    assert len(stream) <= SERIES.nbytes / 20
+    assert np.abs(codec.decode(stream) - SERIES).max() <= 0.1
 
 
 @pytest.mark.parametrize("settings", [{"device": "cuda"}, {"decoder": "torch"}])
@@ -34,10 +35,6 @@ def test_a_setting_that_takes_torch_is_named(settings: dict[str, str]) -> None:
         MoECCodec(ratio=20).decode(stream)
 
 
-@pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 60}])
-def test_a_fit_that_needs_a_network_says_what_to_do(target: dict[str, float]) -> None:
-    with pytest.raises(ImportError, match=r"\[networks\].*at most 2048 voxels along each axis") as caught:
-        MoECCodec(effort="fast", **target).encode(SERIES)
-    assert "fast" not in str(caught.value)
+def test_a_fit_that_needs_a_network_says_what_to_do() -> None:
     with pytest.raises(ImportError, match=r'\[networks\].*ask for effort="fast"'):
-        MoECCodec(**target).encode(SERIES[:2000])
+        MoECCodec(ratio=20).encode(SERIES[:2000])

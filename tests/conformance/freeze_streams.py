@@ -75,6 +75,7 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "transform_graph": (_simulated("temperature"), {"stream_bytes": 500}),
     "transform_and_experts": (_simulated("tracer"), {"stream_bytes": 600, "experts": 2}),
     "transform_rank_1": (_rough((700,)), {}),
+    "transform_folded": (_rough((2, 2100)), {}),
     "transform_rank_5": (_rough((4, 5, 1, 6, 5), "f8"), {}),
     "transform_mask": (_with_masked_values(_rough(SHAPE)), {"stream_bytes": 300}),
     "mask": (_with_masked_values(smooth(SHAPE)), {"stream_bytes": 300, "experts": 1}),
@@ -128,7 +129,7 @@ def make_stream(feature: str) -> bytes:
                 "moec_zarr.fit.transform.rate_control.list_bases", return_value=([BASES[feature]], 0.02)
             )
             stack.enter_context(candidates)
-            stack.enter_context(patch("moec_zarr.fit.transform.rate_control.deeper", return_value=None))
+            stack.enter_context(patch("moec_zarr.fit.transform.rate_control.deepen", return_value=None))
         return encode(data, Settings(**others))
 
 

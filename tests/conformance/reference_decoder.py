@@ -374,8 +374,9 @@ def cumulative_magnitude_frequencies(largest: int, number: int) -> list[int]:
 
 @dataclass
 class Coefficients:
-    """The integers have the shape of the bounding box without its axes of length 1."""
+    """The integers have the shape of the bounding box, folded, without its axes of length 1."""
 
+    shape: tuple[int, ...]
     bases: list[Basis]
     step: float
     present: NDArray[np.bool_]
@@ -438,22 +439,25 @@ class Coefficients:
 
     def values(self) -> NDArray[np.float64]:
         """What the coefficients add up to at each voxel, in C order."""
+        return self.folded_values()[tuple(places(self.shape).T)]
+
+    def folded_values(self) -> NDArray[np.float64]:
         coefficients = self.integers * self.step
         if self.joint_axes:
             total = np.zeros(coefficients.shape)
             for index in zip(*np.nonzero(coefficients), strict=True):
                 functions = [self.function(axis, index) for axis in range(len(self.bases))]
                 total += coefficients[index] * functools.reduce(np.multiply.outer, functions)
-            return total.ravel()
+            return total
         for axis, basis in enumerate(self.bases):
             coefficients = np.moveaxis(np.tensordot(basis.functions, coefficients, (1, axis)), 0, axis)
-        return coefficients.ravel()
+        return coefficients
 
     def features(self, stencils: Sequence[int]) -> NDArray[np.float64]:
         """What a network reads at each voxel, in C order."""
         others = self.integers * self.step
         others[(0,) * others.ndim] = 0
-        z = self.values().reshape(others.shape)
+        z = self.values().reshape(self.shape)
         norm = math.sqrt((others**2).sum() / z.size) or 1
         features = [z / norm]
         for axis, stencil in enumerate(stencils):
@@ -466,12 +470,13 @@ class Coefficients:
 
 def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     source, size = Reader(data), len(data)
-    check(len(shape) > 0 and max(shape) <= 2048, "shape")
-    bases = [read_basis(source, n) for n in shape]
+    check(len(shape) > 0, "shape")
+    folded = [n for length in shape for n in fold(length)]
+    bases = [read_basis(source, n) for n in folded]
     check(sum(basis.joint for basis in bases) != 1, "joint")
     step = float(np.frombuffer(source.take(4), "<f4")[0])
     check(2.0**-64 <= step <= 2.0**64, "step")
-    context = read_context(source, len(shape))
+    context = read_context(source, len(folded))
     mask = source.take(source.varint())
     present = read_mask(mask, tuple(basis.bands[-1] + 1 for basis in bases))
     check(bool(present.any()), "bands")
@@ -481,8 +486,8 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
         extent *= sum(band <= highest for band in basis.bands)
     check(extent <= 2**13 * size, "too many coefficients")
 
-    array = np.zeros(shape, np.int64)
-    coefficients = Coefficients(bases, step, present, context, array)
+    array = np.zeros(folded, np.int64)
+    coefficients = Coefficients(shape, bases, step, present, context, array)
     held = present[np.ix_(*(basis.bands for basis in bases))]
     read_by_wavefront(
         source, size, context, array, held, coefficients.octave,
@@ -567,6 +572,12 @@ def place(x: int, lengths: list[int]) -> tuple[int, ...]:
     return (*place(x // lengths[-1], lengths[:-1]), x % lengths[-1])
 
 
+def places(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Where all voxels of a grid stand on its folded axes, in C order."""
+    axes = [[place(x, fold(n)) for x in range(n)] for n in shape]
+    return np.array([sum(index, ()) for index in itertools.product(*axes)], np.int64)
+
+
 def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
     source = Reader(data)
     bound = float(np.frombuffer(source.take(8), "<f8")[0])
@@ -575,14 +586,10 @@ def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
     if not source.left:
         return Residual(bound, spacing, np.zeros(shape, np.int64), None)
     check(len(shape) > 0, "axes")
-    axes = [fold(n) for n in shape]
-    folded = [n for lengths in axes for n in lengths]
-    places = np.array([
-        sum((place(x, lengths) for x, lengths in zip(index, axes, strict=True)), ())
-        for index in np.ndindex(*shape)
-    ])  # fmt: skip
+    folded = [n for length in shape for n in fold(length)]
+    stands = tuple(places(shape).T)
     held = np.zeros(folded, bool)
-    held[tuple(places.T)] = True
+    held[stands] = True
     context = read_context(source, len(folded))
     array = np.zeros(folded, np.int64)
 
@@ -593,7 +600,7 @@ def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
         ]
 
     read_by_wavefront(source, len(data), context, array, held, lambda index: 0, neighbours)
-    return Residual(bound, spacing, array[tuple(places.T)].reshape(shape), context)
+    return Residual(bound, spacing, array[stands].reshape(shape), context)
 
 
 # --------------------------------------------------------------------------------- stream

@@ -11,10 +11,9 @@ from moec_zarr.bitstream.coefficients import read_coefficients
 from moec_zarr.fit.transform.rate_control import (
     fit_transform,
     fit_transform_to_error,
-    has_transform,
     squared_error,
 )
-from moec_zarr.model.basis import LONGEST_AXIS, AxisBasis
+from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
 from tests.support.fields import normalised, smooth
 from tests.support.strategies import COSINES
@@ -121,11 +120,6 @@ def test_squared_error():
     assert squared_error(values[:2], target[:2], None) == 5.0
     with np.errstate(over="ignore"):
         assert squared_error(values, target, np.array([True, True, False])) == 5.0
-
-
-def test_axis_too_long_has_no_transform():
-    assert has_transform((3, LONGEST_AXIS))
-    assert not has_transform((3, LONGEST_AXIS + 1))
 
 
 @pytest.mark.parametrize("error", [1e-3, 1e-4, 1e-6])

@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch")
 from moec_zarr.bitstream.stream import open_stream  # noqa: E402
 from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.errors import UnsupportedArrayError  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
 from moec_zarr.fit.transform.rate_control import fit_transform  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField  # noqa: E402
@@ -115,8 +114,3 @@ def test_model_says_what_stands_for_a_chunk(field):
     assert network.coefficients is None
     assert transform.network is None
     assert transform.coefficients is not None
-
-
-def test_transform_of_an_axis_too_long_is_refused():
-    with pytest.raises(UnsupportedArrayError, match="2048"):
-        encode(np.arange(6000.0) ** 2, Settings(ratio=40, model="transform"))

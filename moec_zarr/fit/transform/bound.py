@@ -17,13 +17,22 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
-from moec_zarr.bitstream.residual import fold, write_residual
-from moec_zarr.fit.payloads import DoesNotFit, encode_coefficients
+from moec_zarr.bitstream.residual import write_residual
+from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.inpainting import fill_smoothly
-from moec_zarr.fit.transform.rate_control import DENSEST, Transform, estimate_count, find_start, finest_step
+from moec_zarr.fit.transform.rate_control import (
+    DENSEST,
+    Transform,
+    encode_transform,
+    estimate_count,
+    find_start,
+    finest_step,
+    fold_grid,
+)
 from moec_zarr.fit.transform.rdoq import Quantised, Search, State, place_coefficients, quantise_at
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.folding import fold
 from moec_zarr.model.residual import Residual
 
 __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
@@ -54,7 +63,7 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     Parameters
     ----------
     target : float32 array
-        No axis of one voxel, none longer than ``LONGEST_AXIS``.
+        No axis of one voxel.
     valid : bool array of the same shape, or None
         Which voxels keep the bound; all where None.
     bound : float
@@ -62,6 +71,8 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
+    shape = target.shape
+    target, valid = fold_grid(target, valid)
     without = _estimate_bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else fill_smoothly(target, valid)
     count = min(estimate_count(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
@@ -103,7 +114,7 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         return None
     found = place_coefficients(search, best.quantised)
     try:
-        return Transform(found, encode_coefficients(found, best.quantised.context))
+        return encode_transform(found, best.quantised.context, shape)
     except DoesNotFit:
         return None
 

@@ -34,20 +34,22 @@ from moec_zarr.fit.transform.rdoq import (
     prepare_search,
     quantise_at,
 )
-from moec_zarr.model.basis import LONGEST_AXIS, AxisBasis
+from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
+from moec_zarr.model.folding import fold, folded_shape
 from moec_zarr.model.transform import analyse
 
 __all__ = [
     "DENSEST",
     "Transform",
+    "encode_transform",
     "estimate_count",
     "find_start",
     "finest_step",
     "fit_mean",
     "fit_transform",
     "fit_transform_to_error",
-    "has_transform",
+    "fold_grid",
     "mean_error",
     "smallest_transform",
     "squared_error",
@@ -93,6 +95,10 @@ class Transform(NamedTuple):
     coefficients: Coefficients
     payload: bytes
 
+    def unfold(self, shape: tuple[int, ...]) -> Transform:
+        """Return the transform of the grid that was folded."""
+        return self._replace(coefficients=replace(self.coefficients, shape=shape))
+
 
 class _BasisTrial(NamedTuple):
     """Integers at a step in some bases, and what they lose: squared error and weighted bits."""
@@ -103,11 +109,6 @@ class _BasisTrial(NamedTuple):
     loss: float
 
 
-def has_transform(shape: tuple[int, ...]) -> bool:
-    """Say whether a grid can have a transform."""
-    return all(n <= LONGEST_AXIS for n in shape)
-
-
 def fit_transform(
     target: Floats, valid: Bools | None, budget: int, warm_start: Coefficients | None = None
 ) -> Transform | None:
@@ -116,7 +117,7 @@ def fit_transform(
     Parameters
     ----------
     target : float32 array
-        No axis of one voxel, none longer than ``LONGEST_AXIS``. Values at invalid voxels do not matter.
+        No axis of one voxel. Values at invalid voxels do not matter.
     valid : bool array of the same shape, or None
         Which voxels count; all where None.
     budget : int
@@ -124,6 +125,8 @@ def fit_transform(
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
     """
+    shape = target.shape
+    target, valid = fold_grid(target, valid)
     count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, DENSEST * target.size)))
     whole = target if valid is None else fill_smoothly(target, valid)
     start = find_start(whole, valid, count, warm_start)
@@ -131,7 +134,7 @@ def fit_transform(
         return None
     taken, found = start[2].bits / 8, _within_budget(*start, budget)
     if warm_start is not None or taken <= _TOO_FINE * budget:
-        return found
+        return found and found.unfold(shape)
     start = find_start(whole, valid, max(1, int(count * budget / taken)))
     other = None if start is None else _within_budget(*start, budget)
     known = [each for each in (found, other) if each is not None]
@@ -139,13 +142,18 @@ def fit_transform(
     def error(transform: Transform) -> float:
         return mean_error(CoefficientField(transform.coefficients).whole(), target, valid)
 
-    return min(known, key=error, default=None)
+    return min(known, key=error).unfold(shape) if known else None
+
+
+def fold_grid(target: Floats, valid: Bools | None) -> tuple[Floats, Bools | None]:
+    """Fold what is fitted: what stands behind the last voxels of an axis repeats them, or is not valid."""
+    return fold(target, None), None if valid is None else fold(valid)
 
 
 def fit_mean(target: Floats, valid: Bools | None) -> Transform:
     """Return the smallest transform: a single coefficient, that of the mean of the valid voxels."""
     mean = float(target.mean(dtype=np.float64) if valid is None else target[valid].mean(dtype=np.float64))
-    return _single(target.shape, mean * math.sqrt(target.size))
+    return _single(target.shape, mean * math.sqrt(math.prod(folded_shape(target.shape))))
 
 
 def smallest_transform(shape: tuple[int, ...]) -> int:
@@ -155,11 +163,12 @@ def smallest_transform(shape: tuple[int, ...]) -> int:
 
 def _single(shape: tuple[int, ...], value: float) -> Transform:
     """Return a transform of the first coefficient alone."""
+    folded = folded_shape(shape)
     step = float(np.float32(max(abs(value), STEPS[0])))
-    integers = np.full((1,) * len(shape), math.copysign(1, value), np.int32)
-    coefficients = Coefficients(shape, (AxisBasis(),) * len(shape), step, integers)
-    context = round_parameters(first_parameters((True,) * len(shape)), 1)
-    return Transform(coefficients, encode_coefficients(coefficients, context))
+    integers = np.full((1,) * len(folded), math.copysign(1, value), np.int32)
+    coefficients = Coefficients(shape, (AxisBasis(),) * len(folded), step, integers)
+    context = round_parameters(first_parameters((True,) * len(folded)), 1)
+    return encode_transform(coefficients, context, shape)
 
 
 def fit_transform_to_error(
@@ -176,6 +185,8 @@ def fit_transform_to_error(
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
+    shape = target.shape
+    target, valid = fold_grid(target, valid)
     whole = target if valid is None else fill_smoothly(target, valid)
     count, start = max(1, estimate_count(whole, error)), None
     while start is None and count <= whole.size:  # of few coefficients none may be worth its bytes
@@ -226,7 +237,18 @@ def fit_transform_to_error(
     if best is None:
         return None
     found, context, measured = best
-    return Transform(found, encode_coefficients(found, context)), measured
+    return encode_transform(found, context, shape), measured
+
+
+def encode_transform(coefficients: Coefficients, context: Context, shape: tuple[int, ...]) -> Transform:
+    """Encode the coefficients of a folded grid; return the transform of the grid of a shape.
+
+    Raises
+    ------
+    DoesNotFit
+        If they cannot be coded.
+    """
+    return Transform(coefficients, encode_coefficients(coefficients, context)).unfold(shape)
 
 
 def estimate_count(whole: Floats, error: float) -> int:
