@@ -14,12 +14,15 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["PREFIX", "check_attributes", "stored_attributes", "strict_attributes", "to_strict"]
+__all__ = ["FILE_BYTES", "PREFIX", "check_attributes", "stored_attributes", "strict_attributes", "to_strict"]
 
 _log = logging.getLogger(__name__)
 _SHOWN = 6  # attributes in a message
 PREFIX = "moec_zarr_"
 """Begins the name of every attribute that this package writes; a source's own of such names go."""
+
+FILE_BYTES = f"{PREFIX}file_bytes"
+"""Attribute of a group: bytes of the files that it was made from."""
 
 # What stores of older versions have instead. Others use such names, too, so the package must be named beside.
 _FORMER = ("algorithm", "implementation", "reading", "codec", "ratio", "psnr", "max_error")

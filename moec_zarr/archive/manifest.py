@@ -90,6 +90,8 @@ class Manifest:
         The dimension that was appended along; empty where nothing was.
     earlier : tuple of Generation
         The plans before this one, the oldest first.
+    file_bytes : int
+        Of the files that it was made from; 0 where that is not known.
     """
 
     plan: dict[str, Any]
@@ -97,6 +99,7 @@ class Manifest:
     created: bool = False
     along: str = ""
     earlier: tuple[Generation, ...] = ()
+    file_bytes: int = 0
 
     @property
     def digest(self) -> str:
@@ -284,6 +287,7 @@ def _parse_manifest(loaded: Any, file: str) -> Manifest:
                 Generation(digest=str(each["digest"]), length=int(each["length"]))
                 for each in loaded["earlier"]
             ),
+            file_bytes=int(loaded.get("file_bytes", 0)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(file, error) from error

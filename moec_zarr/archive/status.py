@@ -101,6 +101,8 @@ class Progress:
         Number of jobs that run at a time.
     together : int
         Number of tasks of a job, which a worker does side by side.
+    file_bytes : int
+        Of the files of the source, with those of earlier appends; 0 where it has none.
     running : list of (str, float)
         For each running task, as far as the client knows: its variable, and `time.monotonic` when it began.
     """
@@ -113,6 +115,7 @@ class Progress:
     phase: str = ""
     workers: int = 1
     together: int = 1
+    file_bytes: int = 0
     running: list[tuple[str, float]] = field(default_factory=list)
 
     @property

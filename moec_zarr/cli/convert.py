@@ -188,6 +188,12 @@ def convert(
         console.print_json(_result(result))
     elif not quiet:
         console.out.print(summary_table(result.summaries()))
+        if result.file_bytes and result.bytes_out and not result.failures:
+            console.out.print(
+                f"the source's files take {bytes_text(result.file_bytes)}, "
+                f"{result.file_bytes / result.bytes_out:.4g} times what is stored of these variables",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
     for failure in result.failures[:10]:
         console.complain(
             f"chunk {failure.index} of {failure.variable!r}, {counted(failure.attempts, 'attempt')}: "

@@ -431,3 +431,23 @@ def test_dimensions_without_names(tmp_path):
     contents = Contents((tmp_path / "r.html").read_text("utf-8"))
     assert "Voxels by error" in contents.tables
     assert [row[0] for row in contents.tables["Variables as they are stored"]] == ["plain"]
+
+
+def test_the_page_compares_with_what_the_files_took(tmp_path, client):
+    """Packed integers are small in their file: the array's ratio flatters."""
+    values = smooth((8, 40, 60), scale=30) + 270
+    packing = {"dtype": "i2", "scale_factor": 0.001, "add_offset": 285.0, "_FillValue": -32768}
+    for part in range(2):
+        ds = xr.Dataset({"a": (DIMS, values)}, coords={"time": np.arange(8) + 8 * part})
+        ds.to_netcdf(tmp_path / f"{part}.nc", encoding={"a": packing})
+    sizes = [(tmp_path / f"{part}.nc").stat().st_size for part in range(2)]
+    codec = MoECCodec(ratio=20, effort="fast")
+    first = convert(str(tmp_path / "0.nc"), tmp_path / "z", codec, client=client)
+    assert first.a.dtype == np.float32
+    assert first.attrs["moec_zarr_file_bytes"] == sizes[0]
+    grown = convert(str(tmp_path / "1.nc"), tmp_path / "z", append="time", client=client)
+    assert grown.attrs["moec_zarr_file_bytes"] == sum(sizes)
+    write_report(tmp_path / "z", tmp_path / "page.html")
+    page = " ".join((tmp_path / "page.html").read_text().split())
+    stored = sum(path.stat().st_size for path in (tmp_path / "z").glob("*/c/**/*") if path.is_file())
+    assert f"{sum(sizes) / stored:.3g}× smaller than the files that it was made from" in page

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import zarr
 from zarr.abc.store import Store
 
+from moec_zarr.adapters.meaning import stored_dtype
 from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.manifest import Generation, read_manifest
 from moec_zarr.archive.metadata import refuse_damaged_metadata
@@ -57,6 +58,8 @@ class Growth:
         Number of steps that are kept back, since they do not fill a chunk.
     earlier : tuple of Generation
         The plans that the store was made by so far.
+    file_bytes : int
+        Of the files that it was made from so far; 0 where that is not known.
     """
 
     plan: Plan
@@ -66,6 +69,7 @@ class Growth:
     offset: int
     held: int
     earlier: tuple[Generation, ...]
+    file_bytes: int
 
     @property
     def added(self) -> int:
@@ -143,6 +147,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         offset=offset,
         held=held,
         earlier=(*manifest.earlier, Generation(digest=manifest.digest, length=length)),
+        file_bytes=manifest.file_bytes,
     )
 
 
@@ -194,9 +199,11 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
             )
         if each.tasks:
             units = group[each.name].attrs.get("units")
-            if (var.dtype, var.attrs.get("units")) != (each.dtype, units):
+            bounded = each.codec is None or each.codec.max_error is not None
+            dtype = stored_dtype(var, bounded=bounded)
+            if (dtype, var.attrs.get("units")) != (each.dtype, units):
                 raise MoECError(
-                    f"variable {each.name!r} of the source is {var.dtype} in {var.attrs.get('units')}; in "
+                    f"variable {each.name!r} of the source is {dtype} in {var.attrs.get('units')}; in "
                     f"the store it is {each.dtype} in {units}"
                 )
         elif dim not in each.dims:

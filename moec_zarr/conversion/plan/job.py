@@ -52,14 +52,18 @@ class Job:
     def manifest(self, src: Source, options: StorageOptions | None) -> Manifest:
         """Return what the destination will say that it was made by."""
         source = fingerprint(src, self.ds, options)
-        if self.growth is None:
-            return Manifest(plan=self.plan.to_dict(), source=source)
+        growth = self.growth
+        if growth is None:
+            return Manifest(plan=self.plan.to_dict(), source=source.digest, file_bytes=source.file_bytes)
+        # Steps that the store has already are counted with it.
+        share = growth.added / max(self.ds.sizes[growth.dim], 1)
         return Manifest(
             plan=self.plan.to_dict(),
-            source=source,
+            source=source.digest,
             created=True,
-            along=self.growth.dim,
-            earlier=self.growth.earlier,
+            along=growth.dim,
+            earlier=growth.earlier,
+            file_bytes=growth.file_bytes + round(share * source.file_bytes) if growth.file_bytes else 0,
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from glob import has_magic
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
 from zarr.abc.store import Store
@@ -336,13 +336,28 @@ def _is_store(path: str, options: StorageOptions | None) -> bool:
     return any(fs.exists(f"{root.rstrip('/')}/{name}") for name in _METADATA)
 
 
-def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | None = None) -> str:
-    """Return a digest that changes when the source does.
+class Fingerprint(NamedTuple):
+    """What tells a source from others.
 
-    It covers dimensions, dtypes, attributes and the values of small coordinates, and of every file its name
-    within the source, its size, and its time of change or what else the file system tells versions apart
-    by. Values of fields are not read: of an open dataset, the file it was opened from counts, and a change
-    of values in memory goes unnoticed.
+    Attributes
+    ----------
+    digest : str
+        Hexadecimal; it changes when the source does.
+    file_bytes : int
+        Bytes of all its files; 0 where it has none.
+    """
+
+    digest: str
+    file_bytes: int
+
+
+def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | None = None) -> Fingerprint:
+    """Look at what tells a source from others.
+
+    The digest covers dimensions, dtypes, attributes and the values of small coordinates. Of every file it
+    covers its name within the source, its size, and its time of change or what else the file system tells
+    versions apart by. Values of fields are not read: of an open dataset, the file it was opened from counts,
+    and a change of values in memory goes unnoticed.
 
     Parameters
     ----------
@@ -355,8 +370,7 @@ def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | N
 
     Returns
     -------
-    str
-        Hexadecimal.
+    Fingerprint
     """
     digest = hashlib.sha256()
     digest.update(json.dumps([dict(ds.sizes), ds.attrs], default=str, sort_keys=True).encode())
@@ -370,9 +384,11 @@ def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | N
         paths = sorted(path for path in named if isinstance(path, str))
     else:
         paths = _paths(src, storage_options)
+    file_bytes = 0
     for stamp in _stamps(paths, storage_options):
         digest.update(json.dumps(stamp).encode())
-    return digest.hexdigest()
+        file_bytes += stamp[1] or 0
+    return Fingerprint(digest.hexdigest(), file_bytes)
 
 
 def _stamps(paths: list[str], options: StorageOptions | None) -> Iterator[tuple[str, int | None, str]]:

@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 
 from moec_zarr.adapters.meaning import unpack_limits
 from moec_zarr.adapters.zarr_core import sync
-from moec_zarr.archive.attributes import PREFIX, stored_attributes, to_strict
+from moec_zarr.archive.attributes import FILE_BYTES, PREFIX, stored_attributes, to_strict
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
 from moec_zarr.archive.metadata import refuse_damaged_metadata
@@ -335,7 +335,12 @@ def read_done(
 
 @hide_expected_warnings()
 def write_attributes(
-    planned: Plan, origin: str, group: zarr.Group, state: Progress, what: str = "converted"
+    planned: Plan,
+    origin: str,
+    group: zarr.Group,
+    state: Progress,
+    what: str = "converted",
+    file_bytes: int = 0,
 ) -> None:
     """Say in the destination's attributes what was done to each variable, and whether all is done."""
     summaries = state.summaries()
@@ -346,7 +351,7 @@ def write_attributes(
             stored_attributes(dict(array.attrs), repr(each.name)) | _attributes(summaries[each.name])
         )
     done = f"moec_zarr {version('moec_zarr')}: {what} from {origin}"
-    attributes = {}
+    attributes: dict[str, Any] = {FILE_BYTES: file_bytes} if file_bytes else {}
     if state.failures or len(state.records) < planned.tasks:
         attributes[STATUS] = f"incomplete: {_count(len(state.records), planned.tasks)}"
     else:

@@ -141,7 +141,7 @@ def _finish(group: zarr.Group, planned: Plan, append: Append, records: Iterable[
     """Let a store grow whose chunks are all there. It can be interrupted, and done again."""
     grow_arrays(group, planned, append.manifest.along)
     state = Progress(plan=planned, resumed=0, records=list(records), failures=[], started=time.monotonic())
-    write_attributes(planned, append.origin, group, state, "appended")
+    write_attributes(planned, append.origin, group, state, "appended", append.manifest.file_bytes)
     write_quality(group, planned, state.records)
     end_append(group, _first(planned), replace(append, manifest=replace(append.manifest, created=True)))
 

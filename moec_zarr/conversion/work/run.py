@@ -188,6 +188,7 @@ def execute(
     say("looking at the destination")
     refuse_overlap(src, job.ds, dst, options.storage_options)
     wanted = job.manifest(src, options.storage_options)
+    state.file_bytes = wanted.file_bytes
     try:
         store = store_at(dst, options.storage_options)
         begun = find_begun(store, dst, wanted) if options.resume else None
@@ -236,7 +237,7 @@ def execute(
                 noted = group if job.growth is None else None
                 run_tasks(connected, tasks, needed, noted, lock, state, progress)
             if job.growth is None:
-                write_attributes(job.plan, name_source(src), group, state)
+                write_attributes(job.plan, name_source(src), group, state, file_bytes=wanted.file_bytes)
                 write_quality(group, job.plan, state.records)
             elif job.growth.added and not state.failures:
                 finish_append(job.growth, store, wanted, name_source(src), state.records)

@@ -288,6 +288,8 @@ class Report:
         What was looked at; `source` is empty without one.
     history : str
         What the store says of its own making.
+    file_bytes : int
+        Of the files that it was made from; 0 where the store does not say.
     variables : tuple of Variable
     lossless : tuple of Lossless
     """
@@ -295,5 +297,6 @@ class Report:
     store: str
     source: str
     history: str
+    file_bytes: int
     variables: tuple[Variable, ...]
     lossless: tuple[Lossless, ...]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from moec_zarr.archive.attributes import FILE_BYTES
 from moec_zarr.archive.inspection import compressed_arrays
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.conversion.plan.source import Source, open_source
@@ -95,10 +96,13 @@ def gather_report(
             found.append(gather_variable(name, arrays[name], stored, original, budget, note))
         lossless = tuple(list_lossless(group, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()
+        file_bytes = ds.attrs.get(FILE_BYTES, 0)
     return Report(
         store=clean(fspath(store)),
         source="" if against is None else _name_source(against),
         history=clean(history[0]) if history else "",
+        # Only of all variables together is it known.
+        file_bytes=file_bytes if variables is None and isinstance(file_bytes, int) else 0,
         variables=tuple(found),
         lossless=lossless,
     )
