@@ -51,6 +51,7 @@ _BOUND_BYTES = 14  # of the section of a bound without corrections
 _USED = 0.9  # of a limit: what leaves more is looked at again
 _PEAK_ERROR = 2.0  # times the root mean square of the error: about the largest, of what is bounded
 _ROUNDED = 0.9  # of the error that was fitted: rounding to the dtype makes it smaller
+_HALF_OFF_BY_ONE = 0.7  # root mean square error of integers of which about half are wrong
 _NEARLY_EXACT = 1.3  # times a limit: what is estimated below it may fit
 
 
@@ -164,9 +165,9 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
 
 def _may_be_exact(chunk: Prepared, best: Encoded, limit: int) -> bool:
     """Say whether integers are so close that corrections may keep them exactly in so many bytes."""
-    share = best.quality.rmse**2  # of the values are off by one, if no more
-    if chunk.header.dtype.kind not in "iu" or share > 0.5:
+    if chunk.header.dtype.kind not in "iu" or best.quality.rmse > _HALF_OFF_BY_ONE:
         return False
+    share = best.quality.rmse**2  # of the values are off by one, if no more
     bits = share - share * math.log2(share) - (1 - share) * math.log2(1 - share)
     return len(best.stream) + chunk.array.size * bits / 8 < _NEARLY_EXACT * limit
 
