@@ -136,7 +136,9 @@ def _outermost(flat: Array, different: Array, known: bool) -> Suspect | None:
     varied = different.size > _VARIED
     if known:
         # The ends of a dtype may be meant: only in a field they are not.
-        apart = gap[-1] > _NEAR * spread[-1] and (varied or abs(float(value)) < _LARGEST)
+        is_end = flat.dtype.kind == "i" and value == np.iinfo(flat.dtype).min
+        is_end |= flat.dtype.kind == "f" and abs(float(value)) >= _LARGEST
+        apart = gap[-1] > _NEAR * spread[-1] and (varied or not is_end)
         least = 1.0 if gap[-1] > spread[-1] else 2.0
     else:
         # Several peaks may stand together, so that the gap lies further in.

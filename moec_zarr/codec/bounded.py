@@ -289,7 +289,8 @@ def _least_bound(chunk: Prepared) -> float:
     if header.dtype.kind in "iu":
         rounding = 0.5
     else:
-        rounding = float(np.spacing(np.maximum(np.abs(header.low), np.abs(header.high)))) / 2
+        largest = np.maximum(np.abs(header.low), np.abs(header.high))
+        rounding = float(largest - np.nextafter(largest, largest.dtype.type(0))) / 2
     return max(rounding, _LEAST_BOUND * TOLERANCE * chunk.field.normalisation.scale)
 
 

@@ -105,6 +105,11 @@ def _sampled(stream: Stream, array: Array) -> _Decoded:
     if counts.size and counts.max() > 1:
         telling &= values != distinct[counts.argmax()]
     span = float(high) / 2 - float(low) / 2
+    largest = 2 * stream.header.max_error * span
+    if values.dtype.kind == "f":
+        # Where the next value is further away than any error, an original is the same.
+        with np.errstate(over="ignore", invalid="ignore"):
+            telling &= np.spacing(np.abs(values)) <= largest
     error = 10 ** (-stream.header.psnr / 20)  # of the range
     step = 1.0
     if values.dtype.kind == "f":
@@ -115,7 +120,7 @@ def _sampled(stream: Stream, array: Array) -> _Decoded:
         # Of errors of this root mean square, none above the largest: so many are not 0 at least.
         wrong = min(1.0, (error / stream.header.max_error) ** 2) if stream.header.max_error else 0.0
         chance = min(1 - wrong, max(step / span / error, 0.01))
-    return _Decoded(values, telling, chance, 2 * stream.header.max_error * span)
+    return _Decoded(values, telling, chance, largest)
 
 
 def _holds(values: Array, decoded: _Decoded, places: tuple[Integers, ...], share: float) -> bool:
