@@ -17,6 +17,7 @@ from moec_zarr import MoECCodec, MoECError, config, inspect
 from moec_zarr.archive.inspection import inspect_streams
 from moec_zarr.codec import refit
 from tests.conformance import reference_decoder
+from tests.support.fields import smooth
 
 SHAPE = (4, 24, 24)
 CODEC = MoECCodec(max_error=0.02, effort="fast")
