@@ -31,9 +31,10 @@ from moec_zarr.archive.stored import (
 from moec_zarr.conversion.plan.source import STATUS, Source, open_source
 from moec_zarr.conversion.plan.steps import find_run, steps_of
 from moec_zarr.conversion.work.cluster import connect, resources_for
-from moec_zarr.conversion.work.destination import mark, name_source, restore, write_attributes
+from moec_zarr.conversion.work.destination import restore
 from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
 from moec_zarr.conversion.work.growing import let_grow
+from moec_zarr.conversion.work.outcome import mark, name_source, write_attributes
 from moec_zarr.conversion.work.worker import measure_stored
 from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.quality import Quality, merge

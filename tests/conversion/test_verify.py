@@ -227,7 +227,7 @@ def test_shards_and_stores_that_no_conversion_made(source, tmp_path, client):
 
 def test_an_unfinished_store_says_so(source, converted, client, caplog):
     """As a run leaves it that was killed after the first chunk."""
-    from moec_zarr.conversion.work.destination import mark
+    from moec_zarr.conversion.work.outcome import mark
 
     for index in (1, 2):
         (converted / f"a/c/{index}/0/0").unlink()

@@ -8,10 +8,10 @@ import pytest
 from scipy.fft import dctn, idctn
 
 from moec_zarr.bitstream.coefficients import read_coefficients
+from moec_zarr.fit.transform.basis_choice import squared_error
 from moec_zarr.fit.transform.rate_control import (
     fit_transform,
     fit_transform_to_error,
-    squared_error,
 )
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField

@@ -20,7 +20,7 @@ from moec_zarr.config import config
 from moec_zarr.conversion.plan.options import OnBudget
 from moec_zarr.conversion.plan.source import files_behind
 from moec_zarr.conversion.work.cluster import offering
-from moec_zarr.conversion.work.destination import mark
+from moec_zarr.conversion.work.outcome import mark
 from moec_zarr.conversion.work.worker import DestinationError, Task, count_chunks, do_tasks
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.runtime import group_size

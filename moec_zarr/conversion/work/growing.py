@@ -19,7 +19,8 @@ from moec_zarr.archive.status import Progress
 from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings, stored_plan
 from moec_zarr.archive.whole import encode_as_stored, write_part
 from moec_zarr.conversion.plan.append import Growth
-from moec_zarr.conversion.work.destination import find_begun, read_done, write_attributes
+from moec_zarr.conversion.work.destination import find_begun, read_done
+from moec_zarr.conversion.work.outcome import write_attributes
 from moec_zarr.errors import MoECError
 
 __all__ = ["begin_append", "finish_append", "is_growing", "let_grow", "refuse_damage"]

@@ -22,17 +22,15 @@ from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, OnB
 from moec_zarr.conversion.plan.source import Source, SourceError, open_source
 from moec_zarr.conversion.work.cluster import connect, resources_for
 from moec_zarr.conversion.work.destination import (
-    exceeded_text,
     find_begun,
-    name_source,
     open_destination,
     read_done,
     refuse_other_than_store,
     refuse_overlap,
-    write_attributes,
 )
 from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
 from moec_zarr.conversion.work.growing import begin_append, finish_append, is_growing, let_grow, refuse_damage
+from moec_zarr.conversion.work.outcome import exceeded_text, name_source, write_attributes
 from moec_zarr.conversion.work.worker import DestinationError
 
 if TYPE_CHECKING:

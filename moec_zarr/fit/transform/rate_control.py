@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,20 +13,15 @@ from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
 from moec_zarr.fit.payloads import DoesNotFit, encode_coefficients
+from moec_zarr.fit.transform.basis_choice import choose_bases, squared_error, try_bases
 from moec_zarr.fit.transform.basis_search import (
-    Bases,
-    deepen,
     energy_of,
-    estimate_fine_bits,
     estimate_kept,
-    list_bases,
-    measure,
     wavelets_of,
 )
 from moec_zarr.fit.transform.context_fit import first_parameters, round_parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
-    RATE,
     Quantised,
     Search,
     State,
@@ -52,7 +47,6 @@ __all__ = [
     "fold_grid",
     "mean_error",
     "smallest_transform",
-    "squared_error",
 ]
 
 _log = logging.getLogger(__name__)
@@ -70,13 +64,7 @@ _COARSER_STEPS = 20  # at most, where none of the rounds fits
 _SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
 _SMALL_ROUNDS = 20  # at most, in a small budget
 _WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
-_FIRST_FITS = 6, 4  # steps of the optimiser of the context, before bases are compared
 _FITS = 4, 4  # the same, once they are chosen
-_UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
-# The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
-_UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
-_COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
-_CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
 _ERROR_ROUNDS = 24  # at most, on the way to an error
 _LEAST_ERROR = 1e-60  # in place of 0, where integers times the step hit all coefficients exactly
 _SAME_STEP = 1.002  # of two steps: nothing lies between them
@@ -98,15 +86,6 @@ class Transform(NamedTuple):
     def unfold(self, shape: tuple[int, ...]) -> Transform:
         """Return the transform of the grid that was folded."""
         return self._replace(coefficients=replace(self.coefficients, shape=shape))
-
-
-class _BasisTrial(NamedTuple):
-    """Integers at a step in some bases, and what they lose: squared error and weighted bits."""
-
-    search: Search
-    state: State
-    quantised: Quantised | None
-    loss: float
 
 
 def fit_transform(
@@ -270,9 +249,9 @@ def find_start(
     `whole` is the target, filled smoothly where it is not valid.
     """
     if warm_start is None:
-        best = _best_bases(whole, valid, count)
+        best = choose_bases(whole, valid, count)
     else:
-        best = _trial(analyse(whole, warm_start.bases), warm_start.bases, warm_start.step)
+        best = try_bases(analyse(whole, warm_start.bases), warm_start.bases, warm_start.step)
     if best is None or best.quantised is None:
         return None
     search = best.search
@@ -287,92 +266,10 @@ def finest_step(search: Search) -> float:
     return max(STEPS[0], 1.0001 * float(np.abs(search.flat).max()) / MAX_COEFFICIENT)
 
 
-# --------------------------------------------------------------------------------- bases
-
-
-def _best_bases(whole: Floats, valid: Bools | None, count: int) -> _BasisTrial | None:
-    """Return the bases that do best, all at the same step.
-
-    Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
-    fine quantiser say as much: then few bases are tried, or one.
-    """
-    candidates, threshold = list_bases(whole, count)
-    tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
-    dense = tolerance < math.inf
-    step, smallest = 1.3 * threshold, math.inf
-    likely: list[tuple[float, float, Bases]] = []
-    for bases in candidates:
-        coefficients = analyse(whole, bases)
-        # No finer than the largest coefficient can be coded, with room for a few finer steps.
-        finest = float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT)
-        if max(step, finest) < STEPS[0]:
-            return None
-        lost = measure(coefficients, threshold)
-        bits = estimate_fine_bits(coefficients.reshape(-1), max(step, finest)) if dense else 0.0
-        if lost <= _UNLIKELY * smallest:
-            likely.append((finest, bits, bases))
-        smallest = min(smallest, lost)
-        del coefficients
-    # Where the steps wanted are too fine, bases of smaller coefficients have finer ones.
-    finest = max(step, _COARSER_FINEST * min((each[0] for each in likely), default=0.0))
-    likely = [each for each in likely if each[0] <= finest]
-    step = max(step, *(each[0] for each in likely), STEPS[0])
-    fewest = min((bits for _, bits, _ in likely), default=math.inf)
-    chosen = [bases for _, bits, bases in likely if not dense or bits <= tolerance * fewest]
-    trials = [_trial(analyse(whole, bases), bases, step) for bases in chosen]
-    best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
-    if best is None or not (more := deepen(best.search.bases, whole.shape)):
-        return best
-    coefficients = analyse(whole, more)
-    if dense and estimate_fine_bits(coefficients.reshape(-1), step) > tolerance * fewest:
-        return best
-    return _cheapest([best, _trial(coefficients, more, step)], whole, valid)
-
-
-def _trial(coefficients: Floats, bases: Bases, step: float) -> _BasisTrial:
-    """Coefficients quantised at a step."""
-    search = prepare_search(coefficients, bases)
-    state, quantised = quantise_at(search, State(), step, _FIRST_FITS)
-    energy = energy_of(search.flat)
-    loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
-    search.kept.clear()
-    return _BasisTrial(search, state, quantised, loss)
-
-
-def _cheapest(trials: list[_BasisTrial], whole: Floats, valid: Bools | None) -> _BasisTrial | None:
-    """Return the one of smallest loss; those that come near it are compared by the error of their voxels."""
-    smallest = min((each.loss for each in trials), default=math.inf)
-    close = [each for each in trials if each.loss <= smallest + _CLOSE_LOSS * abs(smallest)]
-    if len(close) < 2:
-        return close[0] if close else None
-    return min(close, key=lambda each: _voxel_loss(each, whole, valid))
-
-
-def _voxel_loss(trial: _BasisTrial, whole: Floats, valid: Bools | None) -> float:
-    """Return the loss with the error of the voxels: wavelets are not quite orthonormal."""
-    assert trial.quantised is not None
-    if valid is None and not any(basis.levels for basis in trial.search.bases):
-        return trial.loss
-    values = CoefficientField(place_coefficients(trial.search, trial.quantised)).whole()
-    return squared_error(values, whole, valid) + _weighted_bits(trial.quantised, trial.search.bases)
-
-
-def _weighted_bits(quantised: Quantised, bases: Bases) -> float:
-    """Bits of the integers and of the edge weights of their bases, in units of the squared error."""
-    side = sum(4 * len(basis.edge_weights) for basis in bases)
-    return RATE * quantised.step**2 * (quantised.bits + side)
-
-
 def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
     """Compute the mean square error over the valid voxels, of values that a decoder clips to -1..1."""
     voxels = target.size if valid is None else int(valid.sum())
     return squared_error(np.clip(values, -1, 1), target, valid) / voxels
-
-
-def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Add up squared errors over the valid voxels."""
-    where: Any = True if valid is None else valid
-    return float(np.square(values - target).sum(dtype=np.float64, where=where))
 
 
 # -------------------------------------------------------------------------------- budget
