@@ -122,7 +122,8 @@ def remedy(suspect: Suspect, name: str = "NAME") -> str:
     """Say what to do about a fill value in the variable of a name."""
     return (
         "It would be fitted as if it were data; say that it stands for missing values, which are kept "
-        f"exactly: --var {name}:missing={suspect.value!s}, or MoECCodec(missing={suspect.value!s})"
+        f"exactly: --var {name}:missing={suspect.value!s}, or MoECCodec(missing={suspect.value!s}). Where "
+        "several do, make them NaN first, or declare them in its attribute missing_value"
     )
 
 

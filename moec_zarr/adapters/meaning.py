@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "FLAGS",
+    "LIMITS",
     "PACKING",
+    "exact_encoding",
     "has_one_sentinel",
     "is_packed",
     "one_sentinel",
@@ -26,8 +29,14 @@ __all__ = [
 PACKING = ("scale_factor", "add_offset")
 """Attributes of packed values."""
 
+FLAGS = ("flag_values", "flag_meanings", "flag_masks")
+"""Attributes of values that stand for something else."""
+
+LIMITS = ("valid_min", "valid_max", "valid_range")
+"""Attributes of the values that are valid."""
+
 _SENTINELS = ("_FillValue", "missing_value")
-_LIMITS = ("valid_min", "valid_max", "valid_range")
+_WRITTEN = ("dtype", "_Unsigned", *PACKING, *_SENTINELS)
 _RESOLVED = 1 / 16  # of a step of packed values, which rounding to float32 may take
 
 
@@ -53,6 +62,19 @@ def one_sentinel(encoding: Mapping[str, Any]) -> dict[str, Any]:
         if missing:
             kept["missing_value"] = missing[0]
     return kept
+
+
+def exact_encoding(var: xr.Variable) -> dict[str, Any]:
+    """Return the encoding with which the values of a decoded variable are written without loss.
+
+    Integers that were unpacked to doubles are packed again. Other packed values are not: rounding would
+    change them, and JSON makes a double of a scale in single precision.
+    """
+    encoding = one_sentinel(var.encoding)
+    packed = np.dtype(encoding.get("dtype") or var.dtype)
+    if not is_packed(var) or (packed.kind in "iu" and packed.itemsize < 8 and var.dtype == np.float64):
+        return encoding
+    return {key: value for key, value in encoding.items() if key not in _WRITTEN}
 
 
 def has_one_sentinel(encoding: Mapping[str, Any]) -> bool:
@@ -119,7 +141,7 @@ def unpack_limits(var: xr.Variable) -> dict[str, Any]:
     if not is_packed(var):
         return attrs
     scale, offset = _packing(var)
-    for key in _LIMITS:
+    for key in LIMITS:
         limits = np.asarray(var.attrs.get(key, []))
         if not limits.size or limits.dtype.kind not in ("f" if packed.kind == "f" else "iu"):
             continue

@@ -22,6 +22,7 @@ from moec_zarr.adapters.meaning import (
 )
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.zarr_codec import check_array
+from moec_zarr.codec.prepare import as_sentinel
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
     dtype = stored_dtype(var, bounded=codec.max_error is not None)
     try:
         check_array(var.shape, dtype)
+        as_sentinel(codec.missing, dtype)
         chunks = choose_chunks(var.shape, dtype, codec, align=var.chunks)
         sentinel = sentinel_of(var)
     except UnsupportedArrayError as error:

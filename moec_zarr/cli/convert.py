@@ -160,6 +160,11 @@ def convert(
     }  # fmt: skip
     # An append takes all settings from the store; where none are given, there must be one.
     any_given = var or settings or any(value is not None for value in given.values())
+    if append is not None and any_given and not (var or settings or ratio or psnr or max_error is not None):
+        raise MoECError(
+            "an append takes all settings from the archive: leave them out; or give a target, such as "
+            "--ratio 100, to make a new one"
+        )
     options = ConversionOptions(
         codec=codecs_of(given, var, settings) if append is None or any_given else None,
         chunks=_sizes("--chunks", chunks) or "auto", shards=_sizes("--shards", shards),

@@ -38,6 +38,7 @@ _CLOSE_BYTES, _CLOSE_PSNR = 0.06, 0.2  # of a limit, and in dB: near enough
 _SAME_BOUND = 0.1  # octaves between two bounds: nothing lies between them
 _LEAST_BOUND = 5.0  # times the tolerance of decoders: about the smallest bound
 _HIGHEST_PSNR = 1000.0  # in place of that of exact values
+_WIDEST = 1023.0  # octaves: the largest double
 _OCTAVE = 20 * math.log10(2)  # dB of a bound that is twice as wide
 
 
@@ -245,7 +246,7 @@ def _search_bound(
     """
     best: Encoded | None = None
     least = math.log2(_least_bound(chunk))
-    x = max(math.log2(start), least) if start > 0 else least
+    x = min(max(math.log2(start), least), _WIDEST) if start > 0 else least
     met, missed = math.nan, math.nan  # logarithms of bounds
     met_by = missed_by = 0.0
     for _ in range(_TRIALS):
@@ -264,7 +265,7 @@ def _search_bound(
             following = met + min(max(share, 0.1), 0.9) * (missed - met)
         else:
             following = x + (octaves(own) if own > -math.inf else 1.0)
-        following = max(following, least)
+        following = min(max(following, least), _WIDEST)
         if following == x:
             break
         x = following

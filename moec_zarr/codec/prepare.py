@@ -24,7 +24,7 @@ from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.field import Field
 from moec_zarr.model.normalisation import Limits, Normalisation
 
-__all__ = ["Prepared", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
+__all__ = ["Prepared", "as_sentinel", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
 
 _WORTH_A_BOX = 16  # voxels outside it at least; fewer are not worth its bytes
 
@@ -119,7 +119,7 @@ def prepare(array: Array, missing: Any, fill_value: Any) -> Prepared:
             f"cannot encode an array of shape {array.shape}; expected at most "
             f"{MAX_RANK} axes and {MAX_SIZE} elements. Remedy: merge axes, or write smaller chunks"
         )
-    missing = _as_sentinel(missing, dtype)
+    missing = as_sentinel(missing, dtype)
     order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     box = find_bounding_box(array)
     inner = array if box is None else array[tuple(slice(n) for n in box.shape)]
@@ -182,8 +182,14 @@ def _equal(array: Array, value: Any) -> Bools:
     return np.isnan(array) if value != value else np.asarray(array == value)
 
 
-def _as_sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
-    """`missing` as a value of the dtype."""
+def as_sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
+    """Return `missing` as a value of a dtype.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If it is none.
+    """
     if missing is None:
         return None
     if dtype.kind == "f":

@@ -37,7 +37,9 @@ def test_convert_shows_progress_in_a_log_and_a_table(run, source, tmp_path, sche
         "max",
         "error",
     ]
-    assert sorted(line.split()[:2] for line in out.splitlines()[1:]) == [["a", "3/3"], ["b", "3/3"]]
+    *rows, files = out.splitlines()[1:]
+    assert sorted(line.split()[:2] for line in rows) == [["a", "3/3"], ["b", "3/3"]]
+    assert files.startswith("the source's files take ")
 
 
 def test_progress_on_a_terminal(source, tmp_path, scheduler, monkeypatch, run):

@@ -150,7 +150,8 @@ def test_attributes_are_those_of_the_source_one_for_one(source, tmp_path, client
     history = found[""].pop("history")
     assert history.endswith("\nmade")
     assert found.pop("") == {key: value for key, value in expected("").items() if key != "history"} | {
-        "moec_zarr_status": "complete"
+        "moec_zarr_status": "complete",
+        "moec_zarr_file_bytes": source.stat().st_size,
     }
     ours = {key for key in found["t"] if key.startswith("moec_zarr_")}
     assert ours == {
@@ -206,6 +207,7 @@ def test_an_append_leaves_attributes_as_they_are(source, tmp_path, client, zarr_
     after = attributes(dst)
     for found in (before, after):
         found[""].pop("history")
+        found[""].pop("moec_zarr_file_bytes")
         found["t"] = {key: each for key, each in found["t"].items() if not key.startswith("moec_zarr_")}
     assert before == after
     assert verify(dst, more).ok

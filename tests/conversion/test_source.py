@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from moec_zarr import MoECError
-from moec_zarr.conversion.plan.source import SourceError, files_behind, fingerprint, open_source
+from moec_zarr.conversion.plan.joining import files_behind
+from moec_zarr.conversion.plan.source import SourceError, fingerprint, open_source
 from tests.support.fields import smooth
 
 xr = pytest.importorskip("xarray")

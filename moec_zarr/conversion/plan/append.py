@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import zarr
 from zarr.abc.store import Store
 
-from moec_zarr.adapters.meaning import stored_dtype
+from moec_zarr.adapters.meaning import FLAGS, LIMITS, PACKING, stored_dtype
+from moec_zarr.archive.attributes import stored_attributes
 from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.manifest import Generation, read_manifest
 from moec_zarr.archive.metadata import refuse_damaged_metadata
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Growth", "plan_append", "whole_chunks"]
 
 _log = logging.getLogger(__name__)
+_SHOWN = 6  # attributes in a message
+# Attributes that belong to the way in which values are stored, and may differ.
+_OWN = {"units", "calendar", "coordinates", "_FillValue", "missing_value", "_Unsigned", *PACKING, *LIMITS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +192,7 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
     ):
         if differ:
             raise MoECError(f"the source {what} {', '.join(map(repr, sorted(differ)))}, unlike the store")
+    _check_attributes(stored, ds, group)
     small = decode_times(ds[[each.name for each in stored.variables if not each.tasks]])
     for each in stored.variables:
         var = ds.variables[each.name]
@@ -220,6 +225,30 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
                     f"store in {_time_units(old)}; xarray cannot decode these, so they must be the same"
                 )
             encode_as_stored(group, each.name, new, var, "appended")
+
+
+def _check_attributes(stored: Plan, ds: xr.Dataset, group: zarr.Group) -> None:
+    """Refuse flags that mean something else; say which other attributes differ from the store's, which stay.
+
+    Raises
+    ------
+    MoECError
+        If flags differ.
+    """
+    differ = []
+    for each in stored.variables:
+        old = dict(group[each.name].attrs)
+        new = stored_attributes(ds.variables[each.name].attrs, repr(each.name))
+        for key in FLAGS:
+            if old.get(key) != new.get(key):
+                raise MoECError(
+                    f"variable {each.name!r} of the source has {key} {new.get(key)!r}, and {old.get(key)!r} "
+                    "in the store: its values mean something else"
+                )
+        differ += [f"{key} of {each.name}" for key in new if key not in _OWN and new[key] != old.get(key)]
+    if differ:
+        more = f" and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
+        _log.warning("attributes differ, and those of the store stay: %s%s", ", ".join(differ[:_SHOWN]), more)
 
 
 def _time_units(var: xr.Variable) -> str | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from moec_zarr.adapters.samples import sample
 from moec_zarr.archive.plan import Plan
-from moec_zarr.conversion.plan.source import files_behind, reading
+from moec_zarr.conversion.plan.joining import files_behind
+from moec_zarr.conversion.plan.source import reading
 from moec_zarr.errors import MoECError
 from moec_zarr.fills import find_suspect, remedy
 from moec_zarr.statistics import valid_voxels

@@ -11,7 +11,7 @@ import numpy as np
 from moec_zarr.adapters.choice import choose
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
 from moec_zarr.adapters.find import find_codec
-from moec_zarr.adapters.meaning import one_sentinel
+from moec_zarr.adapters.meaning import exact_encoding
 from moec_zarr.adapters.xarray_encoding import make_entries
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
@@ -80,7 +80,8 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
             if shard:
                 entry["shards"] = shard
         else:
-            entry = {key: value for key, value in one_sentinel(var.encoding).items() if key not in STORAGE}
+            exact = exact_encoding(var)
+            entry = {key: value for key, value in exact.items() if key not in STORAGE}
             shape, shard = None, None
             if var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES and name not in ds.xindexes:
                 free = choose_chunks(var.shape, var.dtype, Settings(ratio=1), target_bytes=_LOSSLESS_BYTES)

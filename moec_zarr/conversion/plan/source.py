@@ -7,7 +7,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from glob import has_magic
 from os import PathLike, fspath
@@ -17,15 +17,17 @@ import numpy as np
 from zarr.abc.store import Store
 
 from moec_zarr.adapters.enums import flags_of
+from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
 from moec_zarr.archive.stored import find_undecodable_times
 from moec_zarr.conversion.plan.contents import explain_store, refuse_file_groups, refuse_store
+from moec_zarr.conversion.plan.joining import join, refuse_other_units
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["STATUS", "Source", "SourceError", "files_behind", "fingerprint", "open_source", "reading"]
+__all__ = ["STATUS", "Source", "SourceError", "fingerprint", "open_source", "reading"]
 
 Source: TypeAlias = Union["xr.Dataset", "xr.DataArray", str, PathLike[str], Sequence[str | PathLike[str]]]
 
@@ -35,9 +37,7 @@ STATUS = "moec_zarr_status"
 _log = logging.getLogger(__name__)
 _FILES = ("*.nc", "*.nc4", "*.cdf", "*.h5", "*.hdf5", "*.grib", "*.grib2")
 _METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
-_MEANINGS = ("units", "flag_values", "flag_meanings", "flag_masks")
 _SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
-_EXTENTS = "moec_zarr_files"  # key in the encoding of a dataset that was joined from files
 
 
 class SourceError(OSError):
@@ -103,8 +103,8 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
         else:
             # Each file counts time from where it likes, so here times must be decoded to be joined.
             parts = [opened.enter_context(_open_part(path, storage_options)) for path in paths]
-            _refuse_other_units(paths, parts)
-            ds = _join(paths, [_name_enums(part) for part in parts])
+            refuse_other_units(paths, parts)
+            ds = join(paths, [_name_enums(part) for part in parts])
         if str(ds.attrs.get(STATUS, "")).startswith("incomplete"):
             _log.warning("%s is unfinished, values are missing from it: %s", src, ds.attrs[STATUS])
         yield ds
@@ -128,10 +128,11 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
     fs, _ = file_system(path, storage_options)
     try:
         if _is_store(path, storage_options):
-            return _open_store(path, store_at(path, storage_options), options)
+            store = store_at(path, storage_options)
+            return _keep_integers(lambda **more: _open_store(path, store, options | more))
         if is_local(fs):
             refuse_file_groups(path, path)
-            return xr.open_dataset(path, **options)
+            return _keep_integers(lambda **more: xr.open_dataset(path, **options | more))
         if not all(importlib.util.find_spec(name) for name in ("h5netcdf", "h5py")):
             raise MoECError(
                 f"files on remote storage, such as {path}, are read through h5netcdf; pip install h5netcdf "
@@ -139,7 +140,9 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
             )
         with fs.open(path) as file:
             refuse_file_groups(path, file)
-        return xr.open_dataset(fs.open(path), engine="h5netcdf", **options)
+        return _keep_integers(
+            lambda **more: xr.open_dataset(fs.open(path), engine="h5netcdf", **options | more)
+        )
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, MoECError)):
             raise
@@ -147,6 +150,27 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
             f"{path} cannot be opened; it may be truncated, damaged, or in a format that needs another "
             f"package: fetch or write it again, or leave it out of the source ({_first_line(error)})"
         ) from error
+
+
+def _keep_integers(opening: Callable[..., xr.Dataset]) -> xr.Dataset:
+    """Open a dataset in which integers of 64 bits stay integers.
+
+    Where such a variable has a fill value, xarray makes doubles of it, which hold no more than 53 bits.
+    """
+    ds = opening()
+    wide = [
+        name
+        for name, var in ds.variables.items()
+        if var.dtype == np.float64
+        and np.dtype(var.encoding.get("dtype") or var.dtype).kind in "iu"
+        and np.dtype(var.encoding["dtype"]).itemsize == 8
+        and not is_packed(var)
+        and "units" not in var.encoding  # of times that were decoded
+    ]
+    if not wide:
+        return ds
+    ds.close()
+    return opening(mask_and_scale=dict.fromkeys(wide, False))
 
 
 def _open_store(path: str, store: Store, options: dict[str, Any]) -> xr.Dataset:
@@ -172,108 +196,6 @@ def _open_part(path: str, storage_options: StorageOptions | None) -> xr.Dataset:
         if not numbers:
             raise
     return _open(path, storage_options, chunks={}, decode_times=dict.fromkeys(numbers, False))
-
-
-def _refuse_other_units(paths: list[str], parts: list[xr.Dataset]) -> None:
-    """Refuse files whose times stay numbers, and count in other units than those of the first."""
-    for path, part in zip(paths[1:], parts[1:], strict=True):
-        for name, var in part.variables.items():
-            mine, first = (
-                (each.attrs.get("units"), each.attrs.get("calendar"))
-                for each in (var, parts[0].variables.get(name, var))
-            )
-            if mine != first and "since" in f"{mine} {first}":
-                raise MoECError(
-                    f"the files cannot be joined: {name!r} counts {first[0]!r} in {paths[0]} and {mine[0]!r} "
-                    f"in {path}, which xarray cannot decode; write them in the same units, or in days since "
-                    "a date"
-                )
-
-
-def _join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
-    """Several files as one dataset, which remembers what of it lies in which file."""
-    import xarray as xr
-
-    _check_meanings(paths, parts)
-
-    # A variable that is named like a dimension and has several, as of ocean models, would be taken for the
-    # coordinate to join along.
-    aside = {
-        name: f"{name} with {len(var.dims)} dimensions"
-        for name, var in parts[0].variables.items()
-        if name in parts[0].dims and len(var.dims) > 1
-    }
-    try:
-        ds = xr.combine_by_coords(
-            [part.rename_vars({k: v for k, v in aside.items() if k in part.variables}) for part in parts],
-            # What has no dimension to be joined along is static: taken once, if it is the same everywhere.
-            # Grids that differ are refused; xarray would widen them and fill in NaN.
-            data_vars="minimal",
-            coords="minimal",
-            compat="equals",
-            join="exact",
-            combine_attrs="override",
-        )
-    except (ValueError, TypeError) as error:  # those of a merge and of an alignment are ValueErrors, too
-        raise MoECError(
-            f"the {len(paths)} files from {paths[0]} to {paths[-1]} cannot be joined: {_first_line(error)}. "
-            "Give files of the same variables on the same grid that follow one another; or join them with "
-            "xarray, and convert the dataset"
-        ) from error
-    if not isinstance(ds, xr.Dataset):  # combine_by_coords returns arrays for arrays only
-        raise TypeError(f"expected a Dataset, got {type(ds)}")
-    ds = ds.rename_vars({new: name for name, new in aside.items()})
-    ds.encoding[_EXTENTS] = {
-        path: {
-            str(dim): (int(positions.min()), int(positions.max()) + 1)
-            for dim, index in part.indexes.items()
-            # Where values repeat, it is not known which are whose, and a file counts as a part of everything.
-            if index.size and index.is_unique and ds.indexes[dim].is_unique
-            if (positions := ds.indexes[dim].get_indexer(index)).size < ds.sizes[dim]
-        }
-        for path, part in zip(paths, parts, strict=True)
-    }
-    return ds
-
-
-def _check_meanings(paths: list[str], parts: list[xr.Dataset]) -> None:
-    """Refuse files in which the same numbers mean something else; attributes of the first would stay.
-
-    Raises
-    ------
-    MoECError
-        If units or flags of a variable differ.
-    """
-    first: dict[tuple[Any, str], tuple[str, Any]] = {}
-    for path, part in zip(paths, parts, strict=True):
-        for name, var in part.variables.items():
-            for key in _MEANINGS:
-                value = np.asarray(var.attrs.get(key, "absent")).tolist()
-                where, other = first.setdefault((name, key), (path, value))
-                if value != other:
-                    raise MoECError(
-                        f"variable {name!r} has {key} {other!r} in {where} and {value!r} in {path}, so that "
-                        "its values do not belong together; convert one of them in xarray, and give the "
-                        "datasets joined"
-                    )
-
-
-def files_behind(ds: xr.Dataset, dims: Sequence[str], region: Sequence[slice]) -> list[str]:
-    """Return the files that a region of a dataset is read from, as far as they are known."""
-    extents = ds.encoding.get(_EXTENTS)
-    if extents is None:
-        source = ds.encoding.get("source")
-        return [source] if isinstance(source, str) else []
-    asked = {dim: (part.start, part.stop) for dim, part in zip(dims, region, strict=True)}
-    return [
-        path
-        for path, extent in extents.items()
-        if all(
-            start < asked[dim][1] and asked[dim][0] < stop
-            for dim, (start, stop) in extent.items()
-            if dim in asked
-        )
-    ]
 
 
 @contextmanager

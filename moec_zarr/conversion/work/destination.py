@@ -24,7 +24,8 @@ from moec_zarr.archive.records import FOLDER, Record, check_whole, read_records,
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
 from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings
 from moec_zarr.archive.whole import damaged_chunks, encode_as_stored, write_part
-from moec_zarr.conversion.plan.source import STATUS, Source, files_behind, reading
+from moec_zarr.conversion.plan.joining import files_behind
+from moec_zarr.conversion.plan.source import STATUS, Source, reading
 from moec_zarr.conversion.work.encodings import encode_chosen
 from moec_zarr.conversion.work.outcome import say_incomplete
 from moec_zarr.errors import MoECError

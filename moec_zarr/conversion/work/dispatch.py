@@ -17,8 +17,8 @@ from moec_zarr.archive.plan import STORAGE, Plan
 from moec_zarr.archive.records import Record, has_record
 from moec_zarr.archive.status import Failure, Progress
 from moec_zarr.config import config
+from moec_zarr.conversion.plan.joining import files_behind
 from moec_zarr.conversion.plan.options import OnBudget
-from moec_zarr.conversion.plan.source import files_behind
 from moec_zarr.conversion.work.cluster import offering
 from moec_zarr.conversion.work.outcome import mark
 from moec_zarr.conversion.work.worker import DestinationError, Task, count_chunks, do_tasks

@@ -95,7 +95,7 @@ class Task:
     device: str
     threads: int
     group: int
-    on_budget: OnBudget
+    on_budget: OnBudget = "keep"
 
 
 def do_tasks(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception]:
