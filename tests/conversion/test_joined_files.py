@@ -157,3 +157,16 @@ def test_a_sentinel_that_a_dtype_cannot_hold_is_refused_before_any_work(tmp_path
     with pytest.raises(MoECError, match=r"'b'.*missing=-999 is no value of dtype uint8"):
         convert(ds, tmp_path / "z", MoECCodec(ratio=2, effort="fast", missing=-999), client=client)
     assert not (tmp_path / "z").exists()
+
+
+def test_limits_of_packed_values_are_unpacked_with_them(tmp_path, client):
+    """An error below the step of packing, so that every value stays within its limits."""
+    integers = (smooth((4, 24, 24)) * 100).astype("i2")
+    limits = np.array([integers.min() - 100, integers.max() + 100], "i2")
+    attrs = {"scale_factor": 0.5, "add_offset": 280.0, "valid_range": limits}
+    raw = xr.Dataset({"field": (DIMS, integers, attrs)}, coords={"time": np.arange(4)})
+    raw.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    stored = convert(tmp_path / "a.zarr", tmp_path / "z", CODEC, client=client)
+    low, high = stored.field.attrs["valid_range"]
+    assert [low, high] == [limits[0] * 0.5 + 280, limits[1] * 0.5 + 280]
+    assert ((low <= stored.field.values) & (stored.field.values <= high)).all()
