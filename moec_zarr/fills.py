@@ -118,11 +118,12 @@ def find_suspect(values: Array) -> Suspect | None:
     return None
 
 
-def remedy(suspect: Suspect, name: str = "NAME") -> str:
-    """Say what to do about a fill value in the variable of a name."""
+def remedy(suspect: Suspect, name: str = "") -> str:
+    """Say what to do about a fill value, in the variable of a name if there is one."""
+    option = f"--var {name}:missing={suspect.value!s}" if name else f"--missing {suspect.value!s}"
     return (
         "It would be fitted as if it were data; say that it stands for missing values, which are kept "
-        f"exactly: --var {name}:missing={suspect.value!s}, or MoECCodec(missing={suspect.value!s}). Where "
+        f"exactly: {option}, or MoECCodec(missing={suspect.value!s}). Where "
         "several do, make them NaN first, or declare them in its attribute missing_value"
     )
 

@@ -235,3 +235,15 @@ def test_large_lossless_variables_grow_within_a_chunk(year, tmp_path, client, mo
         json.loads(path.read_text())["bytes_in"] for path in (dst / "flags/.moec_zarr").glob("[0-9]*.json")
     )
     assert total == 8 * GRID[0] * GRID[1]
+
+
+def test_chunks_asked_for_are_kept_where_the_first_file_is_shorter(tmp_path, client):
+    ds = xr.Dataset({"a": (DIMS, smooth((4, 24, 32)))}, coords={"time": np.arange(4)})
+    first = {"chunks": {"time": 4}, "append": "time", "incomplete": "refit", "client": client}
+    convert(ds.isel(time=[0]), tmp_path / "z", FAST, **first)
+    assert zarr.open_group(tmp_path / "z", mode="r")["a"].chunks[0] == 4
+    grown = convert(ds, tmp_path / "z", append="time", incomplete="refit", client=client)
+    assert zarr.open_group(tmp_path / "z", mode="r")["a"].chunks[0] == 4
+    assert np.abs(grown.a.values - ds.a.values).max() < 5
+    whole = convert(ds, tmp_path / "w", FAST, chunks={"time": 4}, client=client)
+    np.testing.assert_array_equal(grown.a.values, whole.a.values)

@@ -73,7 +73,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
             chosen, reasons[name] = None, "holds no value"
         dtype = np.dtype(entry.get("dtype", var.dtype)) if chosen is not None else var.dtype
         if chosen is not None:
-            shape = _chunk_shape(var, dtype, chosen, entry["chunks"], chunks)
+            shape = _chunk_shape(var, dtype, chosen, entry["chunks"], chunks, options.append)
             _check_budget(str(name), var, dtype, chosen, shape)
             entry = entry | {"chunks": shape}
             shard = _shard_shape(str(name), var, shape, shards)
@@ -129,14 +129,19 @@ def _chunk_shape(
     settings: Settings,
     free: tuple[int, ...],
     asked: Literal["auto"] | Sizes,
+    growing: str | None,
 ) -> tuple[int, ...]:
-    """Shape of the chunks: as asked for, else `free` moved to the source's boundaries."""
+    """Shape of the chunks: as asked for, else `free` moved to the source's boundaries.
+
+    Along a dimension that is to grow, a chunk may be longer than the source.
+    """
     aligned = _align(free, var)
     left = math.prod(aligned) * dtype.itemsize / (settings.ratio or 1)
     shape = list(free if left < LEAST_BYTES else aligned)
     for axis, (dim, length) in enumerate(zip(var.dims, var.shape, strict=True)):
         if asked != "auto" and dim in asked:
-            shape[axis] = max(length, 1) if asked[str(dim)] == -1 else min(asked[str(dim)], max(length, 1))
+            size = max(length, 1) if asked[str(dim)] == -1 else asked[str(dim)]
+            shape[axis] = size if dim == growing else min(size, max(length, 1))
     return tuple(shape)
 
 
