@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
 from moec_zarr.archive.growth import view_as_planned
-from moec_zarr.archive.inspection import compressed_arrays, headers_within, stored_objects
+from moec_zarr.archive.inspection import compressed_arrays, stored_objects
 from moec_zarr.archive.lock import hold_lock
-from moec_zarr.archive.manifest import Append, Digests, Manifest, read_append, read_manifest
+from moec_zarr.archive.manifest import Append, Manifest, read_append, read_manifest
 from moec_zarr.archive.metadata import find_damaged_metadata, restore_metadata
 from moec_zarr.archive.plan import Plan, PlannedVariable
-from moec_zarr.archive.records import Damage, Record, check_whole, read_records
+from moec_zarr.archive.records import Record
+from moec_zarr.archive.soundness import Index, Problem, check_bytes, look_at_streams
 from moec_zarr.archive.status import Progress
 from moec_zarr.archive.storage import StorageOptions, store_at, to_read
 from moec_zarr.archive.stored import (
@@ -36,7 +36,7 @@ from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
 from moec_zarr.conversion.work.growing import let_grow
 from moec_zarr.conversion.work.outcome import mark, name_source, write_attributes
 from moec_zarr.conversion.work.worker import measure_stored
-from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
+from moec_zarr.errors import MoECError
 from moec_zarr.quality import Quality, merge
 
 if TYPE_CHECKING:
@@ -46,31 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Checked", "Problem", "Verification", "verify"]
 
 _TOLERANCE = 0.01  # of the largest error: machines decode the same values up to rounding
-
-Index = tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Something of a store that is not as it should be.
-
-    Attributes
-    ----------
-    variable : str
-        Name of the variable.
-    chunk : tuple of int or str
-        Position of the chunk, or shard, among the others; the name of the object where it is no chunk of a
-        task.
-    kind : {"missing", "damaged", "differs"}
-        Whether it is not there, is not what was written, or is farther from the source than was recorded.
-    reason : str
-        What was found.
-    """
-
-    variable: str
-    chunk: Index | str
-    kind: Literal["missing", "damaged", "differs"]
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +178,7 @@ def verify(
     if append is not None:
         group = view_as_planned(group, planned)  # its arrays may just be growing
     say("checking bytes and records")
-    problems, records = _check_bytes(planned, group, manifest, append)
+    problems, records = check_bytes(planned, group, manifest, append)
     checked = {each.name: Checked(chunks=max(each.tasks, 1)) for each in planned.variables}
     if against is None:
         return Verification(status=_status(group, append), variables=checked, problems=tuple(problems))
@@ -255,67 +230,9 @@ def _streams_alone(place: Any) -> Verification:
     for name, array in compressed_arrays(place).items():
         checked[name] = Checked(chunks=int(array.nchunks))
         for index, data in stored_objects(array):
-            if reason := _look(array, data):
+            if reason := look_at_streams(array, data):
                 problems.append(Problem(variable=name, chunk=index, kind="damaged", reason=reason))
     return Verification(status="", variables=checked, problems=tuple(problems))
-
-
-def _look(array: zarr.Array[Any], data: bytes) -> str:
-    """Return what is wrong with the streams of a stored object; empty where nothing is."""
-    try:
-        for place, header, _, _ in headers_within(array, data):
-            if header.shape != array.chunks or header.dtype != array.dtype:
-                return (
-                    f"its stream {place} holds {header.dtype} of shape {header.shape}, and the array has "
-                    f"{array.dtype} in chunks of {array.chunks}"
-                )
-    except (CorruptStreamError, UnsupportedVersionError) as error:
-        return str(error)
-    return ""
-
-
-def _check_bytes(
-    planned: Plan, group: zarr.Group, manifest: Manifest, append: Append | None
-) -> tuple[list[Problem], dict[str, dict[Index, Record]]]:
-    """Return what is missing or damaged, and the records of what is not.
-
-    A chunk that an unfinished append has made again is as good as the one before.
-    """
-    problems: list[Problem] = []
-    records: dict[str, dict[Index, Record]] = {}
-    for each in planned.variables:
-        array = group.get(each.name)
-        if not isinstance(array, zarr.Array) or array.shape != each.shape:
-            what = f"has shape {array.shape}" if isinstance(array, zarr.Array) else "cannot be read"
-            problems.append(
-                Problem(
-                    variable=each.name,
-                    chunk="metadata",
-                    kind="damaged",
-                    reason=f"the array {what}; the plan says {each.shape}",
-                )
-            )
-            continue
-        if not each.tasks:
-            problems += [_problem(each.name, key, why) for key, why in check_whole(group, each.name).items()]
-            continue
-        look = None if each.codec is None else (lambda data, array=array: _look(array, data))
-        plans = [manifest.digests(each.name)] + ([append.manifest.digests(each.name)] if append else [])
-        records[each.name], damage = read_records(array, each.name, partial(_digests_of, plans), look)
-        for index in each.grid.indices():
-            if index not in records[each.name]:
-                why = damage.get(index, Damage("it has not been made", missing=True))
-                problems.append(_problem(each.name, index, why))
-    return problems, records
-
-
-def _digests_of(plans: list[Digests], index: Index) -> set[str]:
-    return {plan.at(index) for plan in plans}
-
-
-def _problem(variable: str, chunk: Index | str, damage: Damage) -> Problem:
-    kind: Literal["missing", "damaged"] = "missing" if damage.missing else "damaged"
-    return Problem(variable=variable, chunk=chunk, kind=kind, reason=damage.reason)
 
 
 def _extent(ds: xr.Dataset, stored: xr.Dataset, planned: Plan, damaged: Collection[str]) -> dict[str, slice]:
