@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.container import FRAME, MAX_SIZE, Section, write_stream
+from moec_zarr.bitstream.container import FRAME, Section, write_stream
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.codec.bounded import (
     Encoded,
@@ -22,13 +22,14 @@ from moec_zarr.codec.bounded import (
     encode_exactly,
     encode_to_psnr,
 )
+from moec_zarr.codec.budget import explain_budget
 from moec_zarr.codec.decode import decode_tiles
 from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
 from moec_zarr.config import config
-from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.errors import MoECError
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.coefficients import CoefficientField
@@ -112,7 +113,7 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
     if chunk.is_constant:
         stream = write_stream(chunk.header, chunk.sections)
         if limit is not None and len(stream) > limit and not reachable:
-            raise _too_small(chunk, settings, len(stream))
+            raise explain_budget(chunk, settings, len(stream))
         return stream
     if chunk.header.refit and settings.max_error != 0:
         _tell_of_refit(array.shape)
@@ -139,7 +140,7 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
     needed = plain + 1 + len(write_varint(smallest)) + smallest
     if limit < needed:
         if not reachable:
-            raise _too_small(chunk, settings, needed)
+            raise explain_budget(chunk, settings, needed)
         limit = max(needed, plain + FRAME + limit)
         if (exact := encode_lossless_within(chunk, limit)) is not None:
             return exact
@@ -150,7 +151,7 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
     except DoesNotFit:
         if reachable:
             return encode_lossless(chunk)
-        raise _too_small(chunk, settings, limit + smallest) from None
+        raise explain_budget(chunk, settings, limit + smallest) from None
     if fitted.network is not None:
         return best.stream
     if len(best.stream) < _USED * limit and best.quality.max_error > 0:
@@ -216,60 +217,6 @@ def _beside_others(chunk: Prepared, settings: Settings) -> AbstractContextManage
     if not settings.has_networks:
         return nullcontext()
     return join_group((chunk.header.shape, chunk.header.dtype, settings), group_size(chunk.array.size))
-
-
-def _too_small(chunk: Prepared, settings: Settings, needed: int) -> BudgetError:
-    """Return the error of a chunk whose smallest stream takes so many bytes."""
-    assert settings.ratio is not None
-    shape, itemsize = chunk.header.shape, chunk.header.dtype.itemsize
-    size = math.prod(shape)
-    nbytes = size * itemsize
-    if (exact := encode_lossless_within(chunk, needed)) is not None:
-        needed = len(exact)
-    masks = len(chunk.sections.get(Section.MASK, b""))
-    message = (
-        f"a chunk of shape {shape} and dtype {chunk.header.dtype} has {nbytes} bytes, at ratio "
-        f"{settings.ratio:g} {int(nbytes / settings.ratio)} for its stream; at least {needed} are needed"
-    )
-    if masks:
-        message += f", {masks} of them for where NaN, infinities or missing values stand"
-    reaches = math.floor(100 * nbytes / needed) / 100
-    remedy = f"ask for a ratio of at most {reaches:g}, which this chunk reaches" if reaches >= 1 else ""
-    larger = _larger_chunk(shape, itemsize / settings.ratio, needed - masks, masks / size)
-    if larger is None:
-        message += f". Those grow with the chunk, so no larger one would do: {remedy or 'store it exactly'}"
-    else:
-        voxels, example = larger
-        message += f". The smallest chunk that would do has {voxels} elements, for example {example}: write "
-        message += f"larger chunks{remedy and ', or ' + remedy}"
-    return BudgetError(message, needed_bytes=needed, reachable_ratio=nbytes / needed)
-
-
-def _larger_chunk(
-    shape: tuple[int, ...], allowed: float, needed: int, growing: float
-) -> tuple[int, tuple[int, ...]] | None:
-    """Return elements and shape of the smallest chunk that has the bytes it needs; None if none has.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a chunk that has not.
-    allowed, growing : float
-        Bytes that a chunk may take for each element, and that its masks do take.
-    needed : int
-        Bytes that a chunk takes whatever its size.
-    """
-    if (left := allowed - growing) <= 0:
-        return None
-    total, sides, size = needed, shape or (1,), math.prod(shape)  # a 0-d array has no axis to be longer
-    while True:  # longer axes take more bytes of the header
-        voxels = math.ceil(total / left)
-        grow = (voxels / size) ** (1 / len(sides))
-        larger = tuple(math.ceil(n * grow) for n in sides)
-        more = sum(len(write_varint(n)) for n in larger) - sum(len(write_varint(n)) for n in shape)
-        if needed + more <= total:
-            return (voxels, larger) if voxels <= MAX_SIZE else None
-        total = needed + more
 
 
 def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> Encoded:
