@@ -68,4 +68,6 @@ def test_a_suspicious_one_is_logged_and_on_record(tmp_path, client, caplog):
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
     write_report(tmp_path / "z", tmp_path / "page.html")
-    assert "256 of 3072 values are 0.0" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "256 of 3072 values are 0.0" in page
+    assert "convert with missing=." in page  # to the end

@@ -122,7 +122,7 @@ def _warning(summary: Summary) -> str | None:
         return None
     index, what = summary.suspects[0]
     more = f", and {len(summary.suspects) - 1} more chunks have the like" if len(summary.suspects) > 1 else ""
-    return f"in chunk {index}, {what}{more}; if that stands for missing values, convert with missing="
+    return f"in chunk {index}, {what}{more}; if it stands for missing values, convert with missing="
 
 
 def _algorithm(kinds: Mapping[str, int]) -> str:

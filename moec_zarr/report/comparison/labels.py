@@ -31,11 +31,11 @@ _REGULAR = 1e-3  # of a step, by which the steps of an even coordinate may diffe
 _DEGREES = ("degree", "degrees", "deg")
 
 
-def clean(text: object) -> str:
+def clean(text: object, longest: int = _LONGEST) -> str:
     """Put text from a store on one line, of a bounded length, with no characters that do not print."""
-    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * _LONGEST])
+    line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * longest])
     line = " ".join(line.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def with_units(text: str, units: str) -> str:

@@ -38,6 +38,7 @@ __all__ = ["gather_variable"]
 
 _Infos: TypeAlias = Mapping[tuple[int, ...], StreamInfo]
 
+_SENTENCE = 400  # characters of a warning, at most
 _STREAMS = 256  # stored objects whose streams are looked at
 
 
@@ -135,7 +136,7 @@ def _list_notes(
     if found.sample.differ:
         yield f"{found.sample.differ} voxels of these slices have no value in one of both alone."
     if warning := array.attrs.get(f"{PREFIX}warning"):
-        yield f"The conversion warned: {clean(warning)}."
+        yield f"The conversion warned: {clean(warning, _SENTENCE)}."
     if recorded and done < tasks:
         yield f"The conversion has not come to its end: {done} of {tasks} tasks are done."
     yield from left_out
