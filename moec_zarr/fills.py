@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from moec_zarr.arrays import Array, Doubles
+from moec_zarr.statistics import valid_voxels
 
 __all__ = ["Suspect", "find_suspect", "remedy"]
 
@@ -82,7 +83,7 @@ class Suspect:
         return f"{often}{whose} and the others lie in {self.low:.6g} to {self.high:.6g}"
 
 
-def find_suspect(values: Array) -> Suspect | None:
+def find_suspect(values: Array, missing: float | None = None) -> Suspect | None:
     """Find a value that seems to stand for missing ones, or a peak that would spoil a fit.
 
     It is the largest or the smallest value, and either a known fill value apart from all others, a value
@@ -92,16 +93,17 @@ def find_suspect(values: Array) -> Suspect | None:
     Parameters
     ----------
     values : array of integers or floats
-        The valid ones, of any shape. NaN and infinities do not count.
+        Of any shape. NaN and infinities do not count.
+    missing : float, optional
+        A sentinel that does not count either.
 
     Returns
     -------
     Suspect or None
     """
     flat = values.reshape(-1)
-    if flat.dtype.kind == "f":
-        finite = np.isfinite(flat)
-        flat = flat if finite.all() else flat[finite]
+    valid = valid_voxels(flat, missing)
+    flat = flat if valid.all() else flat[valid]
     if flat.size < 2:
         return None
     ends = flat.min(), flat.max()

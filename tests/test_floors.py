@@ -19,7 +19,8 @@ PACKAGE = Path(moec_zarr.__file__).parent
 FLOORS = [
     {"errors", "arrays", "chunk_grid"},
     {"config", "settings", "quality"},
-    {"fills", "statistics"},
+    {"statistics"},
+    {"fills"},
     {"model"},
     {"bitstream", "runtime"},
     {"fit.field", "fit.payloads", "fit.presets"},

@@ -13,7 +13,6 @@ from moec_zarr.conversion.plan.joining import files_behind
 from moec_zarr.conversion.plan.source import reading
 from moec_zarr.errors import MoECError
 from moec_zarr.fills import find_suspect, remedy
-from moec_zarr.statistics import valid_voxels
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,8 +41,8 @@ def check_values(planned: Plan, ds: xr.Dataset) -> None:
         var = ds.variables[each.name]
         whole = tuple(slice(0, n) for n in var.shape)
         with reading(files_behind(ds, each.dims, whole)):
-            parts = [block[valid_voxels(block, each.codec.missing)] for block in sample(var)]
-        suspect = find_suspect(np.concatenate(parts)) if parts else None
+            parts = [block.ravel() for block in sample(var)]
+        suspect = find_suspect(np.concatenate(parts), each.codec.missing) if parts else None
         if suspect is None:
             continue
         if suspect.is_known:

@@ -219,7 +219,7 @@ def _describe_suspect(task: Task, values: Array) -> str:
     """Say what seems to stand for missing values, or is a peak; empty where nothing does."""
     if task.codec is None:
         return ""
-    suspect = find_suspect(values[valid_voxels(values, task.codec.missing)])
+    suspect = find_suspect(values, task.codec.missing)
     return "" if suspect is None else str(suspect)
 
 
