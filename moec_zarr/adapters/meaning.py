@@ -17,6 +17,7 @@ __all__ = [
     "FLAGS",
     "LIMITS",
     "PACKING",
+    "WRITTEN",
     "exact_encoding",
     "has_one_sentinel",
     "is_packed",
@@ -36,7 +37,9 @@ LIMITS = ("valid_min", "valid_max", "valid_range")
 """Attributes of the values that are valid."""
 
 _SENTINELS = ("_FillValue", "missing_value")
-_WRITTEN = ("dtype", "_Unsigned", *PACKING, *_SENTINELS)
+WRITTEN = ("dtype", "_Unsigned", *PACKING, *_SENTINELS)
+"""What of a variable's encoding says by which numbers its values are written."""
+
 _RESOLVED = 1 / 16  # of a step of packed values, which rounding to float32 may take
 
 
@@ -74,7 +77,7 @@ def exact_encoding(var: xr.Variable) -> dict[str, Any]:
     packed = np.dtype(encoding.get("dtype") or var.dtype)
     if not is_packed(var) or (packed.kind in "iu" and packed.itemsize < 8 and var.dtype == np.float64):
         return encoding
-    return {key: value for key, value in encoding.items() if key not in _WRITTEN}
+    return {key: value for key, value in encoding.items() if key not in WRITTEN}
 
 
 def has_one_sentinel(encoding: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from moec_zarr.adapters.choice import OTHERS, choose
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.meaning import (
-    PACKING,
+    WRITTEN,
     has_one_sentinel,
     one_sentinel,
     sentinel_of,
@@ -32,7 +32,7 @@ __all__ = ["encoding", "make_entries", "related"]
 
 _log = logging.getLogger(__name__)
 # What of the encoding of a variable describes values rather than how zarr stores them.
-_CF = ("dtype", "units", "calendar", "_Unsigned", "_FillValue", "missing_value", *PACKING)
+_CF = ("units", "calendar", *WRITTEN)
 # Attributes that name other variables: xarray moves them into the encoding where it decodes them, and out of
 # it where it writes. It writes ``coordinates`` before it looks at an entry, which must not have them.
 _RELATED = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moec_zarr.adapters.meaning import FLAGS, LIMITS, unpack_limits
+from moec_zarr.adapters.meaning import FLAGS, LIMITS, WRITTEN, unpack_limits
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _EXTENTS = "moec_zarr_files"  # key in the encoding of a dataset that was joined from files
 _MEANINGS = ("units", *FLAGS)
 # What of a variable's encoding says how its values are written, which files may do in different ways.
-_WRITTEN = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units")
+_WRITTEN = (*WRITTEN, "units")
 
 
 def refuse_other_units(paths: list[str], parts: list[xr.Dataset]) -> None:
