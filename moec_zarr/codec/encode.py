@@ -72,7 +72,9 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
     Returns
     -------
     bytes
-        At most ``array.nbytes / ratio`` of them where a ratio is asked for, unless `config` budget is "keep".
+        At most ``array.nbytes / ratio`` of them where a ratio is asked for. If `config` budget is "keep", and
+        that cannot be reached, what is kept exactly, such as the places of NaN, takes its bytes beside them,
+        so that the values are as close as those of other chunks.
 
     Raises
     ------
@@ -84,27 +86,9 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
         If values that would be fitted are a known fill value, which only `missing` keeps.
         If ``config refit`` is "raise", and a lossy stream decoded to values of the chunk.
     """
-    return _encode(array, settings, fill_value, reachable=config.get("budget") == "keep")
-
-
-def encode_reachable(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes:
-    """Encode an array as :func:`encode` does; where its ratio cannot be reached, at one that can.
-
-    What is kept exactly, such as the places of NaN, then takes its bytes beside those that the ratio allows,
-    so that the values are as close as those of other chunks.
-
-    Returns
-    -------
-    bytes
-        More than ``array.nbytes / ratio`` of them only where :func:`encode` raises a `BudgetError`.
-    """
-    return _encode(array, settings, fill_value, reachable=True)
-
-
-def _encode(array: Array, settings: Settings, fill_value: Any, *, reachable: bool) -> bytes:
     # A chunk takes memory from here on, hence it waits for its core first.
     with name_extras(settings), fit_slot():
-        return _encode_chunk(array, settings, fill_value, reachable)
+        return _encode_chunk(array, settings, fill_value, reachable=config.get("budget") == "keep")
 
 
 def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: bool) -> bytes:
