@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import tee
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -15,7 +16,9 @@ from moec_zarr.adapters.enums import flags_of
 from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.samples import describe_identifiers, describe_values, is_integral, sample
+from moec_zarr.adapters.tree import group_of, local_name, split
 from moec_zarr.adapters.xarray_checks import check_dataset
+from moec_zarr.adapters.zarr_groups import role_of
 from moec_zarr.bitstream.container import MAX_RANK
 from moec_zarr.errors import MoECError
 from moec_zarr.settings import Settings
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["OTHERS", "choose", "no_fields", "why_lossless"]
 
 OTHERS = "*"
-"""In a mapping of codecs: all variables that are not named and hold a field."""
+"""In a mapping of codecs: all variables that are not named and hold a field.
+
+So do other patterns, for variables whose paths match, such as ``"*/t2m"``; the first that does counts.
+"""
 
 # Attributes that name variables which only describe others, and as what.
 _DESCRIBE = {
@@ -86,43 +92,97 @@ def choose(
 
     The parameters are those of `encoding`, and what it raises.
     """
-    check_dataset(ds)
-    given = dict(codec) if isinstance(codec, Mapping) else {OTHERS: codec}
+    groups = split(ds, inherit=True)
+    for group in groups.values():
+        check_dataset(group)
+    asked_for: Mapping[Any, MoECCodec | None] = codec if isinstance(codec, Mapping) else {OTHERS: codec}
+    given: dict[Hashable, MoECCodec | None] = {_strip(key): each for key, each in asked_for.items()}
     for each in given.values():
         if not isinstance(each, MoECCodec) and not (each is None and isinstance(codec, Mapping)):
             raise MoECError(f"codec must be a MoECCodec in either zarr format, got {each!r}")
-    others = given.pop(OTHERS, None)
-    if variables is None:
+    patterns = {key: given.pop(key) for key in [*given] if _is_pattern(key, ds)}
+    patterns[OTHERS] = patterns.pop(OTHERS, None)  # what is more general comes last
+    names = None
+    if variables is not None:
+        names = [_strip(name) for name in ([variables] if isinstance(variables, str) else variables)]
+    asked = [OTHERS] if names is None else [name for name in names if _is_pattern(name, ds)]
+    if names is None:
         named = {name: each for name, each in given.items() if each is not None}
     else:
-        names = [variables] if isinstance(variables, str) else list(variables)
-        named = {name: given.get(name, others) for name in names}
-    for name in named | given:
+        named = {
+            name: given[name] if name in given else _codec_of(name, patterns)
+            for name in names
+            if name not in asked
+        }
+    _check_names(ds, named, given, [*patterns, *asked])
+    codecs = cast("dict[Hashable, MoECCodec]", dict(named))
+    reasons: dict[Hashable, str] = {}
+    rules: dict[str, _Rule] = {}
+    for name in ds.variables:
+        if name in named:
+            continue
+        each = _codec_of(name, patterns)
+        if name in ds.coords:
+            reason = "coordinate"
+        elif name in given and given[name] is None:
+            reason = "as asked"
+        elif each is None or not any(_matches(name, pattern) for pattern in asked):
+            reason = "not named"
+        else:
+            path = group_of(name)
+            if path not in rules:
+                rules[path] = _Rule.of(groups[path])
+            reason = rules[path].reason(local_name(name), each)
+        if reason:
+            reasons[name] = reason
+        elif each is not None:
+            codecs[name] = each
+    return codecs, reasons
+
+
+def _strip(name: Hashable) -> Hashable:
+    """Return the path of a variable as a tree has it, from the root on."""
+    return name.removeprefix("/") if isinstance(name, str) else name
+
+
+def _is_pattern(key: Hashable, ds: xr.Dataset) -> bool:
+    """Whether a key of a mapping stands for all variables whose paths match it."""
+    return isinstance(key, str) and key not in ds.variables and any(each in key for each in "*?[")
+
+
+def _matches(name: Hashable, pattern: Hashable) -> bool:
+    return pattern == OTHERS or fnmatchcase(str(name), str(pattern))
+
+
+def _codec_of(name: Hashable, patterns: Mapping[Hashable, MoECCodec | None]) -> MoECCodec | None:
+    """Return the codec of the first pattern that a variable matches."""
+    return next((each for pattern, each in patterns.items() if _matches(name, pattern)), None)
+
+
+def _check_names(
+    ds: xr.Dataset,
+    named: Mapping[Hashable, MoECCodec | None],
+    given: Mapping[Hashable, MoECCodec | None],
+    patterns: Iterable[Hashable],
+) -> None:
+    """Refuse names that no data variable has.
+
+    Raises
+    ------
+    MoECError
+        If there is one, a variable to compress has no codec, or a pattern matches none.
+    """
+    for name in {**named, **given}:
         if name not in ds.data_vars or (name in named and named[name] is None):
             raise MoECError(
                 f"{name!r} is not a data variable with a codec; the data variables are "
                 f"{', '.join(map(repr, ds.data_vars))}"
             )
-    codecs = cast("dict[Hashable, MoECCodec]", dict(named))
-    reasons: dict[Hashable, str] = {}
-    rule: _Rule | None = None
-    for name in ds.variables:
-        if name in named:
-            continue
-        if name in ds.coords:
-            reason = "coordinate"
-        elif name in given and given[name] is None:
-            reason = "as asked"
-        elif variables is not None or others is None:
-            reason = "not named"
-        else:
-            rule = rule or _Rule.of(ds, others)
-            reason = rule.reason(name)
-        if reason:
-            reasons[name] = reason
-        elif others is not None:
-            codecs[name] = others
-    return codecs, reasons
+    for pattern in patterns:
+        if pattern != OTHERS and not any(_matches(name, pattern) for name in ds.data_vars):
+            raise MoECError(
+                f"no data variable matches {pattern!r}; they are {', '.join(map(repr, ds.data_vars))}"
+            )
 
 
 def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
@@ -130,7 +190,8 @@ def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
 
     Values are read as `encoding` says.
     """
-    return _Rule.of(ds, settings).reason(name)
+    path = group_of(name)
+    return _Rule.of(split(ds, inherit=True)[path]).reason(local_name(name), settings)
 
 
 @dataclass(frozen=True)
@@ -140,7 +201,7 @@ class _Rule:
     Attributes
     ----------
     ds : Dataset
-    settings : Settings
+        A group.
     describing : dict
         The variables that only describe others, as `no_fields` finds them.
     steps : set
@@ -148,12 +209,11 @@ class _Rule:
     """
 
     ds: xr.Dataset
-    settings: Settings
     describing: Mapping[Hashable, str]
     steps: frozenset[Hashable]
 
     @classmethod
-    def of(cls, ds: xr.Dataset, settings: Settings) -> Self:
+    def of(cls, ds: xr.Dataset) -> Self:
         """Find what other variables say of each."""
         describing = no_fields(ds)
         fields = [
@@ -162,10 +222,10 @@ class _Rule:
             if name not in describing and var.dtype.kind in "iuf" and var.ndim > 1 and not _is_time(var)
         ]
         steps = {dim for dim in ds.dims if _runs_in_time(ds, dim) and any(dim in var.dims for var in fields)}
-        return cls(ds, settings, describing, frozenset(steps))
+        return cls(ds, describing, frozenset(steps))
 
-    def reason(self, name: Hashable) -> str:
-        """Say why a variable stays lossless; empty if it is compressed."""
+    def reason(self, name: Hashable, settings: Settings) -> str:
+        """Say why a variable stays lossless with some settings; empty if it is compressed."""
         var = self.ds.variables[name]
         if name in self.ds.coords:
             return "coordinate"
@@ -182,7 +242,7 @@ class _Rule:
             return f"identifiers: {found[0]}"
         if var.ndim > MAX_RANK:
             return f"more than {MAX_RANK} axes"
-        if var.nbytes < LEAST_BYTES * (self.settings.ratio or 1):
+        if var.nbytes < LEAST_BYTES * (settings.ratio or 1):
             return "small"
         if self.steps and self.steps.isdisjoint(var.dims):
             return "no time axis"
@@ -245,6 +305,8 @@ def no_fields(ds: xr.Dataset) -> dict[Hashable, str]:
 
 def _role(name: Hashable, var: xr.Variable) -> str:
     """Say what a variable is by its own attributes and name, if it is no field."""
+    if role := role_of(var):
+        return role
     attrs = var.attrs
     if what := _STANDARD_NAMES.get(str(attrs.get("standard_name"))):
         return what

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from numcodecs.abc import Codec  # type: ignore[import-untyped]
 
-from moec_zarr.adapters.choice import OTHERS, choose
+from moec_zarr.adapters.choice import choose
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.meaning import (
@@ -21,6 +21,7 @@ from moec_zarr.adapters.meaning import (
     unpack_limits,
 )
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.tree import datasets_of, flatten, group_of, local_name
 from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.codec.prepare import as_sentinel
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
@@ -143,32 +144,11 @@ def _tree_encoding(
     zarr_format: Literal[2, 3],
     variables: Iterable[Hashable] | None,
 ) -> dict[Hashable, dict[Any, Any]]:
-    """Return `encoding` of each group of a tree that has an entry, by path."""
-    paths = {
-        (node.path, name): f"{node.path.rstrip('/')}/{name}"
-        for node in tree.subtree
-        for name in node.data_vars
-    }
-    named = [variables] if isinstance(variables, str) else variables and list(variables)
-    asked = [*(codec if isinstance(codec, Mapping) else ()), *(named or ())]
-    if absent := [path for path in asked if path != OTHERS and path not in paths.values()]:
-        raise MoECError(
-            f"{absent[0]!r} is not a data variable of the tree, which has "
-            f"{', '.join(map(repr, paths.values()))}"
-        )
-    entries: dict[Hashable, dict[Any, Any]] = {}
-    for node in tree.subtree:
-        # Coordinates of groups above decide with, and are written there.
-        ds, own = node.to_dataset(), node.to_dataset(inherit=node is tree).variables
-        here = {paths[node.path, name]: name for name in ds.data_vars}
-        mine: Any = codec
-        if isinstance(codec, Mapping):
-            mine = {here.get(path, path): each for path, each in codec.items() if path in {OTHERS, *here}}
-        chosen = named if named is None else [here[path] for path in named if path in here]
-        found = encoding(ds, mine, zarr_format, chosen)
-        if kept := {name: entry for name, entry in found.items() if name in own}:
-            entries[node.path] = kept
-    return entries
+    """Return the entries of each group of a tree that has some, by path."""
+    found: dict[Hashable, dict[Any, Any]] = {}
+    for name, entry in encoding(flatten(datasets_of(tree)), codec, zarr_format, variables).items():
+        found.setdefault(f"/{group_of(name)}", {})[local_name(name)] = entry
+    return found
 
 
 def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:

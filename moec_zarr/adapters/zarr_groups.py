@@ -1,0 +1,162 @@
+"""The groups of a zarr store as datasets: by xarray where it opens them, else array by array.
+
+xarray wants names of dimensions, each of one length in a group. Arrays of images, and those that other
+programs write, have none, or several levels in one group. Then each array has dimensions of its own, named
+after it, ``0/z``; nothing is decoded, and its attributes are as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from moec_zarr.adapters.ome import Axis, is_image_group, is_label, levels_of
+from moec_zarr.adapters.tree import group_of, local_name
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "array_of",
+    "axis_types",
+    "has_names",
+    "open_groups",
+    "role_of",
+]
+
+_ARRAY = "moec_zarr_array"  # keys in the encoding of a variable that is an array without a dataset
+_TYPES = "moec_zarr_axis_types"
+_ROLE = "moec_zarr_role"
+
+Arrays = dict[str, "zarr.Array[Any]"]
+
+
+def array_of(var: xr.Variable) -> zarr.Array[Any] | None:
+    """Return the array that a variable is, where that has no dataset; None of other variables."""
+    found: zarr.Array[Any] | None = var.encoding.get(_ARRAY)
+    return found
+
+
+def axis_types(var: xr.Variable) -> tuple[str, ...]:
+    """Return the types of the axes of an image, such as "space"; empty where the variable is none."""
+    types: tuple[str, ...] = var.encoding.get(_TYPES, ())
+    return types
+
+
+def role_of(var: xr.Variable) -> str:
+    """Say what an array is by the metadata of its group, if it is no field; else empty."""
+    return str(var.encoding.get(_ROLE, ""))
+
+
+def open_groups(
+    store: Any,
+    path: str,
+    open_dataset: Callable[[str, list[str]], xr.Dataset],
+    without: Iterable[str] = (),
+    consolidated: bool | None = None,
+) -> dict[str, xr.Dataset]:
+    """Open all groups of a store; nothing but metadata is read.
+
+    Parameters
+    ----------
+    store : zarr Store
+        With a group, or a single array.
+    path : str
+        Of the root within the store.
+    open_dataset : callable
+        Opens the group at a path in the store as a dataset, without the variables that it is given.
+    without : iterable of str
+        Paths of arrays to leave out, from the root.
+    consolidated : bool, optional
+        Whether consolidated metadata are used; by default where there are some.
+
+    Returns
+    -------
+    dict of str to Dataset
+        By path from the root. That of a single array holds it under the name "array".
+    """
+    try:
+        root = zarr.open_group(store, path=path or None, mode="r", use_consolidated=consolidated)
+    except zarr.errors.ContainsArrayError:
+        single = zarr.open_array(store, path=path, mode="r")
+        return {"": _open_arrays({"array": single}, {})}
+    skipped = set(without)
+    groups: dict[str, tuple[Mapping[str, Any], Arrays]] = {"": (dict(root.attrs), {})}
+    nodes = sorted(root.members(max_depth=None))
+    for name, node in nodes:
+        if isinstance(node, zarr.Group):
+            groups[name] = dict(node.attrs), {}
+    for name, node in nodes:
+        if isinstance(node, zarr.Array) and name not in skipped:
+            groups[group_of(name)][1][local_name(name)] = node
+    opened = {}
+    for name, (attrs, arrays) in groups.items():
+        if is_image_group(attrs) or not _is_dataset(arrays):
+            opened[name] = _open_arrays(arrays, attrs)
+        else:
+            here = [local_name(each) for each in skipped if group_of(each) == name]
+            opened[name] = open_dataset("/".join(part for part in (path, name) if part), here)
+    return opened
+
+
+def has_names(array: zarr.Array[Any]) -> bool:
+    """Say whether an array has names of its dimensions."""
+    return array.ndim == 0 or bool(_names(array))
+
+
+def _names(array: zarr.Array[Any]) -> list[str]:
+    """Return the names of an array's dimensions; empty where it does not name all of them."""
+    names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, (list, tuple)) or len(names) != array.ndim:
+        return []
+    return list(names) if all(isinstance(name, str) and name and "/" not in name for name in names) else []
+
+
+def _is_dataset(arrays: Arrays) -> bool:
+    """Say whether the arrays of a group name their dimensions, each of which has one length."""
+    lengths: dict[str, int] = {}
+    for array in arrays.values():
+        if not has_names(array):
+            return False
+        names = _names(array)
+        if any(lengths.setdefault(dim, n) != n for dim, n in zip(names, array.shape, strict=True)):
+            return False
+    return True
+
+
+def _open_arrays(arrays: Arrays, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Return arrays that are no dataset as variables, each with dimensions of its own."""
+    import xarray as xr
+
+    axes = {path: levels for image in levels_of(attrs) for path, levels in image.items()}
+    variables = {}
+    for name, array in arrays.items():
+        var = _open_array(name, array, axes.get(name, ()))
+        if is_label(attrs):
+            var.encoding[_ROLE] = "labels"
+        elif array.ndim == 1 and local_name(var.dims[0]) == name:
+            var.encoding[_ROLE] = "coordinate"
+        variables[name] = var
+    return xr.Dataset(variables, attrs=dict(attrs))
+
+
+def _open_array(name: str, array: zarr.Array[Any], axes: tuple[Axis, ...]) -> xr.Variable:
+    import xarray as xr
+
+    from moec_zarr.adapters.lazy_values import as_lazy
+
+    known = tuple(axis.name for axis in axes) if len(axes) == array.ndim else ()
+    names = [*(_names(array) or known)]
+    if len(set(names)) != array.ndim or any(not each or "/" in each for each in names):
+        names = [f"dim_{axis}" for axis in range(array.ndim)]
+    var = xr.Variable(
+        [f"{name}/{axis}" for axis in names],
+        as_lazy(array),
+        dict(array.attrs),
+        {_ARRAY: array, "preferred_chunks": dict(zip(names, array.shards or array.chunks, strict=True))},
+    )
+    if known:
+        var.encoding[_TYPES] = tuple(axis.type for axis in axes)
+    return var
