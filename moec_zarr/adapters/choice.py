@@ -95,8 +95,12 @@ def choose(
     groups = split(ds, inherit=True)
     for group in groups.values():
         check_dataset(group)
-    asked_for: Mapping[Any, MoECCodec | None] = codec if isinstance(codec, Mapping) else {OTHERS: codec}
-    given: dict[Hashable, MoECCodec | None] = {_strip(key): each for key, each in asked_for.items()}
+    given: dict[Hashable, MoECCodec | None] = {OTHERS: None}
+    if isinstance(codec, Mapping):
+        for key, each in codec.items():
+            given[_strip(key)] = each
+    else:
+        given[OTHERS] = codec
     for each in given.values():
         if not isinstance(each, MoECCodec) and not (each is None and isinstance(codec, Mapping)):
             raise MoECError(f"codec must be a MoECCodec in either zarr format, got {each!r}")

@@ -19,13 +19,14 @@ from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.model.basis import LONGEST_AXIS
 from moec_zarr.settings import Settings
 
-__all__ = ["LEAST_BYTES", "choose_chunks"]
+__all__ = ["LEAST_BYTES", "choose_chunks", "choose_image_chunks"]
 
 LEAST_BYTES = 300
 """Bytes of a stream below which a model says next to nothing of its chunk."""
 
 _GOOD_BYTES = 2048  # a target per chunk; equal pieces are at worst half of it, about 1 kB
 _TRANSFORM_BYTES = 2**20  # of a chunk: where so many are left, no axis is longer than a transform takes
+_IMAGE_VOXELS = 2**22  # of a chunk of an image at most, where the ratio allows it
 _LEAST_EXTENT = 8  # voxels an axis keeps while another one can still be split
 
 
@@ -128,3 +129,32 @@ def _steps(shape: tuple[int, ...], align: Sequence[int | Sequence[int]]) -> list
                 )
             steps.append(math.gcd(*[block for block in blocks if block][:-1]))
     return steps
+
+
+def choose_image_chunks(
+    shape: Sequence[int], types: Sequence[str], dtype: DTypeLike, settings: Settings
+) -> tuple[int, ...]:
+    """Choose chunks in which viewers read an image: one time and one channel, and a block of space.
+
+    The longest axis of space is halved until a chunk has 4 million voxels, unless the ratio would leave less
+    than 1 kB of it. Then it has several times or channels.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the image, in voxels.
+    types : sequence of str
+        Types of its axes; all but "space" count as times and channels. Where none is space, the last two are.
+    dtype, settings
+        As for `choose_chunks`.
+    """
+    space = [axis for axis, kind in enumerate(types) if kind == "space"] or list(range(len(shape)))[-2:]
+    least = _GOOD_BYTES * (settings.ratio or 0) / np.dtype(dtype).itemsize
+    chunk = [max(length, 1) if axis in space else 1 for axis, length in enumerate(shape)]
+    while space and (voxels := math.prod(chunk)) > _IMAGE_VOXELS and voxels / 2 >= least:
+        longest = max(space, key=lambda axis: chunk[axis])
+        chunk[longest] = -(-chunk[longest] // 2)
+    for axis in reversed(range(len(shape))):  # what is read together lies last
+        if axis not in space and math.prod(chunk) < least:
+            chunk[axis] = min(max(shape[axis], 1), math.ceil(least / math.prod(chunk)))
+    return tuple(chunk)

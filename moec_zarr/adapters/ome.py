@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["Axis", "is_image_group", "is_label", "levels_of"]
 
+_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _IMAGE_KEYS = ("multiscales", "plate", "well", "labels", "image-label", "bioformats2raw.layout")
 
 
@@ -49,8 +50,9 @@ def levels_of(attrs: Mapping[str, Any]) -> list[dict[str, tuple[Axis, ...]]]:
 
 def _axis(axis: Any) -> Axis:
     if isinstance(axis, Mapping):
-        return Axis(str(axis.get("name", "")), str(axis.get("type") or ""))
-    return Axis(str(axis), "")  # version 0.3 has names alone
+        name = str(axis.get("name", ""))
+        return Axis(name, str(axis.get("type") or _TYPES.get(name, "")))
+    return Axis(str(axis), _TYPES.get(str(axis), ""))  # version 0.3 has names alone
 
 
 def _ome(attrs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "groups_of",
     "local_name",
     "map_groups",
+    "merge_groups",
     "owns_dims",
     "split",
 ]
@@ -100,7 +101,7 @@ def flatten(groups: Mapping[str, xr.Dataset]) -> xr.Dataset:
         parts.append(_qualify(ds, path, dims))
     sources = [ds.encoding["source"] for ds in groups.values() if "source" in ds.encoding]
     encoding = {_GROUPS: known} | ({"source": sources[0]} if sources else {})
-    return _merge(parts, dict(groups[""].attrs) if "" in groups else {}, encoding)
+    return merge_groups(parts, dict(groups[""].attrs) if "" in groups else {}, encoding)
 
 
 def _find_dim(
@@ -124,12 +125,15 @@ def _qualify(ds: xr.Dataset, path: str, dims: Mapping[str, str]) -> xr.Dataset:
     return ds.rename({old: name for old, name in new.items() if old != name})
 
 
-def _merge(parts: list[xr.Dataset], attrs: dict[Any, Any], encoding: dict[str, Any]) -> xr.Dataset:
+def merge_groups(
+    parts: list[xr.Dataset], attrs: Mapping[Any, Any], encoding: Mapping[str, Any]
+) -> xr.Dataset:
+    """Make a tree of datasets that hold the variables of one group each, under their names in the tree."""
     import xarray as xr
 
     # No two of them have a variable in common, so that nothing is compared.
     flat = xr.merge(parts, compat="override", join="exact", combine_attrs="override")
-    flat.attrs, flat.encoding = attrs, encoding
+    flat.attrs, flat.encoding = dict(attrs), dict(encoding)
     return flat
 
 
@@ -170,7 +174,7 @@ def map_groups(ds: xr.Dataset, change: Callable[[xr.Dataset], xr.Dataset]) -> xr
         return change(ds)
     known = groups_of(ds)
     parts = [_qualify(change(part), path, known[path].dims) for path, part in split(ds).items()]
-    return _merge(parts, ds.attrs, ds.encoding)
+    return merge_groups(parts, ds.attrs, ds.encoding)
 
 
 def _lies_above(group: str, path: str) -> bool:

@@ -12,7 +12,7 @@ from moec_zarr.errors import MoECError, UnsupportedArrayError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["check_dataset"]
+__all__ = ["check_dataset", "check_name"]
 
 _RESERVED = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata", ".", "..")
 _SHOWN = 4  # types in a message
@@ -45,11 +45,12 @@ def check_dataset(ds: xr.Dataset) -> None:
                 f"ds.rename({{{dim!r}: {str(dim)!r}}}) renames it"
             )
     for name, var in ds.variables.items():
-        _check_name(name)
+        check_name(name)
         _check_values(name, var)
 
 
-def _check_name(name: Hashable) -> None:
+def check_name(name: Hashable) -> None:
+    """Refuse the name of a variable that zarr cannot have, or takes for a path."""
     if not isinstance(name, str):
         what = f"names of variables are text, got {name!r} of type {type(name).__name__}"
     elif not name or "\0" in name:

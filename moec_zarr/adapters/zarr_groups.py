@@ -22,6 +22,7 @@ __all__ = [
     "array_of",
     "axis_types",
     "has_names",
+    "is_consolidated",
     "open_groups",
     "role_of",
 ]
@@ -99,6 +100,15 @@ def open_groups(
             here = [local_name(each) for each in skipped if group_of(each) == name]
             opened[name] = open_dataset("/".join(part for part in (path, name) if part), here)
     return opened
+
+
+def is_consolidated(array: zarr.Array[Any]) -> bool:
+    """Say whether the store of an array has consolidated metadata."""
+    try:
+        root = zarr.open_group(array.store, mode="r")
+    except zarr.errors.ContainsArrayError:
+        return False
+    return root.metadata.consolidated_metadata is not None
 
 
 def has_names(array: zarr.Array[Any]) -> bool:

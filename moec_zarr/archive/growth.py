@@ -19,6 +19,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import WrapperStore
 
+from moec_zarr.adapters.tree import dims_named, local_name, owns_dims
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.storage import read, write_json
 
@@ -52,7 +53,11 @@ def view_as_planned(group: zarr.Group, plan: Plan) -> zarr.Group:
 
 def grow_arrays(group: zarr.Group, plan: Plan, dim: str) -> None:
     """Give the arrays along a dimension the shape that a plan has for them."""
-    along = [each for each in plan.variables if dim in each.dims]
+    for growing in dims_named(dict.fromkeys(d for each in plan.variables for d in each.dims), dim):
+        _grow_along(group, [each for each in plan.variables if growing in each.dims], growing)
+
+
+def _grow_along(group: zarr.Group, along: list[PlannedVariable], dim: str) -> None:
     # One array keeps the dimension: that of the coordinate, which is the dimension's index.
     first = next((each for each in along if each.dims == (dim,) and each.name == dim), along[0])
     others = [each for each in along if each is not first]
@@ -61,7 +66,8 @@ def grow_arrays(group: zarr.Group, plan: Plan, dim: str) -> None:
     ):
         return
     for each in others:
-        own = tuple(f"{dim} of {each.name} while the store grows" if d == dim else d for d in each.dims)
+        name = f"{local_name(dim)} of {local_name(each.name)} while the store grows"
+        own = tuple(name if d == dim else d for d in each.dims)
         _write(group, each, own, each.shape)
     _write(group, first, first.dims, first.shape)
     for each in others:
@@ -79,12 +85,15 @@ def _planned_metadata(
 ) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Return the objects of an array's metadata, as they are and with dimensions and shape; dimensions first.
 
-    An array whose metadata cannot be read has none.
+    An array whose metadata cannot be read has none. One that shares no dimension keeps what it calls them.
     """
-    names: dict[str, Mapping[str, Any]] = (
-        {"zarr.json": {"dimension_names": list(dims), "shape": list(shape)}}
+    local = [local_name(dim) for dim in dims]
+    named = not owns_dims(each.name, each.dims)
+    names: dict[str, dict[str, Any]] = (
+        {"zarr.json": {"shape": list(shape)} | ({"dimension_names": local} if named else {})}
         if group.metadata.zarr_format == 3
-        else {".zattrs": {"_ARRAY_DIMENSIONS": list(dims)}, ".zarray": {"shape": list(shape)}}
+        else ({".zattrs": {"_ARRAY_DIMENSIONS": local}} if named else {})
+        | {".zarray": {"shape": list(shape)}}
     )
     found = []
     for name, wanted in names.items():

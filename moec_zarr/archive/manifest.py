@@ -34,12 +34,16 @@ from typing import Any
 
 import zarr
 
+from moec_zarr.adapters.tree import local_name
 from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.archive.attributes import PREFIX
 from moec_zarr.archive.records import FOLDER, WHOLE, path_within
 from moec_zarr.archive.storage import names_in, read, write_json
 from moec_zarr.errors import MoECError
 
 __all__ = [
+    "PLAN_OF",
+    "PLAN_PATH",
     "Append",
     "Digests",
     "Generation",
@@ -54,6 +58,12 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 _PLAN = "plan.json"
+PLAN_PATH = f"{FOLDER}/{_PLAN}"
+"""Key of the plan within the array that holds it."""
+
+PLAN_OF = f"{PREFIX}plan"
+"""Attribute of the root of a tree: the path of the array that holds the plan."""
+
 _APPEND = "append.json"
 _DEFAULT = re.compile(r"^c[./]?")  # begins the name of a chunk in format 3
 
@@ -107,11 +117,16 @@ class Manifest:
         text = json.dumps([self.plan, self.source], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def dims(self) -> dict[str, list[str]]:
+        """The dimensions of each variable."""
+        return {name: each["dims"] for name, each in self.plan["variables"].items()}
+
     def digests(self, variable: str) -> Digests:
         """Return what the records of a variable must name."""
         planned = self.plan["variables"][variable]
         block = planned["shards"] or planned["chunks"]
-        dims = planned["dims"]
+        dims = [local_name(dim) for dim in planned["dims"]]
         if block is None or self.along not in dims:
             first = self.earlier[0].digest if self.earlier else self.digest
             return Digests(axis=0, digests=(first,), starts=())
@@ -258,7 +273,9 @@ def end_append(group: zarr.Group, variable: str, append: Append) -> None:
 
 def _find(group: zarr.Group, file: str) -> dict[str, Any] | None:
     """Return what a file says that one of the variables has."""
-    for name in sorted(names_in(group.store, group.path)):
+    named = group.attrs.get(PLAN_OF)
+    names = sorted(names_in(group.store, group.path)) if named is None else [_checked_path(named)]
+    for name in names:
         data = read(group.store, path_within(group, name, file))
         if data is None:
             continue
@@ -267,6 +284,19 @@ def _find(group: zarr.Group, file: str) -> dict[str, Any] | None:
         except (ValueError, TypeError) as error:
             raise _damaged(file, error) from error
     return None
+
+
+def _checked_path(path: Any) -> str:
+    """Return the path of a variable that a store names.
+
+    Raises
+    ------
+    MoECError
+        If it leads out of the store.
+    """
+    if not isinstance(path, str) or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise MoECError(f"the store names {path!r} as a variable, which is no path within it; it is damaged")
+    return path
 
 
 def _damaged(file: str, error: Exception) -> MoECError:
@@ -278,6 +308,8 @@ def _damaged(file: str, error: Exception) -> MoECError:
 
 def _parse_manifest(loaded: Any, file: str) -> Manifest:
     try:
+        for name in loaded["plan"]["variables"]:
+            _checked_path(name)
         return Manifest(
             plan=dict(loaded["plan"]),
             source=str(loaded["source"]),
@@ -300,7 +332,7 @@ def change_format(group: zarr.Group, zarr_format: int) -> None:
         return
     forms = [dataclasses.replace(manifest, plan=manifest.plan | {"zarr_format": each}) for each in (2, 3)]
     digest = next(each.digest for each in forms if each.plan["zarr_format"] == zarr_format)
-    for name in names_in(group.store, group.path):
+    for name in manifest.plan["variables"]:
         folder = path_within(group, name, "").rstrip("/")
         for file in names_in(group.store, folder):
             key = f"{folder}/{file}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import zarr
 
+from moec_zarr.adapters.tree import owns_dims
 from moec_zarr.archive.storage import read, write_json
 from moec_zarr.errors import MoECError
 
@@ -16,23 +17,30 @@ __all__ = ["find_damaged_metadata", "refuse_damaged_metadata", "restore_metadata
 _FILES = {2: (".zarray", ".zattrs"), 3: ("zarr.json",)}
 
 
-def find_damaged_metadata(group: zarr.Group, names: Iterable[str]) -> list[str]:
-    """Return the names of the arrays that cannot be opened, or do not say what their dimensions are."""
-    return [name for name in names if not _can_be_opened(group, name)]
+def find_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names of the arrays that cannot be opened, or do not say what their dimensions are.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    dims : mapping of str to sequence of str
+        The dimensions of each array, by its name.
+    """
+    return [name for name in dims if not _can_be_opened(group, name, named=not owns_dims(name, dims[name]))]
 
 
-def _can_be_opened(group: zarr.Group, name: str) -> bool:
+def _can_be_opened(group: zarr.Group, name: str, named: bool) -> bool:
     try:
         array = group[name]
         if not isinstance(array, zarr.Array):
             return False
-        named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        has = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     except (KeyError, ValueError, TypeError, AttributeError):  # as zarr's reading of odd JSON ends
         return False
-    return array.ndim == 0 or named is not None
+    return array.ndim == 0 or not named or has is not None
 
 
-def refuse_damaged_metadata(group: zarr.Group, names: Iterable[str]) -> None:
+def refuse_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) -> None:
     """Raise if arrays cannot be opened.
 
     Raises
@@ -40,7 +48,7 @@ def refuse_damaged_metadata(group: zarr.Group, names: Iterable[str]) -> None:
     MoECError
         If one cannot.
     """
-    if lost := find_damaged_metadata(group, names):
+    if lost := find_damaged_metadata(group, dims):
         raise MoECError(
             f"the metadata of {', '.join(map(repr, lost))} in the store is damaged; moec-zarr verify "
             "--repair restores it, if the store has consolidated metadata"

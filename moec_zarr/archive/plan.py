@@ -151,10 +151,13 @@ class Plan:
         All variables of the source, coordinates included, in its order.
     zarr_format : {2, 3}
         Format of the destination.
+    consolidated : bool
+        Whether it has consolidated metadata.
     """
 
     variables: tuple[PlannedVariable, ...]
     zarr_format: Literal[2, 3]
+    consolidated: bool = True
 
     @property
     def compressed(self) -> tuple[PlannedVariable, ...]:
@@ -183,7 +186,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that decides what is stored, in plain JSON types."""
-        return {
+        return ({} if self.consolidated else {"consolidated": False}) | {
             "zarr_format": self.zarr_format,
             "variables": {
                 each.name: {

@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.tree import flatten, map_groups, owns_dims
+from moec_zarr.adapters.zarr_groups import array_of, open_groups
 from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.archive.storage import StorageOptions, store_at
@@ -54,7 +56,9 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     # Variables without tasks are not looked at: one may be damaged.
     whole = [name for name, each in planned.items() if each["chunks"] is None]
     opened = stored_dataset(group, without=whole, times=False)
-    meanings = {name: var.encoding for name, var in opened.variables.items()}
+    meanings = {
+        name: {} if array_of(var) is not None else var.encoding for name, var in opened.variables.items()
+    }
     variables = []
     for name, each in planned.items():
         codec = each["codec"]
@@ -74,7 +78,11 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
                 encoding=encoding,
             )
         )
-    return Plan(variables=tuple(variables), zarr_format=group.metadata.zarr_format)
+    return Plan(
+        variables=tuple(variables),
+        zarr_format=group.metadata.zarr_format,
+        consolidated=manifest.plan.get("consolidated", True) is True,
+    )
 
 
 def _dtype(name: str) -> np.dtype[Any]:
@@ -86,19 +94,30 @@ def stored_dataset(group: zarr.Group, without: Iterable[str] = (), times: bool =
     """Return the group as a dataset, lazily and without dask, nor some of its variables."""
     import xarray as xr
 
-    # Stores without consolidated metadata are as good; what is consolidated may be older.
     store: Any = group.store
-    ds: xr.Dataset = xr.open_zarr(
-        store, group=group.path or None, consolidated=False, chunks=None, decode_timedelta=False,
-        decode_times=False, drop_variables=list(without),
-    )  # fmt: skip
+
+    def open_dataset(path: str, dropped: list[str]) -> xr.Dataset:
+        opened: xr.Dataset = xr.open_zarr(
+            store, group=path or None, consolidated=False, chunks=None, decode_timedelta=False,
+            decode_times=False, drop_variables=dropped,
+        )  # fmt: skip
+        return opened
+
+    # Stores without consolidated metadata are as good; what is consolidated may be older.
+    ds = flatten(open_groups(store, group.path, open_dataset, without, consolidated=False))
     return decode_times(ds) if times else ds
 
 
 def decode_times(ds: xr.Dataset) -> xr.Dataset:
     """Decode the times of a dataset; those that xarray cannot decode stay the numbers that they are."""
+    return map_groups(ds, _decode_times)
+
+
+def _decode_times(ds: xr.Dataset) -> xr.Dataset:
     import xarray as xr
 
+    if any(array_of(var) for var in ds.variables.values()):
+        return ds
     numbers = find_undecodable_times(ds)
     named: Mapping[Any, Any] = {name: ds.variables[name] for name in numbers}
     decoded: xr.Dataset = xr.decode_cf(ds.drop_vars(numbers), decode_timedelta=False)
@@ -141,16 +160,27 @@ def is_alike(one: xr.Variable, other: xr.Variable) -> bool:
 
 
 def open_result(
-    dst: Destination, zarr_format: Literal[2, 3], options: StorageOptions | None = None
-) -> xr.Dataset:
-    """Return the destination, with encodings that say what values mean and not how they were stored."""
+    dst: Destination, plan: Plan, options: StorageOptions | None = None
+) -> xr.Dataset | xr.DataTree | zarr.Group:
+    """Open what a conversion made: as a dataset, as a tree of several groups, or as arrays without a dataset.
+
+    Encodings say what values mean and not how they were stored.
+    """
     import xarray as xr
 
-    store: Any = store_at(dst, options)
-    opened: xr.Dataset = xr.open_zarr(
-        store, zarr_format=zarr_format, decode_times=False, decode_timedelta=False
-    )
-    ds = decode_times(opened)
-    for var in ds.variables.values():
-        var.encoding = {key: value for key, value in var.encoding.items() if key not in STORAGE}
-    return ds
+    place: Any = store_at(dst, options)
+    if any(owns_dims(each.name, each.dims) for each in plan.variables):
+        return zarr.open_group(place, mode="r")
+
+    def open_group(path: str, dropped: list[str]) -> xr.Dataset:
+        opened: xr.Dataset = xr.open_zarr(
+            place, group=path or None, zarr_format=plan.zarr_format, consolidated=not path or None,
+            decode_times=False, decode_timedelta=False, drop_variables=dropped,
+        )  # fmt: skip
+        ds = _decode_times(opened)
+        for var in ds.variables.values():
+            var.encoding = {key: value for key, value in var.encoding.items() if key not in STORAGE}
+        return ds
+
+    groups = open_groups(place, "", open_group)
+    return groups[""] if list(groups) == [""] else xr.DataTree.from_dict(groups)

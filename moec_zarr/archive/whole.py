@@ -15,7 +15,9 @@ import zarr
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore, StorePath
 
+from moec_zarr.adapters.tree import group_of, local_name
 from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.adapters.zarr_groups import array_of
 from moec_zarr.archive.records import check_whole, expect_whole, write_whole
 from moec_zarr.archive.storage import digest_of, key_of, read
 from moec_zarr.arrays import Array
@@ -61,6 +63,8 @@ def encode_as_stored(
     counted = [(var.attrs.get("units"), var.attrs.get("calendar", "standard")) for var in (stored, numbers)]
     same_count = counted[0] == counted[1] and numbers.dtype.kind in "iuf"
     plain = (numbers if same_count else decoded).to_base_variable().load()
+    if array_of(numbers) is not None:
+        return np.asarray(plain.values)
     # Times that xarray cannot decode are numbers like others, and text is no time.
     times = plain.dtype.kind in "mMO"
     keys = _MEANINGS + _TIMES if times else _MEANINGS
@@ -91,17 +95,19 @@ def _undecoded(group: zarr.Group, name: str) -> xr.Variable:
     from xarray.backends import ZarrStore
 
     place: Any = group.store
+    parent = group_of(name)
     opened = ZarrStore.open_group(
         place,
         mode="r",
-        group=group.path or None,
+        group="/".join(part for part in (group.path, parent) if part) or None,
         consolidated=False,
         zarr_format=group.metadata.zarr_format,
     )
-    found: xr.Variable = opened.open_store_variable(name)
+    found: xr.Variable = opened.open_store_variable(local_name(name))
     if "units" not in found.attrs:  # bounds have those of what they belong to
-        for _, other in group.arrays():
-            if other.attrs.get("bounds") == name:
+        beside: Any = group[parent] if parent else group
+        for _, other in beside.arrays():
+            if other.attrs.get("bounds") == local_name(name):
                 found.attrs |= {key: other.attrs[key] for key in _TIMES if key in other.attrs}
     return found
 

@@ -74,11 +74,14 @@ def convert(
         typer.Option(metavar="DIM=SIZE,...", help="Shard sizes, for fewer and larger files and tasks."),
     ] = None,
     zarr_format: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=2, max=3, autocompletion=console.zarr_formats, help="Zarr format of the destination."
+            min=2,
+            max=3,
+            autocompletion=console.zarr_formats,
+            help="Zarr format of the destination; by default 3, and that of an image.",
         ),
-    ] = 3,
+    ] = None,
     effort: Annotated[
         Effort | None, typer.Option(help="How long a fit may take; by default balanced.")
     ] = None,
@@ -168,7 +171,8 @@ def convert(
     options = ConversionOptions(
         codec=codecs_of(given, var, settings) if append is None or any_given else None,
         chunks=_sizes("--chunks", chunks) or "auto", shards=_sizes("--shards", shards),
-        zarr_format=3 if zarr_format == 3 else 2, append=append, incomplete=incomplete, on_budget=on_budget,
+        zarr_format=None if zarr_format is None else 3 if zarr_format == 3 else 2,
+        append=append, incomplete=incomplete, on_budget=on_budget,
         client=scheduler, workers=workers, resume=resume, break_lock=break_lock, storage_options=stores,
     )  # fmt: skip
     if device is not None:

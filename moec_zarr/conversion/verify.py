@@ -157,7 +157,7 @@ def verify(
                 f"no conversion made {store}; moec-zarr compare measures how far it is from a source"
             )
         return _streams_alone(place)
-    if lost := find_damaged_metadata(group, manifest.plan["variables"]):
+    if lost := find_damaged_metadata(group, manifest.dims):
         if repair:
             with hold_lock(place, break_lock):
                 restore_metadata(zarr.open_group(place, mode="r+", use_consolidated=False), lost)

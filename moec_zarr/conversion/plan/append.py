@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.abc.store import Store
 
 from moec_zarr.adapters.meaning import FLAGS, LIMITS, PACKING, stored_dtype
+from moec_zarr.adapters.tree import dims_named, group_of, local_name
 from moec_zarr.archive.attributes import stored_attributes
 from moec_zarr.archive.growth import view_as_planned
 from moec_zarr.archive.manifest import Generation, read_manifest
@@ -53,7 +55,9 @@ class Growth:
     ds : Dataset
         The source, without the steps that are kept back.
     dim : str
-        The dimension that grows.
+        The name of the dimension that grows.
+    along : tuple of str
+        The dimensions of that name, of which groups may have one each.
     length : int
         Of that dimension in the store, in voxels, before.
     offset : int
@@ -69,6 +73,7 @@ class Growth:
     plan: Plan
     ds: xr.Dataset
     dim: str
+    along: tuple[str, ...]
     length: int
     offset: int
     held: int
@@ -78,7 +83,7 @@ class Growth:
     @property
     def added(self) -> int:
         """Number of steps by which the store grows."""
-        return max(0, self.offset + self.ds.sizes[self.dim] - self.length)
+        return max(0, self.offset + self.ds.sizes[self.along[0]] - self.length)
 
 
 @hide_expected_warnings()
@@ -121,7 +126,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         raise MoECError(
             f"the store grows along {manifest.along!r}, so it cannot be appended to along {dim!r}"
         )
-    refuse_damaged_metadata(group, manifest.plan["variables"])
+    refuse_damaged_metadata(group, manifest.dims)
     stored = stored_plan(group, manifest)
     group = view_as_planned(group, stored)  # where an append ended before the arrays had grown
     length = _length(stored, dim)
@@ -133,20 +138,23 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         )
     before = stored_dataset(group)
     _check_variables(stored, ds, before, group, dim)
-    offset, gap = place_after(ds, before, dim)
+    along = dims_named(before.dims, dim)
+    added = _one_length(ds.sizes, along, dim, "the source")
+    offset, gap = _place_after(ds, before, along, dim)
     if gap:
         if incomplete == "hold":
             raise MoECError(
                 f"the source does not continue the store along {dim!r}: {gap}; give what was kept back"
             )
         _log.warning("there is a gap along %r: %s", dim, gap)
-    end = max(offset + ds.sizes[dim], length)
+    end = max(offset + added, length)
     end = _end(stored, dim, length, offset, end, incomplete, before)
-    held = max(offset + ds.sizes[dim] - max(end, length), 0)
+    held = max(offset + added - max(end, length), 0)
     return Growth(
         plan=_resize(stored, dim, max(end, length)),
-        ds=ds.isel({dim: slice(max(end, length) - offset)}),
+        ds=ds.isel(dict.fromkeys(along, slice(max(end, length) - offset))),
         dim=dim,
+        along=tuple(along),
         length=length,
         offset=offset,
         held=held,
@@ -156,11 +164,41 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
 
 
 def _length(plan: Plan, dim: str) -> int:
-    for each in plan.variables:
-        if dim in each.dims:
-            return each.shape[each.dims.index(dim)]
-    known = sorted({dim for each in plan.variables for dim in each.dims})
-    raise MoECError(f"the store has no dimension {dim!r} to append along; it has {', '.join(known)}")
+    sizes = {name: n for each in plan.variables for name, n in zip(each.dims, each.shape, strict=True)}
+    if not (along := dims_named(sizes, dim)):
+        known = sorted(set(map(local_name, sizes)))
+        raise MoECError(f"the store has no dimension {dim!r} to append along; it has {', '.join(known)}")
+    return _one_length(sizes, along, dim, "the store")
+
+
+def _one_length(sizes: Mapping[Any, int], along: list[str], dim: str, what: str) -> int:
+    """Return the length that dimensions of one name have.
+
+    Raises
+    ------
+    MoECError
+        If some have another, or are not there.
+    """
+    lengths = {name: sizes.get(name) for name in along}
+    first = lengths[along[0]]
+    if first is None or set(lengths.values()) != {first}:
+        raise MoECError(
+            f"groups are appended to together, and {what} has {dim!r} of several lengths: "
+            + ", ".join(f"{n} in {group_of(name)!r}" for name, n in lengths.items())
+        )
+    return first
+
+
+def _place_after(ds: xr.Dataset, before: xr.Dataset, along: list[str], dim: str) -> tuple[int, str]:
+    """Find the position of the first step of a source, as `place_after`, which all groups must agree on."""
+    places = {name: place_after(ds, before, name) for name in along}
+    known = {name: place for name, place in places.items() if name in before.variables} or places
+    if len({offset for offset, _ in known.values()}) > 1:
+        raise MoECError(
+            f"groups are appended to together, and the source begins at several steps of {dim!r}: "
+            + ", ".join(f"{offset} in {group_of(name)!r}" for name, (offset, _) in known.items())
+        )
+    return next(iter(known.values()))
 
 
 def _resize(plan: Plan, dim: str, length: int) -> Plan:
@@ -170,7 +208,9 @@ def _resize(plan: Plan, dim: str, length: int) -> Plan:
         variables=tuple(
             replace(
                 each,
-                shape=tuple(length if d == dim else n for d, n in zip(each.dims, each.shape, strict=True)),
+                shape=tuple(
+                    length if local_name(d) == dim else n for d, n in zip(each.dims, each.shape, strict=True)
+                ),
             )
             for each in plan.variables
         ),
@@ -196,7 +236,10 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
     small = decode_times(ds[[each.name for each in stored.variables if not each.tasks]])
     for each in stored.variables:
         var = ds.variables[each.name]
-        shape = tuple(ds.sizes[d] if d == dim else n for d, n in zip(each.dims, each.shape, strict=True))
+        grows = any(local_name(d) == dim for d in each.dims)
+        shape = tuple(
+            ds.sizes.get(d) if local_name(d) == dim else n for d, n in zip(each.dims, each.shape, strict=True)
+        )
         if var.dims != each.dims or var.shape != shape:
             raise MoECError(
                 f"variable {each.name!r} of the source has {dict(var.sizes)}, unlike the store, where it has "
@@ -211,7 +254,7 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
                     f"variable {each.name!r} of the source is {dtype} in {var.attrs.get('units')}; in "
                     f"the store it is {each.dtype} in {units}"
                 )
-        elif dim not in each.dims:
+        elif not grows:
             if not is_alike(small.variables[each.name], before.variables[each.name]):
                 raise MoECError(
                     f"variable {each.name!r} differs from the store's; it does not run along {dim!r}, so the "
@@ -288,7 +331,8 @@ def _end(
                 "an append makes it again; --incomplete refit does, from a source that holds these steps too"
             )
         if length % block and offset > start:
-            first = before[dim].values[start] if dim in before.variables else f"step {start}"
+            along = [each for each in dims_named(before.dims, dim) if each in before.variables]
+            first = before[along[0]].values[start] if along else f"step {start}"
             raise MoECError(
                 f"the last chunk of {name!r} along {dim!r} is made again, and the source does not hold all "
                 f"of it; give the files from {first} on"
@@ -305,9 +349,10 @@ def _end(
 def _blocks(plan: Plan, dim: str) -> dict[str, int]:
     """Return the steps along a dimension that are fitted together, by variable."""
     return {
-        each.name: each.block[each.dims.index(dim)]
+        each.name: side
         for each in plan.compressed
-        if each.block is not None and dim in each.dims
+        for name, side in zip(each.dims, each.block or (), strict=False)
+        if local_name(name) == dim
     }
 
 

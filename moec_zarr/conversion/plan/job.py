@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moec_zarr.adapters.tree import dims_named
 from moec_zarr.archive.attributes import check_attributes
 from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import Plan
@@ -47,7 +48,7 @@ class Job:
     @property
     def offsets(self) -> dict[str, int]:
         """Position in the destination of the first voxel of the source, by dimension, where it is not 0."""
-        return {} if self.growth is None else {self.growth.dim: self.growth.offset}
+        return {} if self.growth is None else dict.fromkeys(self.growth.along, self.growth.offset)
 
     def manifest(self, src: Source, options: StorageOptions | None) -> Manifest:
         """Return what the destination will say that it was made by."""
@@ -56,7 +57,7 @@ class Job:
         if growth is None:
             return Manifest(plan=self.plan.to_dict(), source=source.digest, file_bytes=source.file_bytes)
         # Steps that the store has already are counted with it.
-        share = growth.added / max(self.ds.sizes[growth.dim], 1)
+        share = growth.added / max(self.ds.sizes[growth.along[0]], 1)
         return Manifest(
             plan=self.plan.to_dict(),
             source=source.digest,
@@ -98,6 +99,7 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
     whole = whole_chunks(planned, append)
     if not whole:
         raise MoECError(f"the source does not fill one chunk along {append!r}, so nothing would be stored")
-    part = ds.isel({append: slice(whole)})
+    along = dims_named(ds.dims, append)
+    part = ds.isel(dict.fromkeys(along, slice(whole)))
     planned = plan(part, options)
-    return Job(plan=planned, ds=part, held=ds.sizes[append] - whole)
+    return Job(plan=planned, ds=part, held=ds.sizes[along[0]] - whole)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moec_zarr.adapters.meaning import FLAGS, LIMITS, WRITTEN, unpack_limits
+from moec_zarr.adapters.tree import group_of, groups_of, merge_groups
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
@@ -40,13 +41,44 @@ def refuse_other_units(paths: list[str], parts: list[xr.Dataset]) -> None:
 
 
 def join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
-    """Join files into one dataset, which remembers what of it lies in which file.
+    """Join files into one dataset, group by group, which remembers what of it lies in which file.
 
     Raises
     ------
     MoECError
-        If they do not follow one another, or the same numbers mean something else in them.
+        If they do not follow one another, have other groups, or the same numbers mean something else in them.
     """
+    groups = groups_of(parts[0])
+    for path, part in zip(paths, parts, strict=True):
+        if differ := sorted(groups_of(part).keys() ^ groups.keys()):
+            raise MoECError(
+                f"the files cannot be joined: one alone of {paths[0]} and {path} has the group {differ[0]!r}"
+            )
+    if len(groups) == 1:
+        return _join(paths, parts)
+    joined, encoding = [], dict(parts[0].encoding)
+    extents: dict[str, dict[str, tuple[int, int]]] = {path: {} for path in paths}
+    for group in groups:
+        # The coordinates along its dimensions, which say how the files follow one another, may lie above.
+        own = [[name for name in part.variables if group_of(name) == group] for part in parts]
+        if not own[0]:
+            continue
+        chosen = [part[names] for part, names in zip(parts, own, strict=True)]
+        ds = _join(paths, chosen, static=not _has_steps(chosen))
+        for path, extent in ds.encoding.get(_EXTENTS, {}).items():
+            extents[path] |= extent
+        joined.append(ds.drop_vars([name for name in ds.variables if group_of(name) != group]))
+    return merge_groups(joined, parts[0].attrs, encoding | {_EXTENTS: extents})
+
+
+def _has_steps(parts: list[xr.Dataset]) -> bool:
+    """Whether a coordinate tells datasets apart, along which they can be joined."""
+    indexes = parts[0].indexes
+    return any(not index.equals(part.indexes.get(dim)) for part in parts for dim, index in indexes.items())
+
+
+def _join(paths: list[str], parts: list[xr.Dataset], static: bool = False) -> xr.Dataset:
+    """Join datasets of one group, which are all the same where they are static."""
     import xarray as xr
 
     _check_meanings(paths, parts)
@@ -58,17 +90,17 @@ def join(paths: list[str], parts: list[xr.Dataset]) -> xr.Dataset:
         for name, var in parts[0].variables.items()
         if name in parts[0].dims and len(var.dims) > 1
     }
+    apart = [part.rename_vars({k: v for k, v in aside.items() if k in part.variables}) for part in parts]
+    # What has no dimension to be joined along is static: taken once, if it is the same everywhere.
+    # Grids that differ are refused; xarray would widen them and fill in NaN.
+    how: Any = {"compat": "equals", "join": "exact", "combine_attrs": "override"}
     try:
-        ds = xr.combine_by_coords(
-            [part.rename_vars({k: v for k, v in aside.items() if k in part.variables}) for part in parts],
-            # What has no dimension to be joined along is static: taken once, if it is the same everywhere.
-            # Grids that differ are refused; xarray would widen them and fill in NaN.
-            data_vars="minimal",
-            coords="minimal",
-            compat="equals",
-            join="exact",
-            combine_attrs="override",
-        )
+        if static:
+            ds: xr.Dataset = xr.merge(apart, **how)
+        else:
+            ds = xr.combine_by_coords(  # type: ignore[assignment]
+                apart, data_vars="minimal", coords="minimal", **how
+            )
     except (ValueError, TypeError) as error:  # those of a merge and of an alignment are ValueErrors, too
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MoECError(

@@ -36,7 +36,7 @@ class ConversionOptions:
     variables: Iterable[Hashable] | None = None
     chunks: Literal["auto"] | Sizes = "auto"
     shards: Sizes | None = None
-    zarr_format: Literal[2, 3] = 3
+    zarr_format: Literal[2, 3] | None = None
     append: str | None = None
     incomplete: Incomplete | None = None
     on_budget: OnBudget = "keep"

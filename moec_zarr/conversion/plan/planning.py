@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from moec_zarr.adapters.choice import choose
-from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks
+from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks, choose_image_chunks
 from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.meaning import exact_encoding
+from moec_zarr.adapters.tree import local_name
 from moec_zarr.adapters.xarray_encoding import make_entries
+from moec_zarr.adapters.zarr_groups import array_of, axis_types, is_consolidated
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
 from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
 from moec_zarr.errors import BudgetError, MoECError
@@ -56,7 +58,8 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
         If a chunk is too small for its ratio.
     """
     assert options.codec is not None
-    chunks, shards, zarr_format = options.chunks, options.shards, options.zarr_format
+    chunks, shards = options.chunks, options.shards
+    zarr_format = choose_format(ds, options)
     for what, sizes in (("chunks", chunks), ("shards", shards)):
         _check_sizes(what, sizes, ds)
     codecs, reasons = choose(ds, options.codec, options.variables)
@@ -66,19 +69,29 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     )
     entries = make_entries(blank, codecs, zarr_format)
     planned = []
+    shape: tuple[int, ...] | None
+    shard: tuple[int, ...] | None
     for name, var in ds.variables.items():
-        entry = entries.get(name, {})
+        entry, array = entries.get(name, {}), array_of(var)
         chosen = find_codec([entry.get("serializer"), *(entry.get("compressors") or ())])
         if chosen is not None and not var.size:
             chosen, reasons[name] = None, "holds no value"
         dtype = np.dtype(entry.get("dtype", var.dtype)) if chosen is not None else var.dtype
         if chosen is not None:
-            shape = _chunk_shape(var, dtype, chosen, entry["chunks"], chunks, options.append)
+            free = entry["chunks"]
+            if types := axis_types(var):
+                free = choose_image_chunks(var.shape, types, dtype, chosen)
+            shape = _chunk_shape(var, dtype, chosen, free, chunks, options.append)
             _check_budget(str(name), var, dtype, chosen, shape)
             entry = entry | {"chunks": shape}
             shard = _shard_shape(str(name), var, shape, shards)
             if shard:
                 entry["shards"] = shard
+        elif array is not None:
+            # It is copied as it is, each object of the store in a task where there are many.
+            large = var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES
+            shape, shard = (array.chunks, array.shards) if large else (None, None)
+            entry = {}
         else:
             exact = exact_encoding(var)
             entry = {key: value for key, value in exact.items() if key not in STORAGE}
@@ -99,11 +112,42 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
                 encoding=entry,
             )
         )
-    result = Plan(variables=tuple(planned), zarr_format=zarr_format)
+    arrays = [array for var in ds.variables.values() if (array := array_of(var)) is not None]
+    result = Plan(
+        variables=tuple(planned),
+        zarr_format=zarr_format,
+        consolidated=len(arrays) < len(ds.variables) or any(map(is_consolidated, arrays[:1])),
+    )
     if not result.compressed:
         why = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
         raise MoECError(f"the source has nothing to compress ({why}); name the variables, or lower the ratio")
     return result
+
+
+def choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:
+    """Return the zarr format of the destination: that of arrays without a dataset, which keep theirs, or 3.
+
+    Raises
+    ------
+    MoECError
+        If another one is asked for.
+    """
+    formats = {array.metadata.zarr_format for var in ds.variables.values() if (array := array_of(var))}
+    asked = options.zarr_format
+    if len(formats) > 1 or (asked is not None and formats - {asked}):
+        kept = " and ".join(map(str, sorted(formats)))
+        raise MoECError(
+            f"images, and arrays without names of their dimensions, keep their zarr format, which is {kept}; "
+            + (
+                "leave --zarr-format (zarr_format=) out"
+                if len(formats) == 1
+                else "convert one part at a time"
+            )
+        )
+    found = formats.pop() if formats else asked or 3
+    if options.shards is not None and found == 2:
+        raise MoECError("the arrays have zarr format 2, which has no shards; leave shards= out")
+    return found
 
 
 def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Dataset) -> None:
@@ -111,11 +155,12 @@ def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Datase
         return
     if not isinstance(sizes, Mapping):
         raise MoECError(f"{what} must give a size by dimension, such as {{'time': 24}}, got {sizes!r}")
+    known = dict.fromkeys(map(local_name, ds.dims))
     for dim, size in sizes.items():
-        if dim not in ds.dims:
+        if dim not in known:
             raise MoECError(
                 f"{what} give a size for {dim!r}, which is no dimension; "
-                f"the source has {', '.join(map(repr, ds.dims))}"
+                f"the source has {', '.join(map(repr, known))}"
             )
         if not isinstance(size, int) or not (size > 0 or size == -1):
             raise MoECError(
@@ -138,9 +183,9 @@ def _chunk_shape(
     aligned = _align(free, var)
     left = math.prod(aligned) * dtype.itemsize / (settings.ratio or 1)
     shape = list(free if left < LEAST_BYTES else aligned)
-    for axis, (dim, length) in enumerate(zip(var.dims, var.shape, strict=True)):
+    for axis, (dim, length) in enumerate(zip(map(local_name, var.dims), var.shape, strict=True)):
         if asked != "auto" and dim in asked:
-            size = max(length, 1) if asked[str(dim)] == -1 else asked[str(dim)]
+            size = max(length, 1) if asked[dim] == -1 else asked[dim]
             shape[axis] = size if dim == growing else min(size, max(length, 1))
     return tuple(shape)
 
@@ -148,7 +193,7 @@ def _chunk_shape(
 def _align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
     """Return a chunk shape near `free` whose boundaries meet those of the source's chunks."""
     shape = []
-    for axis, (dim, length, size) in enumerate(zip(var.dims, var.shape, free, strict=True)):
+    for axis, (dim, length, size) in enumerate(zip(map(local_name, var.dims), var.shape, free, strict=True)):
         if var.chunks is not None:
             source = max(var.chunks[axis], default=0)
         else:
@@ -169,10 +214,11 @@ def _align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
 def _shard_shape(
     name: str, var: xr.Variable, chunk: tuple[int, ...], asked: Sizes | None
 ) -> tuple[int, ...] | None:
-    if asked is None or asked.keys().isdisjoint(map(str, var.dims)):
+    dims = [local_name(dim) for dim in var.dims]
+    if asked is None or asked.keys().isdisjoint(dims):
         return None
     shape = []
-    for dim, length, side in zip(map(str, var.dims), var.shape, chunk, strict=True):
+    for dim, length, side in zip(dims, var.shape, chunk, strict=True):
         whole = math.ceil(max(length, 1) / side) * side
         size = asked.get(dim, side)
         size = whole if size == -1 else min(size, whole)
@@ -193,7 +239,7 @@ def _check_budget(
         larger = choose_chunks(var.shape, dtype, settings)
         if math.prod(larger) > math.prod(chunk):
             remedy = "make chunks as large as " + ",".join(
-                f"{d}={n}" for d, n in zip(var.dims, larger, strict=True)
+                f"{local_name(d)}={n}" for d, n in zip(var.dims, larger, strict=True)
             )
         else:
             remedy = f"ask for at most {var.size * dtype.itemsize / LEAST_BYTES:.4g}x, or leave it lossless"

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from glob import has_magic
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
@@ -18,9 +19,12 @@ from zarr.abc.store import Store
 
 from moec_zarr.adapters.enums import flags_of
 from moec_zarr.adapters.meaning import is_packed
-from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
-from moec_zarr.archive.stored import find_undecodable_times
-from moec_zarr.conversion.plan.contents import explain_store, refuse_file_groups, refuse_store
+from moec_zarr.adapters.tree import datasets_of, flatten, groups_of
+from moec_zarr.adapters.xarray_checks import check_name
+from moec_zarr.adapters.zarr_groups import array_of, open_groups
+from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at, to_read
+from moec_zarr.archive.stored import find_undecodable_times, hide_expected_warnings
+from moec_zarr.conversion.plan.contents import list_file_groups
 from moec_zarr.conversion.plan.joining import join, refuse_other_units
 from moec_zarr.errors import MoECError
 
@@ -29,7 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STATUS", "Source", "SourceError", "fingerprint", "open_source", "reading"]
 
-Source: TypeAlias = Union["xr.Dataset", "xr.DataArray", str, PathLike[str], Sequence[str | PathLike[str]]]
+Source: TypeAlias = Union[
+    "xr.Dataset", "xr.DataArray", "xr.DataTree", str, PathLike[str], Sequence[str | PathLike[str]]
+]
 
 STATUS = "moec_zarr_status"
 """Attribute of a group that says whether its conversion is complete."""
@@ -50,27 +56,27 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
 
     Parameters
     ----------
-    src : Dataset, DataArray, path, or sequence of paths
-        An open dataset or array; a local path or fsspec URL of a zarr store, of one file that xarray opens,
-        or of a directory of such files; a glob pattern, or a sequence of paths. Several files are joined
-        along the dimensions whose coordinates differ. A variable without such a dimension must be the same
-        in all of them, and is taken once.
+    src : Dataset, DataArray, DataTree, path, or sequence of paths
+        An open dataset, array or tree; a local path or fsspec URL of a zarr store, of one file that xarray
+        opens, or of a directory of such files; a glob pattern, or a sequence of paths. Several files are
+        joined along the dimensions whose coordinates differ. A variable without such a dimension must be the
+        same in all of them, and is taken once.
     storage_options : mapping, optional
         What fsspec is given to open a URL: an endpoint, credentials.
 
     Yields
     ------
     Dataset
-        With nothing read but metadata, indexes, and of several files the variables that they must share.
+        Of all groups, named as `moec_zarr.adapters.tree` says, with nothing read but metadata, indexes, and
+        of several files the variables that they must share.
         Times in a single file or store are left as the numbers that it holds: nothing is exact that went
         through a calendar.
 
     Raises
     ------
     MoECError
-        If a DataArray has no name, a pattern matches no file, a directory holds neither a zarr store nor
-        files that xarray opens, a file or store has groups or arrays without names of their dimensions, files
-        cannot be joined, or xarray is not installed.
+        If a DataArray has no name, a name is a path, a pattern matches no file, a directory holds neither a
+        zarr store nor files that xarray opens, files cannot be joined, or xarray is not installed.
     FileNotFoundError
         If there is nothing at a path.
     SourceError
@@ -80,34 +86,56 @@ def open_source(src: Source, storage_options: StorageOptions | None = None) -> I
         import xarray as xr
     except ModuleNotFoundError as error:
         raise MoECError("this needs xarray, which the extra moec-zarr[all] brings; install it") from error
-    if isinstance(src, xr.Dataset):
-        yield _name_enums(src)
-        return
     if isinstance(src, xr.DataArray):
         if src.name is None:
             raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
-        yield _name_enums(src.to_dataset())
+        src = src.to_dataset()
+    if isinstance(src, (xr.Dataset, xr.DataTree)):
+        groups = datasets_of(src) if isinstance(src, xr.DataTree) else {"": src}
+        for each in groups.values():
+            _refuse_paths(each)
+        yield _name_enums(flatten(groups))
         return
-    if isinstance(src, xr.DataTree):
-        raise MoECError(
-            f"a source is the variables of one group, got a DataTree of {', '.join(map(repr, src.groups))}; "
-            f"give one at a time, such as tree[{src.groups[-1]!r}].to_dataset()"
-        )
     paths = _paths(src, storage_options)
     with ExitStack() as opened, warnings.catch_warnings():
         # A store without consolidated metadata is a store like any other.
         warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated metadata")
         if len(paths) == 1:
-            ds = opened.enter_context(_open(paths[0], storage_options, decode_times=False, cache=False))
+            ds = _keep_open(opened, _open(paths[0], storage_options, decode_times=False, cache=False))
             ds = _name_enums(ds)
         else:
             # Each file counts time from where it likes, so here times must be decoded to be joined.
-            parts = [opened.enter_context(_open_part(path, storage_options)) for path in paths]
+            parts = [_keep_open(opened, _open_part(path, storage_options)) for path in paths]
             refuse_other_units(paths, parts)
             ds = join(paths, [_name_enums(part) for part in parts])
         if str(ds.attrs.get(STATUS, "")).startswith("incomplete"):
             _log.warning("%s is unfinished, values are missing from it: %s", src, ds.attrs[STATUS])
         yield ds
+
+
+def _keep_open(opened: ExitStack, groups: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Return the groups of a file or store as one dataset, which is closed with a context."""
+    for each in groups.values():
+        opened.enter_context(each)
+    return flatten(groups)
+
+
+def _refuse_paths(ds: xr.Dataset) -> None:
+    """Refuse names of a dataset in memory that would be taken for paths.
+
+    Raises
+    ------
+    MoECError
+        If there is one.
+    """
+    for name in ds.variables:
+        check_name(name)
+    for dim in ds.dims:
+        if "/" in str(dim):
+            raise MoECError(
+                f"zarr takes a name with / for a path, got the dimension {dim!r}; "
+                f"ds.rename({{{dim!r}: {str(dim).replace('/', '_')!r}}}) renames it"
+            )
 
 
 def _name_enums(ds: xr.Dataset) -> xr.Dataset:
@@ -120,29 +148,35 @@ def _name_enums(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
-def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> xr.Dataset:
-    """One file or store."""
+def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> dict[str, xr.Dataset]:
+    """Open the groups of one file or store."""
     import xarray as xr
 
     options |= {"decode_timedelta": False}
     fs, _ = file_system(path, storage_options)
     try:
         if _is_store(path, storage_options):
-            store = store_at(path, storage_options)
-            return _keep_integers(lambda **more: _open_store(path, store, options | more))
+            return _open_store(path, store_at(path, storage_options), options)
         if is_local(fs):
-            refuse_file_groups(path, path)
-            return _keep_integers(lambda **more: xr.open_dataset(path, **options | more))
-        if not all(importlib.util.find_spec(name) for name in ("h5netcdf", "h5py")):
-            raise MoECError(
-                f"files on remote storage, such as {path}, are read through h5netcdf; pip install h5netcdf "
-                "h5py, or copy them here"
-            )
-        with fs.open(path) as file:
-            refuse_file_groups(path, file)
-        return _keep_integers(
-            lambda **more: xr.open_dataset(fs.open(path), engine="h5netcdf", **options | more)
-        )
+            groups = list_file_groups(path)
+        else:
+            if not all(importlib.util.find_spec(name) for name in ("h5netcdf", "h5py")):
+                raise MoECError(
+                    f"files on remote storage, such as {path}, are read through h5netcdf; pip install "
+                    "h5netcdf h5py, or copy them here"
+                )
+            with fs.open(path) as file:
+                groups = list_file_groups(file)
+            options["engine"] = "h5netcdf"
+
+        def open_group(group: str, **more: Any) -> xr.Dataset:
+            place = path if is_local(fs) else fs.open(path)
+            within: dict[str, Any] = (
+                {"group": group} if group else {}
+            )  # which formats without groups do not know
+            return xr.open_dataset(place, **within, **(options | more))
+
+        return {group: _keep_integers(partial(open_group, group)) for group in groups}
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, MoECError)):
             raise
@@ -173,29 +207,48 @@ def _keep_integers(opening: Callable[..., xr.Dataset]) -> xr.Dataset:
     return opening(mask_and_scale=dict.fromkeys(wide, False))
 
 
-def _open_store(path: str, store: Store, options: dict[str, Any]) -> xr.Dataset:
-    """One zarr store."""
+@hide_expected_warnings()
+def _open_store(path: str, store: Store, options: dict[str, Any]) -> dict[str, xr.Dataset]:
+    """Open the groups of one zarr store."""
     import xarray as xr
 
-    refuse_store(path, store)
-    try:
-        return xr.open_dataset(store, engine="zarr", **options)  # type: ignore[arg-type]
-    except (KeyError, ValueError) as error:
-        if reason := explain_store(path, store):
-            raise MoECError(reason) from error
-        raise
+    def open_group(group: str, without: list[str]) -> xr.Dataset:
+        place: Any = store
+        return _keep_integers(
+            lambda **more: xr.open_dataset(place, engine="zarr", group=group or None, **options | more)
+        )
+
+    groups = open_groups(to_read(store), "", open_group)
+    for each in groups.values():
+        each.encoding.setdefault("source", path)
+    return groups
 
 
-def _open_part(path: str, storage_options: StorageOptions | None) -> xr.Dataset:
-    """One of several files, with its times decoded, unless xarray cannot decode them."""
+def _open_part(path: str, storage_options: StorageOptions | None) -> dict[str, xr.Dataset]:
+    """Open one of several files, with its times decoded, unless xarray cannot decode them.
+
+    Raises
+    ------
+    MoECError
+        If it holds arrays that nothing says how to join.
+    """
     try:
-        return _open(path, storage_options, chunks={})
+        groups = _open(path, storage_options, chunks={})
     except SourceError:
-        with _open(path, storage_options, decode_times=False, cache=False) as raw:
-            numbers = find_undecodable_times(raw)
+        raw = _open(path, storage_options, decode_times=False, cache=False)
+        numbers = {name for each in raw.values() for name in find_undecodable_times(each)}
+        for each in raw.values():
+            each.close()
         if not numbers:
             raise
-    return _open(path, storage_options, chunks={}, decode_times=dict.fromkeys(numbers, False))
+        groups = _open(path, storage_options, chunks={}, decode_times=dict.fromkeys(numbers, False))
+    arrays = [name for each in groups.values() for name, var in each.variables.items() if array_of(var)]
+    if arrays:
+        raise MoECError(
+            f"{path} is an image, or has arrays without names of their dimensions ({arrays[0]!r}), and "
+            "nothing says how several of these follow one another; convert one at a time"
+        )
+    return groups
 
 
 @contextmanager
@@ -296,6 +349,10 @@ def fingerprint(src: Source, ds: xr.Dataset, storage_options: StorageOptions | N
     """
     digest = hashlib.sha256()
     digest.update(json.dumps([dict(ds.sizes), ds.attrs], default=str, sort_keys=True).encode())
+    groups = groups_of(ds)
+    if len(groups) > 1:
+        known = {path: [group.attrs, group.dims] for path, group in groups.items()}
+        digest.update(json.dumps(known, default=str, sort_keys=True).encode())
     for name, var in sorted(ds.variables.items(), key=lambda item: str(item[0])):
         facts = [str(name), var.dims, var.shape, var.dtype.str, var.attrs]
         digest.update(json.dumps(facts, default=str, sort_keys=True).encode())

@@ -8,24 +8,28 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
 
 from moec_zarr.adapters.meaning import unpack_limits
+from moec_zarr.adapters.tree import group_of, local_name, split
 from moec_zarr.adapters.zarr_core import sync
+from moec_zarr.adapters.zarr_groups import array_of
 from moec_zarr.archive.attributes import stored_attributes
 from moec_zarr.archive.lock import LOCK
-from moec_zarr.archive.manifest import Manifest, read_manifest, write_manifest
+from moec_zarr.archive.manifest import PLAN_OF, PLAN_PATH, Manifest, read_manifest, write_manifest
 from moec_zarr.archive.metadata import refuse_damaged_metadata
-from moec_zarr.archive.plan import Plan
-from moec_zarr.archive.records import FOLDER, Record, check_whole, read_records, write_whole
+from moec_zarr.archive.plan import Plan, PlannedVariable
+from moec_zarr.archive.records import Record, check_whole, read_records, write_whole
 from moec_zarr.archive.storage import StorageOptions, file_system, to_read
 from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings
 from moec_zarr.archive.whole import damaged_chunks, encode_as_stored, write_part
 from moec_zarr.conversion.plan.joining import files_behind
 from moec_zarr.conversion.plan.source import STATUS, Source, reading
+from moec_zarr.conversion.work.arrays import create_array
 from moec_zarr.conversion.work.encodings import encode_chosen
 from moec_zarr.conversion.work.outcome import say_incomplete
 from moec_zarr.errors import MoECError
@@ -104,7 +108,7 @@ def open_destination(
     begun = find_begun(store, dst, wanted) if resume else None
     if begun is not None and begun[1].created:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
-        refuse_damaged_metadata(group, [each.name for each in planned.variables])
+        refuse_damaged_metadata(group, wanted.dims)
         damaged = {
             each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
         }
@@ -115,11 +119,12 @@ def open_destination(
         say_incomplete(zarr.open_group(store, mode="r+", use_consolidated=False), "it is being replaced")
     _clear(store)
     group = zarr.open_group(store, mode="a", zarr_format=planned.zarr_format)
-    attrs = stored_attributes(ds.attrs, "the dataset") | {STATUS: "incomplete: metadata is being written"}
-    group.attrs.update({STATUS: attrs[STATUS]})
     first = planned.compressed[0].name
+    ours = {STATUS: "incomplete: metadata is being written"} | ({PLAN_OF: first} if group_of(first) else {})
+    group.attrs.update(ours)
+    attrs = stored_attributes(ds.attrs, "the dataset") | ours
     write_manifest(group, first, wanted)
-    _create(planned, ds, store, [each.name for each in planned.variables], attrs)
+    _create(planned, ds, store, attrs)
     for each in planned.variables:
         if not each.tasks:
             write_whole(group, each.name)
@@ -193,17 +198,18 @@ def _clear(store: Store) -> None:
 
     async def clear() -> None:
         names = sorted([name async for name in store.list_dir("")])
-        plans = {name: f"{name}/{FOLDER}/plan.json" for name in names}
-        kept = {name for name, plan in plans.items() if await store.exists(plan)}
+        kept = [key async for key in store.list_prefix("") if key.endswith(f"/{PLAN_PATH}")]
+        roots = {key.partition("/")[0] for key in kept}
         for name in names:
-            if name in kept:
+            if name in roots:
                 keys = [key async for key in store.list_prefix(f"{name}/")]
-                await asyncio.gather(*(store.delete(key) for key in keys if key != plans[name]))
+                await asyncio.gather(*(store.delete(key) for key in keys if key not in kept))
             elif name not in (LOCK, *_ROOT):
                 await store.delete(name)
                 await store.delete_dir(name)
-        for name in kept:
-            await store.delete(plans[name])
+        for key in kept:
+            await store.delete(key)
+        for name in roots:
             await store.delete_dir(name)
         for name in reversed(_ROOT):
             await store.delete(name)
@@ -251,14 +257,53 @@ def _existing(store: Store, dst: Destination) -> zarr.Group | None:
     return None
 
 
-def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs: Mapping[Any, Any]) -> None:
-    """Write the attributes of the group, variables' metadata, and the values of those that have no tasks."""
+def _create(planned: Plan, ds: xr.Dataset, store: Store, attrs: Mapping[Any, Any]) -> None:
+    """Write attributes of groups, metadata of variables, and the values of those that have no tasks."""
+    for path, part in split(ds).items():
+        chosen = [
+            replace(each, name=local_name(each.name))
+            for each in planned.variables
+            if group_of(each.name) == path
+        ]
+        own = dict(attrs) if not path else stored_attributes(part.attrs, f"the group {path!r}")
+        if any(array_of(part.variables[each.name]) is not None for each in chosen) or not chosen:
+            _create_arrays(planned, ds, store, path, own)
+        else:
+            _create_dataset(part, chosen, store, path, planned.zarr_format, own)
+
+
+def _create_arrays(planned: Plan, ds: xr.Dataset, store: Store, path: str, attrs: Mapping[str, Any]) -> None:
+    """Create a group of arrays without a dataset."""
+    zarr.open_group(store, path=path or None, mode="a", zarr_format=planned.zarr_format).attrs.put(
+        dict(attrs)
+    )
+    for each in planned.variables:
+        if group_of(each.name) != path:
+            continue
+        var = ds.variables[each.name]
+        like = array_of(var)
+        assert like is not None
+        create_array(store, each, like, stored_attributes(var.attrs, repr(each.name)))
+        if not each.tasks:
+            with reading(files_behind(ds, each.dims, tuple(slice(0, n) for n in each.shape))):
+                values = np.asarray(var.values)
+            zarr.open_array(store, path=each.name, mode="r+")[...] = values
+
+
+def _create_dataset(
+    ds: xr.Dataset,
+    chosen: list[PlannedVariable],
+    store: Store,
+    path: str,
+    zarr_format: Literal[2, 3],
+    attrs: Mapping[Any, Any],
+) -> None:
+    """Create a group of variables as xarray does."""
     import dask.array as da
 
     place: Any = store
-    chosen = [each for each in planned.variables if each.name in names]
     own, entries = encode_chosen(ds, chosen)
-    template = ds.drop_vars([name for name in ds.variables if name not in names])
+    template = ds.copy()
     for each in chosen:
         var = ds.variables[each.name]
         if each.tasks:
@@ -278,8 +323,9 @@ def _create(planned: Plan, ds: xr.Dataset, store: Store, names: list[str], attrs
     template.attrs = dict(attrs)
     template.to_zarr(
         place,
+        group=path or None,
         mode="a",
-        zarr_format=planned.zarr_format,
+        zarr_format=zarr_format,
         encoding=entries,
         consolidated=False,
         compute=False,

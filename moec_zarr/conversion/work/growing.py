@@ -92,9 +92,9 @@ def refuse_damage(
         If there is one.
     """
     for each in growth.plan.variables:
-        if growth.dim not in each.dims or not each.tasks:
+        axis = next((axis for axis, dim in enumerate(each.dims) if dim in growth.along), None)
+        if axis is None or not each.tasks:
             continue
-        axis = each.dims.index(growth.dim)
         array = group[each.name]
         assert isinstance(array, zarr.Array)
         for index in left[each.name]:
@@ -122,19 +122,25 @@ def finish_append(growth: Growth, store: Store, wanted: Manifest, origin: str, r
 
 def _write_small(growth: Growth, group: zarr.Group) -> None:
     """Write the new values of variables that have no tasks."""
-    small = [each for each in growth.plan.variables if growth.dim in each.dims and not each.tasks]
+    small = [
+        each
+        for each in growth.plan.variables
+        if not set(growth.along).isdisjoint(each.dims) and not each.tasks
+    ]
     if not small:
         return
     numbers = growth.ds[[each.name for each in small]]
     decoded, numbers = (
-        each.isel({growth.dim: slice(growth.length - growth.offset, None)})
+        each.isel(
+            {dim: slice(growth.length - growth.offset, None) for dim in growth.along if dim in each.dims}
+        )
         for each in (decode_times(numbers), numbers)
     )
     for each in small:
         values = encode_as_stored(
             group, each.name, decoded.variables[each.name], numbers.variables[each.name], "appended"
         )
-        start = [growth.length if dim == growth.dim else 0 for dim in each.dims]
+        start = [growth.length if dim in growth.along else 0 for dim in each.dims]
         write_part(group, each.name, start, values)
 
 

@@ -76,8 +76,11 @@ def write_attributes(
             attributes["history"] = f"{now} {done}" + (f"\n{history}" if history else "")
         attributes[STATUS] = "complete"
     # Consolidated first: then the group's own attributes change together with it.
-    root = zarr.consolidate_metadata(group.store, path=group.path or None, zarr_format=planned.zarr_format)
-    root.update_attributes(attributes)
+    if planned.consolidated:
+        group = zarr.consolidate_metadata(
+            group.store, path=group.path or None, zarr_format=planned.zarr_format
+        )
+    group.update_attributes(attributes)
 
 
 # For those who open the store without the package: zarr's own error names the codec alone.

@@ -35,6 +35,7 @@ from moec_zarr.conversion.work.worker import DestinationError
 
 if TYPE_CHECKING:
     import xarray as xr
+    import zarr
     from distributed import Client
 
 __all__ = ["convert", "count_done", "execute"]
@@ -50,7 +51,7 @@ def convert(
     variables: Iterable[Hashable] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
     shards: Sizes | None = None,
-    zarr_format: Literal[2, 3] = 3,
+    zarr_format: Literal[2, 3] | None = None,
     append: str | None = None,
     incomplete: Incomplete | None = None,
     on_budget: OnBudget = "keep",
@@ -61,7 +62,7 @@ def convert(
     break_lock: bool = False,
     storage_options: StorageOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset | xr.DataTree | zarr.Group:
     """Convert anything that xarray opens into a compressed zarr store.
 
     Fields are compressed. Coordinates, times, flags, text and everything else are copied without loss.
@@ -74,9 +75,9 @@ def convert(
 
     Parameters
     ----------
-    src : Dataset, DataArray, path, or sequence of paths
-        An open dataset or array; a local path or fsspec URL of a zarr store, of one file that xarray opens,
-        or of a directory of such files; a glob pattern, or a sequence of paths.
+    src : Dataset, DataArray, DataTree, path, or sequence of paths
+        An open dataset, array or tree; a local path or fsspec URL of a zarr store, of one file that xarray
+        opens, or of a directory of such files; a glob pattern, or a sequence of paths.
     dst : path or zarr Store
         A local path, an fsspec URL or a zarr store, to hold the result.
     codec : MoECCodec or mapping of variable name to MoECCodec or None
@@ -88,8 +89,9 @@ def convert(
         Sizes of chunks, in voxels; -1 is the whole dimension. Dimensions that are not named are chosen.
     shards : mapping of dimension to int, optional
         Sizes of shards, in voxels; dimensions that are not named take one chunk.
-    zarr_format : {3, 2}
-        Format of the destination.
+    zarr_format : {3, 2}, optional
+        Format of the destination: by default that of images and of arrays without names of their dimensions,
+        which keep theirs, and 3 of all others.
     append : str, optional
         The dimension to append along, such as ``"time"``. What is new in `src` is added to the store at
         `dst`, with the settings of that store. Steps that the store has are recognised by their coordinate
@@ -121,9 +123,10 @@ def convert(
 
     Returns
     -------
-    Dataset
-        The destination, opened lazily. Its variables have no encoding of codecs, so writing it elsewhere does
-        not compress it, and lose accuracy, a second time.
+    Dataset, DataTree or zarr.Group
+        The destination, opened lazily: a tree where it has several groups, and a zarr group where it has
+        arrays that are no dataset, as images do. Variables have no encoding of codecs, so writing them
+        elsewhere does not compress them, and lose accuracy, a second time.
 
     Raises
     ------
@@ -154,7 +157,7 @@ def convert(
             f"{first.variable!r}: {first.error}. The others are done; the same call tries these again",
             result,
         )
-    return open_result(dst, job.plan.zarr_format, storage_options)
+    return open_result(dst, job.plan, storage_options)
 
 
 def execute(
