@@ -110,6 +110,7 @@ def choose(
     if variables is not None:
         names = [_strip(name) for name in ([variables] if isinstance(variables, str) else variables)]
     asked = [OTHERS] if names is None else [name for name in names if _is_pattern(name, ds)]
+    named: dict[Hashable, MoECCodec | None]
     if names is None:
         named = {name: each for name, each in given.items() if each is not None}
     else:

@@ -162,9 +162,10 @@ def is_alike(one: xr.Variable, other: xr.Variable) -> bool:
 def open_result(
     dst: Destination, plan: Plan, options: StorageOptions | None = None
 ) -> xr.Dataset | xr.DataTree | zarr.Group:
-    """Open what a conversion made: as a dataset, as a tree of several groups, or as arrays without a dataset.
+    """Open what a conversion made: as a dataset, as a tree of several groups, or else as a zarr group.
 
-    Encodings say what values mean and not how they were stored.
+    The last where arrays are no dataset, and where xarray has no tree for groups: where a dimension has
+    another length in the group above. Encodings say what values mean and not how they were stored.
     """
     import xarray as xr
 
@@ -183,4 +184,9 @@ def open_result(
         return ds
 
     groups = open_groups(place, "", open_group)
-    return groups[""] if list(groups) == [""] else xr.DataTree.from_dict(groups)
+    if list(groups) == [""]:
+        return groups[""]
+    try:
+        return xr.DataTree.from_dict(groups)
+    except ValueError:  # a group has a dimension of another length than one above of that name
+        return zarr.open_group(place, mode="r")

@@ -125,8 +125,9 @@ def convert(
     -------
     Dataset, DataTree or zarr.Group
         The destination, opened lazily: a tree where it has several groups, and a zarr group where it has
-        arrays that are no dataset, as images do. Variables have no encoding of codecs, so writing them
-        elsewhere does not compress them, and lose accuracy, a second time.
+        arrays that are no dataset, as images do, or groups that xarray does not align. Variables have no
+        encoding of codecs, so writing them elsewhere does not compress them, and lose accuracy, a second
+        time.
 
     Raises
     ------
