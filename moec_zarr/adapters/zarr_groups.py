@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "SINGLE",
     "array_of",
     "axis_types",
     "has_names",
@@ -26,6 +27,9 @@ __all__ = [
     "open_groups",
     "role_of",
 ]
+
+SINGLE = "array"
+"""Name of an array that is a store of its own."""
 
 _ARRAY = "moec_zarr_array"  # keys in the encoding of a variable that is an array without a dataset
 _TYPES = "moec_zarr_axis_types"
@@ -76,13 +80,13 @@ def open_groups(
     Returns
     -------
     dict of str to Dataset
-        By path from the root. That of a single array holds it under the name "array".
+        By path from the root. That of a single array holds it under the name `SINGLE`.
     """
     try:
         root = zarr.open_group(store, path=path or None, mode="r", use_consolidated=consolidated)
-    except zarr.errors.ContainsArrayError:
+    except (zarr.errors.ContainsArrayError, FileNotFoundError):  # in format 3 and 2, if it is an array
         single = zarr.open_array(store, path=path, mode="r")
-        return {"": _open_arrays({"array": single}, {})}
+        return {"": _open_arrays({SINGLE: single}, {})}
     skipped = set(without)
     groups: dict[str, tuple[Mapping[str, Any], Arrays]] = {"": (dict(root.attrs), {})}
     nodes = sorted(root.members(max_depth=None))
@@ -106,7 +110,7 @@ def is_consolidated(array: zarr.Array[Any]) -> bool:
     """Say whether the store of an array has consolidated metadata."""
     try:
         root = zarr.open_group(array.store, mode="r")
-    except zarr.errors.ContainsArrayError:
+    except (zarr.errors.ContainsArrayError, FileNotFoundError):
         return False
     return root.metadata.consolidated_metadata is not None
 

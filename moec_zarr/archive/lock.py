@@ -29,6 +29,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.process import has_ended, identify
+from moec_zarr.archive.single import whole_of
 from moec_zarr.errors import MoECError
 
 __all__ = ["LOCK", "Lock", "LockedError", "hold_lock"]
@@ -170,6 +171,7 @@ def hold_lock(store: Store, break_lock: bool = False) -> Iterator[Lock]:
 
 def _beside(store: Store) -> tuple[Store, str]:
     """Return the store and the key of the lock of a store."""
+    store = whole_of(store) or store
     if isinstance(store, LocalStore):
         root = store.root.resolve()
         return LocalStore(root.parent), f"{root.name}.lock"

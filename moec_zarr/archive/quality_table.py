@@ -20,6 +20,7 @@ from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from moec_zarr.adapters.tree import local_name
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.inspection import compressed_arrays
 from moec_zarr.archive.plan import Plan, PlannedVariable
@@ -82,7 +83,7 @@ def quality_table(variable: PlannedVariable, records: Iterable[Record], units: s
     rows = sorted((r for r in records if r.variable == variable.name), key=lambda record: record.index)
     columns: dict[str, Any] = {}
     regions = [variable.grid.region(record.index) for record in rows]
-    for axis, dim in enumerate(variable.dims):
+    for axis, dim in enumerate(map(local_name, variable.dims)):
         columns[f"{dim}_start"] = ("task", np.array([r[axis].start for r in regions], "i8"), {"units": "1"})
         columns[f"{dim}_stop"] = ("task", np.array([r[axis].stop for r in regions], "i8"), {"units": "1"})
     figures = [_figures(record) for record in rows]
@@ -159,7 +160,8 @@ def _by_index(variable: PlannedVariable, records: list[Record], units: str) -> d
         largest[rows] = np.maximum(largest[rows], each.max_error_by_index)
     none = count == 0
     # A dimension that is named like one of the table's own keeps a name of its own.
-    dim = variable.dims[0] + "_" * (variable.dims[0] in _DIMS)
+    first = local_name(variable.dims[0])
+    dim = first + "_" * (first in _DIMS)
     rmse = np.where(none, np.nan, np.sqrt(squares / np.maximum(count, 1)))
     return {
         "rmse_by_index": (dim, rmse, {"long_name": "root mean square error", "units": units}),

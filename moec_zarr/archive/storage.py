@@ -22,6 +22,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.attributes import to_strict
+from moec_zarr.archive.single import as_group, is_single, whole_of
 
 __all__ = [
     "StorageOptions",
@@ -66,9 +67,15 @@ def is_local(fs: Any) -> bool:
 
 
 def store_at(place: str | PathLike[str] | Store, options: StorageOptions | None = None) -> Store:
-    """Return the zarr store at a path or URL; one that is open already is returned as it is."""
-    if isinstance(place, Store):
-        return place
+    """Return the zarr store at a path or URL; one that is open already is returned as it is.
+
+    A store of one array that a conversion made is returned as a group of it.
+    """
+    store = place if isinstance(place, Store) else _open_store(place, options)
+    return as_group(store) if whole_of(store) is None and is_single(to_read(store)) else store
+
+
+def _open_store(place: str | PathLike[str], options: StorageOptions | None) -> Store:
     fs, root = file_system(place, options)
     if is_local(fs):
         return LocalStore(root)  # which writes whole objects or none; FsspecStore does not
@@ -81,7 +88,8 @@ def store_at(place: str | PathLike[str] | Store, options: StorageOptions | None 
 
 def to_read(store: Store) -> Store:
     """Return a store to look into: a local folder would be made as soon as it is opened for writing."""
-    return store.with_read_only(True) if isinstance(store, LocalStore) else store
+    local = isinstance(whole_of(store) or store, LocalStore)
+    return store.with_read_only(True) if local else store
 
 
 def close_at_exit(store: Store) -> None:

@@ -17,6 +17,7 @@ from moec_zarr.adapters.tree import flatten, map_groups, owns_dims
 from moec_zarr.adapters.zarr_groups import array_of, open_groups
 from moec_zarr.archive.manifest import Manifest
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.archive.single import whole_of
 from moec_zarr.archive.storage import StorageOptions, store_at
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def is_alike(one: xr.Variable, other: xr.Variable) -> bool:
 
 def open_result(
     dst: Destination, plan: Plan, options: StorageOptions | None = None
-) -> xr.Dataset | xr.DataTree | zarr.Group:
-    """Open what a conversion made: as a dataset, as a tree of several groups, or else as a zarr group.
+) -> xr.Dataset | xr.DataTree | zarr.Group | zarr.Array[Any]:
+    """Open what a conversion made: as a dataset, as a tree of several groups, or else as zarr has it.
 
     The last where arrays are no dataset, and where xarray has no tree for groups: where a dimension has
     another length in the group above. Encodings say what values mean and not how they were stored.
@@ -170,6 +171,8 @@ def open_result(
     import xarray as xr
 
     place: Any = store_at(dst, options)
+    if (whole := whole_of(place)) is not None:
+        return zarr.open_array(whole, mode="r")
     if any(owns_dims(each.name, each.dims) for each in plan.variables):
         return zarr.open_group(place, mode="r")
 

@@ -17,14 +17,15 @@ from zarr.abc.store import Store
 from moec_zarr.adapters.meaning import unpack_limits
 from moec_zarr.adapters.tree import group_of, local_name, split
 from moec_zarr.adapters.zarr_core import sync
-from moec_zarr.adapters.zarr_groups import array_of
+from moec_zarr.adapters.zarr_groups import SINGLE, array_of
 from moec_zarr.archive.attributes import stored_attributes
 from moec_zarr.archive.lock import LOCK
 from moec_zarr.archive.manifest import PLAN_OF, PLAN_PATH, Manifest, read_manifest, write_manifest
 from moec_zarr.archive.metadata import refuse_damaged_metadata
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Record, check_whole, read_records, write_whole
-from moec_zarr.archive.storage import StorageOptions, file_system, to_read
+from moec_zarr.archive.single import as_group, whole_of
+from moec_zarr.archive.storage import StorageOptions, file_system, store_at, to_read
 from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings
 from moec_zarr.archive.whole import damaged_chunks, encode_as_stored, write_part
 from moec_zarr.conversion.plan.joining import files_behind
@@ -44,6 +45,7 @@ __all__ = [
     "refuse_other_than_store",
     "refuse_overlap",
     "restore",
+    "store_for",
 ]
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,15 @@ _log = logging.getLogger(__name__)
 _ROOT = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 # What zarr leaves of a local object if it is killed as it writes.
 _PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial")
+
+
+def store_for(ds: xr.Dataset, dst: Destination, options: StorageOptions | None) -> Store:
+    """Return the store at a destination: where the source is one array, as a group of that."""
+    store = store_at(dst, options)
+    array = array_of(ds.variables[SINGLE]) if SINGLE in ds.variables else None
+    if array is not None and (not array.path or whole_of(array.store) is not None):
+        return as_group(store)
+    return whole_of(store) or store
 
 
 def refuse_overlap(

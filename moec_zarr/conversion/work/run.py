@@ -15,7 +15,7 @@ from moec_zarr.archive.manifest import read_append
 from moec_zarr.archive.quality_table import write_quality
 from moec_zarr.archive.records import Record
 from moec_zarr.archive.status import ConversionError, Progress
-from moec_zarr.archive.storage import StorageOptions, store_at
+from moec_zarr.archive.storage import StorageOptions
 from moec_zarr.archive.stored import Destination, open_result
 from moec_zarr.conversion.plan.job import Job, plan_job
 from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, OnBudget, Sizes
@@ -27,6 +27,7 @@ from moec_zarr.conversion.work.destination import (
     read_done,
     refuse_other_than_store,
     refuse_overlap,
+    store_for,
 )
 from moec_zarr.conversion.work.dispatch import make_tasks, run_tasks
 from moec_zarr.conversion.work.growing import begin_append, finish_append, is_growing, let_grow, refuse_damage
@@ -62,7 +63,7 @@ def convert(
     break_lock: bool = False,
     storage_options: StorageOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> xr.Dataset | xr.DataTree | zarr.Group:
+) -> xr.Dataset | xr.DataTree | zarr.Group | zarr.Array[Any]:
     """Convert anything that xarray opens into a compressed zarr store.
 
     Fields are compressed. Coordinates, times, flags, text and everything else are copied without loss.
@@ -123,8 +124,8 @@ def convert(
 
     Returns
     -------
-    Dataset, DataTree or zarr.Group
-        The destination, opened lazily: a tree where it has several groups, and a zarr group where it has
+    Dataset, DataTree, zarr.Group or zarr.Array
+        The destination, opened lazily: a tree where it has several groups, and as zarr opens it where it has
         arrays that are no dataset, as images do, or groups that xarray does not align. Variables have no
         encoding of codecs, so writing them elsewhere does not compress them, and lose accuracy, a second
         time.
@@ -192,7 +193,7 @@ def execute(
     wanted = job.manifest(src, options.storage_options)
     state.file_bytes = wanted.file_bytes
     try:
-        store = store_at(dst, options.storage_options)
+        store = store_for(job.ds, dst, options.storage_options)
         begun = find_begun(store, dst, wanted) if options.resume else None
         if not options.resume:
             refuse_other_than_store(store, dst)
@@ -261,7 +262,8 @@ def _log_exceeded(state: Progress) -> None:
 def count_done(job: Job, src: Source, dst: Destination, options: ConversionOptions) -> dict[str, int]:
     """Count the tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
     wanted = job.manifest(src, options.storage_options)
-    begun = find_begun(store_at(dst, options.storage_options), dst, wanted) if options.resume else None
+    store = store_for(job.ds, dst, options.storage_options)
+    begun = find_begun(store, dst, wanted) if options.resume else None
     if begun is None:
         return {}
     done = read_done(job.plan, view_as_planned(begun[0], job.plan), wanted)
