@@ -94,14 +94,15 @@ def open_groups(
         if isinstance(node, zarr.Group):
             groups[name] = dict(node.attrs), {}
     for name, node in nodes:
-        if isinstance(node, zarr.Array) and name not in skipped:
+        if isinstance(node, zarr.Array):
             groups[group_of(name)][1][local_name(name)] = node
     opened = {}
     for name, (attrs, arrays) in groups.items():
+        here = [local_name(each) for each in skipped if group_of(each) == name]
         if is_image_group(attrs) or not _is_dataset(arrays):
-            opened[name] = _open_arrays(arrays, attrs)
+            left = {each: array for each, array in arrays.items() if each not in here}
+            opened[name] = _open_arrays(left, attrs)
         else:
-            here = [local_name(each) for each in skipped if group_of(each) == name]
             opened[name] = open_dataset("/".join(part for part in (path, name) if part), here)
     return opened
 

@@ -263,6 +263,8 @@ def _existing(store: Store, dst: Destination) -> zarr.Group | None:
 
     # What a run leaves that was killed as it began, or as it removed all.
     left = {LOCK, *_ROOT}
+    if ".zarray" in sync(names()):
+        raise MoECError(f"{dst} holds an array, not a group; choose another destination")
     if any(name not in left and not _PARTIAL.fullmatch(name) for name in sync(names())):
         raise MoECError(f"there is a folder at {dst} that is no zarr store; choose another destination")
     return None
