@@ -59,12 +59,12 @@ def encode_as_stored(
     import xarray as xr
     from xarray.conventions import decode_cf_variable, encode_cf_variable
 
+    if array_of(numbers) is not None:
+        return np.asarray(numbers.values)
     stored = _undecoded(group, name)
     counted = [(var.attrs.get("units"), var.attrs.get("calendar", "standard")) for var in (stored, numbers)]
     same_count = counted[0] == counted[1] and numbers.dtype.kind in "iuf"
     plain = (numbers if same_count else decoded).to_base_variable().load()
-    if array_of(numbers) is not None:
-        return np.asarray(plain.values)
     # Times that xarray cannot decode are numbers like others, and text is no time.
     times = plain.dtype.kind in "mMO"
     keys = _MEANINGS + _TIMES if times else _MEANINGS

@@ -58,7 +58,6 @@ def create_array(
         fill_value=like.fill_value,
         attributes=dict(attrs),
         zarr_format=old.zarr_format,
-        overwrite=True,
         **options,
     )
 
