@@ -14,7 +14,15 @@ from moec_zarr.errors import MoECError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["FILE_BYTES", "PREFIX", "check_attributes", "stored_attributes", "strict_attributes", "to_strict"]
+__all__ = [
+    "FILE_BYTES",
+    "PREFIX",
+    "REBUILT",
+    "check_attributes",
+    "stored_attributes",
+    "strict_attributes",
+    "to_strict",
+]
 
 _log = logging.getLogger(__name__)
 _SHOWN = 6  # attributes in a message
@@ -23,6 +31,9 @@ PREFIX = "moec_zarr_"
 
 FILE_BYTES = f"{PREFIX}file_bytes"
 """Attribute of a group: bytes of the files that it was made from."""
+
+REBUILT = f"{PREFIX}rebuilt_from"
+"""Attribute of a level of an image: of which level it was made again, and how."""
 
 # What stores of older versions have instead. Others use such names, too, so the package must be named beside.
 _FORMER = ("algorithm", "implementation", "reading", "codec", "ratio", "psnr", "max_error")

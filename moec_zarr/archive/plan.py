@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.pyramid import Method
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.settings import Effort, Settings
 
-__all__ = ["STORAGE", "Plan", "PlannedVariable"]
+__all__ = ["STORAGE", "Plan", "PlannedVariable", "Rebuilt"]
 
 STORAGE = frozenset(
     (
@@ -60,6 +62,24 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
     return transform + network + voxels / _DECODED
 
 
+Index = tuple[int, ...]
+
+
+class Rebuilt(NamedTuple):
+    """How a level of an image is made again.
+
+    Attributes
+    ----------
+    finest : str
+        Name of the level that it is made of, as that is decoded.
+    method : {"mean", "nearest"}
+        How a voxel is made of a block.
+    """
+
+    finest: str
+    method: Method
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedVariable:
     """What will be done with one variable.
@@ -84,6 +104,8 @@ class PlannedVariable:
         Shape of its shards, in voxels; None if it has none.
     encoding : dict
         The encoding with which xarray creates it.
+    rebuilt : Rebuilt or None
+        How its values are made, where they are not those of the source.
     """
 
     name: str
@@ -95,6 +117,7 @@ class PlannedVariable:
     chunks: tuple[int, ...] | None
     shards: tuple[int, ...] | None
     encoding: dict[str, Any]
+    rebuilt: Rebuilt | None = None
 
     @property
     def nbytes(self) -> int:
@@ -169,6 +192,14 @@ class Plan:
         """Whether workers may have to fit networks, which takes torch."""
         return any(each.codec.has_networks for each in self.compressed if each.codec is not None)
 
+    def phases(self, wanted: Mapping[str, Sequence[Index]]) -> Iterator[dict[str, Sequence[Index]]]:
+        """Give those of some tasks that can be done side by side, then those that need what these made."""
+        for rebuilt in (False, True):
+            names = [each.name for each in self.variables if (each.rebuilt is not None) == rebuilt]
+            part = {name: wanted[name] for name in names if wanted.get(name)}
+            if part:
+                yield part
+
     @property
     def tasks(self) -> int:
         """Number of tasks."""
@@ -196,6 +227,7 @@ class Plan:
                     "chunks": each.chunks and list(each.chunks),
                     "shards": each.shards and list(each.shards),
                     "codec": each.codec and each.codec.configuration(),
+                    **({} if each.rebuilt is None else {"rebuilt": each.rebuilt._asdict()}),
                 }
                 for each in self.variables
             },

@@ -16,7 +16,7 @@ from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import flatten, map_groups, owns_dims
 from moec_zarr.adapters.zarr_groups import array_of, open_groups
 from moec_zarr.archive.manifest import Manifest
-from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable, Rebuilt
 from moec_zarr.archive.single import whole_of
 from moec_zarr.archive.storage import StorageOptions, store_at
 
@@ -77,6 +77,7 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
                 chunks=each["chunks"] and tuple(each["chunks"]),
                 shards=each["shards"] and tuple(each["shards"]),
                 encoding=encoding,
+                rebuilt=Rebuilt(**each["rebuilt"]) if "rebuilt" in each else None,
             )
         )
     return Plan(

@@ -129,6 +129,13 @@ def convert(
             help="Chunks that cannot be as small as --ratio asks: keep them at the ratio they reach, or fail."
         ),
     ] = "keep",
+    rebuild_levels: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-levels",
+            help="Make coarser levels of images again of the finest one, as it is decoded.",
+        ),
+    ] = False,
     break_lock: Annotated[
         bool,
         typer.Option("--break-lock", help="Take over DST from a run that was killed on another machine."),
@@ -172,7 +179,7 @@ def convert(
         codec=codecs_of(given, var, settings) if append is None or any_given else None,
         chunks=_sizes("--chunks", chunks) or "auto", shards=_sizes("--shards", shards),
         zarr_format=None if zarr_format is None else 3 if zarr_format == 3 else 2,
-        append=append, incomplete=incomplete, on_budget=on_budget,
+        append=append, incomplete=incomplete, on_budget=on_budget, rebuild_levels=rebuild_levels,
         client=scheduler, workers=workers, resume=resume, break_lock=break_lock, storage_options=stores,
     )  # fmt: skip
     if device is not None:

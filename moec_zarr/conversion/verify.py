@@ -28,6 +28,7 @@ from moec_zarr.archive.stored import (
     stored_dataset,
     stored_plan,
 )
+from moec_zarr.conversion.plan.levels import replace_rebuilt
 from moec_zarr.conversion.plan.source import STATUS, Source, open_source
 from moec_zarr.conversion.plan.steps import find_run, steps_of
 from moec_zarr.conversion.work.cluster import connect, resources_for
@@ -300,7 +301,9 @@ def _compare(
     problems: list[Problem] = []
     checked = {}
     offsets = {dim: part.start for dim, part in extent.items()}
+    tasks = {each.name: each.tasks for each in planned.variables}
     small = decode_times(ds[[each.name for each in planned.variables if not each.tasks]])
+    ds = replace_rebuilt(planned, ds, group, offsets)
     for each in planned.variables:
         if not each.tasks:
             checked[each.name] = Checked(chunks=1)
@@ -315,6 +318,11 @@ def _compare(
                 checked[each.name] = Checked(chunks=1, compared=1, quality=quality)
             continue
         chosen = [index for index in records.get(each.name, {}) if _within(each, index, extent)]
+        if (
+            each.rebuilt is not None
+            and len(records.get(each.rebuilt.finest, {})) < tasks[each.rebuilt.finest]
+        ):
+            chosen = []  # what it is made of is not there
         parts = []
         for task in make_tasks(planned, ds, group, {each.name: chosen}, manifest, offsets):
             recorded = records[each.name][task.index].quality
@@ -374,8 +382,9 @@ def _repair(
         mark(group, state.resumed, planned.tasks)
         offsets = {dim: part.start for dim, part in extent.items()}
         restore(planned, ds, group, whole, offsets)
-        if count:
-            tasks = make_tasks(planned, ds, group, bad, manifest, offsets)
+        ds = replace_rebuilt(planned, ds, group, offsets)
+        for part in planned.phases(bad):
+            tasks = make_tasks(planned, ds, group, part, manifest, offsets)
             run_tasks(connected, tasks, needed, group, lock, state, progress)
         write_attributes(planned, name_source(src), group, state, "repaired")
     return count + len(whole)

@@ -40,6 +40,7 @@ class ConversionOptions:
     append: str | None = None
     incomplete: Incomplete | None = None
     on_budget: OnBudget = "keep"
+    rebuild_levels: bool = False
     client: Client | str | None = None
     workers: int | None = None
     resources: Mapping[str, float] | None = None

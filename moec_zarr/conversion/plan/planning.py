@@ -16,6 +16,7 @@ from moec_zarr.adapters.tree import local_name
 from moec_zarr.adapters.xarray_encoding import make_entries
 from moec_zarr.adapters.zarr_groups import array_of, axis_types, is_consolidated
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.conversion.plan.levels import plan_rebuilding
 from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
 from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.settings import Settings
@@ -121,7 +122,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     if not result.compressed:
         why = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
         raise MoECError(f"the source has nothing to compress ({why}); name the variables, or lower the ratio")
-    return result
+    return plan_rebuilding(result, ds) if options.rebuild_levels else result
 
 
 def choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:

@@ -12,7 +12,7 @@ from typing import Any
 import zarr
 
 from moec_zarr.adapters.zarr_core import sync
-from moec_zarr.archive.attributes import FILE_BYTES, PREFIX, stored_attributes, to_strict
+from moec_zarr.archive.attributes import FILE_BYTES, PREFIX, REBUILT, stored_attributes, to_strict
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.status import Progress, Summary
 from moec_zarr.archive.stored import hide_expected_warnings
@@ -65,6 +65,9 @@ def write_attributes(
         array.attrs.put(
             stored_attributes(dict(array.attrs), repr(each.name)) | _attributes(summaries[each.name])
         )
+    for each in planned.variables:
+        if each.rebuilt is not None:
+            group[each.name].attrs[REBUILT] = f"{each.rebuilt.finest}, {each.rebuilt.method}"
     done = f"moec_zarr {version('moec_zarr')}: {what} from {origin}"
     attributes: dict[str, Any] = {FILE_BYTES: file_bytes} if file_bytes else {}
     if state.failures or len(state.records) < planned.tasks:

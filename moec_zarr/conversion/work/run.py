@@ -18,6 +18,7 @@ from moec_zarr.archive.status import ConversionError, Progress
 from moec_zarr.archive.storage import StorageOptions
 from moec_zarr.archive.stored import Destination, open_result
 from moec_zarr.conversion.plan.job import Job, plan_job
+from moec_zarr.conversion.plan.levels import replace_rebuilt
 from moec_zarr.conversion.plan.options import ConversionOptions, Incomplete, OnBudget, Sizes
 from moec_zarr.conversion.plan.source import Source, SourceError, open_source
 from moec_zarr.conversion.work.cluster import connect, resources_for
@@ -56,6 +57,7 @@ def convert(
     append: str | None = None,
     incomplete: Incomplete | None = None,
     on_budget: OnBudget = "keep",
+    rebuild_levels: bool = False,
     client: Client | str | None = None,
     workers: int | None = None,
     resources: Mapping[str, float] | None = None,
@@ -105,6 +107,10 @@ def convert(
         What becomes of a chunk that cannot be as small as its ratio asks, say for scattered NaN. "keep"
         stores it at the smallest ratio that it reaches, and says so at the end, on record and in attributes.
         With "fail" such chunks fail, and all others are done.
+    rebuild_levels : bool
+        Make the coarser levels of images again of the finest one as it is decoded, so that they show what it
+        does, rather than compress those of the source. How they were made, by means of blocks or by every
+        other voxel, is told by a sample.
     client : distributed.Client or str, optional
         Where to run: a client, or the address of a scheduler. By default a cluster is made on this machine.
     workers : int, optional
@@ -145,8 +151,8 @@ def convert(
     """
     options = ConversionOptions(
         codec=codec, variables=variables, chunks=chunks, shards=shards, zarr_format=zarr_format,
-        append=append, incomplete=incomplete, on_budget=on_budget, client=client,
-        workers=workers, resources=resources, resume=resume, break_lock=break_lock,
+        append=append, incomplete=incomplete, on_budget=on_budget, rebuild_levels=rebuild_levels,
+        client=client, workers=workers, resources=resources, resume=resume, break_lock=break_lock,
         storage_options=storage_options,
     )  # fmt: skip
     with open_source(src, storage_options) as ds:
@@ -235,10 +241,14 @@ def execute(
                 }
                 if job.growth is not None:
                     refuse_damage(job.growth, group, left, resumed=bool(begun and read_append(begun[0])))
-                tasks = make_tasks(job.plan, job.ds, group, left, wanted, job.offsets, options.on_budget)
                 # Until an append is finished, the store is as complete as it was.
                 noted = group if job.growth is None else None
-                run_tasks(connected, tasks, needed, noted, lock, state, progress)
+                ds = replace_rebuilt(job.plan, job.ds, group, job.offsets)
+                for part in job.plan.phases(left):
+                    tasks = make_tasks(job.plan, ds, group, part, wanted, job.offsets, options.on_budget)
+                    run_tasks(connected, tasks, needed, noted, lock, state, progress)
+                    if state.failures:
+                        break
             if job.growth is None:
                 write_attributes(job.plan, name_source(src), group, state, file_bytes=wanted.file_bytes)
                 write_quality(group, job.plan, state.records)
