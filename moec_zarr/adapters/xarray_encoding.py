@@ -21,10 +21,12 @@ from moec_zarr.adapters.meaning import (
     unpack_limits,
 )
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.adapters.tree import datasets_of, flatten, group_of, local_name
+from moec_zarr.adapters.tree import datasets_of, flatten, group_of, local_name, split
+from moec_zarr.adapters.uneven import describe_uneven, find_uneven_axis
 from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.codec.prepare import as_sentinel
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
+from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,7 +118,25 @@ def encoding(
                 "multiply by scale_factor and add add_offset, both in ds[%r].encoding",
                 name, ", ".join(stale), name,
             )  # fmt: skip
-    return make_entries(ds, codecs, zarr_format)
+    entries = make_entries(ds, codecs, zarr_format)
+    groups = split(ds, inherit=True)
+    for name, codec_ in codecs.items():
+        _warn_of_levels(groups[group_of(name)], name, codec_, entries[name]["chunks"])
+    return entries
+
+
+def _warn_of_levels(ds: xr.Dataset, path: Hashable, settings: Settings, chunks: tuple[int, ...]) -> None:
+    """Say in the log where a chunk holds levels of very different range, and a target weighs them alike."""
+    if settings.ratio is None and settings.psnr is None:
+        return
+    var = ds.variables[local_name(path)]
+    uneven = find_uneven_axis(ds, var)
+    if uneven is not None and chunks[uneven.axis] > 1:
+        dim = str(var.dims[uneven.axis])
+        _log.warning(
+            "%s: the smaller of them are spoilt; ds.chunk({%r: 1}) makes a chunk of each",
+            describe_uneven(ds, path, dim, uneven), dim,
+        )  # fmt: skip
 
 
 def make_entries(

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from moec_zarr.adapters.choice import choose
-from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks, choose_image_chunks
+from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
 from moec_zarr.adapters.meaning import exact_encoding
-from moec_zarr.adapters.tree import local_name
+from moec_zarr.adapters.tree import group_of, split
 from moec_zarr.adapters.xarray_encoding import make_entries
-from moec_zarr.adapters.zarr_groups import array_of, axis_types, is_consolidated
+from moec_zarr.adapters.zarr_groups import array_of, is_consolidated
 from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.conversion.plan.chunks import (
+    align,
+    check_budget,
+    check_sizes,
+    choose_chunk_shape,
+    choose_free_shape,
+    choose_shard_shape,
+)
 from moec_zarr.conversion.plan.levels import plan_rebuilding
-from moec_zarr.conversion.plan.options import ConversionOptions, Sizes
-from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.conversion.plan.options import ConversionOptions
+from moec_zarr.errors import MoECError
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
 
     The variables to compress are those that `moec_zarr.encoding` chooses: fields of integers or floats, but
     no coordinates, times, flags, bounds, text, integers of few values or variables too small for the ratio.
-    Only samples of integers are read.
+    Only samples are read.
 
     Chunks are chosen so that the ratio leaves a model enough bytes, then moved to the boundaries of the
     source's chunks where these lie near: to a multiple of the source's chunk along each dimension, or to an
@@ -59,16 +65,16 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
         If a chunk is too small for its ratio.
     """
     assert options.codec is not None
-    chunks, shards = options.chunks, options.shards
-    zarr_format = choose_format(ds, options)
-    for what, sizes in (("chunks", chunks), ("shards", shards)):
-        _check_sizes(what, sizes, ds)
+    chunks = options.chunks
+    zarr_format = _choose_format(ds, options)
+    check_sizes(ds, chunks, options.shards)
     codecs, reasons = choose(ds, options.codec, options.variables)
     # A stand-in without values and without chunks: the choice of chunks is free.
     blank = ds.copy(
         data={name: np.broadcast_to(np.zeros((), var.dtype), var.shape) for name, var in ds.data_vars.items()}
     )
     entries = make_entries(blank, codecs, zarr_format)
+    groups = split(ds, inherit=True)
     planned = []
     shape: tuple[int, ...] | None
     shard: tuple[int, ...] | None
@@ -79,13 +85,13 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
             chosen, reasons[name] = None, "holds no value"
         dtype = np.dtype(entry.get("dtype", var.dtype)) if chosen is not None else var.dtype
         if chosen is not None:
-            free = entry["chunks"]
-            if types := axis_types(var):
-                free = choose_image_chunks(var.shape, types, dtype, chosen)
-            shape = _chunk_shape(var, dtype, chosen, free, chunks, options.append)
-            _check_budget(str(name), var, dtype, chosen, shape)
+            free = choose_free_shape(
+                groups[group_of(name)], str(name), dtype, chosen, entry["chunks"], chunks
+            )
+            shape = choose_chunk_shape(var, dtype, chosen, free, chunks, options.append)
+            check_budget(str(name), var, dtype, chosen, shape)
             entry = entry | {"chunks": shape}
-            shard = _shard_shape(str(name), var, shape, shards)
+            shard = choose_shard_shape(str(name), var, shape, options.shards)
             if shard:
                 entry["shards"] = shard
         elif array is not None:
@@ -99,7 +105,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
             shape, shard = None, None
             if var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES and name not in ds.xindexes:
                 free = choose_chunks(var.shape, var.dtype, Settings(ratio=1), target_bytes=_LOSSLESS_BYTES)
-                shape = entry["chunks"] = _align(free, var)
+                shape = entry["chunks"] = align(free, var)
         planned.append(
             PlannedVariable(
                 name=str(name),
@@ -125,7 +131,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     return plan_rebuilding(result, ds) if options.rebuild_levels else result
 
 
-def choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:
+def _choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:
     """Return the zarr format of the destination: that of arrays without a dataset, which keep theirs, or 3.
 
     Raises
@@ -149,102 +155,3 @@ def choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:
     if options.shards is not None and found == 2:
         raise MoECError("the arrays have zarr format 2, which has no shards; leave shards= out")
     return found
-
-
-def _check_sizes(what: str, sizes: Literal["auto"] | Sizes | None, ds: xr.Dataset) -> None:
-    if sizes is None or sizes == "auto":
-        return
-    if not isinstance(sizes, Mapping):
-        raise MoECError(f"{what} must give a size by dimension, such as {{'time': 24}}, got {sizes!r}")
-    known = dict.fromkeys(map(local_name, ds.dims))
-    for dim, size in sizes.items():
-        if dim not in known:
-            raise MoECError(
-                f"{what} give a size for {dim!r}, which is no dimension; "
-                f"the source has {', '.join(map(repr, known))}"
-            )
-        if not isinstance(size, int) or not (size > 0 or size == -1):
-            raise MoECError(
-                f"{what} along {dim!r} must be a number of voxels, or -1 for all of them, got {size!r}"
-            )
-
-
-def _chunk_shape(
-    var: xr.Variable,
-    dtype: np.dtype[Any],
-    settings: Settings,
-    free: tuple[int, ...],
-    asked: Literal["auto"] | Sizes,
-    growing: str | None,
-) -> tuple[int, ...]:
-    """Shape of the chunks: as asked for, else `free` moved to the source's boundaries.
-
-    Along a dimension that is to grow, a chunk may be longer than the source.
-    """
-    aligned = _align(free, var)
-    left = math.prod(aligned) * dtype.itemsize / (settings.ratio or 1)
-    shape = list(free if left < LEAST_BYTES else aligned)
-    for axis, (dim, length) in enumerate(zip(map(local_name, var.dims), var.shape, strict=True)):
-        if asked != "auto" and dim in asked:
-            size = max(length, 1) if asked[dim] == -1 else asked[dim]
-            shape[axis] = size if dim == growing else min(size, max(length, 1))
-    return tuple(shape)
-
-
-def _align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
-    """Return a chunk shape near `free` whose boundaries meet those of the source's chunks."""
-    shape = []
-    for axis, (dim, length, size) in enumerate(zip(map(local_name, var.dims), var.shape, free, strict=True)):
-        if var.chunks is not None:
-            source = max(var.chunks[axis], default=0)
-        else:
-            source = var.encoding.get("preferred_chunks", {}).get(dim, 0)
-        if size >= length or not source or source >= length:
-            shape.append(size)
-        elif size >= source:
-            shape.append(size // source * source)
-        else:
-            # The part nearest to `size`; where all equal parts are far from it, alignment is not worth it.
-            part = source // math.ceil(source / size)
-            while source % part:
-                part -= 1
-            shape.append(part if 2 * part > size else size)
-    return tuple(shape)
-
-
-def _shard_shape(
-    name: str, var: xr.Variable, chunk: tuple[int, ...], asked: Sizes | None
-) -> tuple[int, ...] | None:
-    dims = [local_name(dim) for dim in var.dims]
-    if asked is None or asked.keys().isdisjoint(dims):
-        return None
-    shape = []
-    for dim, length, side in zip(dims, var.shape, chunk, strict=True):
-        whole = math.ceil(max(length, 1) / side) * side
-        size = asked.get(dim, side)
-        size = whole if size == -1 else min(size, whole)
-        if size % side:
-            raise MoECError(
-                f"variable {name!r}: shards of {size} voxels along {dim!r} do not hold whole chunks of "
-                f"{side}; make them a multiple of it, or give chunks= along {dim!r}"
-            )
-        shape.append(size)
-    return tuple(shape)
-
-
-def _check_budget(
-    name: str, var: xr.Variable, dtype: np.dtype[Any], settings: Settings, chunk: tuple[int, ...]
-) -> None:
-    left = math.prod(chunk) * dtype.itemsize / (settings.ratio or 1)
-    if settings.ratio is not None and left < LEAST_BYTES and var.size:
-        larger = choose_chunks(var.shape, dtype, settings)
-        if math.prod(larger) > math.prod(chunk):
-            remedy = "make chunks as large as " + ",".join(
-                f"{local_name(d)}={n}" for d, n in zip(var.dims, larger, strict=True)
-            )
-        else:
-            remedy = f"ask for at most {var.size * dtype.itemsize / LEAST_BYTES:.4g}x, or leave it lossless"
-        raise BudgetError(
-            f"variable {name!r}: {settings.ratio:g}x leaves {left:.0f} bytes to a chunk of shape {chunk}, "
-            f"and a model needs {LEAST_BYTES}; {remedy}"
-        )
