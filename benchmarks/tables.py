@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import bounded, speed
+from benchmarks import bounded, cells, speed
 from benchmarks.records import ROOT, Line, Records, latest, markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -274,6 +274,85 @@ def groups() -> str:
     return markdown(header, rows) + origin(lines)
 
 
+# ------------------------------------------------------------------------------ cells.jsonl
+
+
+def by_photons() -> dict[float, dict[str, Line]]:
+    """Group the lines of pictures by their photons, then by codec, ratio or bound."""
+    found: dict[float, dict[str, Line]] = {}
+    for line in results("cells"):
+        name = line["codec"]
+        if name == OURS:
+            name = f"{line['ratio']:g}x" if "ratio" in line else f"bound {line['share']:g}"
+        found.setdefault(line["photons"], {})[name] = line
+    return found
+
+
+def of_pictures(columns: dict[str, str], cell: Callable[[Line], str]) -> str:
+    """Tabulate a figure of every picture, a row for each number of photons."""
+    found = by_photons()
+    rows = [[f"{photons:g}", *(cell(lines[name]) for name in columns)] for photons, lines in found.items()]
+    shown = [lines[name] for lines in found.values() for name in columns if name != cells.SECOND]
+    return markdown(["photons", *columns.values()], rows) + origin(shown)
+
+
+AT_RATIOS = {f"{ratio:g}x": f"{ratio:g}x" for ratio in cells.RATIOS}
+BESIDE = {"zstd": "the picture", cells.SECOND: "a second one"} | AT_RATIOS
+IN_BOUNDS = {f"bound {share:g}": f"{share:g} sigma" for share in cells.BOUNDS}
+
+
+def picture_error() -> str:
+    """Tabulate the error against the image without noise, in units of the noise; the least stands out."""
+    least = {
+        p: min(x["error_to_clean"] for x in lines.values() if "ratio" in x)
+        for p, lines in by_photons().items()
+    }
+
+    def cell(line: Line) -> str:
+        text = f"{line['error_to_clean']:.2f}"
+        return f"**{text}**" if line["error_to_clean"] == least[line["photons"]] else text
+
+    return of_pictures(AT_RATIOS, cell)
+
+
+def picture_counts() -> str:
+    """Tabulate how many nuclei are found, and how many of them are right."""
+    return of_pictures(BESIDE, lambda line: f"{line['found']} / {line['matched']}")
+
+
+def picture_dice() -> str:
+    """Tabulate Dice against the cells, and against what is found in the picture itself."""
+    return of_pictures(BESIDE, lambda line: f"{line['dice_truth']:.3f} / {line['dice_original']:.3f}")
+
+
+def picture_brightness() -> str:
+    """Tabulate how far the brightness of a nucleus is off, in the mean over nuclei."""
+    return of_pictures(
+        {name: text for name, text in BESIDE.items() if name != "zstd"},
+        lambda line: f"{100 * line['intensity_error']:.1f} %",
+    )
+
+
+def picture_bounds() -> str:
+    """Tabulate ratios, and Dice against what is found in the picture itself, within bounds."""
+    return of_pictures(
+        IN_BOUNDS,
+        lambda line: f"{bounded.nbytes(line) / line['bytes']:,.0f}x ({line['dice_original']:.3f})",
+    )
+
+
+def picture_noise() -> str:
+    """Tabulate what noise alone allows of a lossless codec, and what two of them reach."""
+    rows = []
+    for photons, lines in by_photons().items():
+        bits = lines["zstd"]["entropy"]
+        reached = [f"{bounded.nbytes(lines[name]) / lines[name]['bytes']:.1f}x" for name in cells.LOSSLESS]
+        rows.append([f"{photons:g}", f"{bits:.2f}", f"{16 / bits:.1f}x", *reached])
+    header = ("photons", "noise, bits a voxel", "lossless at most", *cells.LOSSLESS)
+    lines = [line for line in results("cells") if line["codec"] in cells.LOSSLESS]
+    return markdown(header, rows) + origin(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "medians": medians,
     "fields": fields,
@@ -285,6 +364,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality": quality,
     "bounds-by-field": bounds_by_field,
     "in-short": in_short,
+    "picture-noise": picture_noise,
+    "picture-error": picture_error,
+    "picture-counts": picture_counts,
+    "picture-dice": picture_dice,
+    "picture-brightness": picture_brightness,
+    "picture-bounds": picture_bounds,
 }
 
 

@@ -54,8 +54,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_code_runs(page: Path, folder: Path) -> None:
-    if any("torch" in block for block in blocks(page, "python")):
-        pytest.importorskip("torch")
+    for package in ("ome_zarr", "torch"):
+        if any(package in block for block in blocks(page, "python")):
+            pytest.importorskip(package)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with fitted_once():
         for block in blocks(page, "python"):
