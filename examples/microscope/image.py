@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def write(
         omero={"channels": channels, "rdefs": {"model": "color"}},
         **common,
     )
+    numbers = range(1, int(labels.max()) + 1)
     write_labels(
         labels,
         group,
@@ -79,12 +81,17 @@ def write(
         scaler=None,  # its default would replace the scale factors
         storage_options={"chunks": (16, 64, 64)},
         label_metadata={
-            "colors": [{"label-value": 1, "rgba": [255, 255, 0, 255]}],
-            "properties": [{"label-value": 1, "class": "nucleus"}],
+            "colors": [{"label-value": number, "rgba": _colour(number)} for number in numbers],
+            "properties": [{"label-value": number, "class": "nucleus"} for number in numbers],
             "source": {"image": "../../"},
         },
         **common,
     )
+
+
+def _colour(number: int) -> list[int]:
+    """Red, green, blue and opacity of a hue far from those of the numbers before, by the golden ratio."""
+    return [round(255 * part) for part in hsv_to_rgb(0.618034 * number % 1, 1, 1)] + [255]
 
 
 def read(path: Path) -> dict[str, Node]:

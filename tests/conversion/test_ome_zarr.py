@@ -63,7 +63,7 @@ def test_ome_zarr_py_shows_the_same_metadata(images: tuple[Path, Path]) -> None:
         assert kept == node.zarr.root_attrs
     assert after["."].metadata["channel_names"] == ["nuclei", "membranes"]
     assert after["."].metadata["coordinateTransformations"][1][0]["scale"] == [1.0, 1.0, 1.0, 1.0]
-    assert after["labels/nuclei"].metadata["color"] == {1: [1.0, 1.0, 0.0, 1.0]}
+    assert len(after["labels/nuclei"].metadata["color"]) == len(np.unique(after["labels/nuclei"].data[0])) - 1
 
 
 def test_every_level_is_there(images: tuple[Path, Path]) -> None:
