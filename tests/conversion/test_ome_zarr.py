@@ -43,11 +43,10 @@ def test_the_image_is_compressed_and_labels_are_not(images: tuple[Path, Path]) -
     assert codec_of(after["s0"]) is not None
     assert codec_of(after["labels/nuclei/s0"]) is None
     assert after.metadata.zarr_format == before.metadata.zarr_format
-    chunks = [
-        path for path in images[1].glob("s0/**/*") if path.name.replace(".", "").isdigit() and path.is_file()
-    ]
-    assert len(chunks) == 2  # one for each channel
-    assert sum(path.stat().st_size for path in chunks) <= before["s0"].nbytes / RATIO
+    assert after["s0"].nchunks == 2  # one for each channel
+    stored = [path for path in (images[1] / "s0").rglob("*") if ".moec_zarr" not in path.parts]
+    size = sum(path.stat().st_size for path in stored if path.is_file() and path.name.isdigit())
+    assert 0 < size <= before["s0"].nbytes / RATIO
 
 
 def test_ome_zarr_py_shows_the_same_metadata(images: tuple[Path, Path]) -> None:
@@ -63,7 +62,7 @@ def test_ome_zarr_py_shows_the_same_metadata(images: tuple[Path, Path]) -> None:
         assert kept == node.zarr.root_attrs
     assert after["."].metadata["channel_names"] == ["nuclei", "membranes"]
     assert after["."].metadata["coordinateTransformations"][1][0]["scale"] == [1.0, 1.0, 1.0, 1.0]
-    assert len(after["labels/nuclei"].metadata["color"]) == len(np.unique(after["labels/nuclei"].data[0])) - 1
+    assert len(after["labels/nuclei"].metadata["color"]) == int(after["labels/nuclei"].data[0].max())
 
 
 def test_every_level_is_there(images: tuple[Path, Path]) -> None:
