@@ -288,16 +288,16 @@ def by_photons() -> dict[float, dict[str, Line]]:
     return found
 
 
-def of_pictures(columns: dict[str, str], cell: Callable[[Line], str]) -> str:
-    """Tabulate a figure of every picture, a row for each number of photons."""
+def of_pictures(header: str, names: dict[str, str], cell: Callable[[Line], str]) -> str:
+    """Tabulate a figure of every picture, a column for each number of photons."""
     found = by_photons()
-    rows = [[f"{photons:g}", *(cell(lines[name]) for name in columns)] for photons, lines in found.items()]
-    shown = [lines[name] for lines in found.values() for name in columns if name != cells.SECOND]
-    return markdown(["photons", *columns.values()], rows) + origin(shown)
+    rows = [[text, *(cell(lines[name]) for lines in found.values())] for name, text in names.items()]
+    shown = [lines[name] for lines in found.values() for name in names if name != cells.SECOND]
+    return markdown([header, *(f"{photons:g} photons" for photons in found)], rows) + origin(shown)
 
 
 AT_RATIOS = {f"{ratio:g}x": f"{ratio:g}x" for ratio in cells.RATIOS}
-BESIDE = {"zstd": "the picture", cells.SECOND: "a second one"} | AT_RATIOS
+BESIDE = {"zstd": "the picture itself", cells.SECOND: "a second picture"} | AT_RATIOS
 IN_BOUNDS = {f"bound {share:g}": f"{share:g} sigma" for share in cells.BOUNDS}
 
 
@@ -312,22 +312,25 @@ def picture_error() -> str:
         text = f"{line['error_to_clean']:.2f}"
         return f"**{text}**" if line["error_to_clean"] == least[line["photons"]] else text
 
-    return of_pictures(AT_RATIOS, cell)
+    return of_pictures("ratio", AT_RATIOS, cell)
 
 
 def picture_counts() -> str:
     """Tabulate how many nuclei are found, and how many of them are right."""
-    return of_pictures(BESIDE, lambda line: f"{line['found']} / {line['matched']}")
+    return of_pictures("ratio", BESIDE, lambda line: f"{line['found']} / {line['matched']}")
 
 
 def picture_dice() -> str:
     """Tabulate Dice against the cells, and against what is found in the picture itself."""
-    return of_pictures(BESIDE, lambda line: f"{line['dice_truth']:.3f} / {line['dice_original']:.3f}")
+    return of_pictures(
+        "ratio", BESIDE, lambda line: f"{line['dice_truth']:.3f} / {line['dice_original']:.3f}"
+    )
 
 
 def picture_brightness() -> str:
     """Tabulate how far the brightness of a nucleus is off, in the mean over nuclei."""
     return of_pictures(
+        "ratio",
         {name: text for name, text in BESIDE.items() if name != "zstd"},
         lambda line: f"{100 * line['intensity_error']:.1f} %",
     )
@@ -336,6 +339,7 @@ def picture_brightness() -> str:
 def picture_bounds() -> str:
     """Tabulate ratios, and Dice against what is found in the picture itself, within bounds."""
     return of_pictures(
+        "bound",
         IN_BOUNDS,
         lambda line: f"{bounded.nbytes(line) / line['bytes']:,.0f}x ({line['dice_original']:.3f})",
     )

@@ -30,6 +30,8 @@ def run(example, *arguments, **environment):
 def test_examples_run(example, tmp_path):
     if example.stem == "journey":
         pytest.skip("it has a test of its own")
+    if example.stem == "ome_zarr_image":
+        pytest.importorskip("ome_zarr")
     out = run(example, tmp_path)
     assert re.search(r"temperature|moec_zarr_ratio|times smaller", out)
     (picture,) = tmp_path.glob("*.png")
@@ -75,4 +77,4 @@ def test_the_journey(tmp_path):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 8
+    assert len(EXAMPLES) >= 9
