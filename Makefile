@@ -1,8 +1,8 @@
 # `make demo` and `make test` are all the set-up a fresh machine needs.
 PYTHON ?= python3
 BIN := .venv/bin
-# What the extra [all] brings, but torch.
-BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 psutil scikit-image typer xarray
+# What the extra [all] brings, but torch; and what reads and writes the files of tests.
+BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 ome-zarr psutil scikit-image typer xarray
 
 .PHONY: demo test lint docs wheel arm oldest newest downstream streams clean
 

@@ -13,7 +13,7 @@ from ome_zarr.format import format_from_version
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Node, Reader
 from ome_zarr.scale import Methods
-from ome_zarr.writer import write_image, write_labels
+from ome_zarr.writer import add_metadata, write_image, write_labels
 
 # Of the levels below the first: y and x are halved until voxels are cubes, then all.
 FACTORS = [{"y": 2, "x": 2}, {"z": 2, "y": 4, "x": 4}, {"z": 4, "y": 8, "x": 8}]
@@ -68,9 +68,9 @@ def write(
         scale=size | {"c": 1.0},
         method=Methods.LOCAL_MEAN,
         storage_options={"chunks": (1, 16, 64, 64)},
-        omero={"channels": channels, "rdefs": {"model": "color"}},
         **common,
     )
+    add_metadata(group, {"omero": {"channels": channels, "rdefs": {"model": "color"}}}, fmt)
     numbers = range(1, int(labels.max()) + 1)
     write_labels(
         labels,
