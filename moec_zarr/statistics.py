@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -19,9 +20,18 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
 _BLOCK = 2**20  # voxels in double precision at a time
 _MOST_INDICES = 10_000  # along the first axis; a record is to stay small
+_MOST_SLICES = 4096  # of further axes with it
+_SLICE = 2  # last axes, which make a slice
 _LEAST_SIDE = 4  # voxels of a slice that has a spectrum
 _MOST_SIDE = 1024  # voxels; of larger slices the middle is taken
 _SPECTRUM_VOXELS = 2**20  # of all slices that are taken
+
+
+# What records of older versions lack.
+_ADDED_COUNTS = ("zeros", "decoded_zeros", "kept_zeros")
+_ADDED = (
+    "slices", "bias_by_index", "low_by_index", "high_by_index", "magnitude_by_index", "deviation_by_index",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +44,19 @@ class Statistics:
         Mean of decoded less original, in units of the data.
     percentiles : tuple of float
         Of the absolute error, at `PERCENTILES`, in units of the data.
+    zeros, decoded_zeros, kept_zeros : int
+        Number of valid voxels that are 0 in the original, in what was decoded, and in both.
+    slices : tuple of int
+        Lengths of the first axes, by which the next figures go, in C order: all but the last two, fewer where
+        they have more than 4096 indices, and of two axes the first. Empty for an array of one axis, and where
+        the first has more than 10,000 indices; so are the next ones.
     n_valid_by_index : tuple of int
-        Number of valid voxels at each index along the first axis. Empty for an array of one axis, and where
-        there are more than 10,000 indices; so are the next two.
-    rmse_by_index, max_error_by_index : tuple of float
-        Root mean square and largest absolute error at each index; 0 where no voxel is valid.
+        Number of valid voxels at each index.
+    rmse_by_index, max_error_by_index, bias_by_index : tuple of float
+        Root mean square, largest absolute and mean error at each index; these and the next are 0 where no
+        voxel is valid.
+    low_by_index, high_by_index, magnitude_by_index, deviation_by_index : tuple of float
+        Smallest and largest value of the original, mean of its magnitudes and standard deviation.
     wavelengths : tuple of int
         Shortest wavelength of each octave, in voxels: 2, 4, 8 ... Empty without a spectrum.
     power, decoded_power : tuple of float
@@ -47,9 +65,18 @@ class Statistics:
 
     bias: float
     percentiles: tuple[float, ...]
+    zeros: int = 0
+    decoded_zeros: int = 0
+    kept_zeros: int = 0
+    slices: tuple[int, ...] = ()
     n_valid_by_index: tuple[int, ...] = ()
     rmse_by_index: tuple[float, ...] = ()
     max_error_by_index: tuple[float, ...] = ()
+    bias_by_index: tuple[float, ...] = ()
+    low_by_index: tuple[float, ...] = ()
+    high_by_index: tuple[float, ...] = ()
+    magnitude_by_index: tuple[float, ...] = ()
+    deviation_by_index: tuple[float, ...] = ()
     wavelengths: tuple[int, ...] = ()
     power: tuple[float, ...] = ()
     decoded_power: tuple[float, ...] = ()
@@ -63,12 +90,16 @@ class Statistics:
         ValueError, TypeError
             If a value is absent, unknown, or of another type.
         """
+        data = {**dict.fromkeys(_ADDED_COUNTS, 0), **dict.fromkeys(_ADDED, ()), **data}
         values: dict[str, Any] = {"bias": float(data["bias"]) if "bias" in data else None}
-        for name in {field.name for field in dataclasses.fields(cls)} - {"bias"}:
-            kind = int if name in ("n_valid_by_index", "wavelengths") else float
+        values |= {name: int(data[name]) for name in _ADDED_COUNTS}
+        for name in {field.name for field in dataclasses.fields(cls)} - values.keys():
+            kind = int if name in ("slices", "n_valid_by_index", "wavelengths") else float
             values[name] = tuple(kind(each) for each in data[name])
         if unknown := data.keys() - values.keys():
             raise ValueError(f"unknown statistics {sorted(unknown)}")
+        if values["n_valid_by_index"] and not values["slices"]:
+            values["slices"] = (len(values["n_valid_by_index"]),)
         return cls(**values)
 
 
@@ -90,43 +121,90 @@ def statistics(original: Array, decoded: Array, missing: float | None = None) ->
         A sentinel that is no valid value, as NaN is none.
     """
     x, y = (np.atleast_1d(array) for array in (original, decoded))
-    rows = max(1, _BLOCK // max(1, x[:1].size))
+    slices = _slices(x.shape)
+    a, b = (array.reshape(math.prod(slices) or 1, -1) for array in (x, y))
+    rows = max(1, _BLOCK // max(1, a[:1].size))
     errors: list[Array] = []
+    found: list[dict[str, Array]] = []
     kept = np.float64 if x.dtype.itemsize > 4 else np.float32  # what holds them all takes memory
-    total, counts, squares, largest = 0.0, [], [], []
-    for start in range(0, len(x), rows):
-        a, b = x[start : start + rows], y[start : start + rows]
-        valid = valid_voxels(a, missing)
-        error = np.zeros(a.shape)
-        error[valid] = absolute_error(a[valid], b[valid])
-        errors.append(error[valid].astype(kept, copy=False))
-        total += float(np.where(b < a, -error, error).sum())
-        axes = tuple(range(1, a.ndim))
-        counts.append(np.count_nonzero(valid, axis=axes))
-        squares.append(np.square(error).sum(axis=axes))
-        largest.append(error.max(axis=axes))
-    count = np.concatenate(counts) if counts else np.zeros(0, int)
-    n_valid = int(count.sum())
+    zeros = np.zeros(3, np.int64)
+    for start in range(0, len(a), rows):
+        block = _Block.of(a[start : start + rows], b[start : start + rows], missing)
+        errors.append(block.errors.astype(kept, copy=False))
+        found.append(block.figures)
+        zeros += block.zeros
+    sums = {name: np.concatenate([each[name] for each in found]) for name in found[0]} if found else {}
+    n_valid = int(sums["n_valid"].sum()) if sums else 0
     if not n_valid:
         return None
-    by_index: dict[str, Any] = {}
-    if x.ndim > 1 and len(x) <= _MOST_INDICES:
-        rmse = np.sqrt(np.concatenate(squares) / np.maximum(count, 1))
-        by_index = {
-            "n_valid_by_index": tuple(count.tolist()),
-            "rmse_by_index": _short(rmse),
-            "max_error_by_index": _short(np.concatenate(largest)),
-        }
     wavelengths, power, decoded_power = power_by_octave(x, y, missing)
-    found = np.percentile(np.concatenate(errors), PERCENTILES, overwrite_input=True)
+    percentiles = np.percentile(np.concatenate(errors), PERCENTILES, overwrite_input=True)
     return Statistics(
-        bias=total / n_valid,
-        percentiles=_short(found),
+        bias=float(sums["error"].sum()) / n_valid,
+        percentiles=_short(percentiles),
+        zeros=int(zeros[0]),
+        decoded_zeros=int(zeros[1]),
+        kept_zeros=int(zeros[2]),
+        slices=slices,
         wavelengths=wavelengths,
         power=_short(power),
         decoded_power=_short(decoded_power),
-        **by_index,
+        **(_by_index(sums) if slices else {}),
     )
+
+
+def _slices(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the lengths of the first axes by which errors are recorded."""
+    if len(shape) < 2 or shape[0] > _MOST_INDICES:
+        return ()
+    count = max(len(shape) - _SLICE, 1)
+    while count > 1 and math.prod(shape[:count]) > _MOST_SLICES:
+        count -= 1
+    return shape[:count]
+
+
+class _Block(NamedTuple):
+    """Some slices: the absolute error of each valid voxel, zeros, and sums by slice."""
+
+    errors: Doubles
+    zeros: Array
+    figures: dict[str, Array]
+
+    @classmethod
+    def of(cls, x: Array, y: Array, missing: float | None) -> Self:
+        """Look at rows of voxels, one for each slice."""
+        valid = valid_voxels(x, missing)
+        error = np.zeros(x.shape)
+        error[valid] = absolute_error(x[valid], y[valid])
+        values = np.where(valid, x, 0).astype(np.float64)
+        count = np.count_nonzero(valid, axis=1)
+        none, some = count == 0, np.maximum(count, 1)
+        mean = values.sum(axis=1) / some
+        figures = {
+            "n_valid": count,
+            "error": np.where(y < x, -error, error).sum(axis=1),
+            "squares": np.square(error).sum(axis=1),
+            "largest": error.max(axis=1, initial=0.0),
+            "low": np.where(none, 0.0, np.where(valid, values, np.inf).min(axis=1, initial=np.inf)),
+            "high": np.where(none, 0.0, np.where(valid, values, -np.inf).max(axis=1, initial=-np.inf)),
+            "magnitude": np.abs(values).sum(axis=1) / some,
+            "deviation": np.sqrt(np.where(valid, np.square(values - mean[:, None]), 0.0).sum(axis=1) / some),
+        }
+        before, after = valid & (x == 0), valid & (y == 0)
+        zeros = np.array([np.count_nonzero(each) for each in (before, after, before & after)])
+        return cls(error[valid], zeros, figures)
+
+
+def _by_index(sums: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the figures of each slice."""
+    some = np.maximum(sums["n_valid"], 1)
+    return {
+        "n_valid_by_index": tuple(sums["n_valid"].tolist()),
+        "rmse_by_index": _short(np.sqrt(sums["squares"] / some)),
+        "max_error_by_index": _short(sums["largest"]),
+        "bias_by_index": _short(sums["error"] / some),
+        **{f"{name}_by_index": _short(sums[name]) for name in ("low", "high", "magnitude", "deviation")},
+    }
 
 
 def _short(values: Doubles) -> tuple[float, ...]:

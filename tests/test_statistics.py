@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 
 import numpy as np
@@ -126,3 +127,67 @@ def test_statistics_survive_json():
     assert Statistics.from_dict(json.loads(json.dumps(asdict(found)))) == found
     with pytest.raises(ValueError, match="unknown"):
         Statistics.from_dict(asdict(found) | {"skew": 0})
+
+
+def test_figures_of_slices_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 4, 5, 6)).astype("f4") * np.array([1, 10, 100, 1000])[:, None, None].astype(
+        "f4"
+    )
+    x[1, 2, :, :2] = np.nan
+    x[2, 1] = np.nan
+    x[0, 0, 0, :3] = 0
+    y = x + rng.standard_normal(x.shape).astype("f4")
+    y[0, 0, 0, 1:5] = 0
+    found = statistics(x, y)
+    assert found.slices == (3, 4)
+    assert (found.zeros, found.decoded_zeros, found.kept_zeros) == (3, 4, 2)
+    error = y.astype("f8") - x
+    empty = np.isnan(x).all((2, 3))
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = {
+            "n_valid": np.isfinite(x).sum((2, 3)),
+            "rmse": np.sqrt(np.nanmean(error**2, (2, 3))),
+            "max_error": np.nanmax(abs(error), (2, 3)),
+            "bias": np.nanmean(error, (2, 3)),
+            "low": np.nanmin(x, (2, 3)),
+            "high": np.nanmax(x, (2, 3)),
+            "magnitude": np.nanmean(abs(x.astype("f8")), (2, 3)),
+            "deviation": np.nanstd(x.astype("f8"), (2, 3)),
+        }
+    for name, values in expected.items():
+        figures = np.reshape(getattr(found, f"{name}_by_index"), (3, 4))
+        np.testing.assert_allclose(figures, np.where(empty, 0, values), rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "slices"),
+    [
+        ((7,), ()),
+        ((7, 3), (7,)),
+        ((7, 3, 2), (7,)),
+        ((7, 5, 3, 2), (7, 5)),
+        ((99, 99, 2, 2), (99,)),
+        ((2, 3, 4, 5, 6), (2, 3, 4)),
+    ],
+)
+def test_slices_are_of_the_last_two_axes_where_they_are_few(shape, slices):
+    x = np.arange(np.prod(shape), dtype="f4").reshape(shape)
+    found = statistics(x, x + 1)
+    assert found.slices == slices
+    assert len(found.rmse_by_index) == (np.prod(slices) if slices else 0)
+
+
+def test_records_of_older_versions_are_read():
+    data = asdict(statistics(*pair()))
+    old = {key: value for key, value in data.items() if key in OLD}
+    found = Statistics.from_dict(json.loads(json.dumps(old)))
+    assert found.slices == (len(found.rmse_by_index),)
+    assert (found.zeros, found.low_by_index) == (0, ())
+
+
+OLD = {
+    "bias", "percentiles", "n_valid_by_index", "rmse_by_index", "max_error_by_index", "wavelengths", "power",
+    "decoded_power",
+}  # fmt: skip

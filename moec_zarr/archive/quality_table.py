@@ -53,7 +53,13 @@ _COLUMNS = {
     "max_error": ("largest absolute error", None),
     "psnr": ("peak signal-to-noise ratio, the range of the task's original as the peak", "dB"),
     "bias": ("mean of decoded less original", None),
+    "zeros": ("valid voxels that are 0", "1"),
+    "decoded_zeros": ("valid voxels that are 0 once decoded", "1"),
+    "kept_zeros": ("valid voxels that are 0 and stay so", "1"),
 }
+
+
+_COUNTS = {"bytes_in", "bytes_out", "attempt", "n", "n_valid", "zeros", "decoded_zeros", "kept_zeros"}
 
 
 def quality_table(variable: PlannedVariable, records: Iterable[Record], units: str = "1") -> xr.Dataset:
@@ -75,8 +81,10 @@ def quality_table(variable: PlannedVariable, records: Iterable[Record], units: s
         ``<dimension>_start`` and ``<dimension>_stop``. Along ``task`` and ``percentile``:
         ``error_percentile``, of the absolute error. Along ``task`` and ``wavelength``, the shortest of each
         octave in voxels: ``power`` of the original and ``power_ratio``, that of the decoded to it. Along the
-        variable's first dimension, over all tasks: ``rmse_by_index``, ``max_error_by_index`` and
-        ``n_valid_by_index``.
+        variable's first dimension, over all tasks, ``rmse_by_index``, ``max_error_by_index``,
+        ``bias_by_index``, ``n_valid_by_index``, and of the original ``low_by_index``, ``high_by_index``,
+        ``magnitude_by_index``, the mean of magnitudes, and ``deviation_by_index``. Along all dimensions but
+        the last two, where there are several and few enough indices, the same as ``rmse_by_slice`` and so on.
     """
     import xarray as xr
 
@@ -88,7 +96,7 @@ def quality_table(variable: PlannedVariable, records: Iterable[Record], units: s
         columns[f"{dim}_stop"] = ("task", np.array([r[axis].stop for r in regions], "i8"), {"units": "1"})
     figures = [_figures(record) for record in rows]
     for name, (meaning, its_units) in _COLUMNS.items():
-        kind = "i8" if name in ("bytes_in", "bytes_out", "attempt", "n", "n_valid") else "f8"
+        kind = "i8" if name in _COUNTS else "f8"
         attrs = {"long_name": meaning, "units": units if its_units is None else its_units}
         columns[name] = ("task", np.array([figure[name] for figure in figures], kind), attrs)
 
@@ -136,6 +144,7 @@ def _figures(record: Record) -> dict[str, float]:
         "high": math.nan if quality.high is None else quality.high,
         "psnr": quality.psnr,
         "bias": record.statistics.bias if record.statistics else math.nan,
+        **{name: getattr(record.statistics, name, 0) for name in ("zeros", "decoded_zeros", "kept_zeros")},
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
         "attempt": record.attempt,
@@ -144,34 +153,76 @@ def _figures(record: Record) -> dict[str, float]:
     }
 
 
+_BY_INDEX = {
+    "rmse": "root mean square error",
+    "max_error": "largest absolute error",
+    "bias": "mean of decoded less original",
+    "low": "smallest valid value of the original",
+    "high": "largest valid value of the original",
+    "magnitude": "mean magnitude of the original",
+    "deviation": "standard deviation of the original, within tasks",
+}
+
+
 def _by_index(variable: PlannedVariable, records: list[Record], units: str) -> dict[str, Any]:
-    """Errors along the first dimension, over all tasks that hold an index."""
-    if len(variable.shape) < 2:
-        return {}
-    length = variable.shape[0]
-    count, squares, largest = np.zeros(length, "i8"), np.zeros(length), np.zeros(length)
+    """Errors along the first dimension, and along all first ones that records tell apart, over all tasks."""
+    ranks = {len(each.statistics.slices) for each in records if each.statistics is not None}
+    columns: dict[str, Any] = {}
+    if len(variable.shape) > 1 and ranks and 0 not in ranks:
+        columns |= _over(variable, records, 1, "index", units)
+        if min(ranks) > 1:
+            columns |= _over(variable, records, min(ranks), "slice", units)
+    return columns
+
+
+def _over(
+    variable: PlannedVariable, records: list[Record], rank: int, name: str, units: str
+) -> dict[str, Any]:
+    """Combine the figures of tasks at each index along the first dimensions, so many of them."""
+    shape = variable.shape[:rank]
+    count = np.zeros(shape, "i8")
+    sums = {key: np.zeros(shape) for key in ("squares", "error", "magnitude", "variance")}
+    largest, low, high = np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf)
     for record in records:
-        each, rows = record.statistics, variable.grid.region(record.index)[0]
-        if each is None or len(each.n_valid_by_index) != rows.stop - rows.start:
+        each, region = record.statistics, variable.grid.region(record.index)[:rank]
+        if each is None:
             continue
-        n_valid = np.array(each.n_valid_by_index)
-        count[rows] += n_valid
-        squares[rows] += n_valid * np.square(each.rmse_by_index)
-        largest[rows] = np.maximum(largest[rows], each.max_error_by_index)
-    none = count == 0
+        over = tuple(range(rank, len(each.slices)))
+        arrays = {
+            key: np.asarray(getattr(each, f"{key}_by_index"), np.float64).reshape(each.slices)
+            for key in ("n_valid", *_BY_INDEX)
+            if getattr(each, f"{key}_by_index")
+        }
+        n = arrays["n_valid"]
+        count[region] += n.sum(axis=over).astype("i8")
+        sums["squares"][region] += (n * np.square(arrays["rmse"])).sum(axis=over)
+        largest[region] = np.maximum(largest[region], arrays["max_error"].max(axis=over, initial=0.0))
+        if "low" not in arrays:
+            continue  # of an older version
+        sums["error"][region] += (n * arrays["bias"]).sum(axis=over)
+        sums["magnitude"][region] += (n * arrays["magnitude"]).sum(axis=over)
+        sums["variance"][region] += (n * np.square(arrays["deviation"])).sum(axis=over)
+        lows, highs = np.where(n, arrays["low"], np.inf), np.where(n, arrays["high"], -np.inf)
+        low[region] = np.minimum(low[region], lows.min(axis=over, initial=np.inf))
+        high[region] = np.maximum(high[region], highs.max(axis=over, initial=-np.inf))
     # A dimension that is named like one of the table's own keeps a name of its own.
-    first = local_name(variable.dims[0])
-    dim = first + "_" * (first in _DIMS)
-    rmse = np.where(none, np.nan, np.sqrt(squares / np.maximum(count, 1)))
-    return {
-        "rmse_by_index": (dim, rmse, {"long_name": "root mean square error", "units": units}),
-        "max_error_by_index": (
-            dim,
-            np.where(none, np.nan, largest),
-            {"long_name": "largest absolute error", "units": units},
-        ),
-        "n_valid_by_index": (dim, count, {"long_name": "valid voxels that were measured", "units": "1"}),
+    dims = tuple(each + "_" * (each in _DIMS) for each in map(local_name, variable.dims[:rank]))
+    some = np.maximum(count, 1)
+    figures = {
+        "rmse": np.sqrt(sums["squares"] / some),
+        "max_error": largest,
+        "bias": sums["error"] / some,
+        "low": np.where(np.isfinite(low), low, np.nan),
+        "high": np.where(np.isfinite(high), high, np.nan),
+        "magnitude": sums["magnitude"] / some,
+        "deviation": np.sqrt(sums["variance"] / some),
     }
+    counted = {"long_name": "valid voxels that were measured", "units": "1"}
+    columns: dict[str, Any] = {f"n_valid_by_{name}": (dims, count, counted)}
+    for key, what in _BY_INDEX.items():
+        values = np.where(count == 0, np.nan, figures[key])
+        columns[f"{key}_by_{name}"] = (dims, values, {"long_name": what, "units": units})
+    return columns
 
 
 def write_quality(group: zarr.Group, plan: Plan, records: Iterable[Record]) -> None:

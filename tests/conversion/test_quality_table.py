@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import zarr
 
+from moec_zarr import MoECCodec
 from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import DIMS, FAST, SHAPE, dataset, quick
+from tests.support.fields import smooth
 
 xr = pytest.importorskip("xarray")
 
@@ -106,3 +108,27 @@ def test_a_record_with_other_types_does_not_count(source, converted, client, dam
     quick(source, converted, client)
     assert "does not count" in caplog.text
     assert json.loads(path.read_text())["statistics"]["bias"] == 0
+
+
+def test_figures_of_levels_are_put_together_from_all_tasks(tmp_path, client):
+    """Along time and level, which tasks cut, and over parts of a slice."""
+    values = smooth((4, 3, 16, 20)) * np.array([1, 10, 100], "f4")[:, None, None]
+    ds = xr.Dataset({"q": (("time", "member", "lat", "lon"), values, {"units": "g"})})
+    codec = MoECCodec(max_error=0.2, effort="fast")
+    back = convert(ds, tmp_path / "d.zarr", codec, chunks={"time": 2, "lat": 8}, client=client)
+    table = open_quality(tmp_path / "d.zarr")["q"]
+    error = back.q.values.astype("f8") - values
+    assert table.rmse_by_slice.dims == ("time", "member")
+    for name, expected in {
+        "rmse_by_slice": np.sqrt((error**2).mean((2, 3))),
+        "max_error_by_slice": abs(error).max((2, 3)),
+        "low_by_slice": values.min((2, 3)),
+        "high_by_slice": values.max((2, 3)),
+        "magnitude_by_slice": abs(values).mean((2, 3)),
+        "rmse_by_index": np.sqrt((error**2).mean((1, 2, 3))),
+        "max_error_by_index": abs(error).max((1, 2, 3)),
+        "bias_by_index": error.mean((1, 2, 3)),
+        "high_by_index": values.max((1, 2, 3)),
+    }.items():
+        np.testing.assert_allclose(table[name].values, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert table.rmse_by_slice.attrs["units"] == "g"
