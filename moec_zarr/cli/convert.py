@@ -18,6 +18,7 @@ from moec_zarr.cli.tables import (
     counted,
     duration,
     plan_table,
+    rebuilt_text,
     summary_table,
 )
 from moec_zarr.cli.trial import announce, trial_result, trial_table
@@ -204,6 +205,8 @@ def convert(
         console.print_json(_result(result))
     elif not quiet:
         console.out.print(summary_table(result.summaries()))
+        if rebuilt := {each.name: each.rebuilt.finest for each in job.plan.variables if each.rebuilt}:
+            console.out.print(rebuilt_text(rebuilt), highlight=False, soft_wrap=True)
         if result.file_bytes and result.bytes_out and not result.failures:
             console.out.print(
                 f"the source's files take {bytes_text(result.file_bytes)}, "

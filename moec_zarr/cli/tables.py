@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ __all__ = [
     "duration",
     "number",
     "plan_table",
+    "rebuilt_text",
     "streams_row",
     "summary_table",
     "table",
@@ -207,3 +208,9 @@ def _facts(progress: Progress) -> str:
     measured = len(progress.records) > progress.resumed
     facts.append(f"{duration(progress.seconds_left)} left" + ("" if measured else " by the plan"))
     return ", ".join(facts)
+
+
+def rebuilt_text(rebuilt: Mapping[str, str]) -> str:
+    """Say which levels were made again, by the names of those that they were made of."""
+    made = ", ".join(f"{name} of {finest}" for name, finest in rebuilt.items())
+    return f"made again as that is decoded, and compared with what was made, not with the source: {made}"

@@ -10,7 +10,7 @@ import typer
 
 from moec_zarr.cli import console
 from moec_zarr.cli.options import storage_options
-from moec_zarr.cli.tables import ProgressDisplay, counted, number, table
+from moec_zarr.cli.tables import ProgressDisplay, counted, number, rebuilt_text, table
 from moec_zarr.conversion.verify import Verification
 from moec_zarr.conversion.verify import verify as verify_store
 
@@ -88,6 +88,8 @@ def _show(result: Verification) -> None:
         lines = [(p.variable, str(p.chunk), p.kind, p.reason) for p in result.problems[:_SHOWN]]
         console.out.print()
         console.out.print(table(("variable", "chunk", "", "what was found"), lines))
+    if rebuilt := {name: each.rebuilt for name, each in result.variables.items() if each.rebuilt}:
+        console.out.print(rebuilt_text(rebuilt), highlight=False, soft_wrap=True)
     if result.status:
         console.out.print(f"the store says: {result.status}", highlight=False, soft_wrap=True)
     if result.repaired:

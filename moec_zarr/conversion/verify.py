@@ -61,11 +61,15 @@ class Checked:
         Number of those that were compared with the source.
     quality : Quality
         How far their values are from the source's.
+    rebuilt : str
+        Name of the level that its values are made of, where they are compared with that and not with the
+        source.
     """
 
     chunks: int
     compared: int = 0
     quality: Quality = field(default_factory=Quality)
+    rebuilt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +341,12 @@ def _compare(
             if quality.max_error > recorded.max_error * (1 + _TOLERANCE):
                 reason = f"is {quality.max_error:.4g} off at most, and {recorded.max_error:.4g} was recorded"
                 problems.append(Problem(variable=each.name, chunk=task.index, kind="differs", reason=reason))
-        checked[each.name] = Checked(chunks=max(each.tasks, 1), compared=len(parts), quality=merge(parts))
+        checked[each.name] = Checked(
+            chunks=max(each.tasks, 1),
+            compared=len(parts),
+            quality=merge(parts),
+            rebuilt="" if each.rebuilt is None else each.rebuilt.finest,
+        )
     return problems, checked
 
 

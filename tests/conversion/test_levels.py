@@ -130,3 +130,10 @@ def test_parts_of_a_level_are_those_of_the_whole(tmp_path, monkeypatch):
     var = xr.Variable(tuple("zyx"), lazy_values.as_coarse(array, (6, 9, 11), "mean"))
     for key in (np.s_[:], np.s_[1:3, 2:9, ::3], np.s_[4, :, 5], np.s_[2:2], np.s_[::-1, 8:2:-2]):
         np.testing.assert_array_equal(var[key].values, expected[key])
+
+
+def test_verify_says_what_rebuilt_levels_are_compared_with(tmp_path, client):
+    source, dst = write_image(tmp_path / "a.zarr", labels=False), tmp_path / "b.zarr"
+    convert(source, dst, LOSSY, client=client, rebuild_levels=True)
+    found = verify(dst, source)
+    assert {name: each.rebuilt for name, each in found.variables.items()} == {"0": "", "1": "0"}
