@@ -38,6 +38,8 @@ arm: wheel
 
 # The codec, without torch, with the newest dependencies that this Python has, not those of constraints.txt. The kills
 # of every pair of writes take a minute, and hang on the order of writes rather than on versions.
+newest: NEWEST ?= tests/adapters tests/archive tests/cli tests/codec tests/conversion tests/report \
+	tests/test_fills.py tests/test_pages.py tests/test_statistics.py
 newest:
 	rm -rf build/newest
 	$(PYTHON) -m venv build/newest
@@ -45,8 +47,7 @@ newest:
 	build/newest/bin/python -m pip list
 	build/newest/bin/python -m pytest -q --numprocesses auto --dist loadfile \
 		--deselect tests/conversion/test_killed_anywhere.py::test_a_conversion_that_is_killed_twice_goes_on \
-		tests/adapters tests/archive tests/cli tests/codec tests/conversion tests/report \
-		tests/test_fills.py tests/test_pages.py tests/test_statistics.py
+		--deselect tests/conversion/test_trees_growing.py::test_a_tree_that_dies_twice_goes_on $(NEWEST)
 
 # The codec, without torch, with the oldest dependencies that are allowed.
 oldest:
