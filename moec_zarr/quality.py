@@ -10,7 +10,19 @@ import numpy as np
 
 from moec_zarr.arrays import Array, Bools, Doubles
 
-__all__ = ["Quality", "absolute_error", "keeps", "measure", "merge"]
+__all__ = [
+    "Quality",
+    "absolute_error",
+    "allowed_error",
+    "keeps",
+    "keeps_relative",
+    "measure",
+    "merge",
+    "relative_error",
+]
+
+_EXACT = 2.0**-50  # by which a product in double precision is taken for smaller, so that it is not too large
+_SUBNORMAL = 2.0**-1074  # between two doubles next to zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +140,50 @@ def keeps(original: Array, decoded: Array, valid: Bools | None, bound: float) ->
         return int((larger - smaller).max()) <= bound
     with np.errstate(over="ignore"):
         return bool(np.abs(x - y).max() <= bound) and float(absolute_error(x, y).max()) <= bound
+
+
+def allowed_error(array: Array, relative: float, absolute: float = 0.0) -> Doubles:
+    """Return how far each value may be off: ``max(absolute, relative |x|)``, rounded down.
+
+    So far down that an error within it is within the bound in exact arithmetic, and in the dtype's own.
+    """
+    magnitude = np.abs(array.astype(np.float64))
+    if array.dtype.kind in "iu":
+        whole = math.floor(absolute) * (1 if absolute < 2**50 else 1 - _EXACT)
+        return np.asarray(np.maximum(whole, relative * magnitude * (1 - _EXACT)))
+    allowed = np.maximum(absolute, relative * magnitude) * (1 - 4 * float(np.finfo(array.dtype).eps))
+    return np.asarray(np.maximum(allowed - np.where(allowed < 2.0**-1000, 2 * _SUBNORMAL, 0), 0))
+
+
+def keeps_relative(
+    original: Array, decoded: Array, valid: Bools | None, relative: float, absolute: float = 0.0
+) -> bool:
+    """Say whether no valid value is further off than ``max(absolute, relative |x|)``, in exact arithmetic.
+
+    Parameters
+    ----------
+    original, decoded : array
+        Of one shape and dtype, integers or floats.
+    valid : bool array, optional
+        Which voxels count; all where None.
+    relative, absolute : float
+    """
+    x, y = (original, decoded) if valid is None else (original[valid], decoded[valid])
+    return bool((absolute_error(x, y) <= allowed_error(x, relative, absolute)).all())
+
+
+def relative_error(original: Array, decoded: Array, valid: Bools | None = None, knee: float = 0.0) -> float:
+    """Return the largest error of a valid value over the larger of its magnitude and a knee.
+
+    Infinite where a zero is off and there is no knee.
+    """
+    x, y = (original, decoded) if valid is None else (original[valid], decoded[valid])
+    error = absolute_error(x, y)
+    if not error.any():
+        return 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = error / np.maximum(np.abs(x.astype(np.float64)), knee)
+    return float(share[error > 0].max())
 
 
 def merge(parts: Iterable[Quality]) -> Quality:

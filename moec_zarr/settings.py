@@ -12,12 +12,15 @@ from typing import Any, Literal, Self
 
 from moec_zarr.errors import MoECError
 
-__all__ = ["EFFORTS", "MODELS", "TARGETS", "Effort", "Model", "Settings"]
+__all__ = ["BOUNDS", "EFFORTS", "MODELS", "SCALES", "TARGETS", "Effort", "Model", "Scale", "Settings"]
 
 Effort = Literal["fast", "balanced", "best"]
 EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
 Model = Literal["auto", "transform", "network"]
-TARGETS = ("ratio", "psnr", "max_error")
+TARGETS = ("ratio", "psnr", "max_error", "max_relative_error")
+BOUNDS = ("max_error", "max_relative_error")  # which go together
+Scale = Literal["linear", "log"]
+SCALES: tuple[Scale, ...] = ("linear", "log")
 MODELS: tuple[Model, ...] = ("auto", "transform", "network")
 
 
@@ -31,13 +34,21 @@ class Settings:
     ----------
     ratio : float, optional
         Bytes of the array divided by bytes of its stream, at least; from 1 to 1e9. Give exactly one
-        of `ratio`, `psnr` and `max_error`.
+        of `ratio`, `psnr` and a bound: `max_error`, `max_relative_error`, or both.
     psnr : float, optional
         Peak signal-to-noise ratio of the decoded array in dB, at least; from 0 to 400. The peak is
         the range of the valid values.
     max_error : float, optional
         Largest absolute error of any valid value of the decoded array, in units of the data. The
         smallest stream found that keeps it is stored. 0 is lossless.
+    max_relative_error : float, optional
+        Largest error of any valid value over its magnitude, below 1: ``|y - x| <= r |x|``. So zeros stay
+        zeros, and signs stay. With `max_error` beside it, a value may be off by the larger of the two,
+        ``|y - x| <= max(a, r |x|)``: magnitudes up to `max_error` may become zero. 0 is lossless.
+    scale : {"linear", "log"}
+        What `ratio` minimises and `psnr` measures: errors of the values, or of the logarithms of their
+        magnitudes, which are relative errors. The peak of the PSNR is then the range of the logarithms;
+        zeros and signs are kept exactly.
     missing : int or float, optional
         A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
         and infinities are always treated so.
@@ -63,6 +74,8 @@ class Settings:
     ratio: float | None = None
     psnr: float | None = None
     max_error: float | None = None
+    max_relative_error: float | None = None
+    scale: Scale = "linear"
     missing: float | None = None
     effort: Effort = "balanced"
     model: Model = "auto"
@@ -71,15 +84,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         targets = {name: getattr(self, name) for name in TARGETS}
-        if sum(value is not None for value in targets.values()) != 1:
+        given = {name for name, value in targets.items() if value is not None}
+        if len(given) != 1 and given != set(BOUNDS):
             got = ", ".join(f"{name}={value!r}" for name, value in targets.items())
             raise MoECError(
-                f"exactly one target is needed, got {got}; give ratio= (times smaller), psnr= (dB) or "
-                "max_error= (absolute, in units of the data)"
+                f"exactly one target is needed, got {got}; give ratio= (times smaller), psnr= (dB), "
+                "max_error= (absolute, in units of the data), max_relative_error= (of each value), or both "
+                "of these bounds"
             )
         self._set("ratio", _real("ratio", self.ratio, 1.0, 1e9))
         self._set("psnr", _real("psnr", self.psnr, 0.0, 400.0))
         self._set("max_error", _real("max_error", self.max_error, 0.0, sys.float_info.max))
+        relative = _real("max_relative_error", self.max_relative_error, 0.0, 1.0)
+        if relative == 1:
+            raise MoECError(
+                f"max_relative_error must lie below 1, got {self.max_relative_error!r}; all values could "
+                "be zero"
+            )
+        self._set("max_relative_error", relative)
         self._set("missing", _number("missing", self.missing))
         self._set("experts", _integer("experts", self.experts, 1, 256))
         self._set("seed", _integer("seed", self.seed, 0, 2**63 - 1))
@@ -89,6 +111,13 @@ class Settings:
             raise MoECError(f"effort must be one of {', '.join(EFFORTS)}, got {self.effort!r}")
         if self.model not in MODELS:
             raise MoECError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        if self.scale not in SCALES:
+            raise MoECError(f"scale must be one of {', '.join(SCALES)}, got {self.scale!r}")
+        if self.scale != "linear" and self.is_bounded:
+            raise MoECError(
+                f"scale={self.scale!r} is for ratio= and psnr=, got a bound on the error; "
+                "max_relative_error= bounds relative errors"
+            )
         if self.model == "transform" and self.experts is not None:
             raise MoECError(
                 f"experts={self.experts} asks for a network, model='transform' for none; leave one out"
@@ -96,6 +125,16 @@ class Settings:
 
     def _set(self, name: str, value: float | int | None) -> None:
         object.__setattr__(self, name, value)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the target is a bound on the error of every value."""
+        return self.max_error is not None or self.max_relative_error is not None
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the target is met by exact values alone."""
+        return self.is_bounded and not self.max_error and not self.max_relative_error
 
     @property
     def has_networks(self) -> bool:

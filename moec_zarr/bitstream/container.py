@@ -23,16 +23,20 @@ __all__ = [
     "FRAME",
     "MAX_RANK",
     "MAX_SIZE",
+    "QUALITY_BYTES",
     "VERSION",
     "Header",
     "Section",
     "is_storable",
+    "read_quality",
     "read_stream",
+    "write_quality",
     "write_stream",
 ]
 
 MAGIC = b"MoE"
 VERSION = 0  # 0 until release 0.1: such streams are read by the very version that wrote them
+QUALITY_BYTES = 4
 FRAME = 8  # bytes at most of a section's number and length
 MAX_RANK = 5
 MAX_SIZE = 2**32 - 1  # elements of one chunk; bounds the header too
@@ -49,6 +53,7 @@ class Section(enum.IntEnum):
     MODEL = 4  # the network
     RESIDUAL = 5  # corrections that keep an absolute error
     TRANSFORM = 6  # coefficients that the network, where there is one, corrects
+    SCALE = 7  # a logarithmic scale, on which the values are fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +143,10 @@ def _read_range(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]
     return {"low": low, "high": high}, offset + 2 * dtype.itemsize
 
 
-def _write_quality(header: Header) -> bytes:
-    centi = 0xFFFF if header.psnr == math.inf else min(int(max(header.psnr, 0) * 100), 0xFFFE)
-    return struct.pack("<HH", centi, _round_up(header.max_error))
+def write_quality(psnr: float, error: float) -> bytes:
+    """Write dB, rounded down to 0.01, and a share, rounded up to 8 bits."""
+    centi = 0xFFFF if psnr == math.inf else min(int(max(psnr, 0) * 100), 0xFFFE)
+    return struct.pack("<HH", centi, _round_up(error))
 
 
 def _round_up(value: float) -> int:
@@ -151,11 +157,20 @@ def _round_up(value: float) -> int:
     return bits
 
 
-def _read_quality(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]:
+def read_quality(data: bytes, offset: int) -> tuple[float, float]:
+    """Read what :func:`write_quality` wrote."""
     centi, error = struct.unpack_from("<HH", data, offset)
     psnr = math.inf if centi == 0xFFFF else centi / 100
-    max_error = float(np.uint32(error << 16).view(np.float32))
-    return {"psnr": psnr, "max_error": max_error}, offset + 4
+    return psnr, float(np.uint32(error << 16).view(np.float32))
+
+
+def _write_quality(header: Header) -> bytes:
+    return write_quality(header.psnr, header.max_error)
+
+
+def _read_quality(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]:
+    psnr, max_error = read_quality(data, offset)
+    return {"psnr": psnr, "max_error": max_error}, offset + QUALITY_BYTES
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from moec_zarr.bitstream.coefficients import read_coefficients
 from moec_zarr.bitstream.container import Header, Section, read_stream
 from moec_zarr.bitstream.network import read_network
 from moec_zarr.bitstream.residual import read_residual
+from moec_zarr.bitstream.scale import Scaled, read_scale
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
@@ -45,7 +46,9 @@ class Stream:
     network : Network or None
     coefficients : Coefficients or None
     residual : Residual or None
-        Corrections with which an absolute error is kept.
+        Corrections with which a bound on the error is kept.
+    scaled : Scaled or None
+        The logarithmic scale that was fitted, and what is kept beside it.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     """
@@ -57,6 +60,7 @@ class Stream:
     network: Network | None
     coefficients: Coefficients | None
     residual: Residual | None
+    scaled: Scaled | None
     sections: dict[str, int]
 
     @property
@@ -66,9 +70,10 @@ class Stream:
 
     @property
     def limits(self) -> Limits:
-        """The range of the values that are not masked, and a value or None in it that they do not have."""
+        """What the values that are not masked are restored to."""
         low, high = self.header.low, self.header.high
-        return low, high, find_missing(self.masked_values, low, high)
+        scale = None if self.scaled is None else self.scaled.scale
+        return Limits(low, high, find_missing(self.masked_values, low, high), scale)
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -116,9 +121,11 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     header, sections = read_stream(data)
     check_header(header, shape)
     fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
+    if Section.SCALE in sections and not sections.keys() & fitted:
+        raise CorruptStreamError("the stream holds a scale of nothing; it is damaged")
     if Section.LOSSLESS in sections and sections.keys() & fitted:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
-    box, masked, values, network, coefficients, residual = None, [], None, None, None, None
+    box, masked, values, network, coefficients, residual, scaled = None, [], None, None, None, None, None
     if Section.BOX in sections:
         box = read_bounding_box(sections[Section.BOX], header.shape, header.dtype)
     shape = header.shape if box is None else box.shape
@@ -135,6 +142,8 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         coefficients = read_coefficients(sections[Section.TRANSFORM], grid)
     if Section.RESIDUAL in sections:
         residual = read_residual(sections[Section.RESIDUAL], grid)
+    if Section.SCALE in sections:
+        scaled = read_scale(sections[Section.SCALE], shape)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
-    return Stream(header, box, masked, values, network, coefficients, residual, lengths)
+    return Stream(header, box, masked, values, network, coefficients, residual, scaled, lengths)

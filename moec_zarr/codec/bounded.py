@@ -1,4 +1,6 @@
-"""Chunks that keep an absolute error: what is fitted, and corrections wherever it is further off.
+"""Chunks that keep a bound on the error: what is fitted, and corrections wherever it is further off.
+
+A bound is absolute, or relative to the magnitude: then what is fitted lies on a logarithmic scale.
 
 Corrections also serve a ratio or a PSNR that lies beyond what a transform can be as close as.
 """
@@ -8,20 +10,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.arrays import Array, Bools
+from moec_zarr.bitstream.container import Section
+from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared
+from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.basis import DOUBLE
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE, Residual
-from moec_zarr.quality import Quality, keeps, measure, merge
+from moec_zarr.model.scale import EXPONENTIAL
+from moec_zarr.quality import keeps, keeps_relative
 from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,38 +41,51 @@ _TRIALS = 8  # bounds that are tried on the way to bytes or a PSNR
 _FIRST_OCTAVES = 2.0  # to the next bound that is tried on the way to bytes
 _CLOSE_BYTES, _CLOSE_PSNR = 0.06, 0.2  # of a limit, and in dB: near enough
 _SAME_BOUND = 0.1  # octaves between two bounds: nothing lies between them
+_NEXT_TO_ONE = 0.99  # by which integers are exact
 _LEAST_BOUND = 5.0  # times the tolerance of decoders: about the smallest bound
 _HIGHEST_PSNR = 1000.0  # in place of that of exact values
 _WIDEST = 1023.0  # octaves: the largest double
 _OCTAVE = 20 * math.log10(2)  # dB of a bound that is twice as wide
 
 
-class Encoded(NamedTuple):
-    """A stream, with the quality of what is decoded of it."""
+class _Bound(NamedTuple):
+    """How far values may be off: the larger of the two."""
 
-    stream: bytes
-    quality: Quality
+    absolute: float
+    relative: float = 0.0
 
-    @property
-    def psnr(self) -> float:
-        """Its PSNR, in dB."""
-        return self.quality.psnr
+    def keeps(self, original: Array, decoded: Array, valid: Bools | None) -> bool:
+        """Say whether no valid value is further off."""
+        if self.relative:
+            return keeps_relative(original, decoded, valid, self.relative, self.absolute)
+        return keeps(original, decoded, valid, self.absolute)
 
 
 def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
-    """Find the smallest stream in which no valid value is further off than ``settings.max_error``."""
-    assert settings.max_error is not None
-    allowed = _allowed(chunk, settings.max_error)
+    """Find the smallest stream in which no valid value is further off than the settings allow."""
+    chunk, bound = _choose_scale(chunk, settings)
+    allowed = _allowed(chunk, bound)
     best: bytes | None = None
-    if allowed > 2 * TOLERANCE:
+    if allowed > 2 * _tolerance(chunk, TOLERANCE):
         for fitted in _candidates(chunk, settings, allowed):
-            encoded = _correct(chunk, fitted, settings.max_error, allowed)
+            encoded = _correct(chunk, fitted, bound, allowed)
             if encoded is not None and (best is None or len(encoded.stream) < len(best)):
                 best = encoded.stream
     if best is None:
-        _log.info("an error of %g takes a lossless stream", settings.max_error)
+        _log.info("%s takes a lossless stream", bound)
         return encode_lossless(chunk)
     return encode_lossless_within(chunk, len(best)) or best
+
+
+def _choose_scale(chunk: Prepared, settings: Settings) -> tuple[Prepared, _Bound]:
+    """Return a chunk on the scale on which its bound is about the same everywhere, and that bound."""
+    absolute, relative = settings.max_error or 0.0, settings.max_relative_error or 0.0
+    largest = max(abs(chunk.header.low.item()), abs(chunk.header.high.item()))
+    if relative * largest <= absolute:
+        return chunk, _Bound(absolute)
+    if chunk.header.dtype.kind in "iu" and math.floor(relative * largest) <= math.floor(absolute):
+        return chunk, _Bound(max(math.floor(absolute), _NEXT_TO_ONE))
+    return put_on_scale(chunk, choose_knee(chunk, relative, absolute)), _Bound(absolute, relative)
 
 
 def encode_closest(chunk: Prepared, limit: int, start: float) -> Encoded | None:
@@ -114,22 +132,29 @@ def encode_to_psnr(chunk: Prepared, psnr: float, start: float) -> Encoded | None
     return _search_bound(chunk, start, slack, _CLOSE_PSNR, lambda slack: slack / _OCTAVE, prefer)
 
 
-def _allowed(chunk: Prepared, bound: float) -> float:
+def _allowed(chunk: Prepared, bound: _Bound) -> float:
     """Error of a fitted value, in units of half the range, that keeps the bound once it is rounded."""
+    if chunk.scaled is not None:
+        return min(allowed_on_scale(chunk, bound.relative, bound.absolute), _ANY_ERROR)
     dtype = chunk.header.dtype.newbyteorder("=")
     low, high = chunk.header.low, chunk.header.high
     # A value that would be the sentinel within the range takes its other neighbour: that is a step further.
     step = chunk.missing is not None
     if dtype.kind in "iu":
-        error = math.floor(bound) + (0.0 if step and bound >= 1 else 0.5)
+        error = math.floor(bound.absolute) + (0.0 if step and bound.absolute >= 1 else 0.5)
     else:
         # A value takes its nearest neighbour in the dtype: half their distance away, or itself.
         # Of the largest number there is none above: the one below it is as far away.
         below = np.nextafter(np.finfo(dtype).max, dtype.type(0))
         distance = float(np.spacing(min(max(abs(low), abs(high)), below)))
-        error = max(bound - (distance if step else distance / 2), bound / 2)
+        error = max(bound.absolute - (distance if step else distance / 2), bound.absolute / 2)
         error *= 1 - 2 * float(np.finfo(dtype).eps)  # differences are taken in the dtype
     return min(error / chunk.field.normalisation.scale, _ANY_ERROR)
+
+
+def _tolerance(chunk: Prepared, own: float) -> float:
+    """Return the tolerance of decoders, in units of half the range: their `own`, and of exponentials."""
+    return own if chunk.scaled is None else own + EXPONENTIAL / chunk.scaled.scale.half
 
 
 def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
@@ -143,10 +168,12 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
     if settings.model == "network" or settings.experts is not None:
         pass
     else:
-        transform = fit_transform_to_bound(field.normalised(), field.valid, allowed - TOLERANCE)
+        transform = fit_transform_to_bound(
+            field.normalised(), field.valid, allowed - _tolerance(chunk, TOLERANCE)
+        )
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
-    if not settings.has_networks or allowed < 2 * NETWORK_TOLERANCE:
+    if not settings.has_networks or allowed < 2 * _tolerance(chunk, NETWORK_TOLERANCE):
         return
     for room in rooms:
         try:
@@ -164,63 +191,61 @@ def add_bound(chunk: Prepared, fitted: Candidate) -> Encoded:
     add to are then those that every decoder gives.
     """
     assert fitted.transform is not None
-    source, low, high = chunk.field, chunk.header.low, chunk.header.high
-    array, valid = source.array, source.valid
+    own, tolerance = chunk.squeezed, _tolerance(chunk, TOLERANCE)
     field = CoefficientField(fitted.transform.coefficients, DOUBLE)
-    parts: list[Quality] = []
+    parts: list[Fidelity] = []
     bound = 0.0
-    for tile, values in evaluate(None, field, array.shape, [range(n) for n in array.shape]):
-        for shift in (-TOLERANCE, TOLERANCE, 0.0):
-            restored = source.normalisation.restore(values + shift, array.dtype, low, high)
-            quality = measure(array[tile], restored, None if valid is None else valid[tile])
-            bound = max(bound, quality.max_error)
-        parts.append(quality)
-    residual = Residual(bound, _round_up(bound / source.normalisation.scale), None)
-    return _assemble(chunk, fitted, residual, merge(parts))
+    for tile, values in evaluate(None, field, own.array.shape, [range(n) for n in own.array.shape]):
+        for shift in (-tolerance, tolerance, 0.0):
+            found = measure_tile(own, tile, own.restore(tile, values + shift))
+            bound = max(bound, found.worst())
+        parts.append(found)
+    residual = Residual(bound, _round_up(bound / chunk.field.normalisation.scale), None)
+    return _assemble(chunk, fitted, residual, merge_tiles(parts))
 
 
-def _correct(chunk: Prepared, fitted: Candidate | None, bound: float, allowed: float) -> Encoded | None:
+def _correct(chunk: Prepared, fitted: Candidate | None, bound: _Bound, allowed: float) -> Encoded | None:
     """Return the stream of what is fitted and its corrections; None where they do not keep the bound."""
     from moec_zarr.fit.transform.bound import find_corrections
 
     network = None if fitted is None else fitted.network
-    tolerance = TOLERANCE if network is None else NETWORK_TOLERANCE
+    tolerance = _tolerance(chunk, TOLERANCE if network is None else NETWORK_TOLERANCE)
     spacing = _round_down(2 * (allowed - tolerance))
-    source = chunk.field
-    array, valid, normalisation = source.array, source.valid, source.normalisation
+    own, target = chunk.squeezed, chunk.field
     field = None
     if fitted is not None and fitted.transform is not None:
         field = CoefficientField(fitted.transform.coefficients, DOUBLE)
-    corrections = np.zeros(array.shape, np.int32)
-    parts: list[Quality] = []
-    for tile, values in evaluate(network, field, array.shape, [range(n) for n in array.shape]):
-        original, inner = array[tile], None if valid is None else valid[tile]
-        own = find_corrections(normalisation.normalise(original), values, inner, spacing / 2)
-        corrections[tile] = own
-        corrected = values + spacing * own
+    corrections = np.zeros(own.array.shape, np.int32)
+    parts: list[Fidelity] = []
+    for tile, values in evaluate(network, field, own.array.shape, [range(n) for n in own.array.shape]):
+        inner = None if target.valid is None else target.valid[tile]
+        needed = find_corrections(
+            target.normalisation.normalise(target.array[tile]), values, inner, spacing / 2
+        )
+        corrections[tile] = needed
+        corrected = values + spacing * needed
         # Restored values rise with fitted ones: no decoder is further off than at either end.
         for shift in (-tolerance, tolerance, 0.0):
-            restored: Any = normalisation.restore(corrected + shift, original.dtype, *chunk.limits)
-            if not keeps(original, restored, inner, bound):
-                _log.debug("the corrections of %s do not keep %g", array.shape, bound)
+            restored = own.restore(tile, corrected + shift)
+            if not bound.keeps(own.array[tile], restored, None if own.valid is None else own.valid[tile]):
+                _log.debug("the corrections of %s do not keep %s", own.array.shape, bound)
                 return None
-        parts.append(measure(original, restored, inner))
-    residual = Residual(bound, spacing, corrections if corrections.any() else None)
+        parts.append(measure_tile(own, tile, restored))
+    residual = Residual(bound.relative or bound.absolute, spacing, corrections if corrections.any() else None)
     count = int(np.count_nonzero(corrections))
     try:
-        encoded = _assemble(chunk, fitted, residual, merge(parts))
+        encoded = _assemble(chunk, fitted, residual, merge_tiles(parts))
     except DoesNotFit:
         return None
-    _log.info("%d of %d values corrected, %.2f dB", count, array.size, encoded.psnr)
+    _log.info("%d of %d values corrected, %.2f dB", count, own.array.size, encoded.psnr)
     return encoded
 
 
-def _assemble(chunk: Prepared, fitted: Candidate | None, residual: Residual, quality: Quality) -> Encoded:
+def _assemble(chunk: Prepared, fitted: Candidate | None, residual: Residual, fidelity: Fidelity) -> Encoded:
     from moec_zarr.fit.transform.bound import encode_residual
 
-    sections = chunk.sections | {Section.RESIDUAL: encode_residual(residual)}
-    header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
-    return Encoded(write_stream(header, sections | ({} if fitted is None else fitted.sections())), quality)
+    sections = {Section.RESIDUAL: encode_residual(residual)}
+    return write_fitted(chunk, sections | ({} if fitted is None else fitted.sections()), fidelity)
 
 
 def _search_bound(
@@ -277,17 +302,20 @@ def _encode_transform(chunk: Prepared, bound: float) -> Encoded | None:
     from moec_zarr.fit.candidates import Candidate
     from moec_zarr.fit.transform.bound import fit_transform_to_bound
 
-    allowed = _allowed(chunk, bound)
-    if allowed <= 2 * TOLERANCE:
+    own = _Bound(bound) if chunk.scaled is None else _Bound(0.0, bound)
+    allowed, tolerance = _allowed(chunk, own), _tolerance(chunk, TOLERANCE)
+    if allowed <= 2 * tolerance:
         return None
-    transform = fit_transform_to_bound(chunk.field.normalised(), chunk.field.valid, allowed - TOLERANCE)
-    return _correct(chunk, transform and Candidate(None, transform, math.nan), bound, allowed)
+    transform = fit_transform_to_bound(chunk.field.normalised(), chunk.field.valid, allowed - tolerance)
+    return _correct(chunk, transform and Candidate(None, transform, math.nan), own, allowed)
 
 
 def _least_bound(chunk: Prepared) -> float:
     """Return about the smallest bound that corrections keep."""
     header = chunk.header
-    if header.dtype.kind in "iu":
+    if chunk.scaled is not None:
+        rounding = 0.0 if header.dtype.kind in "iu" else float(np.finfo(header.dtype).eps)
+    elif header.dtype.kind in "iu":
         rounding = 0.5
     else:
         largest = np.maximum(np.abs(header.low), np.abs(header.high))

@@ -22,13 +22,14 @@ def explain_budget(chunk: Prepared, settings: Settings, needed: int) -> BudgetEr
     nbytes = size * itemsize
     if (exact := encode_lossless_within(chunk, needed)) is not None:
         needed = len(exact)
-    masks = len(chunk.sections.get(Section.MASK, b""))
+    masks = sum(len(chunk.kept().get(section, b"")) for section in (Section.MASK, Section.SCALE))
     message = (
         f"a chunk of shape {shape} and dtype {chunk.header.dtype} has {nbytes} bytes, at ratio "
         f"{settings.ratio:g} {int(nbytes / settings.ratio)} for its stream; at least {needed} are needed"
     )
     if masks:
-        message += f", {masks} of them for where NaN, infinities or missing values stand"
+        kept = "NaN, infinities or missing values" + (", zeros and signs" if chunk.scaled is not None else "")
+        message += f", {masks} of them for where {kept} stand"
     reaches = math.floor(100 * nbytes / needed) / 100
     remedy = f"ask for a ratio of at most {reaches:g}, which this chunk reaches" if reaches >= 1 else ""
     larger = _larger_chunk(shape, itemsize / settings.ratio, needed - masks, masks / size)

@@ -18,7 +18,7 @@ from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.network import Network
-from moec_zarr.model.normalisation import Limits, Normalisation
+from moec_zarr.model.normalisation import Limits
 from moec_zarr.model.residual import Residual
 from moec_zarr.runtime import choose_device
 
@@ -136,6 +136,10 @@ def _begin(source: Opened, selection: Any, device: Device | None) -> Callable[[]
 
     def finish() -> Array:
         out = part = np.array(values, order=order, copy=None if values.flags.writeable else True)
+        if (scaled := stream.scaled) is not None:
+            stream.limits.complete(part, None if scaled.signs is None else take(scaled.signs, kept))
+            if scaled.zeros is not None:
+                part[take(scaled.zeros, kept)] = 0
         for masked in stream.masked_values:
             part[take(masked.mask, kept)] = masked.value
         if box is not None and inside is not None:
@@ -197,7 +201,6 @@ def _evaluate_tiles(
     """Return the tiles of :func:`decode_tiles`, evaluated by NumPy."""
     lengths, indices = _grid(shape, wanted)
     short = () if wanted.pointwise else short_axes(shape)
-    normalisation = Normalisation.of_range(*limits[:2])
     tiles = evaluate(
         network, field, lengths, indices,
         residual=residual, pointwise=wanted.pointwise, tile=config.get("batch"),
@@ -205,8 +208,7 @@ def _evaluate_tiles(
     for tile, values in tiles:
         spans = iter(tile)
         whole = tile if wanted.pointwise else tuple(next(spans) if n > 1 else slice(None) for n in shape)
-        restored = normalisation.restore(values, dtype, *limits)
-        yield whole, np.expand_dims(restored, short)
+        yield whole, np.expand_dims(limits.restore(values, dtype), short)
 
 
 def _on_device(

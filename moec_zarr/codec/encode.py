@@ -15,7 +15,6 @@ from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import FRAME, Section, write_stream
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.codec.bounded import (
-    Encoded,
     add_bound,
     encode_bounded,
     encode_closest,
@@ -24,17 +23,18 @@ from moec_zarr.codec.bounded import (
 )
 from moec_zarr.codec.budget import explain_budget
 from moec_zarr.codec.decode import decode_tiles
+from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
 from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, prepare
+from moec_zarr.codec.scaling import put_on_scale
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.network import Network
-from moec_zarr.quality import Quality, measure, merge
 from moec_zarr.runtime import fit_slot, group_size, name_extras, progress
 from moec_zarr.settings import Settings
 
@@ -99,14 +99,17 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
         if limit is not None and len(stream) > limit and not reachable:
             raise explain_budget(chunk, settings, len(stream))
         return stream
-    if chunk.header.refit and settings.max_error != 0:
+    if settings.is_lossless:
+        return encode_lossless(chunk)
+    if chunk.header.refit:
         _tell_of_refit(array.shape)
+    if settings.scale == "log":
+        chunk = put_on_scale(chunk)
     if limit is not None:
         return _encode_ratio(chunk, settings, limit, reachable)
-    if settings.max_error != 0:
-        refuse_fills(chunk)
+    refuse_fills(chunk)
     with _beside_others(chunk, settings):
-        return (_encode_psnr if settings.max_error is None else encode_bounded)(chunk, settings)
+        return (encode_bounded if settings.is_bounded else _encode_psnr)(chunk, settings)
 
 
 def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bool) -> bytes:
@@ -120,7 +123,7 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
         return exact
     refuse_fills(chunk)
     smallest = smallest_fit(chunk.field.array.shape, settings)
-    plain = len(write_stream(chunk.header, chunk.sections))
+    plain = len(write_stream(chunk.header, chunk.kept()))
     needed = plain + 1 + len(write_varint(smallest)) + smallest
     if limit < needed:
         if not reachable:
@@ -150,7 +153,11 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
 
 def _may_be_exact(chunk: Prepared, best: Encoded, limit: int) -> bool:
     """Say whether integers are so close that corrections may keep them exactly in so many bytes."""
-    if chunk.header.dtype.kind not in "iu" or best.quality.rmse > _HALF_OFF_BY_ONE:
+    if (
+        chunk.scaled is not None
+        or chunk.header.dtype.kind not in "iu"
+        or best.quality.rmse > _HALF_OFF_BY_ONE
+    ):
         return False
     share = best.quality.rmse**2  # of the values are off by one, if no more
     bits = share - share * math.log2(share) - (1 - share) * math.log2(1 - share)
@@ -246,22 +253,20 @@ def _hangs_on_precision(fitted: Candidate, encoded: Encoded) -> bool:
 def _finish(chunk: Prepared, best: Candidate) -> Encoded:
     """Return the stream of a candidate, with the quality of what is decoded of it."""
     field = None if best.transform is None else CoefficientField(best.transform.coefficients)
-    quality = _quality(chunk, best.network, field)
-    _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, quality.psnr)
-    header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
-    return Encoded(write_stream(header, chunk.sections | best.sections()), quality)
+    encoded = write_fitted(chunk, best.sections(), _measure(chunk, best.network, field))
+    _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, encoded.psnr)
+    return encoded
 
 
-def _quality(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Quality:
-    """Return the quality of what is decoded."""
+def _measure(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Fidelity:
+    """Return how close is what is decoded."""
     shape, parts = chunk.array.shape, []
     for tile, values in decode_tiles(
         chunk.header.dtype, chunk.limits, network, field, None, shape, select(None, shape)
     ):
-        original = chunk.array[tile]
-        valid = None if chunk.valid is None else chunk.valid[tile]
-        parts.append(measure(original, np.broadcast_to(values, original.shape), valid))
-    return merge(parts)
+        decoded = np.broadcast_to(values, chunk.array[tile].shape)
+        parts.append(measure_tile(chunk, tile, chunk.complete(tile, decoded)))
+    return merge_tiles(parts)
 
 
 def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:

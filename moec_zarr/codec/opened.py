@@ -34,8 +34,10 @@ class Opened:
     def nbytes(self) -> int:
         """Bytes that it takes in memory, about."""
         stream = self.stream
-        masks = (each.mask if each.mask.base is None else each.mask.base for each in stream.masked_values)
-        total = sum(int(mask.nbytes) for mask in masks)
+        masks = [each.mask for each in stream.masked_values]
+        if stream.scaled is not None:
+            masks += [mask for mask in (stream.scaled.zeros, stream.scaled.signs) if mask is not None]
+        total = sum(int((mask if mask.base is None else mask.base).nbytes) for mask in masks)
         total += 0 if stream.values is None else stream.values.nbytes
         # The field holds the coefficients once more, and on joint axes more of them.
         total += 0 if stream.coefficients is None else 4 * stream.coefficients.integers.nbytes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
+from moec_zarr.bitstream.scale import Scaled, write_scale, write_scale_masks
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
@@ -23,6 +25,7 @@ from moec_zarr.codec.refit import is_refit
 from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.field import Field
 from moec_zarr.model.normalisation import Limits, Normalisation
+from moec_zarr.model.scale import to_scale
 
 __all__ = ["Prepared", "as_sentinel", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
 
@@ -45,6 +48,8 @@ class Prepared:
         Which of them are fitted; all where None.
     missing : scalar or None
         The sentinel, where it lies within the range of the valid values: none of these may decode to it.
+    scaled : Scaled or None
+        The logarithmic scale on which values are fitted, and what is kept beside it.
     """
 
     header: Header
@@ -52,24 +57,76 @@ class Prepared:
     array: Array
     valid: Bools | None
     missing: Any
+    scaled: Scaled | None = None
 
     @property
     def limits(self) -> Limits:
         """What decoded values are restored to."""
-        return self.header.low, self.header.high, self.missing
+        scale = None if self.scaled is None else self.scaled.scale
+        return Limits(self.header.low, self.header.high, self.missing, scale)
 
     @property
     def is_constant(self) -> bool:
         """Whether all valid values are one and the same."""
         return bool(self.header.low == self.header.high)
 
-    @property
+    def kept(self, psnr: float = math.inf, error: float = 0.0) -> dict[Section, bytes]:
+        """Return the sections that stand beside those that are fitted, with the quality on the scale."""
+        if self.scaled is None:
+            return self.sections
+        scaled = replace(self.scaled, psnr=psnr, error=error)
+        return self.sections | {Section.SCALE: write_scale(scaled, self._masks)}
+
+    @cached_property
+    def _masks(self) -> bytes:
+        assert self.scaled is not None
+        return write_scale_masks(self.scaled)
+
+    @cached_property
+    def fitted(self) -> Bools | None:
+        """Which values are fitted; all where None."""
+        if self.scaled is None or self.scaled.zeros is None:
+            return self.valid
+        return ~self.scaled.zeros if self.valid is None else self.valid & ~self.scaled.zeros
+
+    @cached_property
+    def squeezed(self) -> Prepared:
+        """The same on the axes longer than one, which fits and models have."""
+        axes = short_axes(self.array.shape)
+
+        def squeeze(mask: Bools | None) -> Bools | None:
+            return None if mask is None else mask.squeeze(axes)
+
+        scaled = self.scaled
+        if scaled is not None:
+            scaled = replace(scaled, zeros=squeeze(scaled.zeros), signs=squeeze(scaled.signs))
+        return replace(self, array=self.array.squeeze(axes), valid=squeeze(self.valid), scaled=scaled)
+
+    @cached_property
     def field(self) -> Field:
         """What is fitted: the valid voxels and their normalisation, on the axes longer than one."""
-        axes = short_axes(self.array.shape)
-        valid = None if self.valid is None else self.valid.squeeze(axes)
-        normalisation = Normalisation.of_range(self.header.low, self.header.high)
-        return Field(self.array.squeeze(axes), valid, normalisation)
+        own = self.squeezed
+        if own.scaled is None:
+            normalisation = Normalisation.of_range(self.header.low, self.header.high)
+            return Field(own.array, own.fitted, normalisation)
+        scale = own.scaled.scale
+        return Field(to_scale(own.array, scale.knee), own.fitted, Normalisation(scale.centre, scale.half))
+
+    def restore(self, tile: tuple[slice, ...], values: Array) -> Array:
+        """Return fitted values of a tile as a decoder does."""
+        restored = self.limits.restore(values, self.array.dtype)
+        return self.complete(tile, restored)
+
+    def complete(self, tile: tuple[slice, ...], restored: Array) -> Array:
+        """Return restored values of a tile with what is kept beside a scale."""
+        if self.scaled is None:
+            return restored
+        complete = np.array(np.broadcast_to(restored, self.array[tile].shape))
+        zeros, signs = self.scaled.zeros, self.scaled.signs
+        self.limits.complete(complete, None if signs is None else signs[tile])
+        if zeros is not None:
+            complete[zeros[tile]] = 0
+        return complete
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:

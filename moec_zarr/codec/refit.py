@@ -95,7 +95,7 @@ def is_refit(array: Array) -> bool:
 def _sampled(stream: Stream, array: Array) -> _Decoded:
     places = _places(array.shape)
     values = array[places].astype(array.dtype.newbyteorder("="))
-    low, high, missing = stream.limits
+    low, high, missing, _ = stream.limits
     telling = (values > low) & (values < high)
     if missing is not None:
         telling &= values != missing

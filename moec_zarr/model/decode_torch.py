@@ -17,6 +17,7 @@ from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Limits, Normalisation, neighbours
 from moec_zarr.model.residual import Residual
+from moec_zarr.model.scale import Scale
 
 __all__ = ["evaluate_on", "restored"]
 
@@ -48,9 +49,9 @@ def evaluate_on(
         As for `evaluate`.
     dtype : numpy.dtype
         Of the result, in its byte order.
-    limits : tuple of three scalars, optional
-        The range of the values, and a value or None that none of them is: they are restored as
-        :meth:`Normalisation.restore` does. Without it they are returned in units of the normalisation.
+    limits : Limits, optional
+        The range of the values: they are restored as :meth:`Limits.restore` does. Without it they are
+        returned in units of the normalisation.
 
     Returns
     -------
@@ -71,9 +72,14 @@ def evaluate_on(
 
 
 def restored(
-    values: torch.Tensor, dtype: np.dtype[Any], low: Any, high: Any, missing: Any = None
+    values: torch.Tensor,
+    dtype: np.dtype[Any],
+    low: Any,
+    high: Any,
+    missing: Any = None,
+    scale: Scale | None = None,
 ) -> torch.Tensor:
-    """Fitted values as :meth:`Normalisation.restore` restores them, in bytes.
+    """Fitted values as :meth:`Limits.restore` restores them, in bytes.
 
     Parameters
     ----------
@@ -85,11 +91,15 @@ def restored(
         The range.
     missing : scalar of `dtype`, optional
         A value between the two that none of these is.
+    scale : Scale, optional
+        The logarithmic scale that was fitted.
 
     Returns
     -------
     uint8 tensor, shape (voxels * itemsize,)
     """
+    if scale is not None:
+        return _in_order(_on_scale(scale.values(values.double()), dtype, *scale.ends(low, high)), dtype)
     normalisation = Normalisation.of_range(low, high)
     wide = normalisation.scale * values.double()
     if isinstance(normalisation.centre, int):
@@ -100,8 +110,33 @@ def restored(
     if missing is not None:
         place = int(missing) - normalisation.centre if isinstance(normalisation.centre, int) else missing
         numbers = _beside(numbers, wide < float(place), missing)
+    return _in_order(numbers, dtype)
+
+
+def _in_order(numbers: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+    """Bytes of numbers in the order of a dtype."""
     own = numbers.view(torch.uint8)
     return own if dtype.isnative else own.reshape(-1, dtype.itemsize).flip(1).reshape(-1)
+
+
+def _on_scale(wide: torch.Tensor, dtype: np.dtype[Any], bottom: Any, top: Any) -> torch.Tensor:
+    """Values of a logarithmic scale as numbers of a dtype."""
+    if dtype.kind == "f" or dtype.itemsize < 8:
+        top = top if dtype.kind == "f" else min(top, int(np.iinfo(dtype).max))
+        return _round(wide.clamp(float(bottom), float(top)), dtype)
+    top = min(top, int(np.iinfo(dtype).max))
+    wide = wide.round()
+    # Doubles next to the ends of the range may lie beyond it.
+    inner = wide.where((wide > float(bottom)) & (wide < float(top)), 0.0)
+    far = inner >= 2.0**63  # of unsigned integers, which are held as signed ones of the same bits
+    numbers = torch.where(far, inner - 2.0**64, inner).to(torch.int64)
+    numbers = torch.where(wide <= float(bottom), _signed(bottom), numbers)
+    return torch.where(wide >= float(top), _signed(top), numbers)
+
+
+def _signed(value: int) -> int:
+    """Return the signed integer of the same 64 bits."""
+    return value - 2**64 if value >= 2**63 else value
 
 
 def _whole_numbers(wide: torch.Tensor, centre: int, low: int, high: int) -> torch.Tensor:
@@ -111,7 +146,7 @@ def _whole_numbers(wide: torch.Tensor, centre: int, low: int, high: int) -> torc
     inner = (wide > float(below)) & (wide < float(above))
     ends = torch.where(wide >= float(above), above, below)
     difference = torch.where(inner, wide.where(inner, 0.0).to(torch.int64), ends)
-    return difference + (centre - 2**64 if centre >= 2**63 else centre)
+    return difference + _signed(centre)
 
 
 def _beside(numbers: torch.Tensor, beneath: torch.Tensor, missing: Any) -> torch.Tensor:

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from moec_zarr.arrays import Array, Doubles, Floats
+from moec_zarr.arrays import Array, Bools, Doubles, Floats
+from moec_zarr.model.scale import Scale
 
 __all__ = ["Limits", "Normalisation", "neighbours"]
 
-Limits: TypeAlias = tuple[Any, Any, Any]  # low, high, and a value between them, or None, that none is
-
 _SMALLEST_SCALE = 2.0**-1000  # clear of subnormal numbers
+
+
+class Limits(NamedTuple):
+    """What decoded values are restored to.
+
+    Attributes
+    ----------
+    low, high : scalar of the dtype
+        Their range.
+    missing : scalar of the dtype, or None
+        A value between the two that none of these is.
+    scale : Scale or None
+        The logarithmic scale that was fitted; None where values themselves were.
+    """
+
+    low: Any
+    high: Any
+    missing: Any = None
+    scale: Scale | None = None
+
+    def restore(self, fitted: Floats | Doubles, dtype: np.dtype[Any]) -> Array:
+        """Return fitted values as values of a dtype; on a scale, before signs and `missing` are seen to."""
+        if self.scale is not None:
+            return self.scale.restore(fitted, dtype, self.low, self.high)
+        normalisation = Normalisation.of_range(self.low, self.high)
+        return normalisation.restore(fitted, dtype, self.low, self.high, self.missing)
+
+    def complete(self, restored: Array, signs: Bools | None) -> None:
+        """Give values restored from a scale their signs, in place; none of them is `missing` then.
+
+        Parameters
+        ----------
+        restored : array
+            In any byte order.
+        signs : bool array of the same shape, or None
+            Where values are negative.
+        """
+        if signs is not None:
+            np.negative(restored, out=restored, where=signs)
+            np.clip(restored, self.low, self.high, out=restored)
+        if self.missing is not None:
+            restored[restored == self.missing] = neighbours(self.missing)[1]
 
 
 @dataclass(frozen=True)
@@ -59,13 +100,13 @@ class Normalisation:
             return np.asarray(difference / (self.scale * 2.0**-self.shift))
 
     def restore(
-        self, values: Floats, dtype: np.dtype[Any], low: Any, high: Any, missing: Any = None
+        self, values: Floats | Doubles, dtype: np.dtype[Any], low: Any, high: Any, missing: Any = None
     ) -> Array:
         """Fitted values as values of a dtype, clipped to the range; integers are rounded.
 
         Parameters
         ----------
-        values : float32 array
+        values : float array
             Of a stream, so that `shift` is 0.
         dtype : numpy.dtype
             In whatever byte order; what is returned has the native one.
