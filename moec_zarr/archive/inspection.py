@@ -60,6 +60,14 @@ class StreamInfo:
         Largest absolute error of a valid value, as measured on encoding, rounded up; never above `bound`.
     bound : float or None
         Largest absolute error that every decoder keeps, where one was asked for and `refit` is False.
+    relative_bound : float or None
+        Largest error over the magnitude of a value, or over `knee` where that is larger, that every decoder
+        keeps; where one was asked for and `refit` is False.
+    knee : float
+        Magnitude up to which a logarithmic scale is linear; 0 without one.
+    max_relative_error, log_psnr : float or None
+        The largest such error, and the PSNR of the logarithms with their range as the peak, as measured on
+        encoding; None where no logarithms were fitted.
     refit : bool
         Whether a lossy stream had decoded to the values, as where a part of a chunk was written: `psnr` and
         `max_error` are over these values then, and no error over the original is known.
@@ -85,6 +93,10 @@ class StreamInfo:
     psnr: float
     max_error: float
     bound: float | None
+    relative_bound: float | None
+    knee: float
+    max_relative_error: float | None
+    log_psnr: float | None
     refit: bool
     kind: Kind
     sections: dict[str, int]
@@ -123,7 +135,8 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
     parts = open_stream(data, shape)
     header, network, coefficients = parts.header, parts.network, parts.coefficients
     nbytes = math.prod(header.shape) * header.dtype.itemsize
-    bound = math.inf if parts.residual is None else parts.residual.bound
+    bound = None if parts.residual is None or header.refit else parts.residual.bound
+    scaled, largest = parts.scaled, _max_error(header)
     return StreamInfo(
         shape=header.shape,
         dtype=header.dtype,
@@ -133,8 +146,12 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         stream_bytes=len(data),
         ratio=nbytes / len(data),
         psnr=header.psnr,
-        max_error=min(_max_error(header), bound),
-        bound=None if parts.residual is None or header.refit else bound,
+        max_error=largest if parts.residual is None or scaled else min(largest, parts.residual.bound),
+        bound=bound if scaled is None else None,
+        relative_bound=None if scaled is None else bound,
+        knee=0.0 if scaled is None else scaled.scale.knee,
+        max_relative_error=None if scaled is None else scaled.error,
+        log_psnr=None if scaled is None else scaled.psnr,
         refit=header.refit,
         kind=_kind(read_stream(data)[1]),
         sections=parts.sections,

@@ -603,6 +603,76 @@ def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
     return Residual(bound, spacing, array[stands].reshape(shape), context)
 
 
+# ----------------------------------------------------------------------------------- scale
+
+
+@dataclass
+class Scale:
+    knee: float
+    centre: float
+    half: float
+    psnr: float
+    error: float
+    zeros: NDArray[np.bool_] | None
+    signs: NDArray[np.bool_] | None
+
+
+def read_quality(source: Reader) -> tuple[float, float]:
+    centi = source.number(2)
+    error = float(np.array(source.number(2) << 16, np.uint32).view(np.float32))
+    return math.inf if centi == 65535 else centi / 100, error
+
+
+def read_scale(data: bytes, box: tuple[int, ...]) -> Scale:
+    source = Reader(data)
+    flags = source.number(1)
+    check(flags < 8 and flags not in (5, 7), "flags")
+    centre, half = (float(v) for v in np.frombuffer(source.take(8), "<f4"))
+    psnr, error = read_quality(source)
+    knee = float(np.frombuffer(source.take(8), "<f8")[0]) if flags & 1 else 0.0
+    check(math.isfinite(centre) and 0 < half < math.inf, "range of the scale")
+    check(not flags & 1 or 0 < knee < math.inf, "knee")
+    zeros, signs = (read_mask(source.take(source.varint()), box) if flags & flag else None for flag in (2, 4))
+    check(not source.left, "scale")
+    return Scale(knee, centre, half, psnr, error, zeros, signs)
+
+
+def restore_from_scale(
+    y: NDArray[np.float64], scale: Scale, low: Any, high: Any, dtype: np.dtype[Any], taken: Any
+) -> NDArray[Any]:
+    """Values of the box, in C order."""
+    first, last = low.item(), high.item()
+    bottom, top = (first, last) if scale.knee else (type(first)(0), max(abs(first), abs(last)))
+    if dtype.kind in "iu":
+        top = min(top, int(np.iinfo(dtype).max))
+    signs = np.zeros(y.size, bool) if scale.signs is None else scale.signs.ravel()
+    zeros = np.zeros(y.size, bool) if scale.zeros is None else scale.zeros.ravel()
+    result = np.empty(y.size, dtype)
+    for place, each in enumerate(y.tolist()):
+        t = scale.centre + scale.half * min(max(each, -1.0), 1.0)
+        try:
+            if scale.knee:
+                m = scale.knee * (abs(t) if abs(t) <= 1 else math.exp(abs(t) - 1))
+                m = -m if t < 0 else m
+            else:
+                m = math.exp(t)
+        except OverflowError:
+            m = -math.inf if scale.knee and t < 0 else math.inf
+        if dtype.kind == "f":
+            v: Any = dtype.type(min(max(m, bottom), top))
+        elif m >= top:
+            v = top
+        else:
+            v = bottom if m <= bottom else round(m)
+        if signs[place]:
+            v = -v
+            v = low if v < low else high if v > high else v
+        if taken is not None and low < taken < high and v == taken:
+            v = np.nextafter(taken, dtype.type(math.inf)) if dtype.kind == "f" else int(taken) + 1
+        result[place] = 0 if zeros[place] else v
+    return result
+
+
 # --------------------------------------------------------------------------------- stream
 
 
@@ -623,6 +693,7 @@ class Decoded:
     network: Network | None
     coefficients: Coefficients | None
     residual: Residual | None
+    scale: Scale | None
     array: NDArray[Any]
 
 
@@ -639,15 +710,15 @@ def decode(data: bytes) -> Decoded:
     check(math.prod(max(n, 1) for n in shape) < 2**32, "shape")
     low, high = source.value(dtype), source.value(dtype)
     check(bool(np.isfinite(low) and np.isfinite(high) and low <= high), "range")
-    centi = source.number(2)
-    max_error = float(np.array(source.number(2) << 16, np.uint32).view(np.float32))
+    psnr, max_error = read_quality(source)
 
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 6, "section")
+        check(max(sections, default=0) < number <= 7, "section")
         sections[number] = source.take(source.varint())
     check(3 not in sections or not {4, 5, 6} & set(sections), "values twice")
+    check(7 not in sections or bool({4, 5, 6} & set(sections)), "scale of nothing")
 
     box, fill = shape, low
     if 1 in sections:
@@ -667,7 +738,7 @@ def decode(data: bytes) -> Decoded:
     finite = [value for value, _ in masked_values if np.isfinite(value)]
     check(len(finite) < 2, "two finite masked values")
     check(0 not in box or not {4, 5, 6} & set(sections), "no voxels")
-    network = coefficients = residual = None
+    network = coefficients = residual = scale = None
     native = dtype.newbyteorder("=")
     inner = np.full(box, low, native)
     if 3 in sections:
@@ -682,6 +753,8 @@ def decode(data: bytes) -> Decoded:
         coefficients = read_coefficients(sections[6], long)
     if 5 in sections:
         residual = read_residual(sections[5], long)
+    if 7 in sections:
+        scale = read_scale(sections[7], box)
     if network or coefficients or residual:
         y = coefficients.values() if coefficients else np.zeros(math.prod(box))
         if network:
@@ -689,16 +762,18 @@ def decode(data: bytes) -> Decoded:
             y = y + network.values(points(box), read)
         if residual:
             y = y + residual.spacing * residual.corrections.ravel()
-        inner = restore(y, low, high, native, *finite).reshape(box)
+        if scale:
+            inner = restore_from_scale(y, scale, low, high, native, *(finite or [None])).reshape(box)
+        else:
+            inner = restore(y, low, high, native, *finite).reshape(box)
     for value, mask in masked_values:
         inner[mask] = value
 
     array = np.full(shape, fill, dtype, order="F" if head >> 5 & 1 else "C")
     array[tuple(slice(n) for n in box)] = inner
-    psnr = math.inf if centi == 65535 else centi / 100
     return Decoded(
         dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, sections, masked_values,
-        network, coefficients, residual, array,
+        network, coefficients, residual, scale, array,
     )  # fmt: skip
 
 

@@ -66,6 +66,12 @@ def assert_agrees(stream: bytes, decoded: NDArray[Any], expected: NDArray[Any]) 
     np.testing.assert_array_equal(decoded[~finite], expected[~finite])
     # In halves: the range may exceed the largest double.
     error = np.abs(decoded[finite].astype("f8") / 2 - expected[finite].astype("f8") / 2)
+    if (scale := reference.scale) is not None:
+        # Halves of the range of the scale are shares of magnitude or knee.
+        half = scale.half * np.maximum(np.abs(expected[finite].astype("f8")), scale.knee)
+        if scale.zeros is not None:
+            inner = tuple(slice(n) for n in reference.bounding_box)
+            np.testing.assert_array_equal(decoded[inner][scale.zeros], 0)
     spacing: Any = 0
     if own.kind == "f":  # two values of the dtype, of which the largest number has one neighbour alone
         below = np.nextafter(np.finfo(own).max, own.type(0))
@@ -90,12 +96,26 @@ def assert_same_parts(stream: bytes) -> None:
     assert (parts.residual is None) == (reference.residual is None)
     if parts.residual is not None:
         _assert_same_residual(parts.residual, reference.residual)
+    assert (parts.scaled is None) == (reference.scale is None)
+    if parts.scaled is not None:
+        _assert_same_scale(parts.scaled, reference.scale)
     assert (parts.network is None) == (reference.network is None)
     if parts.network is not None:
         _assert_same_network(parts.network, reference.network)
     assert (parts.coefficients is None) == (reference.coefficients is None)
     if parts.coefficients is not None:
         _assert_same_transform(parts.coefficients, reference.coefficients)
+
+
+def _assert_same_scale(scaled: Any, reference: Any) -> None:
+    for name in "knee", "centre", "half":
+        assert getattr(scaled.scale, name) == getattr(reference, name)
+    assert (scaled.psnr, scaled.error) == (reference.psnr, reference.error)
+    for name in "zeros", "signs":
+        mask, expected = getattr(scaled, name), getattr(reference, name)
+        assert (mask is None) == (expected is None)
+        if mask is not None:
+            np.testing.assert_array_equal(mask, expected)
 
 
 def _assert_same_network(network: Any, reference: Any) -> None:
