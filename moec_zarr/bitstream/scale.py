@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,8 +62,8 @@ def write_scale_masks(scaled: Scaled) -> bytes:
     return b"".join(write_mask(mask) for mask in (scaled.zeros, scaled.signs) if mask is not None)
 
 
-def read_scale(data: bytes, shape: tuple[int, ...]) -> Scaled:
-    """Read the scale of a bounding box of `shape`.
+def read_scale(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Scaled:
+    """Read the scale of a bounding box of a shape and a dtype.
 
     Raises
     ------
@@ -73,8 +74,8 @@ def read_scale(data: bytes, shape: tuple[int, ...]) -> Scaled:
     flags = data[0] if data else 0
     if len(data) < at + _KNEE_BYTES.size * (flags & _KNEE):
         raise CorruptStreamError("the stream ends inside a scale; it is truncated, fetch it again")
-    if flags >> 3 or (flags & _KNEE and flags & _SIGNS):
-        raise CorruptStreamError(f"a scale with reserved flags {flags:#04x}; the stream is damaged")
+    if flags >> 3 or (flags & _SIGNS and (flags & _KNEE or dtype.kind == "u")):
+        raise CorruptStreamError(f"a scale with flags {flags:#04x} of {dtype}; the stream is damaged")
     centre, half = _RANGE.unpack_from(data, 1)
     psnr, error = read_quality(data, 1 + _RANGE.size)
     knee = 0.0

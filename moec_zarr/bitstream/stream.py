@@ -143,7 +143,7 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     if Section.RESIDUAL in sections:
         residual = read_residual(sections[Section.RESIDUAL], grid)
     if Section.SCALE in sections:
-        scaled = read_scale(sections[Section.SCALE], shape)
+        scaled = read_scale(sections[Section.SCALE], shape, header.dtype)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
     return Stream(header, box, masked, values, network, coefficients, residual, scaled, lengths)

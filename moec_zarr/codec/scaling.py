@@ -16,6 +16,7 @@ from moec_zarr.quality import allowed_error
 
 __all__ = ["allowed_on_scale", "choose_knee", "put_on_scale"]
 
+_SMALLEST = 2.0**-1000  # of decoded magnitudes: exponentials next to subnormal doubles are less exact
 _BELOW = 1 - 2.0**-20  # of a whole number: an error that rounds to the one before
 
 
@@ -93,4 +94,6 @@ def _tolerances(values: Array, missing: object, knee: float, relative: float, ab
         # What comes out as the sentinel takes a neighbour, as much as a step and a half away.
         near = np.abs(values.astype(np.float64) - float(missing)) <= 2 * allowed + 2 * step  # type: ignore[arg-type]
         room = np.where(near & (steps > 0), np.maximum(steps - 1.5, 0.5), room)
+    if not knee:
+        room = np.where(magnitude < _SMALLEST, 0, room)
     return np.asarray(room * step / np.maximum(magnitude, knee))

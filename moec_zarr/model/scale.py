@@ -13,7 +13,7 @@ from moec_zarr.model.backend import AnyArray, array_namespace
 
 __all__ = ["EXPONENTIAL", "Scale", "to_scale"]
 
-EXPONENTIAL = 2.0**-48  # relative error of a decoder's exponentials, and of what they are taken of
+EXPONENTIAL = 2.0**-42  # relative error of a decoder's exponentials, as what they are taken of is rounded
 
 
 def to_scale(array: Array, knee: float) -> Doubles:

@@ -1,4 +1,6 @@
-"""Write the frozen streams anew: ``python -m tests.conformance.freeze_streams``, an explicit act.
+"""Write frozen streams: ``python -m tests.conformance.freeze_streams [FEATURE ...]``, an explicit act.
+
+Without a name all of them are written anew.
 
 Each feature of the format has one stream in ``tests/conformance/streams``, beside what it decodes to.
 That is taken from the original data where the stream is exact, and from the reference decoder where a
@@ -44,9 +46,9 @@ def _with_masked_values(data: NDArray[Any]) -> NDArray[Any]:
     return data
 
 
-def _with_missing() -> NDArray[Any]:
+def _with_missing(value: int = -999) -> NDArray[Any]:
     data = smooth(SHAPE, "i2", scale=3000)
-    data[:, :3, 6:] = -999
+    data[:, :3, 6:] = value
     return data
 
 
@@ -59,6 +61,14 @@ def _padded() -> NDArray[Any]:
 def _thin() -> NDArray[Any]:
     data = smooth((6000,), "u1")
     data[300:2000], data[-1] = 255, 9
+    return data
+
+
+def _decades(dtype: str = "f4", zeros: int = 0, signs: int = 0) -> NDArray[Any]:
+    """Magnitudes from a millionth to a thousand, with zeros and with both signs."""
+    data = (10 ** (_rough(SHAPE, "f8") / 11 - 6)).astype(dtype)
+    data[:, :zeros, 2:5] = 0
+    data[:, :, :signs] *= -1
     return data
 
 
@@ -92,6 +102,13 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "residual_int16": (_rough(SHAPE, "i2"), {"max_error": 2.0}),
     "residual_alone": (_rough(SHAPE), {"max_error": 1e3}),
     "residual_network": (smooth((5000,)) + _rough((5000,)), {"max_error": 8.0, "experts": 1}),
+    "scale": (_with_masked_values(_decades(zeros=3, signs=6)), {"max_relative_error": 0.05}),
+    "scale_positive": (_decades("f8"), {"max_relative_error": 0.02}),
+    "scale_knee": (_rough(SHAPE) - 40, {"max_relative_error": 0.02, "max_error": 0.3}),
+    "scale_uint64": ((_decades("f8") * 1e15).astype("u8"), {"max_relative_error": 0.01}),
+    "scale_int16": (_rough(SHAPE, "i2") * 300 - 9000, {"max_relative_error": 0.02}),
+    "scale_missing": (_with_missing(1000), {"max_relative_error": 0.02, "missing": 1000}),
+    "scale_ratio": (_decades("f2", zeros=3), {"scale": "log"}),
     "rank_1": (smooth((700,)), {"experts": 1}),
     "rank_5": (smooth((4, 5, 1, 6, 5), "f8"), {"experts": 1}),
 }
@@ -114,7 +131,7 @@ def make_stream(feature: str) -> bytes:
     """A new stream that shows a feature."""
     data, others = FEATURES[feature]
     others = {"effort": "fast"} | others
-    if "max_error" not in others:
+    if not {"max_error", "max_relative_error"} & others.keys():
         others["ratio"] = data.nbytes / others.pop("stream_bytes", 230)
     # Three tenths of the bytes for a network that corrects the transform, where one is asked for.
     alternations = int(feature == "transform_and_experts")
@@ -135,7 +152,8 @@ def make_stream(feature: str) -> bytes:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for feature, (data, _) in FEATURES.items():
+    for feature in sys.argv[1:] or FEATURES:
+        data, _ = FEATURES[feature]
         stream = make_stream(feature)
         decoded = reference_decoder.decode(stream)
         fitted = decoded.network or decoded.coefficients or decoded.residual

@@ -623,10 +623,11 @@ def read_quality(source: Reader) -> tuple[float, float]:
     return math.inf if centi == 65535 else centi / 100, error
 
 
-def read_scale(data: bytes, box: tuple[int, ...]) -> Scale:
+def read_scale(data: bytes, box: tuple[int, ...], dtype: np.dtype[Any]) -> Scale:
     source = Reader(data)
     flags = source.number(1)
     check(flags < 8 and flags not in (5, 7), "flags")
+    check(flags < 4 or dtype.kind != "u", "signs")
     centre, half = (float(v) for v in np.frombuffer(source.take(8), "<f4"))
     psnr, error = read_quality(source)
     knee = float(np.frombuffer(source.take(8), "<f8")[0]) if flags & 1 else 0.0
@@ -645,7 +646,6 @@ def restore_from_scale(
     bottom, top = (first, last) if scale.knee else (type(first)(0), max(abs(first), abs(last)))
     if dtype.kind in "iu":
         top = min(top, int(np.iinfo(dtype).max))
-    signs = np.zeros(y.size, bool) if scale.signs is None else scale.signs.ravel()
     zeros = np.zeros(y.size, bool) if scale.zeros is None else scale.zeros.ravel()
     result = np.empty(y.size, dtype)
     for place, each in enumerate(y.tolist()):
@@ -664,8 +664,8 @@ def restore_from_scale(
             v = top
         else:
             v = bottom if m <= bottom else round(m)
-        if signs[place]:
-            v = -v
+        if scale.signs is not None:
+            v = -v if scale.signs.flat[place] else v
             v = low if v < low else high if v > high else v
         if taken is not None and low < taken < high and v == taken:
             v = np.nextafter(taken, dtype.type(math.inf)) if dtype.kind == "f" else int(taken) + 1
@@ -754,7 +754,7 @@ def decode(data: bytes) -> Decoded:
     if 5 in sections:
         residual = read_residual(sections[5], long)
     if 7 in sections:
-        scale = read_scale(sections[7], box)
+        scale = read_scale(sections[7], box, dtype)
     if network or coefficients or residual:
         y = coefficients.values() if coefficients else np.zeros(math.prod(box))
         if network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import numpy as np
@@ -44,7 +45,7 @@ def bad_headers():
 def bad_sections():
     yield "number 0", PLAIN + b"\0\0"
     yield "number 5", PLAIN + b"\5\0"
-    yield "number 7", PLAIN + b"\7\0"
+    yield "number 8", PLAIN + b"\x08\0"
     yield "twice", PLAIN + b"\1\3\2\3\7" * 2
     yield "out of order", PLAIN + b"\2\0" + b"\1\3\2\3\7"
     yield "beyond the end", PLAIN + b"\2\5\0"
@@ -158,6 +159,40 @@ def bad_transforms():
     yield "mask of bands beyond the end", transform_body(beyond)
 
 
+def scale(flags=0, centre=1.0, half=2.0, others=b"", kept=True):
+    """The body of a stream with corrections that are all 0, on a scale."""
+    payload = bytes([flags]) + struct.pack("<ffHH", centre, half, 4000, 0) + others
+    residual = b"\5\x0c" + struct.pack("<df", 0.1, 0.1) if kept else b""
+    return PLAIN + residual + b"\7" + write_varint(len(payload)) + payload
+
+
+def bad_scales():
+    for name, options in {
+        "reserved bit": {"flags": 8},
+        "signs beside a knee": {"flags": 5, "others": struct.pack("<d", 1.0) + b"\1\3"},
+        "signs of unsigned integers": {"flags": 4, "others": b"\1\3"},
+        "infinite centre": {"centre": np.inf},
+        "no range": {"half": 0.0},
+        "negative range": {"half": -1.0},
+        "infinite range": {"half": np.inf},
+        "range of NaN": {"half": np.nan},
+        "no knee": {"flags": 1, "others": struct.pack("<d", 0.0)},
+        "negative knee": {"flags": 1, "others": struct.pack("<d", -1.0)},
+        "infinite knee": {"flags": 1, "others": struct.pack("<d", np.inf)},
+        "end inside the knee": {"flags": 1, "others": bytes(7)},
+        "no mask": {"flags": 2},
+        "mask beyond the end": {"flags": 4, "others": b"\3\3"},
+        "corrupt mask": {"flags": 2, "others": b"\1\7"},
+        "bytes left over": {"others": b"\1"},
+        "of nothing": {"kept": False},
+    }.items():
+        yield name, scale(**options)
+    whole = scale()
+    yield from (
+        (f"{n} bytes", scale()[: len(PLAIN) + 14] + bytes([7, n]) + whole[-13:][:n]) for n in range(13)
+    )
+
+
 CORRUPT = [
     pytest.param(body, id=f"{part}: {name}")
     for part, bodies in {
@@ -169,6 +204,7 @@ CORRUPT = [
         "network": bad_networks(),
         "basis": bad_bases(),
         "transform": bad_transforms(),
+        "scale": bad_scales(),
     }.items()
     for name, body in bodies
 ]
@@ -180,6 +216,18 @@ def test_corrupt(body):
         decode(with_checksum(body))
     with pytest.raises(reference_decoder.CorruptError):
         reference_decoder.decode(with_checksum(body))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"flags": 1, "others": struct.pack("<d", 3.0)}, {"flags": 2, "others": b"\1\3"}],
+    ids=["range", "knee", "masks"],
+)
+def test_sound_scales_decode(options):
+    """Those that the corrupt ones differ from in one thing."""
+    stream = with_checksum(scale(**options))
+    assert_same_parts(stream)
+    assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.conformance.freeze_streams import FEATURES, paths
 from tests.support.decoders import assert_same_parts
 from tests.support.streams import with_checksum
 
-TRANSFORMS = sorted(feature for feature in FEATURES if feature.startswith("transform"))
+TRANSFORMS = sorted(feature for feature in FEATURES if feature.startswith(("transform", "scale")))
 BODY = 8  # where the checksum ends
 HEAD = 80  # bytes that hold the header and all of a transform but its words, about
 

@@ -79,6 +79,23 @@ def test_residuals_of_the_frozen_streams(decoded):
     assert corrected == sections.keys() - {"residual_alone"}
 
 
+def test_scales_of_the_frozen_streams(decoded):
+    """The reference decoder keeps the relative bound, zeros and signs."""
+    flags = {"scale": "zeros signs", "scale_positive": "", "scale_knee": "knee", "scale_uint64": "knee"}
+    flags |= {"scale_int16": "knee", "scale_missing": "knee", "scale_ratio": "zeros"}
+    for feature, expected in flags.items():
+        (data, settings), scale = FEATURES[feature], decoded[feature].scale
+        held = {"knee": scale.knee > 0, "zeros": scale.zeros is not None, "signs": scale.signs is not None}
+        assert [name for name, is_held in held.items() if is_held] == expected.split()
+        assert 6 in decoded[feature].sections
+        valid = np.isfinite(data)
+        exact, array = data[valid].astype("f8"), decoded[feature].array[valid].astype("f8")
+        if "max_relative_error" in settings:
+            allowed = np.maximum(settings["max_relative_error"] * np.abs(exact), settings.get("max_error", 0))
+            assert (np.abs(exact - array) <= allowed).all()
+    assert decoded["scale_ratio"].residual is None
+
+
 def test_other_features_of_the_frozen_streams(decoded):
     for feature in "mask", "transform_mask":
         assert [str(value) for value, _ in decoded[feature].masked_values] == ["nan", "inf", "-inf"]

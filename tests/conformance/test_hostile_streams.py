@@ -116,6 +116,11 @@ def cases() -> Iterator[tuple[str, Case]]:
         Case(residual(side, b"\1" + WORDS_OF_ONES), side, "not zero", fixed=8 * MIB),
     )
     nothing = residual((0, 2**31), b"\1")
+    flat = struct.pack("<df", 1.0, 0.5)
+    scale = b"\2" + struct.pack("<ffHH", 0.0, 700.0, 0, 0) + b"\1\0"
+    masked = start((256, 256)) + section(5, flat) + section(7, scale)
+    yield "masks of a scale", Case(masked, (256, 256), seconds=2.0)
+    yield "scale of nothing", Case(start((2**16,)) + section(7, scale), (2**16,), "nothing", fixed=MIB // 4)
     yield "corrections of no voxels", Case(nothing, (0, 2**31), "no voxels", fixed=MIB // 4)
     yield "corrections that are all zero", Case(residual((500, 500), b"\1", likely=False), (500, 500))
     large = transform(side, b"\x3e" + WORDS_OF_ONES)
