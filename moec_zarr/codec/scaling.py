@@ -10,7 +10,6 @@ import numpy as np
 from moec_zarr.arrays import Array, Bools, Doubles
 from moec_zarr.bitstream.scale import Scaled
 from moec_zarr.codec.prepare import Prepared
-from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.model.scale import Scale, to_scale
 from moec_zarr.quality import allowed_error
 
@@ -41,6 +40,8 @@ def put_on_scale(chunk: Prepared, knee: float = 0.0) -> Prepared:
 
 def _find_signs(array: Array, fitted: Bools | None) -> Bools:
     """Return where values are negative; elsewhere than at those fitted, so that the mask is smooth."""
+    from moec_zarr.fit.transform.inpainting import fill_smoothly
+
     negative = np.asarray(array < 0)
     if fitted is None:
         return negative
