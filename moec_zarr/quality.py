@@ -151,7 +151,8 @@ def allowed_error(array: Array, relative: float, absolute: float = 0.0) -> Doubl
     if array.dtype.kind in "iu":
         whole = math.floor(absolute) * (1 if absolute < 2**50 else 1 - _EXACT)
         return np.asarray(np.maximum(whole, relative * magnitude * (1 - _EXACT)))
-    allowed = np.maximum(absolute, relative * magnitude) * (1 - 4 * float(np.finfo(array.dtype).eps))
+    eps = float(np.finfo(array.dtype).eps)
+    allowed = np.maximum(absolute * (1 - eps), relative * magnitude * (1 - 4 * eps))
     return np.asarray(np.maximum(allowed - np.where(allowed < 2.0**-1000, 2 * _SUBNORMAL, 0), 0))
 
 

@@ -173,7 +173,7 @@ def _tree_encoding(
 
 def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:
     """Return the entry of a variable to compress."""
-    dtype = stored_dtype(var, bounded=codec.max_error is not None)
+    dtype = stored_dtype(var, bounded=codec.is_bounded)
     try:
         check_array(var.shape, dtype)
         as_sentinel(codec.missing, dtype)

@@ -51,7 +51,7 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
     each = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds))
     if settings.psnr is not None:
         each *= 1.5
-    elif settings.max_error is not None:
+    elif settings.is_bounded:
         each = _BOUND_SECONDS
     transform = each * voxels / 1e6
     network = 0.0

@@ -30,7 +30,7 @@ from moec_zarr.conversion.plan.source import open_source
 from moec_zarr.conversion.plan.trial import try_plan
 from moec_zarr.conversion.work.run import count_done, execute
 from moec_zarr.errors import MoECError
-from moec_zarr.settings import Effort, Model
+from moec_zarr.settings import TARGETS, Effort, Model, Scale
 
 __all__ = ["convert"]
 
@@ -45,13 +45,21 @@ def convert(
         float | None,
         typer.Option(
             help="How many times smaller each chunk becomes, at least. "
-            "Give one of --ratio, --psnr, --max-error."
+            "Give one of --ratio, --psnr, --max-error, --max-relative-error, or both of these bounds."
         ),
     ] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR that each chunk reaches, in dB, at least.")] = None,
     max_error: Annotated[
         float | None,
         typer.Option(help="Largest absolute error of any value, in units of the data."),
+    ] = None,
+    max_relative_error: Annotated[
+        float | None,
+        typer.Option(help="Largest error of any value over its magnitude; zeros and signs are kept."),
+    ] = None,
+    scale: Annotated[
+        Scale | None,
+        typer.Option(help="What --ratio and --psnr measure: errors of values, or of their logarithms (log)."),
     ] = None,
     var: Annotated[
         list[str] | None,
@@ -166,12 +174,14 @@ def convert(
     if scheduler is not None and workers is not None:
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
     given = {
-        "ratio": ratio, "psnr": psnr, "max_error": max_error, "effort": effort, "model": model,
+        "ratio": ratio, "psnr": psnr, "max_error": max_error,
+        "max_relative_error": max_relative_error, "scale": scale, "effort": effort, "model": model,
         "experts": experts, "missing": missing, "seed": seed,
     }  # fmt: skip
     # An append takes all settings from the store; where none are given, there must be one.
     any_given = var or settings or any(value is not None for value in given.values())
-    if append is not None and any_given and not (var or settings or ratio or psnr or max_error is not None):
+    targeted = var or settings or any(given[name] is not None for name in TARGETS)
+    if append is not None and any_given and not targeted:
         raise MoECError(
             "an append takes all settings from the archive: leave them out; or give a target, such as "
             "--ratio 100, to make a new one"

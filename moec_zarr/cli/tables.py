@@ -113,13 +113,21 @@ def streams_row(infos: list[Any]) -> tuple[str, ...]:
         number(raw / size if size else None),
         _range_text(psnrs, ".1f"),
         number(max((info.max_error for info in infos), default=None), 3),
-        "refitted"
-        if any(info.refit for info in infos)
-        else number(max((info.bound for info in infos if info.bound is not None), default=None), 6),
+        "refitted" if any(info.refit for info in infos) else _bound_text(infos),
         _range_text(experts, "d"),
         _range_text(loads, ".2f"),
         ", ".join(f"{name} {count}" for name, count in sections.items()),
     )
+
+
+def _bound_text(infos: list[Any]) -> str:
+    """Return the widest bounds, absolute and relative."""
+    relative = max((info.relative_bound for info in infos if info.relative_bound is not None), default=None)
+    absolute = max((info.bound for info in infos if info.bound is not None), default=None)
+    parts = [] if relative is None else [f"{number(relative, 6)} of |x|"]
+    if relative is None or absolute is not None:
+        parts.append(number(absolute, 6))
+    return ", ".join(parts)
 
 
 def _range_text(values: list[Any], form: str) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from moec_zarr.cli.console import err, on_command_line
 from moec_zarr.cli.tables import bytes_text, duration, number, table
 from moec_zarr.conversion.plan.trial import Trial
+from moec_zarr.settings import TARGETS
 
 __all__ = ["announce", "trial_result", "trial_table"]
 
@@ -30,7 +31,7 @@ def announce(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
 
 def _target(trial: Trial) -> str:
     settings = trial.codec.configuration()
-    return next(f"{name} {settings[name]:g}" for name in ("ratio", "psnr", "max_error") if name in settings)
+    return ", ".join(f"{name} {settings[name]:g}" for name in TARGETS if name in settings)
 
 
 def trial_table(trials: Iterable[Trial]) -> Table:

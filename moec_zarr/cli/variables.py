@@ -10,12 +10,12 @@ from typing import Any
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.errors import MoECError
-from moec_zarr.settings import Settings
+from moec_zarr.settings import BOUNDS, TARGETS, Settings
 
 __all__ = ["codecs_of"]
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Settings))
-_TARGETS = {"ratio", "psnr", "max_error"}.intersection(_NAMES)
+_TARGETS = set(TARGETS)
 _LOSSLESS = "lossless"
 _TABLE = "variables"
 
@@ -117,7 +117,7 @@ def _check(where: str, settings: Mapping[str, Any]) -> None:
     for name in settings:
         if name not in _NAMES:
             raise MoECError(f"{where}: there is no setting {name!r}; there are {', '.join(_NAMES)}")
-    if len(found := sorted(_TARGETS.intersection(settings))) > 1:
+    if len(found := sorted(_TARGETS.intersection(settings))) > 1 and set(found) != set(BOUNDS):
         raise MoECError(f"{where}: {' and '.join(found)} are both targets; give one of them")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,9 +10,14 @@ from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import Section, write_stream
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.model.scale import to_scale
-from moec_zarr.quality import Quality, measure, merge, relative_error
+from moec_zarr.quality import Quality, keeps_relative, measure, merge, relative_error
+from moec_zarr.settings import Settings
+from moec_zarr.statistics import valid_voxels
 
-__all__ = ["Encoded", "Fidelity", "measure_tile", "merge_tiles", "write_fitted"]
+__all__ = ["Encoded", "Fidelity", "find_missed", "measure_tile", "merge_tiles", "write_fitted"]
+
+_PSNR_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
+_BLOCK = 1 << 20  # voxels compared at a time
 
 
 class Encoded(NamedTuple):
@@ -77,3 +82,49 @@ def write_fitted(chunk: Prepared, sections: Mapping[Section, bytes], fidelity: F
     header = replace(chunk.header, psnr=plain.psnr, max_error=plain.relative_max_error)
     kept = chunk.kept(fidelity.quality.psnr, fidelity.relative)
     return Encoded(write_stream(header, kept | dict(sections)), fidelity.quality)
+
+
+def find_missed(settings: Settings, original: Array, decoded: Array, quality: Quality) -> str | None:
+    """Return what decoded values have in place of the PSNR or the bound asked for; None if they keep it.
+
+    Parameters
+    ----------
+    settings : Settings
+    original, decoded : array
+        Of a chunk.
+    quality : Quality
+        Theirs, in units of the data.
+    """
+    if settings.psnr is not None:
+        psnr = (
+            quality.psnr
+            if settings.scale == "linear"
+            else _measure_logarithms(settings, original, decoded).psnr
+        )
+        if psnr < settings.psnr - _PSNR_TOLERANCE:
+            return f"{psnr:.2f} dB, and {settings.psnr:g} dB were asked for"
+    absolute, relative = settings.max_error, settings.max_relative_error
+    if relative:
+        for x, y in _blocks(original, decoded):
+            valid = valid_voxels(x, settings.missing)
+            if not keeps_relative(x, y, valid, relative, absolute or 0.0):
+                error = relative_error(x, y, valid, (absolute or 0.0) / relative)
+                return f"an error of {error:g} of a value, the bound is {relative:g}"
+    elif settings.is_bounded and quality.max_error > (absolute or 0.0):
+        return f"an error of {quality.max_error:g}, the bound is {absolute or 0.0:g}"
+    return None
+
+
+def _measure_logarithms(settings: Settings, original: Array, decoded: Array) -> Quality:
+    """Measure the logarithms of magnitudes, where they are not zero."""
+    parts = []
+    for x, y in _blocks(original, decoded):
+        valid = valid_voxels(x, settings.missing) & (x != 0)
+        parts.append(measure(to_scale(x, 0.0), to_scale(y, 0.0), valid))
+    return merge(parts)
+
+
+def _blocks(original: Array, decoded: Array) -> Iterator[tuple[Array, Array]]:
+    x, y = original.reshape(-1), decoded.reshape(-1)
+    for start in range(0, x.size, _BLOCK):
+        yield x[start : start + _BLOCK], y[start : start + _BLOCK]

@@ -38,6 +38,13 @@ def file(tmp_path):
         ({}, ["a:ratio=5,missing=-9999, seed=3"], {"a": R(ratio=5, missing=-9999, seed=3)}),
         ({}, ["group:a:ratio=5"], {"group:a": R(ratio=5)}),
         ({"ratio": 9}, ["group:a"], {"group:a": R(ratio=9)}),
+        (
+            {"ratio": 9},
+            ["q:max_relative_error=0.01", "w:max_relative_error=0.01,max_error=2"],
+            {"q": R(max_relative_error=0.01), "w": R(max_relative_error=0.01, max_error=2)},
+        ),
+        ({"ratio": 9}, ["q:scale=log"], {"q": R(ratio=9, scale="log")}),
+        ({"max_error": 1, "max_relative_error": 0.1}, ["q:psnr=60"], {"q": R(psnr=60)}),
         ({"ratio": 9}, ["a:lossless"], {"a": None, "*": R(ratio=9)}),
         ({"ratio": 9}, ["a:lossless", "b"], {"a": None, "b": R(ratio=9)}),
     ],

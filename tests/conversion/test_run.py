@@ -8,6 +8,7 @@ import zarr
 
 import moec_zarr
 from moec_zarr import MoECCodec
+from moec_zarr.archive.inspection import inspect_streams
 from moec_zarr.conversion.work.run import convert
 from tests.conversion.conversions import FAST, QUICK, SHAPE, dataset, quick, release_files, stored
 from tests.support.fields import smooth
@@ -124,6 +125,25 @@ def test_chunks_are_those_that_zarr_would_store(tmp_path, client):
         entry["b"]["chunks"] = (3, *SHAPE[1:])
         ds.to_zarr(other, encoding=entry, consolidated=False)
     assert stored(one) == stored(other)
+
+
+def test_relative_errors_of_each_variable(tmp_path, client):
+    """Humidity over decades of levels, and rain with zeros, under targets of their own."""
+    levels = 10.0 ** -np.arange(6, dtype="f4")[:, None, None]
+    humidity = (smooth((6, 12, 16)) + 5) * levels.astype("f4")
+    rain = np.where(smooth((6, 12, 16)) > 60, smooth((6, 12, 16)) ** 3, 0).astype("f4")
+    ds = xr.Dataset({"q": (("level", "lat", "lon"), humidity), "rain": (("level", "lat", "lon"), rain)})
+    codecs = {
+        "q": MoECCodec(max_relative_error=0.01, effort="fast"),
+        "rain": MoECCodec(max_relative_error=0.05, max_error=10, effort="fast"),
+    }
+    convert(ds, tmp_path / "d.zarr", codecs, client=client, chunks={"level": 3})
+    with xr.open_zarr(tmp_path / "d.zarr") as again:
+        q, back = again.q.values.astype("f8"), again.rain.values.astype("f8")
+    assert (np.abs(q - humidity) <= 0.01 * humidity).all()
+    assert (np.abs(back - rain) <= np.maximum(10, 0.05 * rain)).all()
+    infos = dict(inspect_streams(zarr.open_group(tmp_path / "d.zarr", mode="r")["q"]))
+    assert [info.relative_bound for info in infos.values()] == [0.01, 0.01]
 
 
 @pytest.mark.parametrize("kind", ["list of files", "dask", "array", "store"])

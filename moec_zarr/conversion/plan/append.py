@@ -247,7 +247,7 @@ def _check_variables(stored: Plan, ds: xr.Dataset, before: xr.Dataset, group: za
             )
         if each.tasks:
             units = group[each.name].attrs.get("units")
-            bounded = each.codec is None or each.codec.max_error is not None
+            bounded = each.codec is None or each.codec.is_bounded
             dtype = stored_dtype(var, bounded=bounded)
             if (dtype, var.attrs.get("units")) != (each.dtype, units):
                 raise MoECError(

@@ -137,7 +137,8 @@ def _nearby(codec: MoECCodec | None) -> list[MoECCodec]:
         values: dict[str, list[Any]] = {"psnr": [codec.psnr + step for step in (6, 0, -6)]}
     else:
         # Whatever else sets a target is a factor or a distance.
-        name = next(each for each in ("ratio", "max_error") if getattr(codec, each, None) is not None)
+        factors = "ratio", "max_relative_error", "max_error"
+        name = next(each for each in factors if getattr(codec, each, None) is not None)
         values = {name: [getattr(codec, name) * factor for factor in (0.5, 1, 2)]}
     ((name, tried),) = values.items()
     codecs = []

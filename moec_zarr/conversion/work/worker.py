@@ -24,6 +24,7 @@ from moec_zarr.archive.records import Record, write_record
 from moec_zarr.archive.storage import close_at_exit, digest_of, read_object
 from moec_zarr.arrays import Array
 from moec_zarr.chunk_grid import ChunkGrid
+from moec_zarr.codec.fidelity import find_missed
 from moec_zarr.config import config
 from moec_zarr.conversion.plan.options import OnBudget
 from moec_zarr.conversion.plan.source import reading
@@ -41,7 +42,6 @@ __all__ = ["DestinationError", "Task", "count_chunks", "do_tasks", "measure_stor
 _T = TypeVar("_T")
 _task_lock = threading.Lock()  # a process does one job at a time, whatever number of threads it was given
 _BLOCK = 2**20  # voxels compared at a time
-_PSNR_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
 _FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -312,12 +312,8 @@ def _check(task: Task, values: Array) -> tuple[list[Quality], Statistics | None]
             continue
         part = _measure(expected, decoded, task.codec.missing, where)
         parts.append(part)
-        target = task.codec.psnr
-        if target is not None and part.psnr < target - _PSNR_TOLERANCE:
-            raise MoECError(f"{where} reads back with {part.psnr:.2f} dB, and {target:g} dB were asked for")
-        bound = task.codec.max_error
-        if bound is not None and part.max_error > bound:
-            raise MoECError(f"{where} reads back with an error of {part.max_error:g}, the bound is {bound:g}")
+        if missed := find_missed(task.codec, expected, decoded, part):
+            raise MoECError(f"{where} reads back with {missed}")
         if len(inner) > 1:
             back[inside] = decoded
         else:
