@@ -165,15 +165,15 @@ def bounded_forms(peer: str, array: Array, bound: float) -> Iterator[Form]:
         bound = math.floor(bound) + 0.499
     module = f"numcodecs_wasm_{peer.lower()}"
     if peer == "SPERR":
-        for layout in _layouts(array, 2, 3):
+        for layout in layouts(array, 2, 3):
             yield _wasm(module, "Sperr", layout, {"mode": "pwe"}, lambda x: {"pwe": bound})
     elif peer == "SZ3":
-        for layout in _layouts(array, 1, 4):
+        for layout in layouts(array, 1, 4):
             for predictor in SZ3_PREDICTORS:
                 fixed = {"eb_mode": "abs", "predictor": predictor}
                 yield _wasm(module, "Sz3", layout, fixed, lambda x: {"eb_abs": bound})
     elif peer == "ZFP":
-        for layout in _layouts(array, 1, 4):
+        for layout in layouts(array, 1, 4):
             fixed = {"mode": "fixed-accuracy", "non_finite": "deny"}
             yield _wasm(module, "Zfp", layout, fixed, lambda x: {"tolerance": bound})
     else:
@@ -233,7 +233,7 @@ class Layout:
         return f"{self.array.ndim}-D" + (" from " + ",".join(map(str, self.order)) if swapped else "")
 
 
-def _layouts(array: Array, least: int, most: int) -> Iterator[Layout]:
+def layouts(array: Array, least: int, most: int) -> Iterator[Layout]:
     """The array with `least` to `most` axes: as it is, and with all leading ones merged into three.
 
     The first two are merged both ways round: which of time and level should vary faster differs by field.
@@ -290,20 +290,20 @@ def _bits(name: str) -> Callable[[float], Settings]:
 
 
 def _sperr(array: Array) -> Iterator[Form]:
-    for layout in _layouts(array, 2, 3):
+    for layout in layouts(array, 2, 3):
         yield _wasm("numcodecs_wasm_sperr", "Sperr", layout, {"mode": "q"}, _bound("q", array, 4))
         yield _wasm("numcodecs_wasm_sperr", "Sperr", layout, {"mode": "bpp"}, _bits("bpp"))
 
 
 def _sz3(array: Array) -> Iterator[Form]:
-    for layout in _layouts(array, 1, 4):
+    for layout in layouts(array, 1, 4):
         for predictor in SZ3_PREDICTORS:
             fixed = {"eb_mode": "abs", "predictor": predictor}
             yield _wasm("numcodecs_wasm_sz3", "Sz3", layout, fixed, _bound("eb_abs", array, 1))
 
 
 def _tthresh(array: Array) -> Iterator[Form]:
-    for layout in _layouts(array, 3, 5):
+    for layout in layouts(array, 3, 5):
         yield _wasm(
             "numcodecs_wasm_tthresh", "Tthresh", layout, {"eb_mode": "rmse"}, _bound("eb_rmse", array, 1)
         )
@@ -318,7 +318,7 @@ def _zfp(array: Array) -> Iterator[Form]:
         "fixed-precision": precision,
         "fixed-rate": _bits("rate"),
     }
-    for layout in _layouts(array, 1, 4):
+    for layout in layouts(array, 1, 4):
         for mode, knob in knobs.items():
             fixed = {"mode": mode, "non_finite": "deny"}
             yield _wasm("numcodecs_wasm_zfp", "Zfp", layout, fixed, knob)
@@ -331,7 +331,7 @@ def _hevc(array: Array) -> Iterator[Form]:
     """x265 on the slices along the leading axes, in grey of the fewest bits that hold the range."""
     if array.dtype.kind not in "iu":
         raise UnsuitableError(f"stores integers, the array holds {array.dtype}")
-    for layout in _layouts(array, 3, 3):
+    for layout in layouts(array, 3, 3):
         yield _hevc_form(layout)
 
 

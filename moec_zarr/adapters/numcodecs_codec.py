@@ -50,13 +50,21 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
     ----------
     ratio : float, optional
         Bytes of a chunk divided by bytes of its stream, at least; from 1 to 1e9. Give exactly one of
-        `ratio`, `psnr` and `max_error`.
+        `ratio`, `psnr` and a bound: `max_error`, `max_relative_error`, or both.
     psnr : float, optional
         Peak signal-to-noise ratio of a decoded chunk in dB, at least; from 0 to 400. The peak is the
         range of the chunk's valid values.
     max_error : float, optional
         Largest absolute error of any valid value of a decoded chunk, in units of the data. Every
         decoder that follows the format keeps it, for whole chunks and parts of them. 0 is lossless.
+    max_relative_error : float, optional
+        Largest error of any valid value over its magnitude, below 1: ``|y - x| <= r |x|``. So zeros stay
+        zeros, and signs stay. With `max_error` beside it a value may be off by the larger of the two,
+        ``|y - x| <= max(a, r |x|)``: magnitudes up to `max_error` may become zero. Kept as `max_error` is.
+    scale : {"linear", "log"}
+        What `ratio` minimises and `psnr` measures: errors of the values, or of the logarithms of their
+        magnitudes, which are relative errors. The peak of the PSNR is then the range of the logarithms;
+        zeros and signs are kept exactly.
     missing : int or float, optional
         A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
         and infinities are always treated so.

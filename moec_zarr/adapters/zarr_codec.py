@@ -96,7 +96,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
         if data.get("name") != cls.codec_name or not isinstance(configuration, Mapping):
             raise MoECError(
                 f"got {dict(data)!r} as a codec's metadata; expected the name {cls.codec_name!r} and a "
-                "configuration that holds ratio, psnr or max_error"
+                "configuration that holds ratio, psnr, max_error or max_relative_error"
             )
         return cls.from_configuration(configuration)
 
