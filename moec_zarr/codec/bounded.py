@@ -168,8 +168,9 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
     if settings.model == "network" or settings.experts is not None:
         pass
     else:
-        left, few = allowed - _tolerance(chunk, TOLERANCE), chunk.scaled is not None
-        transform = fit_transform_to_bound(field.normalised(), field.valid, left, few=few)
+        transform = fit_transform_to_bound(
+            field.normalised(), field.valid, allowed - _tolerance(chunk, TOLERANCE)
+        )
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
     if not settings.has_networks or allowed < 2 * _tolerance(chunk, NETWORK_TOLERANCE):

@@ -39,9 +39,7 @@ __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
-_FEW_STEPS = 3.0, 12.0, 48.0  # the same, where few are tried
 _WIDER = 1.5  # from one step that is tried to the next
-_FURTHER = 2.5  # the same, beyond the first ones where few are tried
 _WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
 _FITS = 4, 4  # steps of the optimiser of the context at each step
 _NEAR = 1.08  # between two steps: not worth another look
@@ -59,9 +57,7 @@ class _BoundTrial(NamedTuple):
     quantised: Quantised | None
 
 
-def fit_transform_to_bound(
-    target: Floats, valid: Bools | None, bound: float, *, few: bool = False
-) -> Transform | None:
+def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) -> Transform | None:
     """Fit the transform that takes the fewest bytes together with its corrections; None if none pays.
 
     Parameters
@@ -72,8 +68,6 @@ def fit_transform_to_bound(
         Which voxels keep the bound; all where None.
     bound : float
         Largest absolute error, in units of the target.
-    few : bool
-        Whether to try few steps: half the time for a percent of the bytes.
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
@@ -103,11 +97,8 @@ def fit_transform_to_bound(
         return trial._replace(quantised=None)  # that of the best one alone is kept
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
-    first = _FEW_STEPS if few else _FIRST_STEPS
-    near = min((tried(step * bound) for step in first), key=lambda each: each.bits)
-    if few and near.step != first[1] * bound:
-        tried(near.step * (_FURTHER if near.step == first[2] * bound else 1 / _FURTHER))
-    for factor in () if few else (_WIDER, 1 / _WIDER):
+    near = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
+    for factor in (_WIDER, 1 / _WIDER):
         following = tried(near.step * factor)
         climbing = following.bits < near.bits
         while (
