@@ -9,8 +9,9 @@ a process of its own.
   (numcodecs), then shuffle and zstd at level 19. *pcodec* gets the same rounded values.
 - *SZ3* (pysz) and *SPERR* (imagecodecs) get the logarithms of magnitudes with the widest absolute bound that
   keeps the relative one, in every layout of the axes that they take; the smallest stream counts. NaN and
-  zeros are filled in with the nearest value. Masks of zeros and of signs, packed and through zstd, count as
-  bytes; that of NaN does not. A stream beyond the bound counts too: look at the last table.
+  zeros are filled in with the nearest value, or zeros with one below all others, whichever takes fewer bytes.
+  Masks of zeros and of signs, packed and through zstd, count as bytes; that of NaN does not. A stream beyond
+  the bound counts too: look at the last table.
 
 ``python -m benchmarks.relative --fuzz 400`` encodes so many random arrays of every dtype, over decades, with
 zeros, signs, NaN and infinities, and counts the values that are beyond their bound, in exact arithmetic.
@@ -153,16 +154,29 @@ def measure_on_logarithms(array: Array, relative: float, peer: str) -> Line:
     function, least, most = AXES[peer]
     valid = np.isfinite(array)
     zeros, negative = array == 0, array < 0
+    dtype = np.dtype(np.float64 if array.itemsize == 8 else np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.abs(array.astype(np.float64)))
-    logs = filled(logs, valid & ~zeros).astype(np.float64 if array.itemsize == 8 else np.float32)
-    masks = [mask for mask in (zeros, negative) if mask.any() and not mask[valid & ~zeros].all()]
-    extra = sum(len(Zstd(level=LEVEL).encode(np.packbits(mask))) for mask in masks)
+    known = valid & ~zeros
+    lowest = float(logs[known].min())
     bound = math.log1p(relative) * ALMOST
-    if logs.dtype == np.float32:  # which rounds logarithms
-        bound -= float(np.spacing(np.abs(logs).max()))
+    if dtype == np.float32:  # which rounds logarithms
+        bound -= float(np.spacing(np.float32(np.abs(logs[known]).max())))
+
+    def masked(*masks: NDArray[np.bool_]) -> int:
+        return sum(len(Zstd(level=LEVEL).encode(np.packbits(mask))) for mask in masks if mask.any())
+
+    signs = masked(negative) if negative.any() and not negative[known].all() else 0
+    near = filled(logs, known).astype(dtype)
+    given = {"masked": (near, signs + masked(zeros))}
+    if zeros.any():  # far enough below all others that they are told by their own values
+        below = np.where(zeros, lowest - 4 * bound, filled(logs, valid)).astype(dtype)
+        given["below"] = below, signs
     best: Line = {}
-    for layout in layouts(logs, least, most):
+    for (name, (values, extra)), number in itertools.product(given.items(), range(9)):
+        layout = next(itertools.islice(layouts(values, least, most), number, None), None)
+        if layout is None:
+            continue
         begun = time.process_time()
         try:
             stream, decoder = function(layout, bound)
@@ -171,13 +185,13 @@ def measure_on_logarithms(array: Array, relative: float, peer: str) -> Line:
         encoded = time.process_time()
         if best and len(stream) + extra >= best["bytes"]:
             continue
-        decoded = np.exp(layout.restore(np.asarray(decoder())).reshape(array.shape).astype(np.float64))
-        decoded = np.where(zeros, 0, np.where(negative, -decoded, decoded))
-        decoded = np.where(valid, decoded if array.dtype.kind == "f" else np.rint(decoded), array).astype(
-            array.dtype
-        )
+        back = layout.restore(np.asarray(decoder())).reshape(array.shape).astype(np.float64)
+        gone = zeros if name == "masked" else back < lowest - 2 * bound
+        back = np.where(gone, 0, np.where(negative, -np.exp(back), np.exp(back)))
+        back = np.where(valid, back if array.dtype.kind == "f" else np.rint(back), array).astype(array.dtype)
         times = {"encode_cpu": encoded - begun, "decode_cpu": time.process_time() - encoded}
-        best = {"bytes": len(stream) + extra, "form": layout.name} | times | errors(array, decoded, relative)
+        size = len(stream) + extra
+        best = {"bytes": size, "form": f"{name}, {layout.name}"} | times | errors(array, back, relative)
     return best
 
 

@@ -22,6 +22,8 @@ PROPERTIES = SCHEMA["properties"]["configuration"]["properties"]
 
 TAKEN: list[dict[str, Any]] = [
     {"ratio": 1}, {"ratio": 1e9}, {"psnr": 0}, {"psnr": 400}, {"max_error": 0}, {"max_error": 1e300},
+    {"max_relative_error": 0}, {"max_relative_error": 0.99}, {"max_relative_error": 0.01, "max_error": 0.5},
+    {"ratio": 10, "scale": "log"}, {"psnr": 60, "scale": "log"}, {"max_error": 1, "scale": "linear"},
     {"ratio": 10, "missing": -9999}, {"psnr": 60.5, "missing": 1e20},
     *({"ratio": 10, "effort": effort} for effort in ("fast", "balanced", "best")),
     *({"ratio": 10, "model": model} for model in ("auto", "transform", "network")),
@@ -31,6 +33,9 @@ TAKEN: list[dict[str, Any]] = [
 REFUSED: list[dict[str, Any]] = [
     {}, {"ratio": 10, "psnr": 40}, {"psnr": 40, "max_error": 1}, {"effort": "fast"},
     {"ratio": 0.99}, {"ratio": 1.1e9}, {"ratio": "10"}, {"ratio": True}, {"psnr": -1}, {"psnr": 401},
+    {"max_relative_error": 1}, {"max_relative_error": -0.1}, {"max_relative_error": 0.1, "psnr": 40},
+    {"max_relative_error": 0.1, "max_error": 1, "ratio": 10}, {"max_error": 1, "scale": "log"},
+    {"max_relative_error": 0.1, "scale": "log"}, {"ratio": 10, "scale": "sqrt"},
     {"max_error": -0.1}, {"ratio": 10, "missing": "none"}, {"ratio": 10, "effort": "slow"},
     {"ratio": 10, "model": "both"}, {"ratio": 10, "experts": 0}, {"ratio": 10, "experts": 257},
     {"ratio": 10, "experts": 2.5}, {"ratio": 10, "experts": 2, "model": "transform"},

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Field", "activity_points"]
 
+_ROW = 1 << 16  # voxels that are normalised together
+
 
 @dataclass(frozen=True)
 class Field:
@@ -49,9 +51,10 @@ class Field:
     def normalised(self) -> Floats:
         """Return the targets of a transform: all values, zero at invalid voxels."""
         target = np.empty(self.array.shape, np.float32)
+        count = max(1, _ROW // max(1, self.array[:1].size))
         with np.errstate(over="ignore"):  # of what is not valid
-            for row in range(len(target)):  # at most a row in double precision
-                target[row : row + 1] = self.normalisation.normalise(self.array[row : row + 1])
+            for row in range(0, len(target), count):  # at most some rows in double precision
+                target[row : row + count] = self.normalisation.normalise(self.array[row : row + count])
         if self.valid is not None:
             target[~self.valid] = 0
         return target
