@@ -11,13 +11,13 @@ import numpy as np
 
 from moec_zarr.arrays import Bools
 from moec_zarr.bitstream.container import QUALITY_BYTES, read_quality, write_quality
-from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
+from moec_zarr.bitstream.masks import decode_mask, read_coded_mask
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.scale import Scale
 
-__all__ = ["Scaled", "read_scale", "write_scale", "write_scale_masks"]
+__all__ = ["Scaled", "read_scale", "write_scale"]
 
-_KNEE, _ZEROS, _SIGNS = 1, 2, 4
+_KNEE, _SIGNS = 1, 2
 _RANGE = struct.Struct("<ff")
 _KNEE_BYTES = struct.Struct("<d")
 
@@ -29,37 +29,27 @@ class Scaled:
     Attributes
     ----------
     scale : Scale
-    zeros : bool array of the bounding box's shape, or None
-        Where zero stands.
     signs : bool array of the bounding box's shape, or None
         Where values are negative; never beside a knee, on whose two sides stand both signs.
     psnr : float
-        dB on the scale, over the valid values that are not among the zeros, with their range on it as the
-        peak; rounded down to 0.01, inf where exact.
+        dB on the scale, over the valid values that are not kept exactly, with their range on it as the peak;
+        rounded down to 0.01, inf where exact.
     error : float
         Largest error of a valid value over the larger of its magnitude and the knee, rounded up to 8 bits.
     """
 
     scale: Scale
-    zeros: Bools | None
     signs: Bools | None
     psnr: float = math.inf
     error: float = 0.0
 
 
-def write_scale(scaled: Scaled, masks: bytes) -> bytes:
-    """Write the section's bytes; its masks as :func:`write_scale_masks` wrote them."""
+def write_scale(scaled: Scaled, signs: bytes) -> bytes:
+    """Write the section's bytes; the mask of signs as `write_mask` wrote it, nothing where there is none."""
     scale = scaled.scale
-    flags = (
-        (scaled.zeros is not None) * _ZEROS | (scaled.signs is not None) * _SIGNS | (scale.knee > 0) * _KNEE
-    )
+    flags = (scaled.signs is not None) * _SIGNS | (scale.knee > 0) * _KNEE
     head = bytes([flags]) + _RANGE.pack(scale.centre, scale.half) + write_quality(scaled.psnr, scaled.error)
-    return head + (_KNEE_BYTES.pack(scale.knee) if scale.knee else b"") + masks
-
-
-def write_scale_masks(scaled: Scaled) -> bytes:
-    """Write the masks of a scale, which take their time: once for all sections of a chunk."""
-    return b"".join(write_mask(mask) for mask in (scaled.zeros, scaled.signs) if mask is not None)
+    return head + (_KNEE_BYTES.pack(scale.knee) if scale.knee else b"") + signs
 
 
 def read_scale(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Scaled:
@@ -74,7 +64,7 @@ def read_scale(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Sca
     flags = data[0] if data else 0
     if len(data) < at + _KNEE_BYTES.size * (flags & _KNEE):
         raise CorruptStreamError("the stream ends inside a scale; it is truncated, fetch it again")
-    if flags >> 3 or (flags & _SIGNS and (flags & _KNEE or dtype.kind == "u")):
+    if flags >> 2 or (flags & _SIGNS and (flags & _KNEE or dtype.kind == "u")):
         raise CorruptStreamError(f"a scale with flags {flags:#04x} of {dtype}; the stream is damaged")
     centre, half = _RANGE.unpack_from(data, 1)
     psnr, error = read_quality(data, 1 + _RANGE.size)
@@ -86,11 +76,10 @@ def read_scale(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Sca
         raise CorruptStreamError(
             f"a scale about {centre}, {half} to either side, knee {knee}; the stream is damaged"
         )
-    masks: dict[int, Bools] = {}
-    for flag in _ZEROS, _SIGNS:
-        if flags & flag:
-            coded, at = read_coded_mask(data, at)
-            masks[flag] = decode_mask(coded, shape)
+    signs = None
+    if flags & _SIGNS:
+        coded, at = read_coded_mask(data, at)
+        signs = decode_mask(coded, shape)
     if at != len(data):
         raise CorruptStreamError(f"a scale of {len(data)} bytes, expected {at}; the stream is damaged")
-    return Scaled(Scale(knee, centre, half), masks.get(_ZEROS), masks.get(_SIGNS), psnr, error)
+    return Scaled(Scale(knee, centre, half), signs, psnr, error)

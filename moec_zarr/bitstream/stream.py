@@ -19,6 +19,7 @@ from moec_zarr.bitstream.values import (
     MaskedValue,
     find_missing,
     read_bounding_box,
+    read_exact_values,
     read_lossless,
     read_masked_values,
 )
@@ -48,7 +49,9 @@ class Stream:
     residual : Residual or None
         Corrections with which a bound on the error is kept.
     scaled : Scaled or None
-        The logarithmic scale that was fitted, and what is kept beside it.
+        The logarithmic scale that was fitted, and signs.
+    exact_values : list of MaskedValue
+        Valid values that are kept exactly.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     """
@@ -61,6 +64,7 @@ class Stream:
     coefficients: Coefficients | None
     residual: Residual | None
     scaled: Scaled | None
+    exact_values: list[MaskedValue]
     sections: dict[str, int]
 
     @property
@@ -123,9 +127,11 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
     if Section.SCALE in sections and not sections.keys() & fitted:
         raise CorruptStreamError("the stream holds a scale of nothing; it is damaged")
-    if Section.LOSSLESS in sections and sections.keys() & fitted:
+    if Section.LOSSLESS in sections and sections.keys() & {*fitted, Section.EXACT}:
         raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
-    box, masked, values, network, coefficients, residual, scaled = None, [], None, None, None, None, None
+    box, values, network, coefficients, residual, scaled = None, None, None, None, None, None
+    masked: list[MaskedValue] = []
+    exact: list[MaskedValue] = []
     if Section.BOX in sections:
         box = read_bounding_box(sections[Section.BOX], header.shape, header.dtype)
     shape = header.shape if box is None else box.shape
@@ -144,6 +150,8 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         residual = read_residual(sections[Section.RESIDUAL], grid)
     if Section.SCALE in sections:
         scaled = read_scale(sections[Section.SCALE], shape, header.dtype)
+    if Section.EXACT in sections:
+        exact = read_exact_values(sections[Section.EXACT], shape, header.dtype)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
-    return Stream(header, box, masked, values, network, coefficients, residual, scaled, lengths)
+    return Stream(header, box, masked, values, network, coefficients, residual, scaled, exact, lengths)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ __all__ = [
     "MaskedValue",
     "find_missing",
     "read_bounding_box",
+    "read_exact_values",
     "read_lossless",
     "read_masked_values",
     "write_bounding_box",
@@ -74,15 +77,20 @@ class MaskedValue:
     value: Any
     mask: Bools
 
+    @cached_property
+    def coded(self) -> bytes:
+        """The mask as it is written; that takes its time."""
+        return write_mask(self.mask)
+
 
 def find_missing(masked: list[MaskedValue], low: Any, high: Any) -> Any:
     """Find the masked value within the range of the valid ones, which none of these may become; else None."""
     return next((each.value for each in masked if low < each.value < high), None)
 
 
-def write_masked_values(masked: list[MaskedValue], dtype: np.dtype[Any]) -> bytes:
+def write_masked_values(masked: Sequence[MaskedValue], dtype: np.dtype[Any]) -> bytes:
     """Write for each the value, the length of its mask, the mask."""
-    return b"".join(write_value(each.value, dtype) + write_mask(each.mask) for each in masked)
+    return b"".join(write_value(each.value, dtype) + each.coded for each in masked)
 
 
 def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[MaskedValue]:
@@ -93,6 +101,24 @@ def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]
     CorruptStreamError
         If they are none, too many, not distinct, more than one of them finite, or damaged.
     """
+    return _read_values(data, shape, dtype)
+
+
+def read_exact_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[MaskedValue]:
+    """Read the values of a bounding box of `shape` that are kept exactly, though others may be the same.
+
+    Raises
+    ------
+    CorruptStreamError
+        If they are none, too many, not distinct, not finite, or damaged.
+    """
+    return _read_values(data, shape, dtype, finite=True)
+
+
+def _read_values(
+    data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], *, finite: bool = False
+) -> list[MaskedValue]:
+    """Read masked values: all finite, or one of them at most."""
     parts: list[tuple[Any, bytes]] = []
     offset = 0
     while offset < len(data):
@@ -102,7 +128,9 @@ def read_masked_values(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]
             raise CorruptStreamError(f"more than {_MOST_MASKED_VALUES} masked values; the stream is damaged")
         if any(_is_same(value, other) for other, _ in parts):
             raise CorruptStreamError(f"the masked value {value} stands twice; the stream is damaged")
-        if np.isfinite(value) and any(np.isfinite(other) for other, _ in parts):
+        if finite and not np.isfinite(value):
+            raise CorruptStreamError(f"the exact value {value} is not finite; the stream is damaged")
+        if not finite and np.isfinite(value) and any(np.isfinite(other) for other, _ in parts):
             raise CorruptStreamError("two masked values that are finite; the stream is damaged")
         parts.append((value, coded))
     if not parts:

@@ -22,13 +22,17 @@ def explain_budget(chunk: Prepared, settings: Settings, needed: int) -> BudgetEr
     nbytes = size * itemsize
     if (exact := encode_lossless_within(chunk, needed)) is not None:
         needed = len(exact)
-    masks = sum(len(chunk.kept().get(section, b"")) for section in (Section.MASK, Section.SCALE))
+    masks = sum(
+        len(chunk.kept().get(section, b"")) for section in (Section.MASK, Section.SCALE, Section.EXACT)
+    )
     message = (
         f"a chunk of shape {shape} and dtype {chunk.header.dtype} has {nbytes} bytes, at ratio "
         f"{settings.ratio:g} {int(nbytes / settings.ratio)} for its stream; at least {needed} are needed"
     )
     if masks:
-        kept = "NaN, infinities or missing values" + (", zeros and signs" if chunk.scaled is not None else "")
+        kept = "NaN, infinities or missing values" + (
+            ", exact values and signs" if chunk.scaled is not None or chunk.exact else ""
+        )
         message += f", {masks} of them for where {kept} stand"
     reaches = math.floor(100 * nbytes / needed) / 100
     remedy = f"ask for a ratio of at most {reaches:g}, which this chunk reaches" if reaches >= 1 else ""

@@ -138,9 +138,7 @@ def _begin(source: Opened, selection: Any, device: Device | None) -> Callable[[]
         out = part = np.array(values, order=order, copy=None if values.flags.writeable else True)
         if (scaled := stream.scaled) is not None:
             stream.limits.complete(part, None if scaled.signs is None else take(scaled.signs, kept))
-            if scaled.zeros is not None:
-                part[take(scaled.zeros, kept)] = 0
-        for masked in stream.masked_values:
+        for masked in (*stream.exact_values, *stream.masked_values):
             part[take(masked.mask, kept)] = masked.value
         if box is not None and inside is not None:
             out = np.empty(wanted.grid, header.dtype, order=order)

@@ -34,9 +34,9 @@ class Opened:
     def nbytes(self) -> int:
         """Bytes that it takes in memory, about."""
         stream = self.stream
-        masks = [each.mask for each in stream.masked_values]
-        if stream.scaled is not None:
-            masks += [mask for mask in (stream.scaled.zeros, stream.scaled.signs) if mask is not None]
+        masks = [each.mask for each in (*stream.masked_values, *stream.exact_values)]
+        if stream.scaled is not None and stream.scaled.signs is not None:
+            masks.append(stream.scaled.signs)
         total = sum(int((mask if mask.base is None else mask.base).nbytes) for mask in masks)
         total += 0 if stream.values is None else stream.values.nbytes
         # The field holds the coefficients once more, and on joint axes more of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from numpy.typing import DTypeLike
 
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
-from moec_zarr.bitstream.scale import Scaled, write_scale, write_scale_masks
+from moec_zarr.bitstream.masks import write_mask
+from moec_zarr.bitstream.scale import Scaled, write_scale
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
@@ -27,7 +29,15 @@ from moec_zarr.fit.field import Field
 from moec_zarr.model.normalisation import Limits, Normalisation
 from moec_zarr.model.scale import to_scale
 
-__all__ = ["Prepared", "as_sentinel", "check_dtype", "find_bounding_box", "find_masked_values", "prepare"]
+__all__ = [
+    "Prepared",
+    "as_sentinel",
+    "check_dtype",
+    "find_bounding_box",
+    "find_masked_values",
+    "keep_exactly",
+    "prepare",
+]
 
 _WORTH_A_BOX = 16  # voxels outside it at least; fewer are not worth its bytes
 
@@ -49,7 +59,9 @@ class Prepared:
     missing : scalar or None
         The sentinel, where it lies within the range of the valid values: none of these may decode to it.
     scaled : Scaled or None
-        The logarithmic scale on which values are fitted, and what is kept beside it.
+        The logarithmic scale on which values are fitted, and signs.
+    exact : tuple of MaskedValue
+        Valid values that are kept exactly, and are not fitted.
     """
 
     header: Header
@@ -58,6 +70,7 @@ class Prepared:
     valid: Bools | None
     missing: Any
     scaled: Scaled | None = None
+    exact: tuple[MaskedValue, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -72,22 +85,25 @@ class Prepared:
 
     def kept(self, psnr: float = math.inf, error: float = 0.0) -> dict[Section, bytes]:
         """Return the sections that stand beside those that are fitted, with the quality on the scale."""
-        if self.scaled is None:
-            return self.sections
-        scaled = replace(self.scaled, psnr=psnr, error=error)
-        return self.sections | {Section.SCALE: write_scale(scaled, self._masks)}
+        sections = dict(self.sections)
+        if self.exact:
+            sections[Section.EXACT] = write_masked_values(self.exact, self.header.dtype)
+        if self.scaled is not None:
+            scaled = replace(self.scaled, psnr=psnr, error=error)
+            sections[Section.SCALE] = write_scale(scaled, self._signs)
+        return sections
 
     @cached_property
-    def _masks(self) -> bytes:
-        assert self.scaled is not None
-        return write_scale_masks(self.scaled)
+    def _signs(self) -> bytes:
+        return b"" if self.scaled is None or self.scaled.signs is None else write_mask(self.scaled.signs)
 
     @cached_property
     def fitted(self) -> Bools | None:
         """Which values are fitted; all where None."""
-        if self.scaled is None or self.scaled.zeros is None:
-            return self.valid
-        return ~self.scaled.zeros if self.valid is None else self.valid & ~self.scaled.zeros
+        others = _valid(self.exact)
+        if others is None or self.valid is None:
+            return self.valid if others is None else others
+        return self.valid & others
 
     @cached_property
     def squeezed(self) -> Prepared:
@@ -97,10 +113,13 @@ class Prepared:
         def squeeze(mask: Bools | None) -> Bools | None:
             return None if mask is None else mask.squeeze(axes)
 
-        scaled = self.scaled
-        if scaled is not None:
-            scaled = replace(scaled, zeros=squeeze(scaled.zeros), signs=squeeze(scaled.signs))
-        return replace(self, array=self.array.squeeze(axes), valid=squeeze(self.valid), scaled=scaled)
+        return replace(
+            self,
+            array=self.array.squeeze(axes),
+            valid=squeeze(self.valid),
+            scaled=None if self.scaled is None else replace(self.scaled, signs=squeeze(self.scaled.signs)),
+            exact=tuple(MaskedValue(each.value, each.mask.squeeze(axes)) for each in self.exact),
+        )
 
     @cached_property
     def field(self) -> Field:
@@ -118,14 +137,14 @@ class Prepared:
         return self.complete(tile, restored)
 
     def complete(self, tile: tuple[slice, ...], restored: Array) -> Array:
-        """Return restored values of a tile with what is kept beside a scale."""
-        if self.scaled is None:
+        """Return restored values of a tile with signs, and with those that are kept exactly."""
+        if self.scaled is None and not self.exact:
             return restored
         complete = np.array(np.broadcast_to(restored, self.array[tile].shape))
-        zeros, signs = self.scaled.zeros, self.scaled.signs
-        self.limits.complete(complete, None if signs is None else signs[tile])
-        if zeros is not None:
-            complete[zeros[tile]] = 0
+        if self.scaled is not None:
+            self.limits.complete(complete, None if self.scaled.signs is None else self.scaled.signs[tile])
+        for each in self.exact:
+            complete[each.mask[tile]] = each.value
         return complete
 
 
@@ -265,6 +284,15 @@ def as_sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
     return dtype.newbyteorder("=").type(int(missing))
 
 
+def keep_exactly(chunk: Prepared, value: Any) -> Prepared:
+    """Return a chunk in which a value, wherever it is valid, is kept exactly."""
+    value = chunk.header.dtype.newbyteorder("=").type(value)
+    mask = chunk.array == value
+    if chunk.valid is not None:
+        mask &= chunk.valid
+    return replace(chunk, exact=(*chunk.exact, MaskedValue(value, mask))) if mask.any() else chunk
+
+
 def _isolated_fill(array: Array, valid: Bools | None, fill_value: Any) -> Any:
     """`fill_value` where it occurs among the valid values and stands apart from the others."""
     if fill_value is None or not np.isfinite(fill_value):
@@ -280,7 +308,7 @@ def _isolated_fill(array: Array, valid: Bools | None, fill_value: Any) -> Any:
     return fill if min(abs(low - float(fill)), abs(high - float(fill))) > high - low else None
 
 
-def _valid(masked: list[MaskedValue]) -> Bools | None:
+def _valid(masked: Sequence[MaskedValue]) -> Bools | None:
     """Which voxels hold no masked value; None where all do."""
     return ~np.logical_or.reduce([each.mask for each in masked]) if masked else None
 

@@ -1,4 +1,4 @@
-"""Chunks that are fitted on a logarithmic scale: knee, zeros and signs, and what a relative bound leaves."""
+"""Chunks that are fitted on a logarithmic scale: its knee, signs, and what a relative bound leaves there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from moec_zarr.arrays import Array, Bools, Doubles
 from moec_zarr.bitstream.scale import Scaled
-from moec_zarr.codec.prepare import Prepared
+from moec_zarr.codec.prepare import Prepared, keep_exactly
 from moec_zarr.model.scale import Scale, to_scale
 from moec_zarr.quality import allowed_error
 
@@ -24,18 +24,13 @@ def put_on_scale(chunk: Prepared, knee: float = 0.0) -> Prepared:
 
     Without a knee zeros are kept exactly, and signs where there are both.
     """
-    array, valid = chunk.array, chunk.valid
-    zeros = signs = None
-    if not knee:
-        stands = array == 0
-        zeros = stands if valid is None else stands & valid
-        zeros = zeros if zeros.any() else None
-    fitted = valid if zeros is None else ~zeros if valid is None else valid & ~zeros
-    if not knee and chunk.header.low < 0:
-        signs = _find_signs(array, fitted)
+    if not knee and all(each.value != 0 for each in chunk.exact):
+        chunk = keep_exactly(chunk, 0)
+    array, fitted = chunk.array, chunk.fitted
+    signs = _find_signs(array, fitted) if not knee and chunk.header.low < 0 else None
     places = to_scale(array if fitted is None else array[fitted], knee)
     scale = Scale.of_range(knee, float(places.min()), float(places.max()))
-    return replace(chunk, scaled=Scaled(scale, zeros, signs))
+    return replace(chunk, scaled=Scaled(scale, signs))
 
 
 def _find_signs(array: Array, fitted: Bools | None) -> Bools:

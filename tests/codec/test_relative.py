@@ -139,13 +139,13 @@ def test_zeros_and_signs_are_kept_exactly():
     array[:, 10:20, :7] = 0
     array[:, :, 15:] *= -1
     stream = encoded(array, 0.02)
-    scaled = open_stream(stream).scaled
-    np.testing.assert_array_equal(scaled.zeros, array == 0)
-    assert scaled.signs is not None
+    parts = open_stream(stream)
+    (zeros,) = parts.exact_values
+    np.testing.assert_array_equal(zeros.mask, array == 0)
+    assert parts.scaled.signs is not None
     assert_keeps(array, stream, 0.02)
-    positive = open_stream(encoded(np.abs(array), 0.02)).scaled
-    assert positive.signs is None
-    assert open_stream(encoded(np.abs(array) + np.float32(1), 0.02)).scaled.zeros is None
+    assert open_stream(encoded(np.abs(array), 0.02)).scaled.signs is None
+    assert open_stream(encoded(np.abs(array) + np.float32(1), 0.02)).exact_values == []
 
 
 def test_masked_values_and_padding_stay_exact():
@@ -284,7 +284,7 @@ def test_a_ratio_of_logarithms_serves_small_values():
 def test_a_ratio_that_signs_leave_no_room_for():
     rng = np.random.default_rng(0)
     array = (decades((12, 20, 24), "f4", -3, 2) * rng.choice([-1, 1], (12, 20, 24))).astype("f4")
-    with pytest.raises(BudgetError, match="zeros and signs"):
+    with pytest.raises(BudgetError, match="exact values and signs"):
         encode(array, Settings(ratio=200, scale="log", effort="fast"))
 
 

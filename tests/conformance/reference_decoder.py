@@ -613,7 +613,6 @@ class Scale:
     half: float
     psnr: float
     error: float
-    zeros: NDArray[np.bool_] | None
     signs: NDArray[np.bool_] | None
 
 
@@ -626,16 +625,16 @@ def read_quality(source: Reader) -> tuple[float, float]:
 def read_scale(data: bytes, box: tuple[int, ...], dtype: np.dtype[Any]) -> Scale:
     source = Reader(data)
     flags = source.number(1)
-    check(flags < 8 and flags not in (5, 7), "flags")
-    check(flags < 4 or dtype.kind != "u", "signs")
+    check(flags < 3, "flags")
+    check(flags != 2 or dtype.kind != "u", "signs")
     centre, half = (float(v) for v in np.frombuffer(source.take(8), "<f4"))
     psnr, error = read_quality(source)
     knee = float(np.frombuffer(source.take(8), "<f8")[0]) if flags & 1 else 0.0
     check(math.isfinite(centre) and 0 < half < math.inf, "range of the scale")
     check(not flags & 1 or 0 < knee < math.inf, "knee")
-    zeros, signs = (read_mask(source.take(source.varint()), box) if flags & flag else None for flag in (2, 4))
+    signs = read_mask(source.take(source.varint()), box) if flags & 2 else None
     check(not source.left, "scale")
-    return Scale(knee, centre, half, psnr, error, zeros, signs)
+    return Scale(knee, centre, half, psnr, error, signs)
 
 
 def restore_from_scale(
@@ -646,7 +645,6 @@ def restore_from_scale(
     bottom, top = (first, last) if scale.knee else (type(first)(0), max(abs(first), abs(last)))
     if dtype.kind in "iu":
         top = min(top, int(np.iinfo(dtype).max))
-    zeros = np.zeros(y.size, bool) if scale.zeros is None else scale.zeros.ravel()
     result = np.empty(y.size, dtype)
     for place, each in enumerate(y.tolist()):
         t = scale.centre + scale.half * min(max(each, -1.0), 1.0)
@@ -669,7 +667,7 @@ def restore_from_scale(
             v = low if v < low else high if v > high else v
         if taken is not None and low < taken < high and v == taken:
             v = np.nextafter(taken, dtype.type(math.inf)) if dtype.kind == "f" else int(taken) + 1
-        result[place] = 0 if zeros[place] else v
+        result[place] = v
     return result
 
 
@@ -690,6 +688,7 @@ class Decoded:
     bounding_box: tuple[int, ...]
     sections: dict[int, bytes]
     masked_values: list[tuple[Any, NDArray[np.bool_]]]
+    exact_values: list[tuple[Any, NDArray[np.bool_]]]
     network: Network | None
     coefficients: Coefficients | None
     residual: Residual | None
@@ -715,9 +714,9 @@ def decode(data: bytes) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 7, "section")
+        check(max(sections, default=0) < number <= 8, "section")
         sections[number] = source.take(source.varint())
-    check(3 not in sections or not {4, 5, 6} & set(sections), "values twice")
+    check(3 not in sections or not {4, 5, 6, 8} & set(sections), "values twice")
     check(7 not in sections or bool({4, 5, 6} & set(sections)), "scale of nothing")
 
     box, fill = shape, low
@@ -727,14 +726,8 @@ def decode(data: bytes) -> Decoded:
         check(all(1 <= inner <= n for inner, n in zip(box, shape, strict=True)), "box")
         fill = part.value(dtype)
         check(not part.left, "box")
-    masked_values = []
-    part = Reader(sections.get(2, b""))
-    while part.left:
-        value = part.value(dtype)
-        same = (value == other or (value != value and other != other) for other, _ in masked_values)
-        check(not any(same), "masked value twice")
-        masked_values.append((value, read_mask(part.take(part.varint()), box)))
-    check(2 not in sections or 1 <= len(masked_values) <= 4, "masked values")
+    masked_values, exact_values = (read_masks(sections, number, box, dtype) for number in (2, 8))
+    check(all(np.isfinite(value) for value, _ in exact_values), "exact value")
     finite = [value for value, _ in masked_values if np.isfinite(value)]
     check(len(finite) < 2, "two finite masked values")
     check(0 not in box or not {4, 5, 6} & set(sections), "no voxels")
@@ -766,15 +759,30 @@ def decode(data: bytes) -> Decoded:
             inner = restore_from_scale(y, scale, low, high, native, *(finite or [None])).reshape(box)
         else:
             inner = restore(y, low, high, native, *finite).reshape(box)
-    for value, mask in masked_values:
+    for value, mask in exact_values + masked_values:
         inner[mask] = value
 
     array = np.full(shape, fill, dtype, order="F" if head >> 5 & 1 else "C")
     array[tuple(slice(n) for n in box)] = inner
     return Decoded(
         dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, sections, masked_values,
-        network, coefficients, residual, scale, array,
+        exact_values,         network, coefficients, residual, scale, array,
     )  # fmt: skip
+
+
+def read_masks(
+    sections: dict[int, bytes], number: int, box: tuple[int, ...], dtype: np.dtype[Any]
+) -> list[tuple[Any, NDArray[np.bool_]]]:
+    """Values and where they stand, of a section."""
+    found: list[tuple[Any, NDArray[np.bool_]]] = []
+    part = Reader(sections.get(number, b""))
+    while part.left:
+        value = part.value(dtype)
+        same = (value == other or (value != value and other != other) for other, _ in found)
+        check(not any(same), "masked value twice")
+        found.append((value, read_mask(part.take(part.varint()), box)))
+    check(number not in sections or 1 <= len(found) <= 4, "masked values")
+    return found
 
 
 def points(shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def bad_headers():
 def bad_sections():
     yield "number 0", PLAIN + b"\0\0"
     yield "number 5", PLAIN + b"\5\0"
-    yield "number 8", PLAIN + b"\x08\0"
+    yield "number 9", PLAIN + b"\x09\0"
     yield "twice", PLAIN + b"\1\3\2\3\7" * 2
     yield "out of order", PLAIN + b"\2\0" + b"\1\3\2\3\7"
     yield "beyond the end", PLAIN + b"\2\5\0"
@@ -159,18 +159,19 @@ def bad_transforms():
     yield "mask of bands beyond the end", transform_body(beyond)
 
 
-def scale(flags=0, centre=1.0, half=2.0, others=b"", kept=True):
+def scale(flags=0, centre=1.0, half=2.0, others=b"", kept=True, dtype="u1"):
     """The body of a stream with corrections that are all 0, on a scale."""
     payload = bytes([flags]) + struct.pack("<ffHH", centre, half, 4000, 0) + others
     residual = b"\5\x0c" + struct.pack("<df", 0.1, 0.1) if kept else b""
-    return PLAIN + residual + b"\7" + write_varint(len(payload)) + payload
+    start = write_header(header(dtype, (2, 3), low=np.dtype(dtype).type(0), high=np.dtype(dtype).type(9)))
+    return start + residual + b"\7" + write_varint(len(payload)) + payload
 
 
 def bad_scales():
     for name, options in {
-        "reserved bit": {"flags": 8},
-        "signs beside a knee": {"flags": 5, "others": struct.pack("<d", 1.0) + b"\1\3"},
-        "signs of unsigned integers": {"flags": 4, "others": b"\1\3"},
+        "reserved bit": {"flags": 4},
+        "signs beside a knee": {"flags": 3, "others": struct.pack("<d", 1.0) + b"\1\3"},
+        "signs of unsigned integers": {"flags": 2, "others": b"\1\3"},
         "infinite centre": {"centre": np.inf},
         "no range": {"half": 0.0},
         "negative range": {"half": -1.0},
@@ -180,9 +181,9 @@ def bad_scales():
         "negative knee": {"flags": 1, "others": struct.pack("<d", -1.0)},
         "infinite knee": {"flags": 1, "others": struct.pack("<d", np.inf)},
         "end inside the knee": {"flags": 1, "others": bytes(7)},
-        "no mask": {"flags": 2},
-        "mask beyond the end": {"flags": 4, "others": b"\3\3"},
-        "corrupt mask": {"flags": 2, "others": b"\1\7"},
+        "no mask": {"flags": 2, "dtype": "i1"},
+        "mask beyond the end": {"flags": 2, "dtype": "i1", "others": b"\3\3"},
+        "corrupt mask": {"flags": 2, "dtype": "i1", "others": b"\1\7"},
         "bytes left over": {"others": b"\1"},
         "of nothing": {"kept": False},
     }.items():
@@ -191,6 +192,17 @@ def bad_scales():
     yield from (
         (f"{n} bytes", scale()[: len(PLAIN) + 14] + bytes([7, n]) + whole[-13:][:n]) for n in range(13)
     )
+
+
+def bad_exact_values():
+    yield "no value", PLAIN + b"\x08\0"
+    yield "a value twice", PLAIN + b"\x08\6" + b"\7\1\3" * 2
+    yield "five values", PLAIN + b"\x08\x0f" + b"".join(bytes([n, 1, 3]) for n in range(5))
+    yield "beside lossless values", PLAIN + bytes([3, len(PACKED)]) + PACKED + b"\x08\3\7\1\3"
+    floats = write_header(header("f4", (2, 3)))
+    for value in np.nan, np.inf:
+        yield f"{value}", floats + b"\x08\6" + np.float32(value).tobytes() + b"\1\3"
+    yield "corrupt mask", PLAIN + b"\x08\4\7\2\4\0"
 
 
 CORRUPT = [
@@ -205,6 +217,7 @@ CORRUPT = [
         "basis": bad_bases(),
         "transform": bad_transforms(),
         "scale": bad_scales(),
+        "exact values": bad_exact_values(),
     }.items()
     for name, body in bodies
 ]
@@ -220,7 +233,7 @@ def test_corrupt(body):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"flags": 1, "others": struct.pack("<d", 3.0)}, {"flags": 2, "others": b"\1\3"}],
+    [{}, {"flags": 1, "others": struct.pack("<d", 3.0)}, {"flags": 2, "others": b"\1\3", "dtype": "i1"}],
     ids=["range", "knee", "masks"],
 )
 def test_sound_scales_decode(options):
