@@ -714,9 +714,9 @@ def decode(data: bytes) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 8, "section")
+        check(max(sections, default=0) < number <= 9 and number != 8, "section")
         sections[number] = source.take(source.varint())
-    check(3 not in sections or not {4, 5, 6, 8} & set(sections), "values twice")
+    check(3 not in sections or not {4, 5, 6, 9} & set(sections), "values twice")
     check(7 not in sections or bool({4, 5, 6} & set(sections)), "scale of nothing")
 
     box, fill = shape, low
@@ -726,7 +726,7 @@ def decode(data: bytes) -> Decoded:
         check(all(1 <= inner <= n for inner, n in zip(box, shape, strict=True)), "box")
         fill = part.value(dtype)
         check(not part.left, "box")
-    masked_values, exact_values = (read_masks(sections, number, box, dtype) for number in (2, 8))
+    masked_values, exact_values = (read_masks(sections, number, box, dtype) for number in (2, 9))
     check(all(np.isfinite(value) for value, _ in exact_values), "exact value")
     finite = [value for value, _ in masked_values if np.isfinite(value)]
     check(len(finite) < 2, "two finite masked values")

@@ -45,7 +45,8 @@ def bad_headers():
 def bad_sections():
     yield "number 0", PLAIN + b"\0\0"
     yield "number 5", PLAIN + b"\5\0"
-    yield "number 9", PLAIN + b"\x09\0"
+    yield "number 8", PLAIN + b"\x08\0"
+    yield "number 10", PLAIN + b"\x0a\0"
     yield "twice", PLAIN + b"\1\3\2\3\7" * 2
     yield "out of order", PLAIN + b"\2\0" + b"\1\3\2\3\7"
     yield "beyond the end", PLAIN + b"\2\5\0"
@@ -195,14 +196,14 @@ def bad_scales():
 
 
 def bad_exact_values():
-    yield "no value", PLAIN + b"\x08\0"
-    yield "a value twice", PLAIN + b"\x08\6" + b"\7\1\3" * 2
-    yield "five values", PLAIN + b"\x08\x0f" + b"".join(bytes([n, 1, 3]) for n in range(5))
-    yield "beside lossless values", PLAIN + bytes([3, len(PACKED)]) + PACKED + b"\x08\3\7\1\3"
+    yield "no value", PLAIN + b"\x09\0"
+    yield "a value twice", PLAIN + b"\x09\6" + b"\7\1\3" * 2
+    yield "five values", PLAIN + b"\x09\x0f" + b"".join(bytes([n, 1, 3]) for n in range(5))
+    yield "beside lossless values", PLAIN + bytes([3, len(PACKED)]) + PACKED + b"\x09\3\7\1\3"
     floats = write_header(header("f4", (2, 3)))
     for value in np.nan, np.inf:
-        yield f"{value}", floats + b"\x08\6" + np.float32(value).tobytes() + b"\1\3"
-    yield "corrupt mask", PLAIN + b"\x08\4\7\2\4\0"
+        yield f"{value}", floats + b"\x09\6" + np.float32(value).tobytes() + b"\1\3"
+    yield "corrupt mask", PLAIN + b"\x09\4\7\2\4\0"
 
 
 CORRUPT = [

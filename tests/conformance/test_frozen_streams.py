@@ -87,7 +87,7 @@ def test_scales_of_the_frozen_streams(decoded):
         (data, settings), scale = FEATURES[feature], decoded[feature].scale
         held = {
             "knee": scale.knee > 0,
-            "zeros": 8 in decoded[feature].sections,
+            "zeros": 9 in decoded[feature].sections,
             "signs": scale.signs is not None,
         }
         assert [name for name, is_held in held.items() if is_held] == expected.split()

@@ -120,9 +120,9 @@ def cases() -> Iterator[tuple[str, Case]]:
     scale = b"\2" + struct.pack("<ffHH", 0.0, 700.0, 0, 0) + b"\1\0"
     masked = start((256, 256), "f4") + section(5, flat) + section(7, scale)
     yield "signs of a scale", Case(masked, (256, 256), dtype="f4")
-    exact = start((256, 256)) + section(8, b"".join(bytes([n, 1, 0]) for n in range(4)))
+    exact = start((256, 256)) + section(9, b"".join(bytes([n, 1, 0]) for n in range(4)))
     yield "four exact values", Case(exact, (256, 256), seconds=4.0)
-    many = start((512, 512)) + section(8, b"".join(bytes([n % 256, 1, 0]) for n in range(500)))
+    many = start((512, 512)) + section(9, b"".join(bytes([n % 256, 1, 0]) for n in range(500)))
     yield "500 exact values", Case(many, (512, 512), "masked values", seconds=0.5)
     yield "scale of nothing", Case(start((2**16,)) + section(7, scale), (2**16,), "nothing", fixed=MIB // 4)
     yield "corrections of no voxels", Case(nothing, (0, 2**31), "no voxels", fixed=MIB // 4)
