@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from moec_zarr.adapters.tree import local_name
+from moec_zarr.settings import Settings
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["UNEVEN", "Uneven", "describe_uneven", "find_uneven_axis"]
+__all__ = ["UNEVEN", "Uneven", "describe_uneven", "find_uneven_axis", "weighs_alike"]
 
 UNEVEN = 8.0
 """Factor between the ranges of two slices above which they are not one field."""
@@ -47,6 +48,11 @@ class Uneven(NamedTuple):
     factor: float
     narrow: int
     wide: int
+
+
+def weighs_alike(settings: Settings) -> bool:
+    """Say whether all errors of a chunk count alike, however large its values are."""
+    return settings.scale == "linear" and (settings.ratio is not None or settings.psnr is not None)
 
 
 def find_uneven_axis(ds: xr.Dataset, var: xr.Variable) -> Uneven | None:

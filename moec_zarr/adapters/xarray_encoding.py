@@ -22,7 +22,7 @@ from moec_zarr.adapters.meaning import (
 )
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import datasets_of, flatten, group_of, local_name, split
-from moec_zarr.adapters.uneven import describe_uneven, find_uneven_axis
+from moec_zarr.adapters.uneven import describe_uneven, find_uneven_axis, weighs_alike
 from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.codec.prepare import as_sentinel
 from moec_zarr.errors import BudgetError, MoECError, UnsupportedArrayError
@@ -127,7 +127,7 @@ def encoding(
 
 def _warn_of_levels(ds: xr.Dataset, path: Hashable, settings: Settings, chunks: tuple[int, ...]) -> None:
     """Say in the log where a chunk holds levels of very different range, and a target weighs them alike."""
-    if settings.ratio is None and settings.psnr is None:
+    if not weighs_alike(settings):
         return
     var = ds.variables[local_name(path)]
     uneven = find_uneven_axis(ds, var)

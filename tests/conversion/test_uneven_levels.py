@@ -41,8 +41,13 @@ def test_each_level_has_chunks_of_its_own_and_it_is_said(caplog):
     assert chunks(levels(), chunks={"plev": 5}) == (4, 5, 16, 20)
     assert chunks(levels(), MoECCodec(psnr=40, effort="fast"), chunks={"time": 2}) == (2, 1, 16, 20)
     assert chunks(levels(), chunks={"time": 2}) == (2, 5, 16, 20)  # too little is left of one level
-    # A bound is one for every value by itself.
-    assert chunks(levels(), MoECCodec(max_error=1e-5, effort="fast")) == SHAPE
+    # A bound is one for every value by itself, and logarithms have like ranges.
+    for codec in (
+        MoECCodec(max_error=1e-5),
+        MoECCodec(max_relative_error=0.01),
+        MoECCodec(ratio=10, scale="log"),
+    ):
+        assert chunks(levels(), codec) == SHAPE
 
 
 @pytest.mark.parametrize(

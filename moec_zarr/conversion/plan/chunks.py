@@ -11,7 +11,7 @@ import numpy as np
 
 from moec_zarr.adapters.chunking import LEAST_BYTES, choose_chunks, choose_image_chunks
 from moec_zarr.adapters.tree import local_name
-from moec_zarr.adapters.uneven import describe_uneven, find_uneven_axis
+from moec_zarr.adapters.uneven import describe_uneven, find_uneven_axis, weighs_alike
 from moec_zarr.adapters.zarr_groups import axis_types
 from moec_zarr.conversion.plan.options import Sizes
 from moec_zarr.errors import BudgetError, MoECError
@@ -80,7 +80,7 @@ def choose_free_shape(
     var = ds.variables[local_name(path)]
     if types := axis_types(var):
         return choose_image_chunks(var.shape, types, dtype, settings)
-    if settings.ratio is None and settings.psnr is None:
+    if not weighs_alike(settings):
         return chunk
     uneven = find_uneven_axis(ds, var)
     if uneven is None:
