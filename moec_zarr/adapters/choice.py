@@ -190,13 +190,20 @@ def _check_names(
             )
 
 
-def why_lossless(ds: xr.Dataset, name: Hashable, settings: Settings) -> str:
-    """Say in a word why a variable that is not named stays lossless; empty if it is compressed.
+def why_lossless(ds: xr.Dataset, names: Iterable[Hashable], settings: Settings) -> dict[Hashable, str]:
+    """Say in a word why variables that are not named stay lossless; empty if they are compressed.
 
     Values are read as `encoding` says.
     """
-    path = group_of(name)
-    return _Rule.of(split(ds, inherit=True)[path]).reason(local_name(name), settings)
+    groups = split(ds, inherit=True)
+    rules: dict[str, _Rule] = {}
+    reasons = {}
+    for name in names:
+        path = group_of(name)
+        if path not in rules:
+            rules[path] = _Rule.of(groups[path])
+        reasons[name] = rules[path].reason(local_name(name), settings)
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Versions 0.4 (https://ngff.openmicroscopy.org/0.4) and 0.5, which keeps the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["Axis", "is_image_group", "is_label", "levels_of"]
@@ -15,10 +16,25 @@ _IMAGE_KEYS = ("multiscales", "plate", "well", "labels", "image-label", "bioform
 
 
 class Axis(NamedTuple):
-    """Name and type of an axis of an image; the type is such as "space" or "channel", or empty."""
+    """An axis of a level of an image.
+
+    Attributes
+    ----------
+    name, type : str
+        The type is such as "space" or "channel", or empty.
+    units : str
+        Of its scale, such as "micrometer"; empty where there are none.
+    step : float or None
+        From one voxel to the next; None where the metadata have no plain scale.
+    start : float
+        Where the first voxel lies.
+    """
 
     name: str
     type: str
+    units: str = ""
+    step: float | None = None
+    start: float = 0.0
 
 
 def is_image_group(attrs: Mapping[str, Any]) -> bool:
@@ -36,23 +52,57 @@ def levels_of(attrs: Mapping[str, Any]) -> list[dict[str, tuple[Axis, ...]]]:
 
     Metadata are untrusted: what is not as it should be is left out.
     """
-    images = _ome(attrs).get("multiscales")
     found = []
-    for image in images if isinstance(images, list) else []:
-        if not isinstance(image, Mapping):
-            continue
-        axes = tuple(map(_axis, image.get("axes") or ()))
-        levels = image.get("datasets")
-        paths = [each.get("path") for each in levels or () if isinstance(each, Mapping)]
-        found.append({path.strip("/"): axes for path in paths if isinstance(path, str)})
+    for image in _mappings(_ome(attrs).get("multiscales")):
+        named = image.get("axes")
+        axes = tuple(map(_axis, named if isinstance(named, list) else ()))
+        levels = {
+            path.strip("/"): _place(axes, level, image)
+            for level in _mappings(image.get("datasets"))
+            if isinstance(path := level.get("path"), str)
+        }
+        found.append(levels)
     return found
+
+
+def _mappings(values: Any) -> Iterable[Mapping[str, Any]]:
+    return (each for each in values if isinstance(each, Mapping)) if isinstance(values, list) else ()
 
 
 def _axis(axis: Any) -> Axis:
     if isinstance(axis, Mapping):
         name = str(axis.get("name", ""))
-        return Axis(name, str(axis.get("type") or _TYPES.get(name, "")))
+        units = str(axis.get("unit") or "")
+        return Axis(name, str(axis.get("type") or _TYPES.get(name, "")), units)
     return Axis(str(axis), _TYPES.get(str(axis), ""))  # version 0.3 has names alone
+
+
+def _place(axes: tuple[Axis, ...], *owners: Mapping[str, Any]) -> tuple[Axis, ...]:
+    """Return the axes with the places of their voxels, by the transformations of a level, then of its image.
+
+    Where there is none, or one that is no scale or translation by plain numbers, no place is known.
+    """
+    steps, starts = [1.0] * len(axes), [0.0] * len(axes)
+    known = False
+    for owner in owners:
+        for each in _mappings(owner.get("coordinateTransformations")):
+            kind = each.get("type")
+            numbers = each.get(kind) if kind in ("scale", "translation") else None
+            if not isinstance(numbers, list) or len(numbers) != len(axes):
+                return axes
+            if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+                return axes
+            if kind == "scale":
+                known = all(n > 0 for n in numbers)
+                steps = [step * n for step, n in zip(steps, numbers, strict=True)]
+                starts = [start * n for start, n in zip(starts, numbers, strict=True)]
+            else:
+                starts = [start + n for start, n in zip(starts, numbers, strict=True)]
+    if not known or not all(map(math.isfinite, steps + starts)):
+        return axes
+    return tuple(
+        axis._replace(step=step, start=start) for axis, step, start in zip(axes, steps, starts, strict=True)
+    )
 
 
 def _ome(attrs: Mapping[str, Any]) -> Mapping[str, Any]:

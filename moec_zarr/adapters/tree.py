@@ -8,7 +8,10 @@ which nothing is renamed. Attributes of groups stand in the encoding of the data
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +26,8 @@ __all__ = [
     "map_groups",
     "merge_groups",
     "owns_dims",
+    "select",
+    "sort_key",
     "split",
 ]
 
@@ -52,6 +57,39 @@ def local_name(path: Hashable) -> str:
 def group_of(path: Hashable) -> str:
     """Return the path of the group that a variable lies in; empty for the root."""
     return str(path).rpartition("/")[0]
+
+
+def sort_key(path: str) -> tuple[Any, Any]:
+    """Return what puts paths in order: a group before those within it, and numbers by their size."""
+    *above, last = [
+        (each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in path.split("/")
+    ]
+    return above, last
+
+
+def select(asked: Iterable[str] | None, existing: Iterable[str]) -> list[str]:
+    """Return the variables whose paths are asked for, or match a pattern such as ``*/t2m``; by default all.
+
+    Raises
+    ------
+    MoECError
+        If there is none for one of them.
+    """
+    known = list(existing)
+    if asked is None:
+        return known
+    found: dict[str, None] = {}
+    absent = []
+    for each in [asked] if isinstance(asked, str) else asked:
+        path = each.removeprefix("/")
+        matching = [path] if path in known else [name for name in known if fnmatchcase(name, path)]
+        absent += [] if matching else [each]
+        found |= dict.fromkeys(matching)
+    if absent:
+        raise MoECError(
+            f"no variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, known))}"
+        )
+    return list(found)
 
 
 def dims_named(dims: Iterable[Hashable], name: str) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SINGLE",
     "array_of",
+    "axes_of",
     "axis_types",
     "has_names",
     "is_consolidated",
@@ -32,7 +33,7 @@ SINGLE = "array"
 """Name of an array that is a store of its own."""
 
 _ARRAY = "moec_zarr_array"  # keys in the encoding of a variable that is an array without a dataset
-_TYPES = "moec_zarr_axis_types"
+_AXES = "moec_zarr_axes"
 _ROLE = "moec_zarr_role"
 
 Arrays = dict[str, "zarr.Array[Any]"]
@@ -44,10 +45,15 @@ def array_of(var: xr.Variable) -> zarr.Array[Any] | None:
     return found
 
 
+def axes_of(var: xr.Variable) -> tuple[Axis, ...]:
+    """Return the axes of an image; empty where the variable is none."""
+    axes: tuple[Axis, ...] = var.encoding.get(_AXES, ())
+    return axes
+
+
 def axis_types(var: xr.Variable) -> tuple[str, ...]:
     """Return the types of the axes of an image, such as "space"; empty where the variable is none."""
-    types: tuple[str, ...] = var.encoding.get(_TYPES, ())
-    return types
+    return tuple(axis.type for axis in axes_of(var))
 
 
 def role_of(var: xr.Variable) -> str:
@@ -173,5 +179,5 @@ def _open_array(name: str, array: zarr.Array[Any], axes: tuple[Axis, ...]) -> xr
         {_ARRAY: array, "preferred_chunks": dict(zip(names, array.shards or array.chunks, strict=True))},
     )
     if known:
-        var.encoding[_TYPES] = tuple(axis.type for axis in axes)
+        var.encoding[_AXES] = axes
     return var

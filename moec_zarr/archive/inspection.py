@@ -16,6 +16,8 @@ from zarr.abc.store import Store
 from zarr.codecs import ShardingCodec
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.tree import sort_key
+from moec_zarr.adapters.zarr_groups import SINGLE
 from moec_zarr.archive.storage import read_object
 from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
@@ -182,12 +184,12 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
     Parameters
     ----------
     store : path or zarr Store
-        A zarr group, or one array, whose name is then empty.
+        A zarr group, or one array, which is called "array".
 
     Returns
     -------
     dict of str to zarr.Array
-        Sorted by name, which is a path where the group holds groups.
+        By path; the variables of a group stand together, after those of the groups above.
 
     Raises
     ------
@@ -199,10 +201,10 @@ def compressed_arrays(store: str | PathLike[str] | Store) -> dict[str, zarr.Arra
         root = zarr.open(place, mode="r")
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
-    nodes = {"": root} if isinstance(root, zarr.Array) else dict(root.members(max_depth=None))
+    nodes = {SINGLE: root} if isinstance(root, zarr.Array) else dict(root.members(max_depth=None))
     compressed = {
         name: node
-        for name, node in sorted(nodes.items())
+        for name, node in sorted(nodes.items(), key=lambda item: sort_key(item[0]))
         if isinstance(node, zarr.Array) and codec_of(node) is not None
     }
     if not compressed:

@@ -5,12 +5,16 @@ import pytest
 
 import moec_zarr
 from moec_zarr import MoECCodec
-from moec_zarr.adapters.choice import why_lossless
+from moec_zarr.adapters.choice import why_lossless as list_reasons
 from tests.support.variables import DIMS, RATIO, REASONS, SHAPE, dataset_of_kinds
 
 xr = pytest.importorskip("xarray")
 
 CODEC = MoECCodec(ratio=RATIO)
+
+
+def why_lossless(ds, name, codec):
+    return list_reasons(ds, [name], codec)[name]
 
 
 @pytest.fixture(scope="module")

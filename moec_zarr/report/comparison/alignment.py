@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moec_zarr.adapters.tree import local_name
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.errors import MoECError
 
@@ -20,10 +21,10 @@ _SAME = 1e-3  # of the smallest step: float coordinates nearer than this are the
 def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, tuple[str, ...]]:
     """Bring both arrays to the coordinates that they share, in the order of the first.
 
-    Along each dimension, positions are found by the coordinate of that name. Floats are the same where they
-    are nearer to each other than a thousandth of the smallest step; times are compared as times, to the
-    millisecond, whatever they are counted from. A dimension without a coordinate in both arrays is left as
-    it is. Nothing is read but coordinates.
+    Dimensions are the same that have one name in their groups. Along each, positions are found by the
+    coordinate of that name. Floats are the same where they are nearer to each other than a thousandth of the
+    smallest step; times are compared as times, to the millisecond, whatever they are counted from. A
+    dimension without a coordinate in both arrays is left as it is. Nothing is read but coordinates.
 
     Parameters
     ----------
@@ -43,6 +44,9 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
         If dimensions differ in their names, or in length without a coordinate to align by, coordinates that
         differ hold a value twice, or nothing is in common.
     """
+    mine = {local_name(dim): dim for dim in a.dims}
+    if set(a.dims) != set(b.dims) and sorted(mine) == sorted(map(local_name, b.dims)):
+        b = b.rename({dim: mine[local_name(dim)] for dim in b.dims})
     if set(a.dims) != set(b.dims):
         raise MoECError(
             f"got dimensions {_names(a)} in the original and {_names(b)} in the decoded; rename or select, "
@@ -50,11 +54,11 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
         )
     b = b.transpose(*a.dims)
     left_out = []
-    for dim in a.dims:
+    for dim, name in zip(a.dims, map(local_name, a.dims), strict=True):
         if dim not in a.indexes or dim not in b.indexes:
             if a.sizes[dim] != b.sizes[dim]:
                 raise MoECError(
-                    f"the original has {a.sizes[dim]} voxels along {dim!r}, the decoded {b.sizes[dim]}, and "
+                    f"the original has {a.sizes[dim]} voxels along {name!r}, the decoded {b.sizes[dim]}, and "
                     "not both have a coordinate to align by; select what belongs together"
                 )
             continue
@@ -65,13 +69,13 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
             if not index.is_unique:
                 twice = index[index.duplicated()][0]
                 raise MoECError(
-                    f"the coordinate {dim!r} of the {which} holds {twice} twice; drop one of them"
+                    f"the coordinate {name!r} of the {which} holds {twice} twice; drop one of them"
                 )
         place = _find(first, second)
         here = np.flatnonzero(place >= 0)
         there = place[here]
         lacking = [
-            f"{dim}: {_text(index, absent)} only in the {which} ({absent.size} of {len(index)})"
+            f"{name}: {_text(index, absent)} only in the {which} ({absent.size} of {len(index)})"
             for index, absent, which in (
                 (first, np.flatnonzero(place < 0), "original"),
                 (second, np.setdiff1d(np.arange(len(second)), there), "decoded"),
@@ -89,7 +93,7 @@ def align(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray,
 
 
 def _names(array: xr.DataArray) -> str:
-    return f"({', '.join(map(repr, array.dims))})"
+    return f"({', '.join(repr(local_name(dim)) for dim in array.dims)})"
 
 
 def _comparable(a: xr.DataArray, b: xr.DataArray) -> tuple[Any, Any]:

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from moec_zarr.adapters.tree import local_name
+from moec_zarr.adapters.zarr_groups import axes_of
 from moec_zarr.arrays import Array
 from moec_zarr.errors import MoECError
 from moec_zarr.report.comparison.alignment import decode_times
 
 __all__ = [
+    "PATH",
     "Axis",
     "axis_of",
     "bytes_text",
@@ -23,10 +26,14 @@ __all__ = [
     "name_of",
     "power_of_ten",
     "units_of",
+    "with_places",
     "with_units",
 ]
 
 _LONGEST = 80  # characters of a name from a store
+PATH = 200
+"""Characters of a path from a store, whose end tells most."""
+
 _REGULAR = 1e-3  # of a step, by which the steps of an even coordinate may differ
 _DEGREES = ("degree", "degrees", "deg")
 
@@ -49,12 +56,11 @@ def units_of(array: Any) -> str:
     return "" if units == "1" else units
 
 
-def name_of(array: Any) -> str:
-    """Return the long name of an array of xarray, or else its name; empty where it has neither."""
+def name_of(array: Any, name: str = "") -> str:
+    """Return the long name of an array of xarray, or else `name`, or its own; empty where it has none."""
     attributes: Mapping[Any, Any] = getattr(array, "attrs", {})
-    return clean(
-        attributes.get("long_name") or attributes.get("standard_name") or getattr(array, "name", None) or ""
-    )
+    title = attributes.get("long_name") or attributes.get("standard_name")
+    return clean(title) if title else clean(name or getattr(array, "name", None) or "", PATH)
 
 
 def bytes_text(count: float | None) -> str:
@@ -111,7 +117,7 @@ class Axis:
     Attributes
     ----------
     dim, title, units : str
-        Name of the dimension, name to show, and units of the coordinate.
+        Name of the dimension in its group, name to show, and units of the coordinate.
     length : int
         Number of voxels.
     values : array or None
@@ -186,21 +192,34 @@ def axis_of(array: Any, position: int) -> Axis:
     dims = getattr(array, "dims", None)
     if dims is None:
         return Axis(dim=f"axis {position}", title=f"axis {position}", units="", length=length, values=None)
-    dim = dims[position]
+    dim, local = dims[position], local_name(dims[position])
     if dim not in array.coords or array.coords[dim].dims != (dim,):
-        return Axis(dim=str(dim), title=clean(dim), units="", length=length, values=None)
+        return Axis(dim=local, title=clean(local), units="", length=length, values=None)
     coordinate = array.coords[dim]
     values, units = np.asarray(coordinate.values), units_of(coordinate)
     if " since " in units:
         values, units = _times(coordinate), ""
     return Axis(
-        dim=str(dim),
-        title=name_of(coordinate) or clean(dim),
+        dim=local,
+        title=name_of(coordinate, local),
         units=units,
         length=length,
         values=values,
         downward=str(coordinate.attrs.get("positive", "")).lower() == "down",
     )
+
+
+def with_places(array: Any) -> Any:
+    """Return an array of a tree with coordinates where the metadata of an image say where its voxels lie."""
+    known = axes_of(array.variable)
+    found = {}
+    for axis, dim, length in zip(known, array.dims[: len(known)], array.shape, strict=False):
+        if axis.step is not None and (axis.units or axis.type == "space"):
+            places = axis.start + axis.step * np.arange(length)
+            # Rows of an image go down.
+            attrs = {"units": axis.units} | ({"positive": "down"} if axis.type == "space" else {})
+            found[dim] = (dim, places, attrs)
+    return array.assign_coords(found)
 
 
 def _times(coordinate: Any) -> Array:

@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
+import zarr
 
+from moec_zarr.adapters.tree import datasets_of, flatten
+from moec_zarr.archive.stored import stored_dataset
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.errors import MoECError, UnsupportedArrayError
 from moec_zarr.quality import decibel, half_range, measure, merge
@@ -63,8 +66,11 @@ class Comparison:
     left_out: tuple[str, ...] = ()
 
 
+_Groups: TypeAlias = "xr.Dataset | xr.DataTree | zarr.Group"
+
+
 @overload
-def compare(a: xr.Dataset, b: xr.Dataset, *, missing: float | None = None) -> dict[str, Comparison]: ...
+def compare(a: _Groups, b: _Groups, *, missing: float | None = None) -> dict[str, Comparison]: ...
 
 
 @overload
@@ -72,7 +78,7 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison: ...
 
 
 def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dict[str, Comparison]:
-    """Compare a decoded array or dataset with its original.
+    """Compare a decoded array, dataset or tree with its original.
 
     Both are read block by block, along the chunks where they are stored in chunks, and never held whole.
 
@@ -93,16 +99,16 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
 
     Parameters
     ----------
-    a, b : array-like or xarray.Dataset
-        Original and decoded: NumPy or zarr arrays, xarray.DataArray, or two datasets, of which the data
-        variables with integer or float values are compared. Coordinates are not.
+    a, b : array-like, xarray.Dataset, xarray.DataTree or zarr.Group
+        Original and decoded: NumPy or zarr arrays, xarray.DataArray, or two datasets or trees, of which the
+        data variables with integer or float values are compared. Coordinates are not.
     missing : float, optional
         A sentinel that counts as special, as NaN does.
 
     Returns
     -------
     Comparison or dict of str to Comparison
-        By variable for datasets.
+        By variable, or its path, for datasets and trees.
 
     Raises
     ------
@@ -112,6 +118,7 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
     UnsupportedArrayError
         If an array holds neither integers nor floats.
     """
+    a, b = _flatten(a), _flatten(b)
     if hasattr(a, "data_vars") != hasattr(b, "data_vars"):
         raise MoECError(
             f"got {type(a).__name__} and {type(b).__name__}; compare two datasets, or one variable of each"
@@ -125,6 +132,13 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
             f"{', '.join(map(repr, b.data_vars))}; drop it from the original or compare single variables"
         )
     return {name: _compare(a[name], b[name], missing) for name in names}
+
+
+def _flatten(data: Any) -> Any:
+    """Return the groups of a tree as one dataset; all else as it is."""
+    if isinstance(data, zarr.Group):
+        return stored_dataset(data)
+    return flatten(datasets_of(data)) if hasattr(data, "subtree") else data
 
 
 def _compare(a: Any, b: Any, missing: float | None) -> Comparison:

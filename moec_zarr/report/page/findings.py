@@ -13,7 +13,18 @@ from moec_zarr.report.comparison.labels import Axis
 from moec_zarr.report.comparison.pictures import Slice
 from moec_zarr.report.comparison.spectra import Spectrum
 
-__all__ = ["Cell", "Choice", "Experts", "Lossless", "Profile", "Report", "Sample", "SliceView", "Variable"]
+__all__ = [
+    "Cell",
+    "Choice",
+    "Experts",
+    "Image",
+    "Lossless",
+    "Profile",
+    "Report",
+    "Sample",
+    "SliceView",
+    "Variable",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +224,8 @@ class Variable:
     experts : Experts or None
     notes : tuple of str
         What a reader must know before trusting the figures.
+    full : bool
+        Whether it has a part of the page of its own; the others are in tables alone.
     """
 
     name: str
@@ -245,6 +258,7 @@ class Variable:
     profiles: tuple[Profile, ...] = ()
     experts: Experts | None = None
     notes: tuple[str, ...] = ()
+    full: bool = True
 
     @property
     def known_psnr(self) -> float | None:
@@ -264,6 +278,7 @@ class Lossless:
     Attributes
     ----------
     name : str
+    shape : tuple of int
     exact : bool
         Whether its codecs are known to keep every bit.
     bytes_in, bytes_out : int
@@ -272,10 +287,27 @@ class Lossless:
     """
 
     name: str
+    shape: tuple[int, ...]
     exact: bool
     bytes_in: int
     bytes_out: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """An image of several levels, and the labels that belong to it.
+
+    Attributes
+    ----------
+    name : str
+        Its path, and what it is called.
+    levels : tuple of Variable or Lossless
+        The finest first, then those of its labels.
+    """
+
+    name: str
+    levels: tuple[Variable | Lossless, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +324,8 @@ class Report:
         Of the files that it was made from; 0 where the store does not say.
     variables : tuple of Variable
     lossless : tuple of Lossless
+    images : tuple of Image
+        Of the same variables, those that are levels of images.
     """
 
     store: str
@@ -300,3 +334,10 @@ class Report:
     file_bytes: int
     variables: tuple[Variable, ...]
     lossless: tuple[Lossless, ...]
+    images: tuple[Image, ...] = ()
+
+    @property
+    def apart(self) -> tuple[Variable, ...]:
+        """The compressed variables that are no levels of images."""
+        levels = {level.name for image in self.images for level in image.levels}
+        return tuple(each for each in self.variables if each.name not in levels)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from moec_zarr.adapters.tree import select
+from moec_zarr.adapters.zarr_groups import array_of, has_names
 from moec_zarr.archive.attributes import FILE_BYTES
 from moec_zarr.archive.inspection import compressed_arrays
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.conversion.plan.source import Source, open_source
-from moec_zarr.errors import MoECError
-from moec_zarr.report.comparison.labels import clean
+from moec_zarr.report.comparison.labels import clean, with_places
 from moec_zarr.report.page.findings import Report
+from moec_zarr.report.page.images import find_images, list_images
 from moec_zarr.report.page.lossless import list_lossless
 from moec_zarr.report.page.render import render_page
 from moec_zarr.report.page.variable import gather_variable
@@ -28,7 +30,7 @@ __all__ = ["gather_report", "write_report"]
 
 _SLICES = 9  # of a variable, and the one with the largest error
 _ALL_SLICES = 45  # of all variables together
-_SINGLE = "array"  # name of an array that stands alone
+_IN_FULL = 30  # variables with a part of the page of their own
 
 
 def write_report(
@@ -43,18 +45,19 @@ def write_report(
 
     It shows what the conversion recorded and what the streams say of themselves, and a few slices as they
     are decoded. With a source it compares these slices with their originals. It reads no more of a variable
-    than the slices and 256 of its stored objects.
+    than the slices and 256 of its stored objects. Of more than 30 variables, the others are in tables alone.
 
     Parameters
     ----------
     store : path or URL
-        A zarr group with variables that this package compressed, or one such array.
+        A zarr group with variables that this package compressed, in it or in groups within, or one such
+        array.
     path : path
         The file to write; one that exists is replaced.
     against : Source, optional
         The original, as `moec_zarr.convert` takes it.
     variables : iterable of str, optional
-        Compressed variables to report on; by default all.
+        Paths of the compressed variables to report on, or patterns such as ``*/t2m``; by default all.
     storage_options : mapping, optional
         Options of fsspec for remote places.
 
@@ -75,25 +78,22 @@ def gather_report(
     storage_options: StorageOptions | None = None,
 ) -> Report:
     """Gather what `write_report` shows, with the same parameters."""
-    place: Any = store_at(store, storage_options) if storage_options else fspath(store)
-    arrays = {name or _SINGLE: array for name, array in compressed_arrays(place).items()}
-    names = list(arrays) if variables is None else list(variables)
-    if absent := [name for name in names if name not in arrays]:
-        raise MoECError(
-            f"no compressed variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, arrays))}"
-        )
-    budget = max(1, min(_SLICES, _ALL_SLICES // max(len(names), 1)))
+    arrays = compressed_arrays(store_at(store, storage_options))
+    names = select(variables, arrays)
     found = []
     with ExitStack() as opened:
-        group = zarr.open(place, mode="r")
-        ds = opened.enter_context(_open_dataset(store, group, arrays, storage_options))
+        ds = opened.enter_context(open_source(store, storage_options))
         source = None if against is None else opened.enter_context(open_source(against, storage_options))
+        images = find_images(ds)
+        shown = _choose_full(names, images)
+        budget = max(1, min(_SLICES, _ALL_SLICES // max(len(shown), 1)))
         for name in names:
             original, note = _find_original(source, name, arrays)
-            stored = ds[name]
-            if not _dimension_names(arrays[name]) and original is not None and original.shape == stored.shape:
-                stored = stored.rename(dict(zip(stored.dims, original.dims, strict=True)))
-            found.append(gather_variable(name, arrays[name], stored, original, budget, note))
+            stored = with_places(_name_dims(ds[name], original))
+            found.append(
+                gather_variable(name, arrays[name], stored, original, budget if name in shown else 0, note)
+            )
+        group = zarr.open(store_at(store, storage_options), mode="r")
         lossless = tuple(list_lossless(group, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()
         file_bytes = ds.attrs.get(FILE_BYTES, 0)
@@ -105,45 +105,22 @@ def gather_report(
         file_bytes=file_bytes if variables is None and isinstance(file_bytes, int) else 0,
         variables=tuple(found),
         lossless=lossless,
+        images=tuple(list_images(images, found, lossless)),
     )
 
 
-@contextmanager
-def _open_dataset(
-    store: str | PathLike[str],
-    group: zarr.Group | zarr.Array[Any],
-    arrays: Mapping[str, zarr.Array[Any]],
-    options: StorageOptions | None,
-) -> Iterator[xr.Dataset]:
-    """Open the store as a dataset; if xarray cannot, take its compressed arrays without coordinates."""
-    if isinstance(group, zarr.Group) and all(
-        _dimension_names(each) or not each.ndim for _, each in group.arrays()
-    ):
-        with open_source(store, options) as ds:
-            yield ds
-        return
-    import dask.array as da
-    import xarray as xr
-
-    # Dimensions that have no names are no two arrays' in common.
-    yield xr.Dataset(
-        {
-            name: (
-                _dimension_names(array) or [f"{name}_{i}" for i in range(array.ndim)],
-                da.from_zarr(array),
-                dict(array.attrs),
-            )
-            for name, array in arrays.items()
-        }
-    )
+def _choose_full(names: list[str], images: Mapping[str, list[str]]) -> set[str]:
+    """Choose the variables that get a part of the page of their own: of images, the finest levels first."""
+    lower = {name for levels in images.values() for name in levels[1:]}
+    return set(sorted(names, key=lambda name: name in lower)[:_IN_FULL])
 
 
-def _dimension_names(array: zarr.Array[Any]) -> tuple[str, ...]:
-    """Return the names of an array's dimensions, as xarray needs them; empty where one has none."""
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    if not isinstance(names, (list, tuple)) or len(names) != array.ndim or None in names:
-        return ()
-    return tuple(map(str, names))
+def _name_dims(stored: xr.DataArray, original: xr.DataArray | None) -> xr.DataArray:
+    """Give an array that does not name its dimensions those of its original."""
+    array = array_of(stored.variable)
+    if array is None or has_names(array) or original is None or original.shape != stored.shape:
+        return stored
+    return stored.rename(dict(zip(stored.dims, original.dims, strict=True)))
 
 
 def _find_original(

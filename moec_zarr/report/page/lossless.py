@@ -9,8 +9,9 @@ import zarr
 
 from moec_zarr.adapters.choice import why_lossless
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.tree import sort_key
 from moec_zarr.archive.storage import stored_bytes
-from moec_zarr.report.comparison.labels import clean
+from moec_zarr.report.comparison.labels import PATH, clean
 from moec_zarr.report.page.findings import Lossless
 
 if TYPE_CHECKING:
@@ -30,23 +31,28 @@ _REASONS = {
     "flags": "flags",
     "bounds": "bounds of a coordinate",
     "time": "times",
+    "labels": "labels of an image",
 }
 
 
 def list_lossless(
     group: zarr.Group | zarr.Array[Any], ds: xr.Dataset, arrays: Mapping[str, zarr.Array[Any]]
 ) -> Iterator[Lossless]:
-    """List all variables but those that this package compressed."""
+    """List all variables of all groups but those that this package compressed."""
     settings = codec_of(next(iter(arrays.values())))
     assert settings is not None
-    for name, array in sorted(group.arrays()) if isinstance(group, zarr.Group) else ():
-        if name in arrays:
-            continue
-        reason = why_lossless(ds, name, settings) if name in ds.variables else ""
+    members = dict(group.members(max_depth=None)) if isinstance(group, zarr.Group) else {}
+    others = {
+        name: node for name, node in members.items() if isinstance(node, zarr.Array) and name not in arrays
+    }
+    reasons = why_lossless(ds, [name for name in others if name in ds.variables], settings)
+    for name, array in sorted(others.items(), key=lambda item: sort_key(item[0])):
+        reason = reasons.get(name, "")
         if foreign := _foreign_codecs(array):
             reason = f"not by this package, and perhaps not lossless: {', '.join(foreign)}"
         yield Lossless(
-            name=clean(name),
+            name=clean(name, PATH),
+            shape=array.shape,
             exact=not foreign,
             bytes_in=array.nbytes,
             bytes_out=stored_bytes(array),

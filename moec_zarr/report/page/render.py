@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version
 
+from moec_zarr.adapters.tree import group_of, local_name
 from moec_zarr.errors import MoECError
 from moec_zarr.report.comparison.labels import bytes_text, decibel_text, figure_text
 from moec_zarr.report.comparison.pictures import error_limits, field_limits
@@ -19,7 +21,18 @@ from moec_zarr.report.page.findings import Report
 __all__ = ["render_page"]
 
 _ROWS = 200  # of a table at most
-_FUNCTIONS = (bytes_text, decibel_text, figure_text, error_limits, field_limits, zip)
+
+
+def name_groups(names: Iterable[str]) -> dict[int, str]:
+    """Return which group begins at which of some variables; empty where there is one group."""
+    groups = [group_of(name) for name in names]
+    first = [place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]]
+    return {place: groups[place] or "/" for place in first} if len(set(groups)) > 1 else {}
+
+
+_FUNCTIONS = (
+    bytes_text, decibel_text, figure_text, error_limits, field_limits, local_name, name_groups, zip,
+)  # fmt: skip
 
 
 def render_page(report: Report) -> str:

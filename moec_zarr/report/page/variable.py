@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from moec_zarr.adapters.find import codec_of
+from moec_zarr.adapters.tree import local_name
 from moec_zarr.archive.attributes import PREFIX
 from moec_zarr.archive.inspection import StreamInfo, expert_map, inspect_streams
 from moec_zarr.archive.quality_table import read_quality
@@ -19,7 +20,7 @@ from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import merge
 from moec_zarr.report.comparison.alignment import align
-from moec_zarr.report.comparison.labels import Axis, axis_of, clean, name_of, units_of
+from moec_zarr.report.comparison.labels import PATH, Axis, axis_of, clean, name_of, units_of
 from moec_zarr.report.page.findings import Cell, Experts, Profile, Sample, Variable
 from moec_zarr.report.page.records import (
     find_worst_index,
@@ -40,6 +41,7 @@ _Infos: TypeAlias = Mapping[tuple[int, ...], StreamInfo]
 
 _SENTENCE = 400  # characters of a warning, at most
 _STREAMS = 256  # stored objects whose streams are looked at
+_FEW = 4  # of a variable without a part of the page of its own
 
 
 def gather_variable(
@@ -60,14 +62,15 @@ def gather_variable(
         The same, opened by xarray.
     original : DataArray or None
     slices : int
-        Slices to embed.
+        Slices to embed. Where it is 0, the variable gets no part of the page: only its figures are gathered.
     note : str
         What a reader must know first, such as why there is no original.
     """
     codec = codec_of(array)
     assert codec is not None
-    infos = dict(inspect_streams(array, _STREAMS))
     table = read_quality(array)
+    most = _STREAMS if slices or not table else _FEW  # without a record, figures are those of the streams
+    infos = dict(inspect_streams(array, most))
     objects, chunks = ChunkGrid.of_objects(array), ChunkGrid(array.shape, array.chunks)
     grid = objects if table else chunks
     axes = [axis_of(stored, i) for i in range(stored.ndim)]
@@ -79,16 +82,17 @@ def gather_variable(
     max_error = max((cell.max_error for cell in cells), default=0.0)
     pair, left_out = _align_pair(original, stored, codec.missing)
     worst = find_worst_index(table) if pair.decoded.shape[:1] == array.shape[:1] else None
-    sample = sample_slices(pair, slices, worst) if len(pair.plane) == 2 and pair.decoded.size else Sample()
+    sliced = slices > 0 and len(pair.plane) == 2 and pair.decoded.size > 0
+    sample = sample_slices(pair, slices, worst) if sliced else Sample()
     sections: Counter[str] = Counter()
     for info in infos.values():
         sections.update(info.sections)
     found = Variable(
-        name=clean(name),
+        name=clean(name, PATH),
         title=name_of(stored),
         units=units_of(stored),
         codec=", ".join(f"{key}={value}" for key, value in codec.configuration().items()),
-        dims=tuple(clean(dim) for dim in stored.dims),
+        dims=tuple(clean(local_name(dim)) for dim in stored.dims),
         shape=array.shape,
         chunks=array.chunks,
         bytes_in=array.nbytes,
@@ -107,15 +111,16 @@ def gather_variable(
         grid=grid.counts,
         streams=len(infos),
         streams_all=len(chunks),
-        sampled=len(objects) > _STREAMS,
+        sampled=len(objects) > most,
         kinds=Counter(info.kind for info in infos.values()),
         sections=sections,
         percentiles=read_percentiles(table),
         sample=sample,
         spectrum=sample.spectrum or read_octaves(table),
         spacing=pair.spacing,
-        profiles=tuple(_list_profiles(pair, axes, table)),
-        experts=_find_experts(array, chunks, axes, infos),
+        profiles=tuple(_list_profiles(pair, axes, table)) if slices else (),
+        experts=_find_experts(array, chunks, axes, infos) if slices else None,
+        full=slices > 0,
     )  # fmt: skip
     notes = [note] if note else []
     notes += _list_notes(found, array, left_out, recorded=bool(table))
@@ -144,7 +149,7 @@ def _list_notes(
         yield "No conversion left its records here, so a PSNR of the whole variable is not known."
     if "scale_factor" in array.attrs:
         yield "The values are packed: errors on record are before scale_factor is applied."
-    if not found.sample.views:
+    if found.full and not found.sample.views:
         yield "It has fewer than two axes longer than 1: there is no slice to show."
 
 
