@@ -337,7 +337,12 @@ class Report:
     images: tuple[Image, ...] = ()
 
     @property
+    def levels(self) -> set[str]:
+        """The names of all that are levels of images."""
+        return {level.name for image in self.images for level in image.levels}
+
+    @property
     def apart(self) -> tuple[Variable, ...]:
         """The compressed variables that are no levels of images."""
-        levels = {level.name for image in self.images for level in image.levels}
+        levels = self.levels
         return tuple(each for each in self.variables if each.name not in levels)
