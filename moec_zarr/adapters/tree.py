@@ -67,7 +67,7 @@ def sort_key(path: str) -> tuple[Any, Any]:
     return above, last
 
 
-def select(asked: Iterable[str] | None, existing: Iterable[str]) -> list[str]:
+def select(asked: Iterable[str] | None, existing: Iterable[str], what: str = "variable") -> list[str]:
     """Return the variables whose paths are asked for, or match a pattern such as ``*/t2m``; by default all.
 
     Raises
@@ -86,9 +86,7 @@ def select(asked: Iterable[str] | None, existing: Iterable[str]) -> list[str]:
         absent += [] if matching else [each]
         found |= dict.fromkeys(matching)
     if absent:
-        raise MoECError(
-            f"no variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, known))}"
-        )
+        raise MoECError(f"no {what} {', '.join(map(repr, absent))}; there are {', '.join(map(repr, known))}")
     return list(found)
 
 

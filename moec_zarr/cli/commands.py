@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from moec_zarr.adapters.choice import no_fields
+from moec_zarr.adapters.tree import select, split
 from moec_zarr.archive.inspection import compressed_arrays, inspect_streams
 from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.archive.storage import store_at
@@ -43,6 +44,7 @@ from moec_zarr.cli.verify import verify
 from moec_zarr.conversion.plan.source import open_source
 from moec_zarr.errors import MoECError
 from moec_zarr.report.comparison.alignment import align
+from moec_zarr.report.comparison.labels import with_places
 from moec_zarr.report.comparison.metrics import Comparison
 from moec_zarr.report.comparison.metrics import compare as compare_datasets
 from moec_zarr.report.comparison.plot import plot_comparison
@@ -91,7 +93,7 @@ def inspect(
     place = store_at(store, options) if options else store
     if quality:
         tables = open_quality(place)
-        tables = {name: tables[name] for name in _chosen(var, tables)}
+        tables = {name: tables[name] for name in select(var, tables)}
         if as_json:
             print_json(quality_result(tables))
         else:
@@ -100,7 +102,7 @@ def inspect(
         return
     arrays = compressed_arrays(place)
     streams = {}
-    for name in _chosen(var, arrays):
+    for name in select(var, arrays):
         infos = dict(inspect_streams(arrays[name]))
         streams[name] = (arrays[name], infos)
     if as_json:
@@ -115,7 +117,7 @@ def inspect(
             }
         )
         return
-    rows = [(name or "(array)", *streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
+    rows = [(name, *streams_row(list(infos.values()))) for name, (_, infos) in streams.items()]
     columns = (
         "streams", "bytes", "ratio", "PSNR dB", "max error", "bound", "experts", "load", "bytes by section"
     )  # fmt: skip
@@ -124,16 +126,7 @@ def inspect(
         for name, (_, infos) in streams.items():
             lines = [(str(index), info.kind, *streams_row([info])[1:]) for index, info in infos.items()]
             _out.print()
-            _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name or None))
-
-
-def _chosen(var: list[str] | None, existing: Any) -> list[str]:
-    """Return the variables asked for, or all."""
-    if absent := [name for name in var or [] if name not in existing]:
-        raise MoECError(
-            f"no variable {', '.join(map(repr, absent))}; there are {', '.join(map(repr, existing))}"
-        )
-    return list(var or existing)
+            _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name))
 
 
 @app.command()
@@ -160,9 +153,12 @@ def compare(
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
         ]
         describing = {
-            name: what for name, what in no_fields(first).items() if what in ("bounds", "grid mapping")
+            f"{path}/{name}" if path else str(name): what
+            for path, group in split(first, inherit=True).items()
+            for name, what in no_fields(group).items()
+            if what in ("bounds", "grid mapping")
         }
-        names = _chosen(var, both) if var else [name for name in both if name not in describing]
+        names = select(var, both) if var else [name for name in both if name not in describing]
         if not names:
             raise MoECError(f"{a} and {b} have no field of numbers in common; name other variables by --var")
         for which, mine, other in ((a, first, second), (b, second, first)):
@@ -184,7 +180,13 @@ def compare(
         for text in dict.fromkeys(text for each in results.values() for text in each.left_out):
             print(f"not compared: {text}", file=sys.stderr)
         if plot is not None:
-            _plot(plot, {name: align(first[name], second[name])[:2] for name in names}, results)
+            _plot(plot, {name: _pair(first[name], second[name]) for name in names}, results)
+
+
+def _pair(first: Any, second: Any) -> tuple[Any, Any]:
+    """Return both arrays where they agree, the first with the places that an image says of its voxels."""
+    x, y, _ = align(with_places(first), second)
+    return x, y
 
 
 def _plot(plot: Path, pairs: dict[str, tuple[Any, Any]], results: dict[str, Comparison]) -> None:
@@ -196,8 +198,13 @@ def _plot(plot: Path, pairs: dict[str, tuple[Any, Any]], results: dict[str, Comp
             f"nothing to draw: {', '.join(map(repr, less))} have fewer than two axes longer than 1; "
             "leave --plot out, or name a field of more axes by --var"
         )
-    for name in drawn:
-        path = plot if len(pairs) == 1 else plot.with_stem(f"{plot.stem}-{name}")
+    paths = {
+        name: plot if len(pairs) == 1 else plot.with_stem(f"{plot.stem}-{name.replace('/', '-')}")
+        for name in drawn
+    }
+    if len(set(paths.values())) < len(drawn):
+        raise MoECError("two variables would be drawn into one file; draw one after the other by --var")
+    for name, path in paths.items():
         plot_comparison(*pairs[name], path, psnr=results[name].psnr)
     if less:
         print(f"fewer than two axes longer than 1, not drawn: {', '.join(less)}", file=sys.stderr)

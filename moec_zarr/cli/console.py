@@ -36,7 +36,10 @@ out, err = (
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and show tracebacks.")]
 Variables = Annotated[
-    list[str] | None, typer.Option("--var", metavar="NAME", help="Only this variable; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--var", metavar="NAME", help="Only this variable, or those that match, as '*/t2m'; may be repeated."
+    ),
 ]
 
 

@@ -43,7 +43,7 @@ def test_every_stored_chunk_is_found(tmp_path, layout):
         assert info.shape == (2, 16, 12)
         assert info.stream_bytes == sum(info.sections.values())
     alone = compressed_arrays(tmp_path / "a.zarr" / "a")
-    assert dict(inspect_streams(alone[""])).keys() == found.keys()
+    assert dict(inspect_streams(alone["array"])).keys() == found.keys()
 
 
 def test_damage_is_reported(tmp_path):

@@ -79,7 +79,7 @@ def gather_report(
 ) -> Report:
     """Gather what `write_report` shows, with the same parameters."""
     arrays = compressed_arrays(store_at(store, storage_options))
-    names = select(variables, arrays)
+    names = select(variables, arrays, "compressed variable")
     found = []
     with ExitStack() as opened:
         ds = opened.enter_context(open_source(store, storage_options))
