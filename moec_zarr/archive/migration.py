@@ -11,16 +11,18 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Iterable, Iterator
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Literal, cast
 
 import zarr
 from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 
+from moec_zarr.adapters.ome import is_image_group
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
 from moec_zarr.archive.manifest import change_format, read_append
+from moec_zarr.archive.storage import store_at
 from moec_zarr.archive.stored import hide_expected_warnings
 from moec_zarr.errors import MoECError
 
@@ -40,7 +42,8 @@ def migrate(
 
     Fields keep their codec. Lossless variables keep theirs if both formats have it: zstd, blosc, gzip,
     none, and the coding of text. What xarray keeps in metadata (names of dimensions, ``_FillValue``) is
-    moved to its place in the other format. Nothing else may write to the store meanwhile.
+    moved to its place in the other format; an array without such names gets none. All groups within are
+    taken along. Nothing else may write to the store meanwhile.
 
     Parameters
     ----------
@@ -60,7 +63,8 @@ def migrate(
     ------
     MoECError
         If there is no store, or if an array cannot be expressed in the other format, because it has shards,
-        or a codec or data type that only one format has. Nothing is changed then.
+        a codec or data type that only one format has, or belongs to an OME-Zarr image. Nothing is changed
+        then.
     """
     if zarr_format not in (2, 3):
         raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
@@ -73,6 +77,7 @@ def migrate(
                 "was changed"
             )
         nodes = [] if root is None else list(_nodes(root))
+        _refuse_images(store, nodes)
         if root is not None:
             convert = to_v3 if zarr_format == 3 else to_v2
             # All of them before the first is written: what cannot be done is refused whole.
@@ -91,8 +96,8 @@ def migrate(
 
 def _open(store: Any, zarr_format: Literal[2, 3], storage_options: dict[str, Any] | None) -> Node | None:
     """Return what a store holds in one format; None where it is nothing."""
-    place = store if isinstance(store, Store) else fspath(store)
-    options: Any = {"mode": "r+", "zarr_format": zarr_format, "storage_options": storage_options}
+    place = store_at(store, storage_options)
+    options: Any = {"mode": "r+", "zarr_format": zarr_format}
     try:
         return zarr.open_group(place, use_consolidated=False, **options)
     except (FileNotFoundError, zarr.errors.ContainsArrayError):
@@ -109,6 +114,27 @@ def _nodes(root: Node) -> Iterator[tuple[str, Node]]:
         for _, node in root.members(max_depth=None, use_consolidated_for_children=False):
             yield node.path, node
     yield root.path, root
+
+
+def _refuse_images(store: Any, nodes: Iterable[tuple[str, Node]]) -> None:
+    """Refuse OME-Zarr, of which each version goes with one zarr format.
+
+    Raises
+    ------
+    MoECError
+        If a group is a part of an image.
+    """
+    images = [
+        path or "/"
+        for path, node in nodes
+        if isinstance(node, zarr.Group) and is_image_group(node.attrs.asdict())
+    ]
+    if images:
+        raise MoECError(
+            f"{min(images)!r} in {store} is a part of an OME-Zarr image, and OME-Zarr 0.4 belongs to zarr "
+            "format 2, 0.5 to format 3; a program that writes the other version makes it anew from this one; "
+            "nothing was changed"
+        )
 
 
 def _is_consolidated(root: Node) -> bool:

@@ -281,6 +281,11 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
     ]
     if index := sum(each.index_bytes for each in planned.compressed):
         lines.append(f"{bytes_text(index)} of what is stored are the shards' indexes, beyond the ratio")
+    if lossless := [each for each in planned.variables if each.codec is None]:
+        lines.append(
+            f"{counted(len(lossless), 'variable')} of {bytes_text(sum(each.nbytes for each in lossless))} "
+            "stay as they are, without loss"
+        )
     if job.growth is not None:
         lines.append(
             f"{job.growth.dim} grows by {job.growth.added} to {job.growth.length + job.growth.added}"
