@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -49,6 +49,7 @@ def gather_variable(
     array: zarr.Array[Any],
     stored: xr.DataArray,
     original: xr.DataArray | None,
+    dims: Sequence[Hashable],
     slices: int,
     note: str = "",
 ) -> Variable:
@@ -61,6 +62,8 @@ def gather_variable(
     stored : DataArray
         The same, opened by xarray.
     original : DataArray or None
+    dims : sequence of str
+        What its dimensions were called when it was converted, as its record has them.
     slices : int
         Slices to embed. Where it is 0, the variable gets no part of the page: only its figures are gathered.
     note : str
@@ -68,7 +71,7 @@ def gather_variable(
     """
     codec = codec_of(array)
     assert codec is not None
-    table = read_quality(array)
+    table = _rename_columns(read_quality(array), dims, stored.dims)
     most = _STREAMS if slices or not table else _FEW  # without a record, figures are those of the streams
     infos = dict(inspect_streams(array, most))
     objects, chunks = ChunkGrid.of_objects(array), ChunkGrid(array.shape, array.chunks)
@@ -125,6 +128,16 @@ def gather_variable(
     notes = [note] if note else []
     notes += _list_notes(found, array, left_out, recorded=bool(table))
     return dataclasses.replace(found, notes=tuple(notes))
+
+
+def _rename_columns(table: xr.Dataset, dims: Sequence[Hashable], new: Sequence[Hashable]) -> xr.Dataset:
+    """Return a table of quality with the columns of each dimension under the name that it has now."""
+    names = {
+        f"{local_name(old)}_{end}": f"{local_name(name)}_{end}"
+        for old, name in zip(dims, new, strict=True)
+        for end in ("start", "stop")
+    }
+    return table.rename({old: name for old, name in names.items() if old in table and old != name})
 
 
 def _list_notes(
