@@ -218,6 +218,19 @@ def test_patterns_choose_what_is_reported(made):
         gather_report(made["swath"][1], variables=["ocean/*"])
 
 
+def test_a_level_that_was_made_again_is_not_called_exact(made, tmp_path, client):
+    source = made["image2"][0]
+    convert(source, tmp_path / "d.zarr", CODEC, client=client, rebuild_levels=True)
+    found = gather_report(tmp_path / "d.zarr", against=source)
+    level = found.images[0].levels
+    assert [each.name for each in level[:3]] == ["0", "1", "2"]
+    assert level[0].notes == ()
+    assert [each[:24] for each in level[1].notes] == ["Made again of another le"]
+    assert "0, nearest" in level[1].notes[0]
+    assert not level[2].exact
+    assert level[2].reason == "made again of another level as that is decoded: 0, nearest"
+
+
 def test_of_very_many_arrays_the_finest_levels_are_shown(page):
     contents = page("plate")[1]
     titles = [a["id"] for tag, a in contents.elements if tag == "h2" and a["id"].startswith("v")]

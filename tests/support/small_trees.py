@@ -1,4 +1,4 @@
-"""Small trees of the kinds that are converted: of NetCDF4, of zarr groups, of images, and bare arrays."""
+"""Small trees to be looked at: noisy fields, with coordinates, scales and labels; `trees` has odder ones."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import zarr
 from moec_zarr.adapters.choice import why_lossless
 from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.tree import sort_key
+from moec_zarr.archive.attributes import REBUILT
 from moec_zarr.archive.storage import stored_bytes
 from moec_zarr.report.comparison.labels import PATH, clean
 from moec_zarr.report.page.findings import Lossless
@@ -50,10 +51,12 @@ def list_lossless(
         reason = reasons.get(name, "")
         if foreign := _foreign_codecs(array):
             reason = f"not by this package, and perhaps not lossless: {', '.join(foreign)}"
+        if rebuilt := array.attrs.get(REBUILT):
+            reason = f"made again of another level as that is decoded: {rebuilt}"
         yield Lossless(
             name=clean(name, PATH),
             shape=array.shape,
-            exact=not foreign,
+            exact=not foreign and not rebuilt,
             bytes_in=array.nbytes,
             bytes_out=stored_bytes(array),
             reason=clean(_REASONS.get(reason, reason)),

@@ -12,7 +12,7 @@ import numpy as np
 
 from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.tree import local_name
-from moec_zarr.archive.attributes import PREFIX
+from moec_zarr.archive.attributes import PREFIX, REBUILT
 from moec_zarr.archive.inspection import StreamInfo, expert_map, inspect_streams
 from moec_zarr.archive.quality_table import read_quality
 from moec_zarr.archive.storage import stored_bytes
@@ -144,8 +144,14 @@ def _list_notes(
     found: Variable, array: zarr.Array[Any], left_out: Iterable[str], *, recorded: bool
 ) -> Iterator[str]:
     """List what a reader must know before trusting the figures, the gravest first."""
+    rebuilt = array.attrs.get(REBUILT)
+    if rebuilt:
+        yield (
+            f"Made again of another level as that is decoded ({clean(rebuilt)}): errors on record are beyond "
+            "that."
+        )
     measured, done, tasks = found.sample.measured, len(found.cells), math.prod(found.grid)
-    if measured and measured.max_error > 1.01 * found.max_error + 1e-5 * (found.spread or 0):
+    if not rebuilt and measured and measured.max_error > 1.01 * found.max_error + 1e-5 * (found.spread or 0):
         yield (
             f"The source differs from what was compressed: errors of {measured.max_error:.3g} were found, "
             f"and {found.max_error:.3g} is on record as the largest. Compare it with the right source, or "
