@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from zarr.abc.buffer import Buffer
 
-__all__ = ["open_quality", "quality_table", "read_quality", "write_quality"]
+__all__ = ["DIMENSIONS", "open_quality", "quality_table", "read_quality", "write_quality"]
 
 _FOLDER = ".moec_zarr/quality"
+DIMENSIONS = "dimensions"
+"""Attribute of a table: the names in its columns of the variable's dimensions, in their order."""
+
 _STEPS = ("reading", "fitting", "writing", "checking")
 _DIMS = ("task", "percentile", "wavelength")
 
@@ -133,7 +136,8 @@ def quality_table(variable: PlannedVariable, records: Iterable[Record], units: s
         ),
     }
     title = f"Quality of {variable.name} by task of its conversion, measured on what was read back"
-    return xr.Dataset(columns, coords=coords, attrs={"title": title})
+    names = [local_name(dim) for dim in variable.dims]
+    return xr.Dataset(columns, coords=coords, attrs={"title": title, DIMENSIONS: names})
 
 
 def _figures(record: Record) -> dict[str, float]:

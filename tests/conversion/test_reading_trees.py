@@ -211,6 +211,24 @@ def test_the_names_of_an_original_are_those_of_an_array_without(made):
     assert found.dims == ("t", "y", "x")
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "found"),
+    [
+        ("swath", "science", ["no2", "coarse/no2"]),
+        ("swath", "science/no2", ["array"]),
+        ("image2", "0", ["array"]),  # whose axes its image names
+        ("plate", "A/2", ["0/0", "0/1", "1/0", "1/1"]),
+    ],
+)
+def test_a_part_of_an_archive_has_a_page_of_its_own(made, name, part, found):
+    whole = {each.name: each for each in gather_report(made[name][1]).variables}
+    parts = gather_report(made[name][1] / part).variables
+    assert [each.name for each in parts] == found
+    for each in parts:
+        same = whole[part if each.name == "array" else f"{part}/{each.name}"]
+        assert (each.psnr, each.max_error, len(each.cells)) == (same.psnr, same.max_error, len(same.cells))
+
+
 def test_patterns_choose_what_is_reported(made):
     found = gather_report(made["swath"][1], variables=["science/*"])
     assert [each.name for each in found.variables] == ["science/no2", "science/coarse/no2"]

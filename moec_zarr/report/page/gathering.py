@@ -14,7 +14,6 @@ from moec_zarr.adapters.tree import select
 from moec_zarr.adapters.zarr_groups import array_of, has_names
 from moec_zarr.archive.attributes import FILE_BYTES
 from moec_zarr.archive.inspection import compressed_arrays
-from moec_zarr.archive.manifest import read_manifest
 from moec_zarr.archive.storage import StorageOptions, store_at
 from moec_zarr.conversion.plan.source import Source, open_source
 from moec_zarr.report.comparison.labels import clean, with_places
@@ -86,19 +85,14 @@ def gather_report(
         ds = opened.enter_context(open_source(store, storage_options))
         source = None if against is None else opened.enter_context(open_source(against, storage_options))
         group = zarr.open(store_at(store, storage_options), mode="r")
-        manifest = read_manifest(group) if isinstance(group, zarr.Group) else None
-        recorded = {} if manifest is None else manifest.dims
         images = find_images(ds)
         shown = _choose_full(names, images)
         budget = max(1, min(_SLICES, _ALL_SLICES // max(len(shown), 1)))
         for name in names:
             original, note = _find_original(source, name, arrays)
             stored = with_places(_name_dims(ds[name], original))
-            dims = recorded.get(name, ds[name].dims)
             found.append(
-                gather_variable(
-                    name, arrays[name], stored, original, dims, budget if name in shown else 0, note
-                )
+                gather_variable(name, arrays[name], stored, original, budget if name in shown else 0, note)
             )
         lossless = tuple(list_lossless(group, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()

@@ -14,7 +14,7 @@ from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.tree import local_name
 from moec_zarr.archive.attributes import PREFIX, REBUILT
 from moec_zarr.archive.inspection import StreamInfo, expert_map, inspect_streams
-from moec_zarr.archive.quality_table import read_quality
+from moec_zarr.archive.quality_table import DIMENSIONS, read_quality
 from moec_zarr.archive.storage import stored_bytes
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import MoECError
@@ -49,7 +49,6 @@ def gather_variable(
     array: zarr.Array[Any],
     stored: xr.DataArray,
     original: xr.DataArray | None,
-    dims: Sequence[Hashable],
     slices: int,
     note: str = "",
 ) -> Variable:
@@ -62,8 +61,6 @@ def gather_variable(
     stored : DataArray
         The same, opened by xarray.
     original : DataArray or None
-    dims : sequence of str
-        What its dimensions were called when it was converted, as its record has them.
     slices : int
         Slices to embed. Where it is 0, the variable gets no part of the page: only its figures are gathered.
     note : str
@@ -71,7 +68,7 @@ def gather_variable(
     """
     codec = codec_of(array)
     assert codec is not None
-    table = _rename_columns(read_quality(array), dims, stored.dims)
+    table = _rename_columns(read_quality(array), stored.dims)
     most = _STREAMS if slices or not table else _FEW  # without a record, figures are those of the streams
     infos = dict(inspect_streams(array, most))
     objects, chunks = ChunkGrid.of_objects(array), ChunkGrid(array.shape, array.chunks)
@@ -130,11 +127,15 @@ def gather_variable(
     return dataclasses.replace(found, notes=tuple(notes))
 
 
-def _rename_columns(table: xr.Dataset, dims: Sequence[Hashable], new: Sequence[Hashable]) -> xr.Dataset:
-    """Return a table of quality with the columns of each dimension under the name that it has now."""
+def _rename_columns(table: xr.Dataset, dims: Sequence[Hashable]) -> xr.Dataset:
+    """Return a table of quality with the columns of each dimension under the name that it has now.
+
+    A level by itself does not know what its image calls its axes; other names may be those of an original.
+    """
+    recorded = table.attrs.get(DIMENSIONS, dims)
     names = {
         f"{local_name(old)}_{end}": f"{local_name(name)}_{end}"
-        for old, name in zip(dims, new, strict=True)
+        for old, name in zip(recorded, dims, strict=True)
         for end in ("start", "stop")
     }
     return table.rename({old: name for old, name in names.items() if old in table and old != name})
