@@ -66,7 +66,7 @@ def convert(
         typer.Option(
             metavar="NAME[:SETTING=VALUE,...]",
             help="Compress only this variable, with settings of its own "
-            "such as t2m:ratio=200; may be repeated. "
+            "such as t2m:ratio=200; may be repeated. NAME may be a path or a pattern, as '*/t2m'. "
             "By default all fields are compressed; NAME:lossless excludes one.",
         ),
     ] = None,
