@@ -22,7 +22,7 @@ from moec_zarr.adapters.ome import is_image_group
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
 from moec_zarr.archive.manifest import change_format, read_append
-from moec_zarr.archive.storage import store_at
+from moec_zarr.archive.storage import store_at, to_read
 from moec_zarr.archive.stored import hide_expected_warnings
 from moec_zarr.errors import MoECError
 
@@ -70,7 +70,11 @@ def migrate(
         raise MoECError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
     with hide_expected_warnings():
         other = cast("Literal[2, 3]", 5 - zarr_format)
-        root = _open(store, other, storage_options)
+        place = store_at(store, storage_options)
+        formats: tuple[Literal[2, 3], ...] = (2, 3)
+        if all(_open(to_read(place), each, "r") is None for each in formats):
+            raise MoECError(f"there is no zarr store at {store}")
+        root = _open(place, other)
         if isinstance(root, zarr.Group) and read_append(root) is not None:
             raise MoECError(
                 f"an append to {store} is unfinished; give its command again, and migrate then; nothing "
@@ -87,23 +91,20 @@ def migrate(
                 if _is_consolidated(root):
                     zarr.consolidate_metadata(root.store, path=root.path or None, zarr_format=zarr_format)
                 change_format(root, zarr_format)
-        new = _open(store, zarr_format, storage_options)
-        if new is None:
-            raise MoECError(f"there is no zarr store at {store}")
+        new = _open(place, zarr_format)
+        assert new is not None
         sync(_remove(new.store, list(_nodes(new)), other))
     return tuple(path for path, _ in nodes)
 
 
-def _open(store: Any, zarr_format: Literal[2, 3], storage_options: dict[str, Any] | None) -> Node | None:
+def _open(place: Store, zarr_format: Literal[2, 3], mode: Literal["r", "r+"] = "r+") -> Node | None:
     """Return what a store holds in one format; None where it is nothing."""
-    place = store_at(store, storage_options)
-    options: Any = {"mode": "r+", "zarr_format": zarr_format}
     try:
-        return zarr.open_group(place, use_consolidated=False, **options)
+        return zarr.open_group(place, use_consolidated=False, mode=mode, zarr_format=zarr_format)
     except (FileNotFoundError, zarr.errors.ContainsArrayError):
         pass
     try:
-        return zarr.open_array(place, **options)
+        return zarr.open_array(place, mode=mode, zarr_format=zarr_format)
     except FileNotFoundError:
         return None
 
