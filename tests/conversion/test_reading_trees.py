@@ -373,6 +373,40 @@ def test_arrays_without_names_get_none(copy, name):
             assert "_ARRAY_DIMENSIONS" not in array.attrs
 
 
+@pytest.mark.parametrize("name", ["bare2", "bare3"])
+@pytest.mark.parametrize("what", ["set", "delete"])
+def test_an_interrupted_migration_of_an_archive_is_done_by_the_same_call(copy, monkeypatch, name, what):
+    def files(store):
+        return {file.relative_to(store): file.read_bytes() for file in store.rglob("*") if file.is_file()}
+
+    other = 3 if name == "bare2" else 2
+    whole = copy(name)
+    migrate(whole, other)
+    wanted = files(whole)
+    real = getattr(zarr.storage.LocalStore, what)
+    for last in range(100):
+        shutil.rmtree(whole)
+        store, count = copy(name), 0
+
+        async def interrupt(self, key, *args, last=last, **options):
+            nonlocal count
+            if count == last:
+                raise OSError("pulled out")
+            count += 1
+            await real(self, key, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(zarr.storage.LocalStore, what, interrupt)
+            try:
+                migrate(store, other)
+                break
+            except OSError:
+                pass
+        migrate(store, other)
+        assert files(store) == wanted
+    assert last > 2
+
+
 def test_a_tree_is_gone_on_with_in_the_other_format(made, copy, client):
     store = copy("swath")
     migrate(store, 2)
