@@ -134,8 +134,8 @@ def test_compare_says_what_is_in_one_tree_alone(run, tmp_path):
     whole = {
         "/": xr.Dataset({"a": field}),
         "/deep": xr.Dataset(
-            {"b": field, "lat_bounds_": (("lat", "nv"), np.zeros((12, 2)))},
-            coords={"lat": ("lat", np.arange(12.0), {"bounds": "lat_bounds_"})},
+            {"b": field, "edges_of_lat": (("lat", "nv"), np.zeros((12, 2)))},
+            coords={"lat": ("lat", np.arange(12.0), {"bounds": "edges_of_lat"})},
         ),
         "/deep/down": xr.Dataset({"c": field}),
     }
@@ -148,7 +148,7 @@ def test_compare_says_what_is_in_one_tree_alone(run, tmp_path):
     assert err.splitlines() == [
         f"only in {tmp_path}/whole.nc, not compared: deep/down/c",
         f"only in {tmp_path}/part.zarr, not compared: other/a",
-        "no fields, not compared unless --var names them: deep/lat_bounds_ (bounds)",
+        "no fields, not compared unless --var names them: deep/edges_of_lat (bounds)",
     ]
 
 

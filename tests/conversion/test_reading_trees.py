@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import math
 import shutil
@@ -19,7 +20,9 @@ from moec_zarr.archive.inspection import compressed_arrays
 from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.conversion.work.run import convert
 from moec_zarr.report.page import gathering
+from moec_zarr.report.page.findings import Image
 from moec_zarr.report.page.gathering import gather_report
+from moec_zarr.report.page.render import render_page
 from tests.support import small_trees as trees
 from tests.support.browser import CHROMIUM, browser
 from tests.support.pages import Contents, number
@@ -264,10 +267,23 @@ def test_the_tree_of_xarray_is_an_original(tmp_path, client):
     found = {each.name: each for each in gather_report(tmp_path / "d.zarr", against=tree).variables}
     assert found["ocean/sst"].sample.views[0].decoded.y.units == "degrees_north"  # a coordinate of the root
     decoded = xr.open_datatree(tmp_path / "d.zarr")
-    for path, each in compare(tree, decoded).items():
+    measured = compare(tree, decoded)
+    assert set(measured) == {"t2m", "ocean/sst"}  # not those of the root alone
+    for path, each in measured.items():
         assert each.psnr == pytest.approx(decibels(tree[path].values, decoded[path].values))
         assert found[path].psnr == pytest.approx(each.psnr, abs=1e-3)
     assert set(found) == {"t2m", "ocean/sst"}
+
+
+def test_names_of_images_and_levels_are_escaped(made):
+    found = gather_report(made["image2"][1], variables=["1"])
+    evil = "<script>alert(1)</script>\"'>"
+    levels = tuple(dataclasses.replace(each, name=evil) for each in found.variables)
+    images = (Image(name=evil, levels=levels), Image(name="other", levels=found.lossless))
+    text = render_page(dataclasses.replace(found, variables=levels, images=images))
+    assert "alert(1)" in text
+    assert "<script>alert" not in text
+    assert "\"'>" not in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
