@@ -15,8 +15,9 @@ from moec_zarr.adapters.chunking import LEAST_BYTES
 from moec_zarr.adapters.enums import flags_of
 from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.ome import holds_labels
 from moec_zarr.adapters.samples import describe_identifiers, describe_values, is_integral, sample
-from moec_zarr.adapters.tree import group_of, local_name, split
+from moec_zarr.adapters.tree import group_of, groups_of, local_name, split
 from moec_zarr.adapters.xarray_checks import check_dataset
 from moec_zarr.adapters.zarr_groups import role_of
 from moec_zarr.bitstream.container import MAX_RANK
@@ -136,7 +137,7 @@ def choose(
         else:
             path = group_of(name)
             if path not in rules:
-                rules[path] = _Rule.of(groups[path])
+                rules[path] = _Rule.of(groups[path], _kind_of_group(ds, path))
             reason = rules[path].reason(local_name(name), each)
         if reason:
             reasons[name] = reason
@@ -201,9 +202,23 @@ def why_lossless(ds: xr.Dataset, names: Iterable[Hashable], settings: Settings) 
     for name in names:
         path = group_of(name)
         if path not in rules:
-            rules[path] = _Rule.of(groups[path])
+            rules[path] = _Rule.of(groups[path], _kind_of_group(ds, path))
         reasons[name] = rules[path].reason(local_name(name), settings)
     return reasons
+
+
+def _kind_of_group(ds: xr.Dataset, path: str) -> str:
+    """Say what no array of a group is a field of, by the attributes of the group and of those around it."""
+    known = groups_of(ds)
+    while True:
+        attrs = known[path].attrs if path in known else {}
+        if holds_labels(path, attrs):
+            return "labels"
+        if "encoding-type" in attrs:  # AnnData: rows and columns of a table, or parts of a sparse matrix
+            return "table"
+        if not path:
+            return ""
+        path = group_of(path)
 
 
 @dataclass(frozen=True)
@@ -218,14 +233,17 @@ class _Rule:
         The variables that only describe others, as `no_fields` finds them.
     steps : set
         Dimensions of time along which a field runs.
+    kind : str
+        What all variables are, by metadata of groups, if they are no fields.
     """
 
     ds: xr.Dataset
     describing: Mapping[Hashable, str]
     steps: frozenset[Hashable]
+    kind: str
 
     @classmethod
-    def of(cls, ds: xr.Dataset) -> Self:
+    def of(cls, ds: xr.Dataset, kind: str) -> Self:
         """Find what other variables say of each."""
         describing = no_fields(ds)
         fields = [
@@ -234,13 +252,15 @@ class _Rule:
             if name not in describing and var.dtype.kind in "iuf" and var.ndim > 1 and not _is_time(var)
         ]
         steps = {dim for dim in ds.dims if _runs_in_time(ds, dim) and any(dim in var.dims for var in fields)}
-        return cls(ds, describing, frozenset(steps))
+        return cls(ds, describing, frozenset(steps), kind)
 
     def reason(self, name: Hashable, settings: Settings) -> str:
         """Say why a variable stays lossless with some settings; empty if it is compressed."""
         var = self.ds.variables[name]
         if name in self.ds.coords:
             return "coordinate"
+        if self.kind:
+            return self.kind
         if name in self.describing:
             return self.describing[name]
         if _is_time(var):

@@ -9,10 +9,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Axis", "is_image_group", "is_label", "levels_of"]
+__all__ = ["Axis", "holds_labels", "is_label", "levels_of"]
 
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-_IMAGE_KEYS = ("multiscales", "plate", "well", "labels", "image-label", "bioformats2raw.layout")
 
 
 class Axis(NamedTuple):
@@ -37,14 +36,15 @@ class Axis(NamedTuple):
     start: float = 0.0
 
 
-def is_image_group(attrs: Mapping[str, Any]) -> bool:
-    """Say whether a group is a part of an image, a plate or a collection of labels."""
-    return bool(_ome(attrs).keys() & set(_IMAGE_KEYS))
+def holds_labels(path: str, attrs: Mapping[str, Any]) -> bool:
+    """Say whether a group is an image of labels, or the collection of all such images within another."""
+    collects = path.rpartition("/")[2] == "labels" and isinstance(_ome(attrs).get("labels"), list)
+    return collects or is_label(attrs)
 
 
 def is_label(attrs: Mapping[str, Any]) -> bool:
     """Say whether the image of a group is one of labels."""
-    return "image-label" in _ome(attrs)
+    return isinstance(_ome(attrs).get("image-label"), Mapping)
 
 
 def levels_of(attrs: Mapping[str, Any]) -> list[dict[str, tuple[Axis, ...]]]:
@@ -61,7 +61,8 @@ def levels_of(attrs: Mapping[str, Any]) -> list[dict[str, tuple[Axis, ...]]]:
             for level in _mappings(image.get("datasets"))
             if isinstance(path := level.get("path"), str)
         }
-        found.append(levels)
+        if levels:
+            found.append(levels)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from moec_zarr.adapters.ome import Axis, is_image_group, is_label, levels_of
+from moec_zarr.adapters.ome import Axis, levels_of
 from moec_zarr.adapters.tree import group_of, local_name
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def open_groups(
     opened = {}
     for name, (attrs, arrays) in groups.items():
         here = [local_name(each) for each in skipped if group_of(each) == name]
-        if is_image_group(attrs) or not _is_dataset(arrays):
+        if levels_of(attrs) or not _is_dataset(arrays):
             left = {each: array for each, array in arrays.items() if each not in here}
             opened[name] = _open_arrays(left, attrs)
         else:
@@ -129,7 +129,10 @@ def has_names(array: zarr.Array[Any]) -> bool:
 
 def _names(array: zarr.Array[Any]) -> list[str]:
     """Return the names of an array's dimensions; empty where it does not name all of them."""
-    names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if array.metadata.zarr_format == 3:  # where an attribute of that name means nothing
+        names: Any = array.metadata.dimension_names
+    else:
+        names = array.attrs.get("_ARRAY_DIMENSIONS")
     if not isinstance(names, (list, tuple)) or len(names) != array.ndim:
         return []
     return list(names) if all(isinstance(name, str) and name and "/" not in name for name in names) else []
@@ -155,9 +158,7 @@ def _open_arrays(arrays: Arrays, attrs: Mapping[str, Any]) -> xr.Dataset:
     variables = {}
     for name, array in arrays.items():
         var = _open_array(name, array, axes.get(name, ()))
-        if is_label(attrs):
-            var.encoding[_ROLE] = "labels"
-        elif array.ndim == 1 and local_name(var.dims[0]) == name:
+        if array.ndim == 1 and local_name(var.dims[0]) == name:
             var.encoding[_ROLE] = "coordinate"
         variables[name] = var
     return xr.Dataset(variables, attrs=dict(attrs))

@@ -18,7 +18,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 
-from moec_zarr.adapters.ome import is_image_group
+from moec_zarr.adapters.ome import levels_of
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
 from moec_zarr.archive.manifest import change_format, read_append
@@ -126,9 +126,7 @@ def _refuse_images(store: Any, nodes: Iterable[tuple[str, Node]]) -> None:
         If a group is a part of an image.
     """
     images = [
-        path or "/"
-        for path, node in nodes
-        if isinstance(node, zarr.Group) and is_image_group(node.attrs.asdict())
+        path or "/" for path, node in nodes if isinstance(node, zarr.Group) and levels_of(node.attrs.asdict())
     ]
     if images:
         raise MoECError(

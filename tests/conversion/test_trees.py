@@ -241,6 +241,83 @@ def test_what_stays_lossless_in_an_image_is_said(tmp_path):
     assert {planned[f"labels/cells/{level}"].reason for level in range(4)} == {"labels"}
 
 
+def test_labels_and_tables_stay_exact_whatever_their_arrays_are_called(tmp_path):
+    """Labels without "image-label", and in groups below; matrices of AnnData, sparse ones too."""
+    root = zarr.open_group(write_image(tmp_path / "a.zarr", "0.4"), mode="r+")
+    attrs = dict(root["labels/cells"].attrs)
+    del attrs["image-label"]
+    root["labels/cells"].attrs.put(attrs)
+    for name, kind in (
+        ("tables/t/X", "anndata"),
+        ("tables/t/layers/sparse/data", "csr_matrix"),
+        ("labels/cells/scale2/image", None),
+        ("labels/nuclei/0", None),
+        ("beside/labels/field", None),
+    ):
+        root.create_array(name, data=smooth(SHAPE) + 0.5)
+        if kind:
+            root[name.rpartition("/")[0]].attrs["encoding-type"] = kind
+    with open_source(tmp_path / "a.zarr") as ds:
+        planned = {each.name: each.reason for each in plan(ds, EXACT).variables}
+    assert sorted(name for name, reason in planned.items() if not reason) == ["0", "1", "beside/labels/field"]
+    assert {reason for name, reason in planned.items() if name.startswith("labels/")} == {"labels"}
+    assert {reason for name, reason in planned.items() if name.startswith("tables/")} == {"table"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("well", "A-12"), ("plate", {"x": 1}), ("labels", ["a", "b"]), ("multiscales", [{"a": 1}]), ("ome", 3)],
+)
+def test_groups_that_use_words_of_images_stay_datasets(tmp_path, client, key, value):
+    groups = {
+        path: xr.Dataset({"v": (DIMS, smooth(SHAPE))}, {"time": np.arange(4.0)}, {key: value})
+        for path in ("/", "/g")
+    }
+    tree = xr.DataTree.from_dict(groups)
+    back = convert(tree, tmp_path / "d.zarr", EXACT, client=client)
+    assert isinstance(back, xr.DataTree)
+    assert back["g"].attrs[key] == value
+    np.testing.assert_array_equal(back["g/time"], np.arange(4.0))
+    assert verify(tmp_path / "d.zarr", tree).ok
+
+
+_PATHS = [{"path": each} for each in ("0", "1", "../0", None, "no")]
+
+
+@pytest.mark.parametrize(
+    ("images", "levels"),
+    [
+        *((each, 0) for each in (None, "x", 1, [1], [{}], [{"axes": 1}], [{"axes": "zyx", "datasets": 5}])),
+        ([{"axes": {"a": 1}, "datasets": {"path": "0"}}], 0),
+        ([{"axes": [1, None, {"name": {}}], "datasets": _PATHS}], 1),
+        ([{"axes": [{"name": "z"}] * 3, "datasets": _PATHS}], 1),
+        ([{"datasets": _PATHS}], 1),
+    ],
+)
+def test_malformed_metadata_of_images_do_no_harm(tmp_path, images, levels):
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    root.attrs["ome"] = {"multiscales": images}
+    root.create_array("0", data=smooth(SHAPE))
+    root.create_array("1", data=smooth(SHAPE)[:, ::2, ::2])
+    with open_source(tmp_path / "a.zarr") as ds:
+        assert len(plan(ds, EXACT).compressed) == 2
+        if levels:
+            rebuilt = plan(ds, EXACT, rebuild_levels=True).variables
+            assert [each.rebuilt is not None for each in rebuilt] == [False, True]
+        else:
+            with pytest.raises(MoECError, match="no image of several levels"):
+                plan(ds, EXACT, rebuild_levels=True)
+
+
+def test_an_attribute_does_not_name_dimensions_in_format_3(tmp_path, client):
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    root.create_array("v", data=smooth(SHAPE)).attrs["_ARRAY_DIMENSIONS"] = list(DIMS)
+    root.create_array("g/w", data=smooth(SHAPE), dimension_names=["time", None, "x"])
+    convert(tmp_path / "a.zarr", tmp_path / "b.zarr", EXACT, client=client)
+    check_same_tree(tmp_path / "a.zarr", tmp_path / "b.zarr", ["g/w", "v"])
+    assert verify(tmp_path / "b.zarr", tmp_path / "a.zarr").ok
+
+
 def test_an_image_is_cut_as_viewers_read_it(tmp_path):
     root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
     axes = [{"name": n, "type": t} for n, t in zip("tczyx", ["time", "channel"] + ["space"] * 3, strict=True)]
