@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check_dataset", "check_name"]
 
 _RESERVED = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata", ".", "..")
+_ADDRESSED = 2**63 - 1  # bytes of an array of NumPy
 _SHOWN = 4  # types in a message
 
 
@@ -71,6 +73,11 @@ def _check_values(name: Hashable, var: xr.Variable) -> None:
         raise UnsupportedArrayError(
             f"variable {name!r} holds {var.dtype}, a type of pandas alone; make numbers, times or text of "
             f"it, such as ds[{name!r}].astype(str)"
+        )
+    if math.prod(var.shape) * max(var.dtype.itemsize, 1) > _ADDRESSED:
+        raise UnsupportedArrayError(
+            f"variable {name!r} has the shape {var.shape}, which is more than memory has addresses for; its "
+            "metadata may be damaged"
         )
     if var.dtype.kind in "fc" and np.finfo(var.dtype).nexp > np.finfo("f8").nexp:
         other = "c16" if var.dtype.kind == "c" else "f8"

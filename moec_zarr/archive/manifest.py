@@ -5,6 +5,7 @@ lies within arrays, where nothing else takes notice of it::
 
     <variable>/.moec_zarr/plan.json      of the first compressed variable: the plan and the source's digest
     <variable>/.moec_zarr/append.json    beside it, while an append is unfinished: the plan of the grown store
+    <variable>/.moec_zarr/groups.json    beside it, of a tree: the attributes of its groups but the root
     <variable>/.moec_zarr/<i>.<j>.json   one record for each finished task
     <variable>/.moec_zarr/quality/       a table of all records, made at the end of a run (`quality_table`)
     <variable>/.moec_zarr/whole.json     of a variable without tasks: the digest of each of its chunks
@@ -28,7 +29,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,10 @@ __all__ = [
     "change_format",
     "end_append",
     "read_append",
+    "read_groups",
     "read_manifest",
     "write_append",
+    "write_groups",
     "write_manifest",
 ]
 
@@ -65,6 +68,7 @@ PLAN_OF = f"{PREFIX}plan"
 """Attribute of the root of a tree: the path of the array that holds the plan."""
 
 _APPEND = "append.json"
+_GROUPS = "groups.json"
 _DEFAULT = re.compile(r"^c[./]?")  # begins the name of a chunk in format 3
 
 
@@ -269,6 +273,26 @@ def end_append(group: zarr.Group, variable: str, append: Append) -> None:
     """Let the store be what an append made it, once its arrays have grown."""
     write_manifest(group, variable, append.manifest)
     sync(group.store.delete(path_within(group, variable, _APPEND)))
+
+
+def write_groups(group: zarr.Group, variable: str, attrs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the attributes of groups, by path, into the folder of `variable`."""
+    write_json(group.store, path_within(group, variable, _GROUPS), {key: dict(attrs[key]) for key in attrs})
+
+
+def read_groups(group: zarr.Group) -> dict[str, dict[str, Any]]:
+    """Return the attributes that groups had when they were made, by path; empty for a flat set.
+
+    Raises
+    ------
+    MoECError
+        If they cannot be read.
+    """
+    found = _find(group, _GROUPS) or {}
+    try:
+        return {_checked_path(path): dict(attrs) for path, attrs in found.items()}
+    except (ValueError, TypeError) as error:
+        raise _damaged(_GROUPS, error) from error
 
 
 def _find(group: zarr.Group, file: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Metadata of arrays that is lost or damaged, and what consolidated metadata keeps of it."""
+"""Metadata of groups and arrays that is lost or damaged, and what consolidated metadata keeps of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Any
 
 import zarr
 
-from moec_zarr.adapters.tree import owns_dims
+from moec_zarr.adapters.tree import group_of, owns_dims
+from moec_zarr.archive.manifest import read_groups
 from moec_zarr.archive.storage import read, write_json
 from moec_zarr.errors import MoECError
 
 __all__ = ["find_damaged_metadata", "refuse_damaged_metadata", "restore_metadata"]
 
-_FILES = {2: (".zarray", ".zattrs"), 3: ("zarr.json",)}
-
 
 def find_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the names of the arrays that cannot be opened, or do not say what their dimensions are.
+    """Return the groups within, and the arrays, that cannot be opened or lack what others read of them.
 
     Parameters
     ----------
@@ -26,22 +25,48 @@ def find_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) 
     dims : mapping of str to sequence of str
         The dimensions of each array, by its name.
     """
-    return [name for name in dims if not _can_be_opened(group, name, named=not owns_dims(name, dims[name]))]
+    known = read_groups(group)
+    groups = {path: bool(attrs) for path, attrs in known.items()}
+    for name in dims:
+        while name := group_of(name):
+            groups.setdefault(name, False)
+    lost = [path for path, has in sorted(groups.items()) if not _is_group(group, path, has)]
+    return lost + [
+        name for name in dims if not _can_be_opened(group, name, named=not owns_dims(name, dims[name]))
+    ]
+
+
+def _is_group(group: zarr.Group, path: str, has_attributes: bool) -> bool:
+    node = _node(group, path)
+    return isinstance(node, zarr.Group) and (not has_attributes or _has_attributes(node))
 
 
 def _can_be_opened(group: zarr.Group, name: str, named: bool) -> bool:
-    try:
-        array = group[name]
-        if not isinstance(array, zarr.Array):
-            return False
-        has = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    except (KeyError, ValueError, TypeError, AttributeError):  # as zarr's reading of odd JSON ends
+    array = _node(group, name)
+    if not isinstance(array, zarr.Array) or not _has_attributes(array):
         return False
+    has = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     return array.ndim == 0 or not named or has is not None
 
 
+def _node(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
+    """Return what can be opened at a path; None where nothing can."""
+    try:
+        return group[path]
+    except (KeyError, ValueError, TypeError, AttributeError):  # as zarr's reading of odd JSON ends
+        return None
+
+
+def _has_attributes(node: zarr.Group | zarr.Array[Any]) -> bool:
+    """Say whether the object is there that holds attributes, empty ones too: in format 2 one of its own."""
+    key = "/".join(part for part in (node.path, ".zattrs") if part)
+    if not isinstance(node.metadata.attributes, dict):
+        return False
+    return node.metadata.zarr_format == 3 or read(node.store, key) is not None
+
+
 def refuse_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) -> None:
-    """Raise if arrays cannot be opened.
+    """Raise if groups or arrays cannot be opened.
 
     Raises
     ------
@@ -56,18 +81,17 @@ def refuse_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]
 
 
 def restore_metadata(group: zarr.Group, names: Iterable[str]) -> None:
-    """Write the metadata of arrays again, as the consolidated metadata of their group has it.
+    """Write the metadata of groups and arrays again, as it is on record or in consolidated metadata.
 
     Raises
     ------
     MoECError
-        If it does not have it.
+        If neither has it.
     """
-    kept = _consolidated(group)
+    kept, known = _consolidated(group), read_groups(group)
     found = {}
     for name in names:
-        for file in _FILES[group.metadata.zarr_format]:
-            data = kept.get(name if file == "zarr.json" else f"{name}/{file}")
+        for file, data in _documents(name, group.metadata.zarr_format, kept, known).items():
             if not isinstance(data, dict):
                 raise MoECError(
                     f"the metadata of {name!r} is damaged, and the store has no consolidated metadata to "
@@ -76,6 +100,21 @@ def restore_metadata(group: zarr.Group, names: Iterable[str]) -> None:
             found["/".join(part for part in (group.path, name, file) if part)] = data
     for key, data in found.items():
         write_json(group.store, key, data)
+
+
+def _documents(
+    name: str, zarr_format: int, kept: Mapping[str, Any], known: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the objects that the metadata of a group or an array are, None where one is not known."""
+    if zarr_format == 3:
+        made = {"zarr_format": 3, "node_type": "group", "attributes": known[name]} if name in known else None
+        found = kept.get(name, made)
+        if isinstance(found, dict):  # in there, a group is said to have no members
+            found = {key: found[key] for key in found if key != "consolidated_metadata"}
+        return {"zarr.json": found}
+    if name in known or f"{name}/.zgroup" in kept:
+        return {".zgroup": {"zarr_format": 2}, ".zattrs": kept.get(f"{name}/.zattrs", known.get(name, {}))}
+    return {file: kept.get(f"{name}/{file}") for file in (".zarray", ".zattrs")}
 
 
 def _consolidated(group: zarr.Group) -> dict[str, Any]:

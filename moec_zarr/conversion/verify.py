@@ -151,7 +151,7 @@ def verify(
         group = zarr.open_group(to_read(place), mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise MoECError(f"there is no zarr store at {store}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise MoECError(
             f"the metadata of the store at {store} cannot be read ({error}); restore it, or convert anew"
         ) from error
@@ -171,7 +171,7 @@ def verify(
                 storage_options=storage_options, progress=progress, say=say,
             )  # fmt: skip
             return replace(again, repaired=again.repaired + len(lost))
-        reason = "the array cannot be opened; nothing else was checked"
+        reason = "it cannot be opened; nothing else was checked"
         return Verification(
             status=_status(group, append),
             variables={},

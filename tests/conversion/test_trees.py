@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import fsspec
 import numpy as np
@@ -359,6 +360,29 @@ def test_a_store_that_is_damaged_is_called_so(tmp_path):
     (tmp_path / "d.zarr/v/zarr.json").write_text('{"zarr_format": 3, "node_')
     with pytest.raises(SourceError, match="may be truncated, damaged"), open_source(tmp_path / "d.zarr"):
         pass
+
+
+@pytest.mark.filterwarnings("ignore:Found an empty list of filters")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_hostile_metadata_are_refused_in_words(tmp_path, zarr_format):
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+    root.create_array("g/v", data=smooth(SHAPE))
+    for file in ("g/v/.zarray", "g/.zgroup", "g/.zattrs") if zarr_format == 2 else ("g/v/zarr.json",):
+        path = tmp_path / "a.zarr" / file
+        before = path.read_text()
+        whole = json.loads(before)
+        texts = ["[1]", "null", '"x"', "1", "{", '{"a": 1}']
+        for key in whole:
+            texts.append(json.dumps({k: v for k, v in whole.items() if k != key}))
+            texts += [
+                json.dumps(whole | {key: each}) for each in (None, "x", [], [-1], [2**62] * 3, {"a": 1})
+            ]
+        for text in texts:
+            path.write_text(text)
+            # Whatever it means, or a refusal.
+            with suppress(MoECError, SourceError), open_source(tmp_path / "a.zarr") as ds:
+                plan(ds, EXACT)
+        path.write_text(before)
 
 
 def test_a_path_that_leads_out_of_a_store_is_refused(tmp_path, client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -218,3 +219,40 @@ def test_a_tree_is_repaired(tmp_path, client, kind):
     assert len(found.problems) == len(damaged)
     assert verify(dst, source, repair=True, client=client).ok
     assert stored(dst) == whole
+
+
+@pytest.mark.parametrize("damage", [None, "["])
+@pytest.mark.parametrize("kind", ["groups", "image 0.4", "image 0.5"])
+def test_lost_metadata_of_groups_is_noticed_and_restored(tmp_path, client, kind, damage):
+    source, codec = sources(tmp_path)[kind]
+    dst = tmp_path / "d.zarr"
+    convert(source, dst, codec, client=client)
+    root = zarr.open_group(dst, mode="r", use_consolidated=False)
+    groups = [name for name, node in root.members(max_depth=None) if isinstance(node, zarr.Group)]
+    assert groups
+    for name in groups:
+        for file in (".zgroup", ".zattrs") if kind == "image 0.4" else ("zarr.json",):
+            path = dst / name / file
+            before = json.loads(path.read_text())
+            path.unlink() if damage is None else path.write_text(damage)
+            (found,) = verify(dst).problems
+            assert (found.variable, found.chunk) == (name, "metadata")
+            with pytest.raises(MoECError, match=f"the metadata of '{name}' in the store is damaged"):
+                convert(source, dst, codec, client=client)
+            assert verify(dst, source, repair=True, client=client).ok
+            kept = json.loads(path.read_text())
+            assert (
+                kept.items() >= {key: before[key] for key in before if key != "consolidated_metadata"}.items()
+            )
+
+
+def test_lost_attributes_of_arrays_are_noticed(tmp_path, client):
+    source, codec = sources(tmp_path)["image 0.4"]
+    dst = tmp_path / "d.zarr"
+    convert(source, dst, codec, client=client)
+    for name in ("0", "labels/cells/1"):
+        whole = (dst / name / ".zattrs").read_text()
+        (dst / name / ".zattrs").unlink()
+        assert [(each.variable, each.chunk) for each in verify(dst).problems] == [(name, "metadata")]
+        assert verify(dst, source, repair=True, client=client).ok
+        assert json.loads((dst / name / ".zattrs").read_text()) == json.loads(whole)

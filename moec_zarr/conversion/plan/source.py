@@ -177,7 +177,8 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
             return xr.open_dataset(place, **within, **(options | more))
 
         return {group: _keep_integers(partial(open_group, group)) for group in groups}
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
+        # The last three are how zarr's reading of odd JSON ends.
         if isinstance(error, (FileNotFoundError, MoECError)):
             raise
         raise SourceError(

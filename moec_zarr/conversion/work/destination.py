@@ -15,12 +15,19 @@ import zarr
 from zarr.abc.store import Store
 
 from moec_zarr.adapters.meaning import unpack_limits
-from moec_zarr.adapters.tree import group_of, local_name, split
+from moec_zarr.adapters.tree import group_of, groups_of, local_name, split
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.adapters.zarr_groups import SINGLE, array_of
 from moec_zarr.archive.attributes import stored_attributes
 from moec_zarr.archive.lock import LOCK
-from moec_zarr.archive.manifest import PLAN_OF, PLAN_PATH, Manifest, read_manifest, write_manifest
+from moec_zarr.archive.manifest import (
+    PLAN_OF,
+    PLAN_PATH,
+    Manifest,
+    read_manifest,
+    write_groups,
+    write_manifest,
+)
 from moec_zarr.archive.metadata import refuse_damaged_metadata
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Record, check_whole, read_records, write_whole
@@ -139,6 +146,10 @@ def open_destination(
     for each in planned.variables:
         if not each.tasks:
             write_whole(group, each.name)
+    if own := {path: each.attrs for path, each in groups_of(ds).items() if path}:
+        write_groups(
+            group, first, {path: stored_attributes(own[path], f"the group {path!r}") for path in own}
+        )
     write_manifest(group, first, replace(wanted, created=True))
     return zarr.open_group(store, mode="r+", zarr_format=planned.zarr_format, use_consolidated=False)
 
@@ -257,6 +268,10 @@ def _existing(store: Store, dst: Destination) -> zarr.Group | None:
         pass
     except zarr.errors.ContainsArrayError as error:
         raise MoECError(f"{dst} holds an array, not a group; choose another destination") from error
+    except (ValueError, TypeError) as error:
+        raise MoECError(
+            f"the metadata of the store at {dst} cannot be read ({error}); restore it, or remove the store"
+        ) from error
 
     async def names() -> set[str]:
         return {name async for name in store.list_dir("")}
