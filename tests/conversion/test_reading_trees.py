@@ -432,12 +432,14 @@ def test_a_tree_is_gone_on_with_in_the_other_format(made, copy, client):
     assert {file: file.stat().st_mtime_ns for file in store.rglob("[0-9]*.json")} == before
 
 
-@pytest.mark.parametrize(("name", "part"), [("image2", "/"), ("image3", "/"), ("plate", "/")])
+@pytest.mark.parametrize(("name", "part"), [("image2", "/"), ("image3", "/"), ("plate", "A/1/0")])
 def test_an_image_keeps_its_format(copy, name, part):
     store = copy(name)
     before = {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
     other = 2 if name == "image3" else 3
-    with pytest.raises(MoECError, match=r"'/' in .* part of an OME-Zarr image.*0\.4 .* format 2, 0\.5 .* 3"):
+    with pytest.raises(
+        MoECError, match=rf"'{part}' in .* part of an OME-Zarr image.*0\.4 .* format 2, 0\.5 .* 3"
+    ):
         migrate(store, other)
     assert {file: file.read_bytes() for file in store.rglob("*") if file.is_file()} == before
     assert migrate(store, 5 - other) == ()
