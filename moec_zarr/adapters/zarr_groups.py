@@ -92,7 +92,7 @@ def open_groups(
         root = zarr.open_group(store, path=path or None, mode="r", use_consolidated=consolidated)
     except (zarr.errors.ContainsArrayError, FileNotFoundError):  # in format 3 and 2, if it is an array
         single = zarr.open_array(store, path=path, mode="r")
-        return {"": _open_arrays({SINGLE: single}, {})}
+        return {"": _open_arrays({SINGLE: single}, {}, {})}
     skipped = set(without)
     groups: dict[str, tuple[Mapping[str, Any], Arrays]] = {"": (dict(root.attrs), {})}
     nodes = sorted(root.members(max_depth=None))
@@ -102,12 +102,21 @@ def open_groups(
     for name, node in nodes:
         if isinstance(node, zarr.Array):
             groups[group_of(name)][1][local_name(name)] = node
+    levels = {
+        f"{name}/{level}".lstrip("/"): axes
+        for name, (attrs, _) in groups.items()
+        for image in levels_of(attrs)
+        for level, axes in image.items()
+    }
     opened = {}
     for name, (attrs, arrays) in groups.items():
+        # Of an image, a level may lie in a group of its own.
+        places = {each: f"{name}/{each}".lstrip("/") for each in arrays}
+        own = {each: levels[place] for each, place in places.items() if place in levels}
         here = [local_name(each) for each in skipped if group_of(each) == name]
-        if levels_of(attrs) or not _is_dataset(arrays):
+        if own or levels_of(attrs) or not _is_dataset(arrays):
             left = {each: array for each, array in arrays.items() if each not in here}
-            opened[name] = _open_arrays(left, attrs)
+            opened[name] = _open_arrays(left, attrs, own)
         else:
             opened[name] = open_dataset("/".join(part for part in (path, name) if part), here)
     return opened
@@ -150,11 +159,15 @@ def _is_dataset(arrays: Arrays) -> bool:
     return True
 
 
-def _open_arrays(arrays: Arrays, attrs: Mapping[str, Any]) -> xr.Dataset:
-    """Return arrays that are no dataset as variables, each with dimensions of its own."""
+def _open_arrays(
+    arrays: Arrays, attrs: Mapping[str, Any], axes: Mapping[str, tuple[Axis, ...]]
+) -> xr.Dataset:
+    """Return arrays that are no dataset as variables, each with dimensions of its own.
+
+    `axes` are those of the arrays that are levels of images.
+    """
     import xarray as xr
 
-    axes = {path: levels for image in levels_of(attrs) for path, levels in image.items()}
     variables = {}
     for name, array in arrays.items():
         var = _open_array(name, array, axes.get(name, ()))

@@ -239,6 +239,33 @@ def test_patterns_choose_what_is_reported(made):
         gather_report(made["swath"][1], variables=["ocean/*"])
 
 
+@pytest.mark.parametrize("names", [False, True])
+def test_levels_may_lie_in_groups_of_their_own(tmp_path, client, names):
+    """As ngff-zarr writes them, in ``scale0/image``: what holds for an image holds for these."""
+    flat = zarr.open_group(trees.image(tmp_path / "flat.zarr", 2, labels=False), mode="r")
+    root = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=2)
+    image = dict(flat.attrs["multiscales"][0])
+    image["datasets"] = [
+        each | {"path": f"scale{i}/image"} for i, each in enumerate(image["datasets"])
+    ]  # fmt: skip
+    root.attrs["multiscales"] = [image]
+    for level in range(3):
+        array = root.create_array(
+            f"scale{level}/image", shape=flat[str(level)].shape, dtype="u2", chunks=(1, 4, 16, 20),
+            attributes={"_ARRAY_DIMENSIONS": ["c", "z", "y", "x"]} if names else {},
+        )  # fmt: skip
+        array[...] = flat[str(level)][...]
+    convert(tmp_path / "s.zarr", tmp_path / "d.zarr", MoECCodec(ratio=4, effort="fast"), client=client)
+    made = zarr.open_group(tmp_path / "d.zarr", mode="r")
+    assert made["scale0/image"].metadata.zarr_format == 2
+    assert made["scale0/image"].chunks[0] == 1  # one channel
+    found = gather_report(tmp_path / "d.zarr", against=tmp_path / "s.zarr")
+    assert [each.name for each in found.images[0].levels] == [f"scale{level}/image" for level in range(3)]
+    shown = found.variables[1].sample.views[0].decoded
+    np.testing.assert_allclose(shown.x.values, 0.5 * np.arange(20))
+    assert shown.x.units == "micrometer"
+
+
 def test_a_level_that_was_made_again_is_not_called_exact(made, tmp_path, client):
     source = made["image2"][0]
     convert(source, tmp_path / "d.zarr", CODEC, client=client, rebuild_levels=True)
