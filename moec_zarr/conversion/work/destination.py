@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike, fspath
+from os.path import realpath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from moec_zarr.archive.metadata import refuse_damaged_metadata
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Record, check_whole, read_records, write_whole
 from moec_zarr.archive.single import as_group, whole_of
-from moec_zarr.archive.storage import StorageOptions, file_system, store_at, to_read
+from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at, to_read
 from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings
 from moec_zarr.archive.whole import damaged_chunks, encode_as_stored, write_part
 from moec_zarr.conversion.plan.joining import files_behind
@@ -80,6 +81,8 @@ def refuse_overlap(
 
     def whole(path: str) -> str:
         fs, root = file_system(path, options)
+        if is_local(fs):
+            root = realpath(root)  # links and .. may lead anywhere
         return f"{fs.unstrip_protocol(root).rstrip('/')}/"
 
     paths = [ds.encoding.get("source"), *(var.encoding.get("source") for var in ds.variables.values())]
