@@ -208,6 +208,36 @@ def test_groups_of_a_file_on_remote_storage(grouped):
         np.testing.assert_array_equal(ds["science/deep/o3"], smooth((4, 6, 8)))
 
 
+def test_empty_groups_of_files_stay(tmp_path, client):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a/values", data=smooth(SHAPE))
+        file.create_group("b/c")
+    convert(tmp_path / "a.h5", tmp_path / "d.zarr", EXACT, client=client)
+    assert set(dict(zarr.open_group(tmp_path / "d.zarr").members(max_depth=None))) == {
+        "a", "a/values", "b", "b/c",
+    }  # fmt: skip
+    assert verify(tmp_path / "d.zarr", tmp_path / "a.h5").ok
+    release_files(client)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_is_left_out_of_a_store_is_said(tmp_path, caplog, zarr_format):
+    """Files of others, groups without metadata, arrays younger than consolidated metadata."""
+    path = tmp_path / "a.zarr"
+    root = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    root.create_array("v", data=smooth(SHAPE))
+    root.create_group("OME")
+    with open_source(path):
+        assert not caplog.messages
+    zarr.consolidate_metadata(path, zarr_format=zarr_format)
+    zarr.open_group(path, mode="r+", use_consolidated=False).create_array("late", data=np.zeros(3))
+    (path / "OME/METADATA.ome.xml").write_text("<OME/>")
+    (path / "bare/deep").mkdir(parents=True)
+    (path / "bare/deep/file").write_text("x")
+    with open_source(path):
+        assert "left out: bare, late, OME/METADATA.ome.xml" in caplog.text
+
+
 # ------------------------------------------------------------------------------- choices
 
 
@@ -404,3 +434,19 @@ def test_streams_in_groups_are_inspected_and_verified(tmp_path):
     chunk = store / "g/h/b/c/0/0/0"
     chunk.write_bytes(chunk.read_bytes()[:-5])
     assert [problem.variable for problem in verify(store).problems] == ["g/h/b"]
+
+
+def test_a_destination_that_is_the_source_by_another_name_is_refused(tmp_path, client):
+    zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("g/v", data=smooth(SHAPE))
+    (tmp_path / "link").symlink_to(tmp_path / "a.zarr")
+    (tmp_path / "x").mkdir()
+    for src, dst in (
+        ("a.zarr/g", "x/../a.zarr"),
+        ("a.zarr", "link"),
+        ("link", "a.zarr"),
+        ("link/g", "a.zarr"),
+        ("a.zarr", "link/g/new"),
+    ):
+        with pytest.raises(MoECError, match="overlap; give the destination a place of its own"):
+            convert(tmp_path / src, tmp_path / dst, EXACT, client=client, resume=False)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr/g/v")[:], smooth(SHAPE))

@@ -13,7 +13,7 @@ _USER_BLOCKS = (0, *(512 << step for step in range(8)))  # sizes of what others 
 
 
 def list_file_groups(opened: Any) -> list[str]:
-    """List the groups of a file that hold variables or attributes, after the root, whose path is empty.
+    """List the groups of a file, after the root, whose path is empty.
 
     Parameters
     ----------
@@ -48,10 +48,8 @@ def _open_hdf5(opened: Any) -> Any:
 
 
 def _file_groups(group: Any, path: str) -> Iterator[str]:
-    """Paths of the groups that hold something themselves."""
+    """Paths of all groups within a group, parents first."""
     for name, each in group.groups.items():
         here = f"{path}/{name}" if path else name
-        attributes = each.ncattrs() if hasattr(each, "ncattrs") else each.attrs
-        if len(each.variables) or len(attributes):
-            yield here
+        yield here
         yield from _file_groups(each, here)

@@ -21,8 +21,9 @@ from moec_zarr.adapters.enums import flags_of
 from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.tree import datasets_of, flatten, groups_of
 from moec_zarr.adapters.xarray_checks import check_name
-from moec_zarr.adapters.zarr_groups import array_of, open_groups
-from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at, to_read
+from moec_zarr.adapters.zarr_groups import SINGLE, array_of, open_groups
+from moec_zarr.archive.attributes import PREFIX
+from moec_zarr.archive.storage import StorageOptions, file_system, is_local, names_in, store_at, to_read
 from moec_zarr.archive.stored import find_undecodable_times, hide_expected_warnings
 from moec_zarr.conversion.plan.contents import list_file_groups
 from moec_zarr.conversion.plan.joining import join, refuse_other_units
@@ -43,6 +44,7 @@ STATUS = "moec_zarr_status"
 _log = logging.getLogger(__name__)
 _FILES = ("*.nc", "*.nc4", "*.cdf", "*.h5", "*.hdf5", "*.grib", "*.grib2")
 _METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
+_SHOWN = 6  # of what is left out, in a message
 _SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
 
 
@@ -220,9 +222,32 @@ def _open_store(path: str, store: Store, options: dict[str, Any]) -> dict[str, x
         )
 
     groups = open_groups(to_read(store), "", open_group)
+    if strays := list(_find_strays(store, groups)):
+        more = f" and {len(strays) - _SHOWN} more" if len(strays) > _SHOWN else ""
+        _log.warning(
+            "%s holds what is no array or group by its metadata, and is left out: %s%s; copy files yourself, "
+            "and consolidate metadata again if arrays are among them",
+            path, ", ".join(strays[:_SHOWN]), more,
+        )  # fmt: skip
     for each in groups.values():
         each.encoding.setdefault("source", path)
     return groups
+
+
+def _find_strays(store: Store, groups: dict[str, xr.Dataset]) -> Iterator[str]:
+    """Find files, and folders, in the groups of a store that are neither a group nor an array there."""
+    if not store.supports_listing or SINGLE in groups[""].variables:
+        return
+    known = {f"{path}/{name}".strip("/") for path, ds in groups.items() for name in (*ds.variables, "")}
+    for path in groups:
+        for name in sorted(names_in(store, path)):
+            place = f"{path}/{name}".strip("/")
+            if (
+                place not in known
+                and name not in (*_METADATA, ".zattrs")
+                and not name.startswith(PREFIX[:-1])
+            ):
+                yield place
 
 
 def _open_part(path: str, storage_options: StorageOptions | None) -> dict[str, xr.Dataset]:
