@@ -135,8 +135,9 @@ def flatten(groups: Mapping[str, xr.Dataset]) -> xr.Dataset:
         dims = {str(dim): _find_dim(str(dim), ds, path, known, groups) for dim in ds.dims}
         known[path] = Group(dict(ds.attrs), dims)
         parts.append(_qualify(ds, path, dims))
-    sources = [ds.encoding["source"] for ds in groups.values() if "source" in ds.encoding]
-    encoding = {_GROUPS: known} | ({"source": sources[0]} if sources else {})
+    encodings = [groups[path].encoding for path in known]  # that of the root first
+    sources = [{"source": each["source"]} for each in encodings if "source" in each]
+    encoding = {**encodings[0], **(sources[0] if sources else {}), _GROUPS: known}
     return merge_groups(parts, dict(groups[""].attrs) if "" in groups else {}, encoding)
 
 

@@ -119,6 +119,8 @@ def open_groups(
             opened[name] = _open_arrays(left, attrs, own)
         else:
             opened[name] = open_dataset("/".join(part for part in (path, name) if part), here)
+            if "coordinates" in attrs:  # which xarray takes out of the attributes
+                opened[name].attrs["coordinates"] = attrs["coordinates"]
     return opened
 
 

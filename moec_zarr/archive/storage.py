@@ -39,6 +39,7 @@ __all__ = [
     "stored_bytes",
     "stored_keys",
     "to_read",
+    "write",
     "write_json",
 ]
 
@@ -126,8 +127,12 @@ def read_object(array: zarr.Array[Any], index: tuple[int, ...]) -> bytes | None:
 
 def write_json(store: Store, path: str, data: dict[str, Any]) -> None:
     """Write an object of plain JSON types; numbers that JSON has not become words."""
-    text = json.dumps(to_strict(data), indent=1, allow_nan=False).encode()
-    sync(store.set(path, default_buffer_prototype().buffer.from_bytes(text)))
+    write(store, path, json.dumps(to_strict(data), indent=1, allow_nan=False).encode())
+
+
+def write(store: Store, path: str, data: bytes) -> None:
+    """Write an object."""
+    sync(store.set(path, default_buffer_prototype().buffer.from_bytes(data)))
 
 
 def read(store: Store, path: str) -> bytes | None:

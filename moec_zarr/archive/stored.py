@@ -179,7 +179,7 @@ def open_result(
 
     def open_group(path: str, dropped: list[str]) -> xr.Dataset:
         opened: xr.Dataset = xr.open_zarr(
-            place, group=path or None, zarr_format=plan.zarr_format, consolidated=not path or None,
+            place, group=path or None, zarr_format=plan.zarr_format, consolidated=not path,
             decode_times=False, decode_timedelta=False, drop_variables=dropped,
         )  # fmt: skip
         ds = _decode_times(opened)

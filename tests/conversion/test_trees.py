@@ -235,7 +235,35 @@ def test_what_is_left_out_of_a_store_is_said(tmp_path, caplog, zarr_format):
     (path / "bare/deep").mkdir(parents=True)
     (path / "bare/deep/file").write_text("x")
     with open_source(path):
-        assert "left out: bare, late, OME/METADATA.ome.xml" in caplog.text
+        assert "left out: bare, late; copy" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:Object at")  # as zarr says of any file in a group
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_small_files_in_groups_are_copied(tmp_path, client, version):
+    source, dst = write_image(tmp_path / "a.zarr", version), tmp_path / "b.zarr"
+    zarr.open_group(source, mode="r+").create_group("OME")
+    (source / "OME/METADATA.ome.xml").write_text("<OME/>")
+    convert(source, dst, MoECCodec(max_error=2, effort="fast"), client=client)
+    assert (dst / "OME/METADATA.ome.xml").read_text() == "<OME/>"
+    check_same_tree(source, dst, ["0", "1"], bound=2)
+    assert verify(dst, source).ok
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_coordinates_that_a_group_names_stay_in_its_attributes(tmp_path, client, zarr_format):
+    """xarray takes them out of the attributes."""
+    import netCDF4
+
+    path = write_groups(tmp_path / "a.nc")
+    with netCDF4.Dataset(path, "a") as file:
+        file.coordinates = "lat lon"
+        file["science"].coordinates = "/lat /lon"
+    convert(path, tmp_path / "d.zarr", EXACT, client=client, zarr_format=zarr_format)
+    assert zarr.open_group(tmp_path / "d.zarr").attrs["coordinates"] == "lat lon"
+    assert zarr.open_group(tmp_path / "d.zarr/science").attrs["coordinates"] == "/lat /lon"
+    assert verify(tmp_path / "d.zarr", path).ok
+    release_files(client)
 
 
 # ------------------------------------------------------------------------------- choices

@@ -12,8 +12,10 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCKS = (0, *(512 << step for step in range(8)))  # sizes of what others may put before it
 
 
-def list_file_groups(opened: Any) -> list[str]:
-    """List the groups of a file, after the root, whose path is empty.
+def list_file_groups(opened: Any) -> dict[str, str]:
+    """List the groups of a file, after the root, whose path is empty, each with its attribute "coordinates".
+
+    xarray takes that out of the attributes.
 
     Parameters
     ----------
@@ -22,9 +24,9 @@ def list_file_groups(opened: Any) -> list[str]:
     """
     root = _open_hdf5(opened)
     if root is None:
-        return [""]
+        return {"": ""}
     with root:
-        return ["", *_file_groups(root, "")]
+        return {path: _coordinates(group) for path, group in _file_groups(root, "")}
 
 
 def _open_hdf5(opened: Any) -> Any:
@@ -47,9 +49,16 @@ def _open_hdf5(opened: Any) -> Any:
     return None  # xarray will say what it needs to open the file
 
 
-def _file_groups(group: Any, path: str) -> Iterator[str]:
-    """Paths of all groups within a group, parents first."""
+def _file_groups(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Give a group and all within it, parents first."""
+    yield path, group
     for name, each in group.groups.items():
-        here = f"{path}/{name}" if path else name
-        yield here
-        yield from _file_groups(each, here)
+        yield from _file_groups(each, f"{path}/{name}" if path else name)
+
+
+def _coordinates(group: Any) -> str:
+    if hasattr(group, "ncattrs"):  # of netCDF4
+        found = group.getncattr("coordinates") if "coordinates" in group.ncattrs() else ""
+    else:
+        found = group.attrs.get("coordinates", "")
+    return found if isinstance(found, str) else ""

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from glob import has_magic
@@ -15,18 +15,16 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
-from zarr.abc.store import Store
 
 from moec_zarr.adapters.enums import flags_of
-from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.tree import datasets_of, flatten, groups_of
 from moec_zarr.adapters.xarray_checks import check_name
-from moec_zarr.adapters.zarr_groups import SINGLE, array_of, open_groups
-from moec_zarr.archive.attributes import PREFIX
-from moec_zarr.archive.storage import StorageOptions, file_system, is_local, names_in, store_at, to_read
-from moec_zarr.archive.stored import find_undecodable_times, hide_expected_warnings
+from moec_zarr.adapters.zarr_groups import array_of
+from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at
+from moec_zarr.archive.stored import find_undecodable_times
 from moec_zarr.conversion.plan.contents import list_file_groups
 from moec_zarr.conversion.plan.joining import join, refuse_other_units
+from moec_zarr.conversion.plan.stores import METADATA, keep_integers, open_store
 from moec_zarr.errors import MoECError
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ STATUS = "moec_zarr_status"
 
 _log = logging.getLogger(__name__)
 _FILES = ("*.nc", "*.nc4", "*.cdf", "*.h5", "*.hdf5", "*.grib", "*.grib2")
-_METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
-_SHOWN = 6  # of what is left out, in a message
 _SMALL = 2**24  # bytes of a coordinate whose values take part in the fingerprint
 
 
@@ -158,7 +154,7 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
     fs, _ = file_system(path, storage_options)
     try:
         if _is_store(path, storage_options):
-            return _open_store(path, store_at(path, storage_options), options)
+            return open_store(path, store_at(path, storage_options), options)
         if is_local(fs):
             groups = list_file_groups(path)
         else:
@@ -173,12 +169,15 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
 
         def open_group(group: str, **more: Any) -> xr.Dataset:
             place = path if is_local(fs) else fs.open(path)
-            within: dict[str, Any] = (
-                {"group": group} if group else {}
-            )  # which formats without groups do not know
+            # Formats without groups do not know of them.
+            within: dict[str, Any] = {"group": group} if group else {}
             return xr.open_dataset(place, **within, **(options | more))
 
-        return {group: _keep_integers(partial(open_group, group)) for group in groups}
+        opened = {group: keep_integers(partial(open_group, group)) for group in groups}
+        for group, names in groups.items():
+            if names:
+                opened[group].attrs["coordinates"] = names
+        return opened
     except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
         # The last three are how zarr's reading of odd JSON ends.
         if isinstance(error, (FileNotFoundError, MoECError)):
@@ -187,67 +186,6 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
             f"{path} cannot be opened; it may be truncated, damaged, or in a format that needs another "
             f"package: fetch or write it again, or leave it out of the source ({_first_line(error)})"
         ) from error
-
-
-def _keep_integers(opening: Callable[..., xr.Dataset]) -> xr.Dataset:
-    """Open a dataset in which integers of 64 bits stay integers.
-
-    Where such a variable has a fill value, xarray makes doubles of it, which hold no more than 53 bits.
-    """
-    ds = opening()
-    wide = [
-        name
-        for name, var in ds.variables.items()
-        if var.dtype == np.float64
-        and np.dtype(var.encoding.get("dtype") or var.dtype).kind in "iu"
-        and np.dtype(var.encoding["dtype"]).itemsize == 8
-        and not is_packed(var)
-        and "units" not in var.encoding  # of times that were decoded
-    ]
-    if not wide:
-        return ds
-    ds.close()
-    return opening(mask_and_scale=dict.fromkeys(wide, False))
-
-
-@hide_expected_warnings()
-def _open_store(path: str, store: Store, options: dict[str, Any]) -> dict[str, xr.Dataset]:
-    """Open the groups of one zarr store."""
-    import xarray as xr
-
-    def open_group(group: str, without: list[str]) -> xr.Dataset:
-        place: Any = store
-        return _keep_integers(
-            lambda **more: xr.open_dataset(place, engine="zarr", group=group or None, **options | more)
-        )
-
-    groups = open_groups(to_read(store), "", open_group)
-    if strays := list(_find_strays(store, groups)):
-        more = f" and {len(strays) - _SHOWN} more" if len(strays) > _SHOWN else ""
-        _log.warning(
-            "%s holds what is no array or group by its metadata, and is left out: %s%s; copy files yourself, "
-            "and consolidate metadata again if arrays are among them",
-            path, ", ".join(strays[:_SHOWN]), more,
-        )  # fmt: skip
-    for each in groups.values():
-        each.encoding.setdefault("source", path)
-    return groups
-
-
-def _find_strays(store: Store, groups: dict[str, xr.Dataset]) -> Iterator[str]:
-    """Find files, and folders, in the groups of a store that are neither a group nor an array there."""
-    if not store.supports_listing or SINGLE in groups[""].variables:
-        return
-    known = {f"{path}/{name}".strip("/") for path, ds in groups.items() for name in (*ds.variables, "")}
-    for path in groups:
-        for name in sorted(names_in(store, path)):
-            place = f"{path}/{name}".strip("/")
-            if (
-                place not in known
-                and name not in (*_METADATA, ".zattrs")
-                and not name.startswith(PREFIX[:-1])
-            ):
-                yield place
 
 
 def _open_part(path: str, storage_options: StorageOptions | None) -> dict[str, xr.Dataset]:
@@ -268,7 +206,9 @@ def _open_part(path: str, storage_options: StorageOptions | None) -> dict[str, x
         if not numbers:
             raise
         groups = _open(path, storage_options, chunks={}, decode_times=dict.fromkeys(numbers, False))
-    arrays = [name for each in groups.values() for name, var in each.variables.items() if array_of(var)]
+    arrays = [
+        name for each in groups.values() for name, var in each.variables.items() if array_of(var) is not None
+    ]
     if arrays:
         raise MoECError(
             f"{path} is an image, or has arrays without names of their dimensions ({arrays[0]!r}), and "
@@ -334,7 +274,7 @@ def _paths(
 
 def _is_store(path: str, options: StorageOptions | None) -> bool:
     fs, root = file_system(path, options)
-    return any(fs.exists(f"{root.rstrip('/')}/{name}") for name in _METADATA)
+    return any(fs.exists(f"{root.rstrip('/')}/{name}") for name in METADATA)
 
 
 class Fingerprint(NamedTuple):
