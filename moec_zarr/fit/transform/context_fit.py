@@ -27,6 +27,7 @@ _EIGHTH = math.log(2) / 8  # of an octave, in which logarithms of the activity a
 # Half the inverse scale beyond which the ratios of magnitudes stay as they are: classes 13 and 18.
 _HALF_FIRST, _HALF_LATER = 1.6, 2 / 3
 _LEAST_CHANCE = 2.0**-16
+_LARGEST_TAIL = 18.0  # nats of a magnitude beyond 2, at most: large ones are written plainly
 _DAMPING, _LEAST_DAMPING = 0.01, 1e-7
 _LARGEST_CHANGE = 2.0  # of a parameter in a step
 _REJECTIONS = 6  # steps that take no bits away, at most
@@ -135,10 +136,11 @@ def _sample_bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any
                     by_half -= 2 * ratio / (1 - ratio)
             else:
                 ratio = math.exp(-2 * later)
-                nats += 2 * first + 2 * later * (q[i] - 2) - math.log(1 - ratio)
+                tail = 2 * later * (q[i] - 2)
+                nats += 2 * first + min(tail, _LARGEST_TAIL) - math.log(1 - ratio)
                 if half < _HALF_FIRST:
                     by_half += 2
-                if half < _HALF_LATER:
+                if half < _HALF_LATER and tail < _LARGEST_TAIL:
                     by_half += 2 * (q[i] - 2) - 2 * ratio / (1 - ratio)
         total += nats * share[i]
         if not inside:
