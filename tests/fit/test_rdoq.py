@@ -15,7 +15,7 @@ from moec_zarr.bitstream.contexts import (
 from moec_zarr.fit.payloads import encode_coefficients
 from moec_zarr.fit.transform import rdoq, rdoq_kernels
 from moec_zarr.fit.transform.context_fit import first_parameters, round_parameters
-from moec_zarr.fit.transform.rdoq import RATE, State, place_coefficients, prepare_search, quantise_at
+from moec_zarr.fit.transform.rdoq import RATE, place_coefficients, prepare_search, quantise_at
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.transform import analyse
 from tests.support.fields import normalised, rough
@@ -50,7 +50,7 @@ def test_choice_counts_what_it_costs_others():
     context = round_parameters(first_parameters((True, True)), 6)
     target = rng.exponential(0.8, shape).astype(np.float32) * rng.choice([-1, 1], shape)
     search = prepare_search(target.astype(np.float32), (COSINES, COSINES))
-    rows = rdoq._rows(search, State(unpaid=None), 1.0)
+    rows = rdoq._rows(search, 1.0)
     tables = search.tables
     scaled = rows.sizes / np.float32(1.0)
     magnitudes = np.rint(scaled).astype(np.int32)
@@ -104,31 +104,30 @@ def assert_same(one, other):
     np.testing.assert_array_equal(one.magnitudes, other.magnitudes)
 
 
-def test_step_is_a_function_of_its_state(search):
-    """Called again, after others, it returns the same; neither state nor search is changed."""
+def test_step_is_a_function_of_its_start(search):
+    """Called again, after others, it returns the same; neither start nor search is changed."""
     coefficients = search.flat.copy()
-    states, results, steps = [State()], [], (0.2, 0.15, 0.15)
+    starts, results, steps = [None], [], (0.2, 0.15, 0.15)
     for step in steps:
-        state, result = quantise_at(search, states[-1], step, STEPS)
-        states.append(state)
+        parameters, result = quantise_at(search, starts[-1], step, STEPS)
+        starts.append(parameters)
         results.append(result)
-    snapshots = [None if state.parameters is None else state.parameters.copy() for state in states]
+    snapshots = [None if each is None else each.copy() for each in starts]
     for number in (2, 0, 1):
-        after, result = quantise_at(search, states[number], steps[number], STEPS)
+        after, result = quantise_at(search, starts[number], steps[number], STEPS)
         assert_same(result, results[number])
-        np.testing.assert_array_equal(after.parameters, states[number + 1].parameters)
-        np.testing.assert_array_equal(after.unpaid, states[number + 1].unpaid)
-    for state, snapshot in zip(states[1:], snapshots[1:], strict=True):
-        np.testing.assert_array_equal(state.parameters, snapshot)
+        np.testing.assert_array_equal(after, starts[number + 1])
+    for each, snapshot in zip(starts[1:], snapshots[1:], strict=True):
+        np.testing.assert_array_equal(each, snapshot)
     np.testing.assert_array_equal(search.flat, coefficients)
 
 
 def test_estimates_match_the_bytes_and_the_error(search, field):
     """The size is that of the coded integers; the error is less what dropping all of them leaves."""
-    state = State()
+    known = None
     for step in (0.3, 0.1):
         for _ in range(2):
-            state, result = quantise_at(search, state, step, STEPS)
+            known, result = quantise_at(search, known, step, STEPS)
         coefficients = place_coefficients(search, result)
         payload = encode_coefficients(coefficients, result.context)
         assert 0 < len(payload) - result.bits / 8 < 50  # what stands before the coefficients, and rounding
@@ -144,9 +143,9 @@ def test_estimates_match_the_bytes_and_the_error(search, field):
 def test_bits_are_those_of_the_words(noise, step):
     """Of a joint basis, in which the neighbours of a coefficient depend on how fine it is."""
     array = normalised(rough((8, 32, 32), noise=noise))
-    state, search = State(), prepare_search(analyse(array, BASES), BASES)
+    known, search = None, prepare_search(analyse(array, BASES), BASES)
     for _ in range(2):
-        state, result = quantise_at(search, state, step, STEPS)
+        known, result = quantise_at(search, known, step, STEPS)
     payload = encode_coefficients(place_coefficients(search, result), result.context)
     head = 3 + 4 + 9 + 7  # bases, step, weights of neighbours, the rest of the context
     words = len(payload) - head - 1 - payload[head]  # without the mask of bands
@@ -155,19 +154,17 @@ def test_bits_are_those_of_the_words(noise, step):
 
 def test_bands_that_are_not_coded_have_no_rows():
     array = normalised(rough((8, 32, 32)))
-    rows = rdoq._rows(prepare_search(analyse(array, BASES), BASES), State(), 0.1)
+    rows = rdoq._rows(prepare_search(analyse(array, BASES), BASES), 0.1)
     assert not rows.present.all()
     assert rows.present[rows.bands].all()
 
 
 def test_finer_steps_lower_the_error_and_take_more_bits(search):
-    results = [quantise_at(search, State(), step, STEPS)[1] for step in (0.4, 0.2, 0.1, 0.05)]
+    results = [quantise_at(search, None, step, STEPS)[1] for step in (0.4, 0.2, 0.1, 0.05)]
     for coarse, fine in pairwise(results):
         assert fine.error < coarse.error
         assert fine.bits > coarse.bits
 
 
 def test_step_beyond_all_coefficients_has_no_result(search):
-    state, result = quantise_at(search, State(), 1e6, STEPS)
-    assert result is None
-    assert state == State()
+    assert quantise_at(search, None, 1e6, STEPS) == (None, None)

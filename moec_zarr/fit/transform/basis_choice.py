@@ -18,11 +18,11 @@ from moec_zarr.fit.transform.basis_search import (
     list_bases,
     measure,
 )
+from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.rdoq import (
     RATE,
     Quantised,
     Search,
-    State,
     place_coefficients,
     prepare_search,
     quantise_at,
@@ -44,7 +44,7 @@ class BasisTrial(NamedTuple):
     """Integers at a step in some bases, and what they lose: squared error and weighted bits."""
 
     search: Search
-    state: State
+    parameters: Parameters | None
     quantised: Quantised | None
     loss: float
 
@@ -91,11 +91,11 @@ def choose_bases(whole: Floats, valid: Bools | None, count: int) -> BasisTrial |
 def try_bases(coefficients: Floats, bases: Bases, step: float) -> BasisTrial:
     """Quantise the coefficients in some bases at a step."""
     search = prepare_search(coefficients, bases)
-    state, quantised = quantise_at(search, State(), step, _FIRST_FITS)
+    parameters, quantised = quantise_at(search, None, step, _FIRST_FITS)
     energy = energy_of(search.flat)
     loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
     search.kept.clear()
-    return BasisTrial(search, state, quantised, loss)
+    return BasisTrial(search, parameters, quantised, loss)
 
 
 def _cheapest(trials: list[BasisTrial], whole: Floats, valid: Bools | None) -> BasisTrial | None:

@@ -19,6 +19,7 @@ from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import write_residual
 from moec_zarr.fit.payloads import DoesNotFit
+from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rate_control import (
     DENSEST,
@@ -29,7 +30,7 @@ from moec_zarr.fit.transform.rate_control import (
     finest_step,
     fold_grid,
 )
-from moec_zarr.fit.transform.rdoq import Quantised, Search, State, place_coefficients, quantise_at
+from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, quantise_at
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import fold
@@ -79,17 +80,15 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     start = find_start(whole, valid, count) if count else None
     if start is None:
         return None
-    search, state, _ = start
+    search, parameters, _ = start
     finest = finest_step(search)
     bits: dict[float, float] = {}  # of each step that was tried
     best, last = _BoundTrial(math.nan, math.inf, None), math.nan
 
     def tried(step: float) -> _BoundTrial:
-        nonlocal state, best, last
+        nonlocal parameters, best, last
         step = max(step, finest)
-        # What did not pay at a far step may pay at this one.
-        known = state if 0.5 < step / last < 2 else State(state.parameters)
-        state, trial = _trial(search, known, step, target, valid, bound)
+        parameters, trial = _trial(search, parameters, step, target, valid, bound)
         _log.debug("step %.3g bounds: about %.0f bytes", step / bound, trial.bits / 8)
         bits[step], last = trial.bits, step
         if trial.bits < best.bits:
@@ -120,15 +119,15 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
 
 
 def _trial(
-    search: Search, state: State, step: float, target: Floats, valid: Bools | None, bound: float
-) -> tuple[State, _BoundTrial]:
-    state, quantised = quantise_at(search, state, step, _FITS)
+    search: Search, known: Parameters | None, step: float, target: Floats, valid: Bools | None, bound: float
+) -> tuple[Parameters | None, _BoundTrial]:
+    parameters, quantised = quantise_at(search, known, step, _FITS)
     search.kept.clear()  # the next step is too far for them
     if quantised is None:
-        return state, _BoundTrial(step, math.inf, None)
+        return parameters, _BoundTrial(step, math.inf, None)
     values = CoefficientField(place_coefficients(search, quantised)).whole()
     bits = quantised.bits + _estimate_bits(find_corrections(target, values, valid, bound))
-    return state, _BoundTrial(step, bits, quantised)
+    return parameters, _BoundTrial(step, bits, quantised)
 
 
 def _lowest(bits: Mapping[float, float], last: float) -> float:

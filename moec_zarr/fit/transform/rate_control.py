@@ -19,12 +19,11 @@ from moec_zarr.fit.transform.basis_search import (
     estimate_kept,
     wavelets_of,
 )
-from moec_zarr.fit.transform.context_fit import first_parameters, round_parameters
+from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
     Quantised,
     Search,
-    State,
     place_coefficients,
     prepare_search,
     quantise_at,
@@ -55,14 +54,14 @@ DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared,
 _TOO_FINE = 2.0  # times a budget: bases that were compared at so many bytes may not be the best ones
 _HEAD = 60  # bytes before the coefficients, about
 _CLOSE = 0.988  # of the budget: near enough to be coded
-_FULL = 0.9  # of the budget: what leaves more is looked at again
-_LATE_CLOSE = 0.97  # the same, after half of the rounds
+_LATE_CLOSE = 0.97  # the same, after a few rounds
 _AIM = 0.994  # of the budget
 _ACCEPTABLE = 0.984  # of the budget
-_ROUNDS = 8  # at most
+_EARLY_ROUNDS = 4
+_MOST_ROUNDS = 20
+_LEAST_POWER = 0.1  # of the bytes, that the step changes by: of noise a little changes many
 _COARSER_STEPS = 20  # at most, where none of the rounds fits
 _SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
-_SMALL_ROUNDS = 20  # at most, in a small budget
 _WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
 _FITS = 4, 4  # the same, once they are chosen
 _ERROR_ROUNDS = 24  # at most, on the way to an error
@@ -173,7 +172,7 @@ def fit_transform_to_error(
         count *= 4
     if start is None:
         return None
-    search, state, first = start
+    search, parameters, first = start
     energy, voxels, finest = energy_of(search.flat), search.flat.size, finest_step(search)
     # The error of coefficients is about that of the voxels; how nearly is measured.
     ratio, slope, last, step = 1.0, _ERROR_SLOPE, (0.0, 0.0), first.step
@@ -187,9 +186,7 @@ def fit_transform_to_error(
             step = math.sqrt(fine * coarse) if fine > 0 and coarse < math.inf else (2 * fine or coarse / 2)
         if step < finest or coarse < _SAME_STEP * fine:
             break
-        if step < last[0]:  # what did not pay at a coarser step may pay at this one
-            state = replace(state, unpaid=None)
-        state, quantised = quantise_at(search, state, step, _FITS)
+        parameters, quantised = quantise_at(search, parameters, step, _FITS)
         if quantised is None:
             coarse = step
             continue
@@ -204,8 +201,8 @@ def fit_transform_to_error(
             measured = max(mean_error(CoefficientField(found).whole(), target, valid), _LEAST_ERROR)
             if measured <= error and (best is None or measured > best[2]):
                 best = found, quantised.context, measured
-            close = _CLOSE_ERROR if turn < _ROUNDS // 2 else _LATE_CLOSE_ERROR
-            if best is not None and (best[2] > close * error or turn >= 2 * _ROUNDS):
+            close = _CLOSE_ERROR if turn < _EARLY_ROUNDS else _LATE_CLOSE_ERROR
+            if best is not None and (best[2] > close * error or turn >= 4 * _EARLY_ROUNDS):
                 break
             ratio = measured / own
         if measured <= error:
@@ -243,7 +240,7 @@ def _finer(own: float, error: float, slope: float) -> float:
 
 def find_start(
     whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None = None
-) -> tuple[Search, State, Quantised] | None:
+) -> tuple[Search, Parameters | None, Quantised] | None:
     """Find the best bases, or take those of a warm start, and integers in them.
 
     `whole` is the target, filled smoothly where it is not valid.
@@ -258,7 +255,7 @@ def find_start(
     if valid is not None:
         whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
         search = prepare_search(analyse(whole, search.bases), search.bases)
-    return search, best.state, best.quantised
+    return search, best.parameters, best.quantised
 
 
 def finest_step(search: Search) -> float:
@@ -275,7 +272,9 @@ def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
 # -------------------------------------------------------------------------------- budget
 
 
-def _within_budget(search: Search, state: State, first: Quantised, budget: int) -> Transform | None:
+def _within_budget(
+    search: Search, parameters: Parameters | None, first: Quantised, budget: int
+) -> Transform | None:
     """Return the finest step that fits, in a few rounds."""
     best: Transform | None = None
     head, last = float(_HEAD), first
@@ -285,27 +284,26 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
     finest = finest_step(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
     small = budget < _SMALL_BUDGET
+    over, under = 0.0, math.inf  # the coarsest step that takes too many bytes, and the finest one that fits
     fits: Quantised | None = None
-    smallest_error, over = math.inf, 0.0  # and the coarsest step that takes too many bytes
-    for turn in range(_SMALL_ROUNDS if small else _ROUNDS):
-        if not 0.5 < step / last.step < 2:  # what did not pay at a far step may pay at this one
-            state = replace(state, unpaid=None)
-        state, quantised = quantise_at(search, state, step, _FITS)
+    smallest_error = math.inf
+    for turn in range(_MOST_ROUNDS):
+        parameters, quantised = quantise_at(search, parameters, step, _FITS)
         if quantised is None:
             if step == finest:
                 break
-            step = max(0.7 * step, finest)
+            under = step
+            step = max(0.7 * step if over == 0 else math.sqrt(over * step), finest)
             continue
         size = quantised.bits / 8 + head
         _log.debug("step %.4g: about %.0f bytes of %d", quantised.step, size, budget)
         if turn and quantised.step != last.step and quantised.bits != last.bits:
             slope = -math.log(quantised.step / last.step) / math.log(quantised.bits / last.bits)
-            power = min(max(slope, 0.4), 5.0)
+            power = min(max(slope, _LEAST_POWER), 5.0) if slope > 0 else power
         last = quantised
-        over = max(over, step) if size > budget else over
         if size <= budget and (fits is None or quantised.bits > fits.bits):
             fits = quantised
-        close = _CLOSE if turn < _ROUNDS // 2 else _LATE_CLOSE
+        close = _CLOSE if turn < _EARLY_ROUNDS else _LATE_CLOSE
         if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
             transform = _coded(search, quantised)
             if transform is not None:
@@ -314,47 +312,33 @@ def _within_budget(search: Search, state: State, first: Quantised, budget: int) 
                 if exact <= budget and quantised.error < smallest_error:
                     best, smallest_error = transform, quantised.error
                 if best is not None and (
-                    _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _ROUNDS // 2)
+                    _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _EARLY_ROUNDS)
                 ):
                     return best
+        # What is found last holds: the same step takes other bytes after other ones.
+        if size > budget:
+            over, under = step, under if under > step else math.inf
+        else:
+            over, under = over if over < step else 0.0, step
+        if under < _SAME_STEP * over:
+            over, under = (over, math.inf) if size > budget else (0.0, under)
         step = max(quantised.step * _coarser(size, budget, power), finest)
         if step == quantised.step:
             break
-    if fits is not None and (best is None or len(best.payload) < _FULL * budget):
-        fuller = _fuller(search, state, fits, budget - head, over)
-        if fuller.error < smallest_error:
-            best = _coded_within(search, fuller, budget) or best or _coded_within(search, fits, budget)
+        if not over < step < under and over > 0 and under < math.inf:
+            step = max(math.sqrt(over * under), finest)
+    if fits is not None and fits.error < smallest_error:
+        best = _coded_within(search, fits, budget) or best
     step = max(last.step, step)
     for _ in range(_COARSER_STEPS):
         if best is not None:
             break
         step *= 1.1
-        state, quantised = quantise_at(search, state, step, _FITS)
+        parameters, quantised = quantise_at(search, parameters, step, _FITS)
         if quantised is None:
             break
         best = _coded_within(search, quantised, budget)
     return best
-
-
-def _fuller(search: Search, state: State, fits: Quantised, budget: float, over: float) -> Quantised:
-    """Integers that use more of a budget of which `fits` leaves much, at a step coarser than `over`.
-
-    Where many coefficients are worth about their bytes, as those of noise are, a slightly coarser step drops
-    whole bands, and finer ones do not take them up again by themselves.
-    """
-    under = math.inf
-    for _ in range(_ROUNDS):
-        if not over or fits.bits / 8 > _FULL * budget:
-            break
-        step = math.sqrt(over * under) if under < math.inf else 1.3 * over
-        state, quantised = quantise_at(search, replace(state, unpaid=None), step, _FITS)
-        if quantised is not None and quantised.bits / 8 > budget:
-            over = step
-            continue
-        under = step
-        if quantised is not None and quantised.bits > fits.bits:
-            fits = quantised
-    return fits
 
 
 def _coded(search: Search, quantised: Quantised) -> Transform | None:

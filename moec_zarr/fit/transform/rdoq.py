@@ -53,7 +53,6 @@ __all__ = [
     "SAMPLE_SIZE",
     "Quantised",
     "Search",
-    "State",
     "bit_table",
     "place_coefficients",
     "prepare_search",
@@ -152,22 +151,6 @@ class _Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
-    """What a search hands on from one step to the next.
-
-    Attributes
-    ----------
-    parameters : float64 array, or None
-        Of the context, before the first step none.
-    unpaid : bool array, or None
-        Bands that did not pay for themselves.
-    """
-
-    parameters: Parameters | None = None
-    unpaid: Bools | None = None
-
-
-@dataclass(frozen=True)
 class Quantised:
     """Integers of a step.
 
@@ -194,30 +177,32 @@ class Quantised:
 
 
 def quantise_at(
-    search: Search, state: State, step: float, steps: tuple[int, ...]
-) -> tuple[State, Quantised | None]:
-    """Quantise at a step; return what the next step starts from, and the integers.
+    search: Search, known: Parameters | None, step: float, steps: tuple[int, ...]
+) -> tuple[Parameters | None, Quantised | None]:
+    """Quantise at a step; return the parameters of the context, and the integers.
 
     Parameters
     ----------
+    known : float64 array, or None
+        Parameters of the context at another step, from which this one starts.
     steps : tuple of int
         Of the optimiser in each fit of the context; the integers are set anew after each.
     """
-    rows = _rows_of(search, state, step)
+    rows = _rows_of(search, step)
     if not rows.places.size:
-        return state, None
+        return known, None
     scaled = rows.sizes / np.float32(step)
     links = rows.first, rows.links, rows.weights
     count = len(rows.zero_context_counts)
     magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
     start = first_parameters(tuple(not basis.levels for basis in search.bases))
-    parameters = start if state.parameters is None else state.parameters
+    parameters = start if known is None else known
     logs, table = logarithms(), bit_table()
     for iterations in steps:
         sample = _sample(magnitudes, rows, len(search.shape))
         octave = float(sample.octaves @ sample.share)
         starts = [parameters]
-        if len(sample.share) < _FEW_ROWS and state.parameters is not None:
+        if len(sample.share) < _FEW_ROWS and known is not None:
             starts.append(start)  # a fit to few rows may go astray, and the next ones with it
         fits = [round_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
         coded = [_coded(rows, magnitudes, round_parameters(each, count)) for each in fits]
@@ -230,17 +215,11 @@ def quantise_at(
             scaled, magnitudes, activity, base, rows.octaves, *links, own, context.power, logs, table, RATE
         )
         del activity  # it is made once more, and would take as much memory again
-    _, _, _, bits, total = _coded(rows, magnitudes, context)
-    zero_context_bits = _zero_context_bits(context, count)
-    balance = kernels.band_balance(scaled, magnitudes, bits, rows.bands, RATE, rows.present.size)
-    others = search.band_sizes - np.bincount(rows.bands, minlength=rows.present.size)
-    balance += RATE * others * zero_context_bits[search.band_octaves]
-    unpaid = rows.present & (balance >= 0) if len(steps) > 1 else np.zeros_like(rows.present)
-    following = State(parameters, unpaid if state.unpaid is None else unpaid | state.unpaid)
+    total = _coded(rows, magnitudes, context).total
     if not magnitudes.any():
-        return following, None
+        return parameters, None
     error = kernels.loss(rows.sizes, magnitudes, step) * step**2
-    return following, Quantised(step, context, rows.places, magnitudes, total, error)
+    return parameters, Quantised(step, context, rows.places, magnitudes, total, error)
 
 
 class _Coded(NamedTuple):
@@ -269,7 +248,7 @@ def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Cod
     return _Coded(context, base, activity, bits, float(bits.sum(dtype=np.float64) + others))
 
 
-def _rows_of(search: Search, state: State, step: float) -> _Rows:
+def _rows_of(search: Search, step: float) -> _Rows:
     """Those that are kept, where they are near enough; else new ones, in their place."""
     if search.kept:
         kept = search.kept[0]
@@ -277,19 +256,17 @@ def _rows_of(search: Search, state: State, step: float) -> _Rows:
             return kept
         del kept
         search.kept.clear()  # first, so that memory holds one
-    search.kept.append(_rows(search, state, step))
+    search.kept.append(_rows(search, step))
     return search.kept[0]
 
 
-def _rows(search: Search, state: State, step: float) -> _Rows:
+def _rows(search: Search, step: float) -> _Rows:
     """Return the candidates of a step, and the rows whose context they are part of."""
     places = kernels.find_large(search.flat, _DEAD_ZONE * step)
     tables = search.tables
     bands = kernels.bands_of(places, tables.strides, search.bands, search.band_strides)
     sizes = np.abs(search.flat[places])
     present = _paying(search, bands, np.asarray(sizes / np.float32(step), np.float32))
-    if state.unpaid is not None:
-        present &= ~state.unpaid
     kept = present[bands]
     places, sizes = places[kept], sizes[kept]
     most = len(places) * len(tables.slots) + search.flat.size  # links, children among them

@@ -16,7 +16,6 @@ from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_NEIGHBOUR
 
 __all__ = [
     "activities",
-    "band_balance",
     "bits_of",
     "class_of",
     "find_large",
@@ -294,19 +293,6 @@ def loss(sizes: Array, magnitudes: Array, step: float) -> float:
     for i in range(sizes.size):
         total += magnitudes[i] * (magnitudes[i] - 2.0 * (sizes[i] / step))
     return total
-
-
-@compiled()
-def band_balance(
-    scaled: Array, magnitudes: Array, bits: Array, row_bands: Array, rate: float, bands: int
-) -> Array:
-    """Compute what the coefficients of each band cost in bits, less the error that they take away."""
-    result = np.zeros(bands, np.float64)
-    for row in range(bits.size):
-        result[row_bands[row]] += rate * bits[row]
-    for i in range(magnitudes.size):
-        result[row_bands[i]] += magnitudes[i] * (magnitudes[i] - 2.0 * scaled[i])
-    return result
 
 
 @compiled()
