@@ -159,3 +159,18 @@ def test_bases_that_lose_much_do_not_rule_out_the_others(ratio):
     found = fit_transform(np.ascontiguousarray(target), None, int(array.nbytes / ratio))
     assert found is not None
     assert len(found.payload) > 0.9 * array.nbytes / ratio
+
+
+@pytest.mark.parametrize("photons", [3, 10, 30])
+def test_noise_uses_its_budget_and_more_bytes_lower_its_error(photons):
+    """At about a step of its standard deviation, noise takes many times the bytes of a slightly coarser step."""
+    rng, shape = np.random.default_rng(0), (16, 64, 64)
+    light = photons * np.exp(2 * normalised(smooth(shape)) - 2)
+    target = normalised(rng.poisson(light) + 1.6 * rng.standard_normal(shape))
+    errors = []
+    for budget in (660, 1310, 6550, 13100):
+        transform = fit_transform(target.copy(), None, budget)
+        assert transform is not None
+        assert 0.9 * budget < len(transform.payload) <= budget
+        errors.append(mean_square(values_of(transform) - target))
+    assert errors == sorted(errors, reverse=True)

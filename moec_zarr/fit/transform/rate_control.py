@@ -301,8 +301,6 @@ def _within_budget(
             slope = -math.log(quantised.step / last.step) / math.log(quantised.bits / last.bits)
             power = min(max(slope, _LEAST_POWER), 5.0) if slope > 0 else power
         last = quantised
-        if size <= budget and (fits is None or quantised.bits > fits.bits):
-            fits = quantised
         close = _CLOSE if turn < _EARLY_ROUNDS else _LATE_CLOSE
         if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
             transform = _coded(search, quantised)
@@ -315,6 +313,8 @@ def _within_budget(
                     _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _EARLY_ROUNDS)
                 ):
                     return best
+        if size <= budget and (fits is None or quantised.bits > fits.bits):
+            fits = quantised
         # What is found last holds: the same step takes other bytes after other ones.
         if size > budget:
             over, under = step, under if under > step else math.inf
