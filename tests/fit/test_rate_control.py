@@ -163,7 +163,7 @@ def test_bases_that_lose_much_do_not_rule_out_the_others(ratio):
 
 @pytest.mark.parametrize("photons", [3, 10, 30])
 def test_noise_uses_its_budget_and_more_bytes_lower_its_error(photons):
-    """At about a step of its standard deviation, noise takes many times the bytes of a slightly coarser step."""
+    """Noise takes many times the bytes of a slightly coarser step, all of it or next to none."""
     rng, shape = np.random.default_rng(0), (16, 64, 64)
     light = photons * np.exp(2 * normalised(smooth(shape)) - 2)
     target = normalised(rng.poisson(light) + 1.6 * rng.standard_normal(shape))

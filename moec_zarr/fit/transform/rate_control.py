@@ -22,6 +22,7 @@ from moec_zarr.fit.transform.basis_search import (
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
+    RATE,
     Quantised,
     Search,
     place_coefficients,
@@ -58,6 +59,8 @@ _LATE_CLOSE = 0.97  # the same, after a few rounds
 _AIM = 0.994  # of the budget
 _ACCEPTABLE = 0.984  # of the budget
 _EARLY_ROUNDS = 4
+_LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much of a budget is left
+_WIDER = 1.1  # times the step, then
 _MOST_ROUNDS = 20
 _LEAST_POWER = 0.1  # of the bytes, that the step changes by: of noise a little changes many
 _COARSER_STEPS = 20  # at most, where none of the rounds fits
@@ -286,9 +289,13 @@ def _within_budget(
     small = budget < _SMALL_BUDGET
     over, under = 0.0, math.inf  # the coarsest step that takes too many bytes, and the finest one that fits
     fits: Quantised | None = None
+    rate = RATE
     smallest_error = math.inf
     for turn in range(_MOST_ROUNDS):
-        parameters, quantised = quantise_at(search, parameters, step, _FITS)
+        if turn in _LESS_WEIGHT and (fits is None or fits.bits / 8 + head < _LATE_CLOSE * budget):
+            # Bits and integers decide about one another: all noise is coded, or next to none.
+            rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * step
+        parameters, quantised = quantise_at(search, parameters, step, _FITS, rate)
         if quantised is None:
             if step == finest:
                 break
@@ -312,8 +319,8 @@ def _within_budget(
                 if best is not None and (
                     _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _EARLY_ROUNDS)
                 ):
-                    return best
-        if size <= budget and (fits is None or quantised.bits > fits.bits):
+                    break
+        if size <= budget and (fits is None or quantised.error < fits.error):
             fits = quantised
         # What is found last holds: the same step takes other bytes after other ones.
         if size > budget:

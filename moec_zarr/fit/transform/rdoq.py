@@ -177,7 +177,7 @@ class Quantised:
 
 
 def quantise_at(
-    search: Search, known: Parameters | None, step: float, steps: tuple[int, ...]
+    search: Search, known: Parameters | None, step: float, steps: tuple[int, ...], rate: float = RATE
 ) -> tuple[Parameters | None, Quantised | None]:
     """Quantise at a step; return the parameters of the context, and the integers.
 
@@ -187,6 +187,8 @@ def quantise_at(
         Parameters of the context at another step, from which this one starts.
     steps : tuple of int
         Of the optimiser in each fit of the context; the integers are set anew after each.
+    rate : float
+        Of the squared error in steps, that a bit is worth.
     """
     rows = _rows_of(search, step)
     if not rows.places.size:
@@ -212,7 +214,7 @@ def quantise_at(
         del coded
         own = np.array(context.neighbour_weights, np.int32)
         kernels.quantise(
-            scaled, magnitudes, activity, base, rows.octaves, *links, own, context.power, logs, table, RATE
+            scaled, magnitudes, activity, base, rows.octaves, *links, own, context.power, logs, table, rate
         )
         del activity  # it is made once more, and would take as much memory again
     total = _coded(rows, magnitudes, context).total
