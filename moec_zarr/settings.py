@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -19,6 +19,7 @@ EFFORTS: tuple[Effort, ...] = ("fast", "balanced", "best")
 Model = Literal["auto", "transform", "network"]
 TARGETS = ("ratio", "psnr", "max_error", "max_relative_error")
 BOUNDS = ("max_error", "max_relative_error")  # which go together
+_MOST_EXACT = 4  # values that a stream keeps exactly
 Scale = Literal["linear", "log"]
 SCALES: tuple[Scale, ...] = ("linear", "log")
 MODELS: tuple[Model, ...] = ("auto", "transform", "network")
@@ -49,6 +50,9 @@ class Settings:
         What `ratio` minimises and `psnr` measures: errors of the values, or of the logarithms of their
         magnitudes, which are relative errors. The peak of the PSNR is then the range of the logarithms;
         zeros and signs are kept exactly.
+    exact : number or sequence of numbers, optional
+        Up to four values, such as 0, that are kept exactly wherever they stand, whatever it costs. Without
+        it a value that occurs often may be kept so, where the rest is closer or smaller for it.
     missing : int or float, optional
         A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
         and infinities are always treated so.
@@ -76,6 +80,7 @@ class Settings:
     max_error: float | None = None
     max_relative_error: float | None = None
     scale: Scale = "linear"
+    exact: float | Sequence[float] | None = None
     missing: float | None = None
     effort: Effort = "balanced"
     model: Model = "auto"
@@ -102,6 +107,7 @@ class Settings:
                 "be zero"
             )
         self._set("max_relative_error", relative)
+        self._set("exact", _numbers("exact", self.exact))
         self._set("missing", _number("missing", self.missing))
         self._set("experts", _integer("experts", self.experts, 1, 256))
         self._set("seed", _integer("seed", self.seed, 0, 2**63 - 1))
@@ -123,8 +129,13 @@ class Settings:
                 f"experts={self.experts} asks for a network, model='transform' for none; leave one out"
             )
 
-    def _set(self, name: str, value: float | int | None) -> None:
+    def _set(self, name: str, value: float | int | tuple[float, ...] | None) -> None:
         object.__setattr__(self, name, value)
+
+    @property
+    def exact_values(self) -> tuple[float, ...]:
+        """The values that are kept exactly."""
+        return self.exact if isinstance(self.exact, tuple) else ()
 
     @property
     def is_bounded(self) -> bool:
@@ -146,7 +157,7 @@ class Settings:
     def configuration(self) -> dict[str, Any]:
         """Return the parameters that differ from their default, as plain JSON types."""
         return {
-            field.name: value
+            field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(Settings)
             if (value := getattr(self, field.name)) != field.default
         }
@@ -186,6 +197,17 @@ def _number(name: str, value: object) -> float | int | None:
             f"{name} must be finite, got {value!r}; NaN and infinities are kept exactly without it"
         )
     raise MoECError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+
+
+def _numbers(name: str, value: object) -> tuple[float, ...] | None:
+    """Return one number, or several, as a tuple of plain ones."""
+    if value is None:
+        return None
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    numbers = tuple(number for each in several if (number := _number(name, each)) is not None)
+    if not 1 <= len(set(numbers)) == len(several) <= _MOST_EXACT:
+        raise MoECError(f"{name} takes one to {_MOST_EXACT} different numbers, got {value!r}")
+    return numbers
 
 
 def _real(name: str, value: object, low: float, high: float) -> float | int | None:

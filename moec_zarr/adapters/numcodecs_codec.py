@@ -65,6 +65,9 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         What `ratio` minimises and `psnr` measures: errors of the values, or of the logarithms of their
         magnitudes, which are relative errors. The peak of the PSNR is then the range of the logarithms;
         zeros and signs are kept exactly.
+    exact : number or sequence of numbers, optional
+        Up to four values, such as 0, that are kept exactly wherever they stand, whatever it costs. Without
+        it a value that occurs often may be kept so, where the rest is closer or smaller for it.
     missing : int or float, optional
         A value that marks missing data. It is kept exactly, and does not take part in the fit. NaN
         and infinities are always treated so.

@@ -59,8 +59,8 @@ StorageOption = Annotated[
 # Arguments in Python, and their options where these have other names.
 _SPOKEN = {"variables": "--var", "client": "--scheduler"}
 _ARGUMENTS = (
-    "ratio psnr max_error max_relative_error scale missing effort model experts seed chunks shards workers "
-    "zarr_format device"
+    "ratio psnr max_error max_relative_error scale exact missing effort model experts seed chunks shards "
+    "workers zarr_format device"
 )
 _IN_PYTHON = re.compile(
     r"\w+\([^()]*\)"  # a call, such as the repr of a codec, is left as it is

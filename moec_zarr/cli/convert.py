@@ -100,6 +100,10 @@ def convert(
     experts: Annotated[
         int | None, typer.Option(help="Number of experts of a network; chosen by default.")
     ] = None,
+    exact: Annotated[
+        list[float] | None,
+        typer.Option(help="A value, such as 0, to keep exactly wherever it stands; may be repeated."),
+    ] = None,
     missing: Annotated[float | None, typer.Option(help="A value to keep exactly, as NaN is.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random in a fit; by default 0.")
@@ -175,8 +179,8 @@ def convert(
         raise MoECError("--workers counts those of a cluster made here; leave it out with --scheduler")
     given = {
         "ratio": ratio, "psnr": psnr, "max_error": max_error,
-        "max_relative_error": max_relative_error, "scale": scale, "effort": effort, "model": model,
-        "experts": experts, "missing": missing, "seed": seed,
+        "max_relative_error": max_relative_error, "scale": scale, "exact": exact or None, "effort": effort,
+        "model": model, "experts": experts, "missing": missing, "seed": seed,
     }  # fmt: skip
     # An append takes all settings from the store; where none are given, there must be one.
     any_given = var or settings or any(value is not None for value in given.values())

@@ -27,7 +27,8 @@ from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tile
 from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
-from moec_zarr.codec.prepare import Prepared, prepare
+from moec_zarr.codec.prepare import Prepared, as_sentinel, keep_exactly, prepare
+from moec_zarr.codec.repeated import race_repeated
 from moec_zarr.codec.scaling import put_on_scale
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
@@ -101,15 +102,32 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
         return stream
     if settings.is_lossless:
         return encode_lossless(chunk)
+    for value in settings.exact_values:
+        chunk = keep_exactly(chunk, as_sentinel(value, chunk.header.dtype, "exact"))
+    if chunk.fitted is not None and not chunk.fitted.any():
+        return write_stream(chunk.header, chunk.kept())
     if chunk.header.refit:
         _tell_of_refit(array.shape)
     if settings.scale == "log":
         chunk = put_on_scale(chunk)
-    if limit is not None:
-        return _encode_ratio(chunk, settings, limit, reachable)
-    refuse_fills(chunk)
-    with _beside_others(chunk, settings):
-        return (encode_bounded if settings.is_bounded else _encode_psnr)(chunk, settings)
+    if settings.is_bounded:
+        refuse_fills(chunk)
+        with _beside_others(chunk, settings):
+            return encode_bounded(chunk, settings)
+
+    def encode_one(chunk: Prepared, settings: Settings = settings) -> bytes:
+        if limit is not None:
+            return _encode_ratio(chunk, settings, limit, reachable)
+        refuse_fills(chunk)
+        with _beside_others(chunk, settings):
+            return _encode_psnr(chunk, settings)
+
+    if settings.scale == "log" or settings.model == "network" or settings.experts is not None:
+        return encode_one(chunk)
+    # Transforms alone say what is best kept exactly: networks take too long.
+    fast = replace(settings, effort="fast")
+    chunk, raced = race_repeated(chunk, lambda other: encode_one(other, fast), limit)
+    return raced if raced is not None and not settings.has_networks else encode_one(chunk)
 
 
 def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bool) -> bytes:
@@ -145,10 +163,18 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
         best = _choose_better(best, encode_closest(chunk, limit, best.quality.max_error))
     if best.quality.max_error > 0 and _may_be_exact(chunk, best, limit):
         best = encode_exactly(chunk, limit) or best
-    rounded = (best.quality.rmse / chunk.field.normalisation.scale) ** 2
+    rounded = (best.quality.rmse / chunk.field.normalisation.scale) ** 2 / _share_fitted(chunk)
     if 0 < rounded < _ROUNDED * fitted.error:
         best = _fit_fewer(chunk, settings, room, best)
     return best.stream
+
+
+def _share_fitted(chunk: Prepared) -> float:
+    """Return the share of the values whose errors count that are fitted: others are kept exactly."""
+    if chunk.scaled is not None or not chunk.exact or chunk.fitted is None:
+        return 1.0
+    count = chunk.array.size if chunk.valid is None else np.count_nonzero(chunk.valid)
+    return float(np.count_nonzero(chunk.fitted) / count)
 
 
 def _may_be_exact(chunk: Prepared, best: Encoded, limit: int) -> bool:
@@ -239,7 +265,7 @@ def _fit_to_psnr(chunk: Prepared, target: float) -> Encoded:
     from moec_zarr.fit.select import fit_to_error
 
     # Half the range is 1 in normalised values, its peak 2.
-    error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10)
+    error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10) / _share_fitted(chunk)
     fitted = fit_to_error(chunk.field, error)
     encoded = _finish(chunk, fitted)
     return add_bound(chunk, fitted) if _hangs_on_precision(fitted, encoded) else encoded

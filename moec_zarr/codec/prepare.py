@@ -258,8 +258,8 @@ def _equal(array: Array, value: Any) -> Bools:
     return np.isnan(array) if value != value else np.asarray(array == value)
 
 
-def as_sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
-    """Return `missing` as a value of a dtype.
+def as_sentinel(missing: Any, dtype: np.dtype[Any], name: str = "missing") -> Any:
+    """Return `missing`, or what is named otherwise, as a value of a dtype.
 
     Raises
     ------
@@ -271,26 +271,40 @@ def as_sentinel(missing: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         if abs(missing) > float(np.finfo(dtype).max):
             raise UnsupportedArrayError(
-                f"missing={missing!r} is no value of dtype {dtype}; expected at most "
-                f"{np.finfo(dtype).max}. Remedy: name the sentinel that the array holds, or none"
+                f"{name}={missing!r} is no value of dtype {dtype}; expected at most "
+                f"{np.finfo(dtype).max}. Remedy: name a value that the array may hold, or none"
             )
         return dtype.newbyteorder("=").type(missing)
     if missing != int(missing) or not np.iinfo(dtype).min <= missing <= np.iinfo(dtype).max:
         raise UnsupportedArrayError(
-            f"missing={missing!r} is no value of dtype {dtype}; expected a whole number in "
-            f"[{np.iinfo(dtype).min}, {np.iinfo(dtype).max}]. Remedy: name the sentinel that the array "
-            "holds, or none"
+            f"{name}={missing!r} is no value of dtype {dtype}; expected a whole number in "
+            f"[{np.iinfo(dtype).min}, {np.iinfo(dtype).max}]. Remedy: name a value that the array "
+            "may hold, or none"
         )
     return dtype.newbyteorder("=").type(int(missing))
 
 
-def keep_exactly(chunk: Prepared, value: Any) -> Prepared:
-    """Return a chunk in which a value, wherever it is valid, is kept exactly."""
+def keep_exactly(chunk: Prepared, value: Any, *, static: bool = False) -> Prepared:
+    """Return a chunk in which a value is kept exactly: wherever it is valid, or where it never changes.
+
+    Parameters
+    ----------
+    chunk : Prepared
+    value : number
+    static : bool
+        Whether it is kept only at places where it stands all along the first axis.
+    """
     value = chunk.header.dtype.newbyteorder("=").type(value)
-    mask = chunk.array == value
-    if chunk.valid is not None:
+    mask = np.asarray(chunk.array == value)
+    if static:
+        others = ~mask if chunk.valid is None else ~mask & chunk.valid
+        mask = np.broadcast_to(mask.any(axis=0) & ~others.any(axis=0), mask.shape)
+    elif chunk.valid is not None:
         mask &= chunk.valid
-    return replace(chunk, exact=(*chunk.exact, MaskedValue(value, mask))) if mask.any() else chunk
+    if not mask.any():
+        return chunk
+    kept = (each for each in chunk.exact if each.value != value)
+    return replace(chunk, exact=(*kept, MaskedValue(value, mask)))
 
 
 def _isolated_fill(array: Array, valid: Bools | None, fill_value: Any) -> Any:

@@ -109,6 +109,7 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "scale_int16": (_rough(SHAPE, "i2") * 300 - 9000, {"max_relative_error": 0.02}),
     "scale_missing": (_with_missing(1000), {"max_relative_error": 0.02, "missing": 1000}),
     "scale_ratio": (_decades("f2", zeros=3), {"scale": "log"}),
+    "exact": (np.clip(_rough(SHAPE), 20, 80), {"exact": [20, 80], "stream_bytes": 400}),
     "rank_1": (smooth((700,)), {"experts": 1}),
     "rank_5": (smooth((4, 5, 1, 6, 5), "f8"), {"experts": 1}),
 }

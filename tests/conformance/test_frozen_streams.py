@@ -100,6 +100,14 @@ def test_scales_of_the_frozen_streams(decoded):
     assert decoded["scale_ratio"].residual is None
 
 
+def test_exact_values_of_the_frozen_streams(decoded):
+    data, array = FEATURES["exact"][0], decoded["exact"].array
+    assert [value for value, _ in decoded["exact"].exact_values] == [20, 80]
+    for value in 20, 80:
+        np.testing.assert_array_equal(array[data == value], value)
+    assert set(decoded["exact"].sections) == {6, 9}
+
+
 def test_other_features_of_the_frozen_streams(decoded):
     for feature in "mask", "transform_mask":
         assert [str(value) for value, _ in decoded[feature].masked_values] == ["nan", "inf", "-inf"]

@@ -1,0 +1,125 @@
+"""Values that are kept exactly: those asked for, and those that occur often where the rest gains by it."""
+
+import numpy as np
+import pytest
+
+from moec_zarr import MoECCodec, MoECError, UnsupportedArrayError, inspect
+from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.codec import encode as encoding
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.runtime import is_installed
+from moec_zarr.settings import Settings
+from tests.codec.checks import assert_quality_is_stored
+from tests.conformance import reference_decoder
+from tests.support.decoders import assert_agrees, assert_same_parts
+from tests.support.fields import psnr, rough, smooth
+
+SHAPE = (6, 10, 12)
+TARGETS = [
+    {"ratio": 6},
+    {"psnr": 45},
+    {"max_error": 3},
+    {"max_relative_error": 0.05},
+    {"max_relative_error": 0.05, "max_error": 2},
+    {"ratio": 6, "scale": "log"},
+]
+
+
+def clipped(dtype="f4", shape=SHAPE):
+    """A field at both of whose ends many values are the same."""
+    return np.clip(rough(shape, "f8", noise=4) - 20, 0, 60).astype(dtype)
+
+
+def decodings(stream):
+    with config.set(cache=0, compiled=False):
+        yield decode(stream)
+    if is_installed("torch"):
+        with config.set(decoder="torch"):
+            yield decode(stream)
+    yield reference_decoder.decode(stream).array
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "u1", "i2"])
+def test_what_is_asked_for_is_kept(target, dtype):
+    array = clipped(dtype)
+    if dtype == "<f4":
+        array[3, 4:6] = np.nan
+    stream = encode(array, Settings(exact=[0, 60], effort="fast", **target))
+    assert_same_parts(stream)
+    assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
+    for decoded in decodings(stream):
+        for value in 0, 60:
+            np.testing.assert_array_equal(decoded[array == value], value)
+        np.testing.assert_array_equal(np.isnan(decoded), np.isnan(array))
+    part = (slice(2, None, 3), slice(None, None, 2), slice(5, 11))
+    part_decoded = decode(stream, part)
+    assert (part_decoded[array[part] == 0] == 0).all()
+    assert_quality_is_stored(array, stream, decode(stream))
+
+
+def test_all_that_is_valid_may_be_exact():
+    array = np.where(smooth((12, 20, 24)) > 50, 7, -2).astype("i4")
+    stream = encode(array, Settings(ratio=50, exact=(7, -2), effort="fast"))
+    np.testing.assert_array_equal(decode(stream), array)
+    np.testing.assert_array_equal(reference_decoder.decode(stream).array, array)
+    assert inspect(stream).psnr == np.inf
+
+
+@pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 50}], ids=str)
+def test_a_place_that_never_changes_is_kept_exactly(target, monkeypatch):
+    """Land that is filled with zeros: sharp edges at which a transform rings, if it has to fit them."""
+    array = rough((16, 24, 28), noise=1) + 100
+    y, x = np.indices((24, 28))
+    land = np.hypot(y - 12, x - 14) < 8
+    array[:, land] = 0
+    stream = encode(array, Settings(effort="fast", **target))
+    (zeros,) = open_stream(stream).exact_values
+    assert zeros.value == 0
+    np.testing.assert_array_equal(decode(stream)[:, land], 0)
+    monkeypatch.setattr(encoding, "race_repeated", lambda chunk, encode, limit: (chunk, None))
+    without = encode(array, Settings(effort="fast", **target))
+    if "ratio" in target:
+        assert len(stream) <= array.nbytes / 20
+        assert psnr(array, decode(stream)) > psnr(array, decode(without)) + 1
+    else:
+        assert psnr(array, decode(stream)) >= 50
+        assert len(stream) < 0.9 * len(without)
+
+
+@pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 40}], ids=str)
+def test_no_field_loses_by_it(target, monkeypatch):
+    """Places that change everywhere take more bytes than they are worth."""
+    array = clipped(shape=(12, 20, 24))
+    stream = encode(array, Settings(effort="fast", **target))
+    monkeypatch.setattr(encoding, "race_repeated", lambda chunk, encode, limit: (chunk, None))
+    without = encode(array, Settings(effort="fast", **target))
+    if "ratio" in target:
+        assert psnr(array, decode(stream)) >= psnr(array, decode(without)) - 0.01
+    else:
+        assert len(stream) <= len(without)
+
+
+def test_where_nothing_repeats_nothing_is_tried(monkeypatch):
+    calls = []
+    fit = encoding._encode_ratio
+    monkeypatch.setattr(encoding, "_encode_ratio", lambda *args: calls.append(args) or fit(*args))
+    encode(rough((12, 20, 24)), Settings(ratio=20, effort="fast"))
+    assert len(calls) == 1
+    encode(clipped(shape=(12, 20, 24)), Settings(ratio=20, effort="fast"))
+    assert len(calls) > 2
+
+
+def test_what_may_be_asked_for():
+    assert Settings(ratio=9, exact=0).exact_values == (0,)
+    stored = MoECCodec(ratio=9, exact=(np.float32(0), 100)).get_config()
+    assert stored == {"id": "moec", "ratio": 9, "exact": [0, 100]}
+    assert MoECCodec.from_config(stored) == MoECCodec(ratio=9, exact=[0, 100])
+    hash(Settings(ratio=9, exact=[0, 1]))
+    for wrong in [], [0, 0], [1, 2, 3, 4, 5], "0", [np.nan], [None]:
+        with pytest.raises(MoECError, match="got"):
+            Settings(ratio=9, exact=wrong)
+    with pytest.raises(UnsupportedArrayError, match=r"exact=0\.5"):
+        encode(smooth(SHAPE, "i2"), Settings(ratio=9, exact=0.5, effort="fast"))
