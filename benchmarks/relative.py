@@ -94,6 +94,10 @@ def round_bits(array: Array, relative: float) -> Array:
     for bits in range(1, np.finfo(given.dtype).nmant + 1):
         codec = BitRound(keepbits=bits)
         rounded = codec.decode(codec.encode(given.reshape(-1))).view(given.dtype).reshape(given.shape)
+        if array.dtype.kind != "f":  # which may be rounded beyond their largest number
+            ends = np.iinfo(array.dtype)
+            largest = math.nextafter(float(ends.max) + 1, 0)
+            rounded = np.clip(rounded.astype(np.float64), float(ends.min), largest)
         rounded = rounded.astype(array.dtype)
         if not errors(array, rounded, relative)["beyond"]:
             return np.asarray(rounded)
