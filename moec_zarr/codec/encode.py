@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
+_FIRST = 1 << 12  # values that tell at once that there are others
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
@@ -95,17 +97,20 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
 def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: bool) -> bytes:
     chunk = prepare(array, settings.missing, fill_value)
     limit = int(array.nbytes / settings.ratio) if settings.ratio is not None and array.size else None
-    if chunk.is_constant:
-        stream = write_stream(chunk.header, chunk.sections)
+    if settings.is_lossless and not chunk.is_constant:
+        return encode_lossless(chunk)
+    exact = [as_sentinel(value, chunk.header.dtype, "exact") for value in settings.exact_values]
+    if settings.scale == "log" or (settings.max_relative_error and not settings.max_error):
+        exact.append(chunk.header.dtype.type(0))
+    if chunk.is_constant or _has_all(chunk, exact):
+        for value in () if chunk.is_constant else exact:
+            chunk = keep_exactly(chunk, value)
+        stream = write_stream(chunk.header, chunk.kept())
         if limit is not None and len(stream) > limit and not reachable:
             raise explain_budget(chunk, settings, len(stream))
         return stream
-    if settings.is_lossless:
-        return encode_lossless(chunk)
     for value in settings.exact_values:
-        chunk = keep_exactly(chunk, as_sentinel(value, chunk.header.dtype, "exact"))
-    if chunk.fitted is not None and not chunk.fitted.any():
-        return write_stream(chunk.header, chunk.kept())
+        chunk = keep_exactly(chunk, value)
     if chunk.header.refit:
         _tell_of_refit(array.shape)
     if settings.scale == "log":
@@ -128,6 +133,14 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
     fast = replace(settings, effort="fast")
     chunk, raced = race_repeated(chunk, lambda other: encode_one(other, fast), limit)
     return raced if raced is not None and not settings.has_networks else encode_one(chunk)
+
+
+def _has_all(chunk: Prepared, exact: Sequence[Any]) -> bool:
+    """Say whether a few values are all that a chunk has."""
+    values = chunk.array if chunk.valid is None else chunk.array[chunk.valid]
+    return bool(exact) and bool(
+        np.isin(values.reshape(-1)[:_FIRST], exact).all() and np.isin(values, exact).all()
+    )
 
 
 def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bool) -> bytes:

@@ -51,7 +51,9 @@ def race_repeated(
                 tried = encode(other)
             except BudgetError:
                 continue
-            better = len(tried) < len(stream) if limit is None else _psnr(tried) > _psnr(stream)
+            better = len(tried) < len(stream)
+            if limit is not None:
+                better = len(tried) <= max(limit, len(stream)) and _psnr(tried) > _psnr(stream)
             _log.debug("%s kept exactly by %d bytes: %s", value, spent, "better" if better else "no better")
             if better:
                 best, stream = other, tried

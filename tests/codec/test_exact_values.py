@@ -68,6 +68,18 @@ def test_all_that_is_valid_may_be_exact():
     assert inspect(stream).psnr == np.inf
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("value", [7, -7])
+def test_zero_and_an_exact_value_are_all_there_is(target, value):
+    """Nothing is left for a logarithm to be taken of."""
+    array = np.where(smooth((12, 20, 24)) > 50, value, 0).astype("f4")
+    stream = encode(array, Settings(exact=value, effort="fast", **target))
+    if "log" in str(target) or target == {"max_relative_error": 0.05}:
+        np.testing.assert_array_equal(decode(stream), array)
+    np.testing.assert_array_equal(decode(stream)[array == value], value)
+    assert_same_parts(stream)
+
+
 @pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 50}], ids=str)
 def test_a_place_that_never_changes_is_kept_exactly(target, monkeypatch):
     """Land that is filled with zeros: sharp edges at which a transform rings, if it has to fit them."""
