@@ -73,6 +73,7 @@ def allowed_on_scale(chunk: Prepared, relative: float, absolute: float) -> float
     return math.log1p(least) / scale.half
 
 
+@np.errstate(over="ignore")  # beyond the largest double nothing lies nearer
 def _tolerances(values: Array, missing: object, knee: float, relative: float, absolute: float) -> Doubles:
     """Return the error of each value, before it is rounded, that keeps a bound; over magnitude or knee."""
     magnitude = np.abs(values.astype(np.float64))

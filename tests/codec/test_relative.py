@@ -186,6 +186,13 @@ def test_magnitudes_up_to_the_absolute_bound_may_become_zero():
     assert (info.relative_bound, info.relative_bound * info.knee) == (0.01, pytest.approx(0.2))
 
 
+def test_bounds_beyond_the_largest_number():
+    array = decades((6, 12, 14), "f8", 306, 308.2)
+    assert_keeps(array, encoded(array, 0.7), 0.7)
+    array[:, 3:6] *= -1
+    assert_keeps(array, encoded(array, 0.5, missing=-1e308), 0.5)
+
+
 @pytest.mark.parametrize("relative", [0.0, 0.004])
 def test_integers_that_leave_no_room_are_exact(relative):
     array = rough(SHAPE, "u1", noise=20)
