@@ -99,4 +99,6 @@ def read(path: Path) -> dict[str, Node]:
     location = parse_url(str(path), mode="r")
     if location is None:
         raise FileNotFoundError(f"{path} is no OME-Zarr image")
-    return {str(Path(node.zarr.path).relative_to(path)): node for node in Reader(location)()}
+    # Versions of ome-zarr-py differ in whether the paths of nodes are absolute.
+    nodes = Reader(location)()
+    return {str(Path(node.zarr.path).resolve().relative_to(path.resolve())): node for node in nodes}

@@ -220,5 +220,8 @@ def _facts(progress: Progress) -> str:
 
 def rebuilt_text(rebuilt: Mapping[str, str]) -> str:
     """Say which levels were made again, by the names of those that they were made of."""
-    made = ", ".join(f"{name} of {finest}" for name, finest in rebuilt.items())
-    return f"made again as that is decoded, and compared with what was made, not with the source: {made}"
+    finest = ", ".join(dict.fromkeys(rebuilt.values()))
+    return (
+        f"levels {', '.join(rebuilt)} are computed from {finest} as decoded: their PSNR and errors are "
+        "against that, not against the source"
+    )

@@ -478,3 +478,29 @@ def test_a_destination_that_is_the_source_by_another_name_is_refused(tmp_path, c
         with pytest.raises(MoECError, match="overlap; give the destination a place of its own"):
             convert(tmp_path / src, tmp_path / dst, EXACT, client=client, resume=False)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr/g/v")[:], smooth(SHAPE))
+
+
+def test_sizes_of_chunks_are_for_levels_that_are_large_enough(tmp_path):
+    source = write_image(tmp_path / "a.zarr", shape=(2, 4, 64, 64), levels=3)
+    with open_source(source) as ds:
+        planned = {
+            each.name: each
+            for each in plan(
+                ds, MoECCodec(ratio=5, effort="fast"), chunks={"y": 32, "x": 32}, shards={"y": -1}
+            ).variables
+        }
+    assert planned["0"].chunks == (1, 4, 32, 32)
+    assert planned["0"].shards == (1, 4, 64, 32)
+    assert planned["1"].chunks == (2, 4, 32, 32)
+    assert planned["2"].chunks == (2, 4, 16, 16)
+
+
+def test_small_levels_do_not_stop_sizes_of_chunks(tmp_path):
+    source = write_image(tmp_path / "a.zarr", shape=(2, 4, 64, 64), levels=3)
+    with open_source(source) as ds:
+        planned = {
+            each.name: each
+            for each in plan(ds, MoECCodec(ratio=10, effort="fast"), chunks={"z": 2}).variables
+        }
+    assert planned["0"].chunks == (1, 2, 64, 64)
+    assert planned["2"].chunks == (2, 4, 16, 16)  # of two planes 204 bytes would be left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -92,7 +92,7 @@ def choose_free_shape(
     shape = tuple(1 if axis == uneven.axis else n for axis, n in enumerate(var.shape))
     single = choose_chunks(shape, dtype, settings)
     cut = choose_chunk_shape(var, dtype, settings, single, asked, None)
-    if math.prod(cut) * dtype.itemsize / (settings.ratio or 1) < LEAST_BYTES:
+    if _has_too_little(cut, dtype, settings):
         _log.warning(
             "%s; at %gx there is too little in each for a chunk of its own, so that errors are too large "
             "where the range is small: ask for less, or for a bound", what, settings.ratio,
@@ -121,7 +121,14 @@ def choose_chunk_shape(
         if asked != "auto" and dim in asked:
             size = max(length, 1) if asked[dim] == -1 else asked[dim]
             shape[axis] = size if dim == growing else min(size, max(length, 1))
+    if axis_types(var) and _has_too_little(shape, dtype, settings):
+        return free  # sizes are asked of the levels that are large enough for them
     return tuple(shape)
+
+
+def _has_too_little(shape: Sequence[int], dtype: np.dtype[Any], settings: Settings) -> bool:
+    """Say whether the ratio leaves a chunk too few bytes for a model."""
+    return math.prod(shape) * dtype.itemsize / (settings.ratio or 1) < LEAST_BYTES
 
 
 def align(free: tuple[int, ...], var: xr.Variable) -> tuple[int, ...]:
@@ -183,7 +190,7 @@ def check_budget(
         If it does.
     """
     left = math.prod(chunk) * dtype.itemsize / (settings.ratio or 1)
-    if settings.ratio is not None and left < LEAST_BYTES and var.size:
+    if settings.ratio is not None and _has_too_little(chunk, dtype, settings) and var.size:
         larger = choose_chunks(var.shape, dtype, settings)
         if math.prod(larger) > math.prod(chunk):
             remedy = "make chunks as large as " + ",".join(

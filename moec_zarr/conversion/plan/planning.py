@@ -145,11 +145,7 @@ def _choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:
         kept = " and ".join(map(str, sorted(formats)))
         raise MoECError(
             f"images, and arrays without names of their dimensions, keep their zarr format, which is {kept}; "
-            + (
-                "leave --zarr-format (zarr_format=) out"
-                if len(formats) == 1
-                else "convert one part at a time"
-            )
+            + ("leave zarr_format= out" if len(formats) == 1 else "convert one part at a time")
         )
     found = formats.pop() if formats else asked or 3
     if options.shards is not None and found == 2:

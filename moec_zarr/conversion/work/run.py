@@ -271,6 +271,7 @@ def _log_exceeded(state: Progress) -> None:
 
 def count_done(job: Job, src: Source, dst: Destination, options: ConversionOptions) -> dict[str, int]:
     """Count the tasks that an earlier run has done, by variable; the parameters are those of `execute`."""
+    refuse_overlap(src, job.ds, dst, options.storage_options)
     wanted = job.manifest(src, options.storage_options)
     store = store_for(job.ds, dst, options.storage_options)
     begun = find_begun(store, dst, wanted) if options.resume else None

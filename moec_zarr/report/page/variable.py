@@ -148,8 +148,8 @@ def _list_notes(
     rebuilt = array.attrs.get(REBUILT)
     if rebuilt:
         yield (
-            f"Made again of another level as that is decoded ({clean(rebuilt)}): errors on record are beyond "
-            "that."
+            f"Computed from another level as decoded ({clean(rebuilt)}): PSNR and errors on record are "
+            "against that, not against the source."
         )
     measured, done, tasks = found.sample.measured, len(found.cells), math.prod(found.grid)
     if not rebuilt and measured and measured.max_error > 1.01 * found.max_error + 1e-5 * (found.spread or 0):
