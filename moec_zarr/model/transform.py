@@ -78,6 +78,7 @@ def _decompose(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     return array
 
 
+@np.errstate(invalid="ignore")  # BLAS may compute in lanes beyond the end, whose values are nobody's
 def along(array: AnyArray, matrix: AnyArray, axis: int) -> AnyArray:
     """Apply a matrix, shape (new, old), along an axis."""
     before, (old, *after) = array.shape[:axis], array.shape[axis:]
