@@ -180,7 +180,8 @@ def _open(path: str, storage_options: StorageOptions | None, **options: Any) -> 
         return opened
     except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
         # The last three are how zarr's reading of odd JSON ends.
-        if isinstance(error, (FileNotFoundError, MoECError)):
+        # zarr's own kinds say of a group that is on record, and no group, that it is not there.
+        if isinstance(error, MoECError) or type(error) is FileNotFoundError:
             raise
         raise SourceError(
             f"{path} cannot be opened; it may be truncated, damaged, or in a format that needs another "
