@@ -273,7 +273,7 @@ def test_a_level_that_was_made_again_is_not_called_exact(made, tmp_path, client)
     level = found.images[0].levels
     assert [each.name for each in level[:3]] == ["0", "1", "2"]
     assert level[0].notes == ()
-    assert [each[:24] for each in level[1].notes] == ["Made again of another le"]
+    assert [each[:24] for each in level[1].notes] == ["Computed from another le"]
     assert "0, nearest" in level[1].notes[0]
     assert not level[2].exact
     assert level[2].reason == "made again of another level as that is decoded: 0, nearest"
