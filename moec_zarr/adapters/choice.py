@@ -123,7 +123,7 @@ def choose(
     _check_names(ds, named, given, [*patterns, *asked])
     codecs = cast("dict[Hashable, MoECCodec]", dict(named))
     reasons: dict[Hashable, str] = {}
-    rules: dict[str, _Rule] = {}
+    rules = _Rules(ds, groups)
     for name in ds.variables:
         if name in named:
             continue
@@ -135,10 +135,7 @@ def choose(
         elif each is None or not any(_matches(name, pattern) for pattern in asked):
             reason = "not named"
         else:
-            path = group_of(name)
-            if path not in rules:
-                rules[path] = _Rule.of(groups[path], _kind_of_group(ds, path))
-            reason = rules[path].reason(local_name(name), each)
+            reason = rules.reason(name, each)
         if reason:
             reasons[name] = reason
         elif each is not None:
@@ -196,15 +193,23 @@ def why_lossless(ds: xr.Dataset, names: Iterable[Hashable], settings: Settings) 
 
     Values are read as `encoding` says.
     """
-    groups = split(ds, inherit=True)
-    rules: dict[str, _Rule] = {}
-    reasons = {}
-    for name in names:
+    rules = _Rules(ds, split(ds, inherit=True))
+    return {name: rules.reason(name, settings) for name in names}
+
+
+class _Rules:
+    """What stays lossless in the groups of a tree, each looked at once, when it is first asked about."""
+
+    def __init__(self, ds: xr.Dataset, groups: Mapping[str, xr.Dataset]) -> None:
+        self._ds, self._groups = ds, groups
+        self._known: dict[str, _Rule] = {}
+
+    def reason(self, name: Hashable, settings: Settings) -> str:
+        """Say why the variable at a path stays lossless with some settings; empty if it is compressed."""
         path = group_of(name)
-        if path not in rules:
-            rules[path] = _Rule.of(groups[path], _kind_of_group(ds, path))
-        reasons[name] = rules[path].reason(local_name(name), settings)
-    return reasons
+        if path not in self._known:
+            self._known[path] = _Rule.of(self._groups[path], _kind_of_group(self._ds, path))
+        return self._known[path].reason(local_name(name), settings)
 
 
 def _kind_of_group(ds: xr.Dataset, path: str) -> str:

@@ -31,7 +31,7 @@ class _StoredValues(BackendArray):
     def __getitem__(self, key: Any) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
-    def _read(self, key: Any) -> Any:
+    def _read(self, key: tuple[slice | int, ...]) -> Any:
         return np.asarray(self.array[key])
 
 
@@ -40,16 +40,13 @@ def as_lazy(array: zarr.Array[Any]) -> Any:
     return indexing.LazilyIndexedArray(_StoredValues(array))
 
 
-class _CoarseValues(BackendArray):
+class _CoarseValues(_StoredValues):
     """A level of an image, made of a finer one as it is read."""
 
     def __init__(self, array: zarr.Array[Any], shape: tuple[int, ...], method: Method) -> None:
-        self.array, self.method = array, method
-        self.shape, self.dtype = shape, array.dtype
+        super().__init__(array)
+        self.shape, self.method = shape, method
         self.factors = find_factors(array.shape, shape)
-
-    def __getitem__(self, key: Any) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[slice | int, ...]) -> Any:
         spans = [

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from moec_zarr.adapters.tree import local_name
+
 __all__ = ["Axis", "holds_labels", "is_label", "levels_of"]
 
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -38,7 +40,7 @@ class Axis(NamedTuple):
 
 def holds_labels(path: str, attrs: Mapping[str, Any]) -> bool:
     """Say whether a group is an image of labels, or the collection of all such images within another."""
-    collects = path.rpartition("/")[2] == "labels" and isinstance(_ome(attrs).get("labels"), list)
+    collects = local_name(path) == "labels" and isinstance(_ome(attrs).get("labels"), list)
     return collects or is_label(attrs)
 
 

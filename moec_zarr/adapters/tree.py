@@ -22,6 +22,7 @@ __all__ = [
     "flatten",
     "group_of",
     "groups_of",
+    "join_path",
     "local_name",
     "map_groups",
     "merge_groups",
@@ -90,6 +91,11 @@ def select(asked: Iterable[str] | None, existing: Iterable[str], what: str = "va
     return list(found)
 
 
+def join_path(*parts: str) -> str:
+    """Return a path of those parts that are not empty."""
+    return "/".join(part for part in parts if part)
+
+
 def dims_named(dims: Iterable[Hashable], name: str) -> list[str]:
     """Return the dimensions, of any group, that are called so there."""
     return [str(dim) for dim in dims if local_name(dim) == name]
@@ -152,12 +158,12 @@ def _find_dim(
             if groups[above].sizes[dim] == ds.sizes[dim]:
                 return known[above].dims[dim]
             break
-    return f"{path}/{dim}" if path else dim
+    return join_path(path, dim)
 
 
 def _qualify(ds: xr.Dataset, path: str, dims: Mapping[str, str]) -> xr.Dataset:
     """Give variables and dimensions of a group the names that they have in the tree."""
-    names = {str(name): f"{path}/{name}" if path else str(name) for name in ds.variables}
+    names = {str(name): join_path(path, str(name)) for name in ds.variables}
     new = {old: new for old, new in dims.items() if old in ds.dims} | names
     return ds.rename({old: name for old, name in new.items() if old != name})
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from moec_zarr.adapters.ome import Axis, levels_of
-from moec_zarr.adapters.tree import group_of, local_name
+from moec_zarr.adapters.tree import group_of, join_path, local_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,7 +103,7 @@ def open_groups(
         if isinstance(node, zarr.Array):
             groups[group_of(name)][1][local_name(name)] = node
     levels = {
-        f"{name}/{level}".lstrip("/"): axes
+        join_path(name, level): axes
         for name, (attrs, _) in groups.items()
         for image in levels_of(attrs)
         for level, axes in image.items()
@@ -111,14 +111,14 @@ def open_groups(
     opened = {}
     for name, (attrs, arrays) in groups.items():
         # Of an image, a level may lie in a group of its own.
-        places = {each: f"{name}/{each}".lstrip("/") for each in arrays}
+        places = {each: join_path(name, each) for each in arrays}
         own = {each: levels[place] for each, place in places.items() if place in levels}
         here = [local_name(each) for each in skipped if group_of(each) == name]
         if own or levels_of(attrs) or not _is_dataset(arrays):
             left = {each: array for each, array in arrays.items() if each not in here}
             opened[name] = _open_arrays(left, attrs, own)
         else:
-            opened[name] = open_dataset("/".join(part for part in (path, name) if part), here)
+            opened[name] = open_dataset(join_path(path, name), here)
             if "coordinates" in attrs:  # which xarray takes out of the attributes
                 opened[name].attrs["coordinates"] = attrs["coordinates"]
     return opened

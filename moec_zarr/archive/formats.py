@@ -17,18 +17,13 @@ from moec_zarr.archive.attributes import strict_attributes
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.errors import MoECError
 
-__all__ = ["Node", "chunk_keys", "join", "to_v2", "to_v3"]
+__all__ = ["Node", "chunk_keys", "to_v2", "to_v3"]
 
 Node = zarr.Array[Any] | zarr.Group
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"  # xarray's attribute in format 2
 _FILL = "_FillValue"
 _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")  # of blosc, as format 2 counts them
-
-
-def join(*parts: str) -> str:
-    """Return a path in a store, of those parts that are not empty."""
-    return "/".join(part for part in parts if part)
 
 
 # ------------------------------------------------------------------------------- 2 to 3

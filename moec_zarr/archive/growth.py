@@ -19,7 +19,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import WrapperStore
 
-from moec_zarr.adapters.tree import dims_named, local_name, owns_dims
+from moec_zarr.adapters.tree import dims_named, join_path, local_name, owns_dims
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.storage import read, write_json
 
@@ -97,7 +97,7 @@ def _planned_metadata(
     )
     found = []
     for name, wanted in names.items():
-        key = "/".join(part for part in (group.path, each.name, name) if part)
+        key = join_path(group.path, each.name, name)
         data = read(group.store, key)
         if data is None:
             continue

@@ -8,7 +8,8 @@ from typing import Any
 
 import zarr
 
-from moec_zarr.adapters.tree import group_of, owns_dims
+from moec_zarr.adapters.tree import group_of, join_path, owns_dims
+from moec_zarr.adapters.zarr_groups import has_names
 from moec_zarr.archive.manifest import read_groups
 from moec_zarr.archive.storage import read, write_json
 from moec_zarr.errors import MoECError
@@ -45,8 +46,7 @@ def _can_be_opened(group: zarr.Group, name: str, named: bool) -> bool:
     array = _node(group, name)
     if not isinstance(array, zarr.Array) or not _has_attributes(array):
         return False
-    has = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return array.ndim == 0 or not named or has is not None
+    return not named or has_names(array)
 
 
 def _node(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
@@ -59,7 +59,7 @@ def _node(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
 
 def _has_attributes(node: zarr.Group | zarr.Array[Any]) -> bool:
     """Say whether the object is there that holds attributes, empty ones too: in format 2 one of its own."""
-    key = "/".join(part for part in (node.path, ".zattrs") if part)
+    key = join_path(node.path, ".zattrs")
     if not isinstance(node.metadata.attributes, dict):
         return False
     return node.metadata.zarr_format == 3 or read(node.store, key) is not None
@@ -97,7 +97,7 @@ def restore_metadata(group: zarr.Group, names: Iterable[str]) -> None:
                     f"the metadata of {name!r} is damaged, and the store has no consolidated metadata to "
                     "restore it from; restore it from elsewhere, or convert anew"
                 )
-            found["/".join(part for part in (group.path, name, file) if part)] = data
+            found[join_path(group.path, name, file)] = data
     for key, data in found.items():
         write_json(group.store, key, data)
 
@@ -121,7 +121,7 @@ def _consolidated(group: zarr.Group) -> dict[str, Any]:
     """Return the consolidated metadata of a group; empty where there is none."""
     file = ".zmetadata" if group.metadata.zarr_format == 2 else "zarr.json"
     try:
-        data = json.loads(read(group.store, "/".join(part for part in (group.path, file) if part)) or b"{}")
+        data = json.loads(read(group.store, join_path(group.path, file)) or b"{}")
         if file == "zarr.json":
             data = data.get("consolidated_metadata") or {}
         return dict(data.get("metadata") or {})

@@ -19,8 +19,9 @@ from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 
 from moec_zarr.adapters.ome import levels_of
+from moec_zarr.adapters.tree import join_path
 from moec_zarr.adapters.zarr_core import sync
-from moec_zarr.archive.formats import Node, chunk_keys, join, to_v2, to_v3
+from moec_zarr.archive.formats import Node, chunk_keys, to_v2, to_v3
 from moec_zarr.archive.manifest import change_format, read_append
 from moec_zarr.archive.storage import store_at, to_read
 from moec_zarr.archive.stored import hide_expected_warnings
@@ -138,9 +139,9 @@ def _refuse_images(store: Any, nodes: Iterable[tuple[str, Node]]) -> None:
 
 def _is_consolidated(root: Node) -> bool:
     if root.metadata.zarr_format == 2:
-        return sync(root.store.exists(join(root.path, ".zmetadata")))
+        return sync(root.store.exists(join_path(root.path, ".zmetadata")))
     # zarr was told not to look at it: what it says may be out of date.
-    data = sync(root.store.get(join(root.path, "zarr.json"), default_buffer_prototype()))
+    data = sync(root.store.get(join_path(root.path, "zarr.json"), default_buffer_prototype()))
     return data is not None and "consolidated_metadata" in json.loads(data.to_bytes())
 
 
@@ -156,7 +157,7 @@ async def _write(store: Store, nodes: list[tuple[str, Node]], made: dict[str, di
     for path, node in nodes:
         await _at_once(copy(*each) for each in (await _list_renames(store, path, node)).items())
         for name, data in made[path].items():
-            await store.set(join(path, name), prototype.buffer.from_bytes(data))
+            await store.set(join_path(path, name), prototype.buffer.from_bytes(data))
 
 
 async def _remove(store: Store, nodes: list[tuple[str, Node]], other: Literal[2, 3]) -> None:
@@ -167,8 +168,8 @@ async def _remove(store: Store, nodes: list[tuple[str, Node]], other: Literal[2,
     for path, node in reversed(nodes):
         # What makes it a node of that format goes first: without the rest, it would be one that says less.
         for name in _METADATA[other]:
-            if await store.exists(join(path, name)):
-                await store.delete(join(path, name))
+            if await store.exists(join_path(path, name)):
+                await store.delete(join_path(path, name))
         if other == 3 and isinstance(node, zarr.Array):
             names = _new_names(path, [key async for key in store.list_prefix(f"{path}/" if path else "")])
             await _at_once([store.delete(old) for old, copied in names.items() if await store.exists(copied)])
@@ -195,6 +196,6 @@ async def _list_renames(store: Store, path: str, node: Node) -> dict[str, str]:
 
 def _new_names(path: str, keys: list[str]) -> dict[str, str]:
     """Of each chunk that is named as by default in format 3, its name in format 2."""
-    default = re.compile(re.escape(join(path, "c")) + r"(?:[./]\d+)*")
-    first = len(join(path, "c"))
-    return {key: join(path, key[first + 1 :] or "0") for key in keys if default.fullmatch(key)}
+    default = re.compile(re.escape(join_path(path, "c")) + r"(?:[./]\d+)*")
+    first = len(join_path(path, "c"))
+    return {key: join_path(path, key[first + 1 :] or "0") for key in keys if default.fullmatch(key)}

@@ -20,7 +20,7 @@ from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from moec_zarr.adapters.tree import local_name
+from moec_zarr.adapters.tree import join_path, local_name
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.inspection import compressed_arrays
 from moec_zarr.archive.plan import Plan, PlannedVariable
@@ -240,7 +240,7 @@ def write_quality(group: zarr.Group, plan: Plan, records: Iterable[Record]) -> N
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             table.to_zarr(MemoryStore(made), zarr_format=plan.zarr_format, consolidated=True)
-        folder = "/".join(part for part in (group.path, variable.name, _FOLDER) if part)
+        folder = join_path(group.path, variable.name, _FOLDER)
         sync(_replace(group.store, folder, made))
 
 
@@ -271,7 +271,7 @@ def read_quality(array: zarr.Array[Any]) -> xr.Dataset:
     import xarray as xr
 
     # xarray looks for groups within groups alone; by itself the folder is a store like any other.
-    copied = sync(_copy(array.store, "/".join(part for part in (array.path, _FOLDER) if part)))
+    copied = sync(_copy(array.store, join_path(array.path, _FOLDER)))
     return xr.open_zarr(MemoryStore(copied)).load() if copied else xr.Dataset()
 
 

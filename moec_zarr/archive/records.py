@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import zarr
 
+from moec_zarr.adapters.tree import join_path
 from moec_zarr.archive.storage import digest_of, key_of, names_in, read, read_many, read_object, write_json
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.quality import Quality
@@ -307,9 +308,9 @@ def check_whole(group: zarr.Group, variable: str) -> dict[str, Damage]:
 
 def _record_path(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
     name = ".".join(map(str, index)) or "0"
-    return "/".join(part for part in (array.path, FOLDER, f"{name}.json") if part)
+    return join_path(array.path, FOLDER, f"{name}.json")
 
 
 def path_within(group: zarr.Group, variable: str, name: str) -> str:
     """Return the key of an object that is kept for a variable."""
-    return "/".join(part for part in (group.path, variable, FOLDER, name) if part)
+    return join_path(group.path, variable, FOLDER, name)

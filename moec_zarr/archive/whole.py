@@ -15,7 +15,7 @@ import zarr
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore, StorePath
 
-from moec_zarr.adapters.tree import group_of, local_name
+from moec_zarr.adapters.tree import group_of, join_path, local_name
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.adapters.zarr_groups import array_of
 from moec_zarr.archive.records import check_whole, expect_whole, write_whole
@@ -99,7 +99,7 @@ def _undecoded(group: zarr.Group, name: str) -> xr.Variable:
     opened = ZarrStore.open_group(
         place,
         mode="r",
-        group="/".join(part for part in (group.path, parent) if part) or None,
+        group=join_path(group.path, parent) or None,
         consolidated=False,
         zarr_format=group.metadata.zarr_format,
     )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from moec_zarr.adapters.choice import no_fields
-from moec_zarr.adapters.tree import select, split
+from moec_zarr.adapters.tree import join_path, select, split
 from moec_zarr.archive.inspection import compressed_arrays, inspect_streams
 from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.archive.storage import store_at
@@ -153,7 +153,7 @@ def compare(
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
         ]
         describing = {
-            f"{path}/{name}" if path else str(name): what
+            join_path(path, str(name)): what
             for path, group in split(first, inherit=True).items()
             for name, what in no_fields(group).items()
             if what in ("bounds", "grid mapping")

@@ -6,6 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
+from moec_zarr.adapters.tree import join_path
+
 __all__ = ["list_file_groups"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -53,7 +55,7 @@ def _file_groups(group: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Give a group and all within it, parents first."""
     yield path, group
     for name, each in group.groups.items():
-        yield from _file_groups(each, f"{path}/{name}" if path else name)
+        yield from _file_groups(each, join_path(path, name))
 
 
 def _coordinates(group: Any) -> str:

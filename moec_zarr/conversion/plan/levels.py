@@ -12,7 +12,7 @@ import zarr
 
 from moec_zarr.adapters.ome import levels_of
 from moec_zarr.adapters.pyramid import METHODS, Method, coarsen, find_factors
-from moec_zarr.adapters.tree import groups_of
+from moec_zarr.adapters.tree import groups_of, join_path
 from moec_zarr.adapters.zarr_groups import array_of
 from moec_zarr.archive.plan import Plan, PlannedVariable, Rebuilt
 from moec_zarr.errors import MoECError
@@ -40,7 +40,7 @@ def plan_rebuilding(planned: Plan, ds: xr.Dataset) -> Plan:
     changed: dict[str, PlannedVariable] = {}
     for path, group in groups_of(ds).items():
         for levels in levels_of(group.attrs):
-            finest, *coarser = [f"{path}/{level}" if path else level for level in levels]
+            finest, *coarser = [join_path(path, level) for level in levels]
             if finest not in known or known[finest].codec is None:
                 continue
             for name in coarser:
@@ -102,12 +102,12 @@ def replace_rebuilt(
     offsets : mapping of str to int
         Position in the destination of the first voxel of the source, by dimension, where it is not 0.
     """
+    from moec_zarr.adapters.lazy_values import as_coarse
+
     made: dict[str, Any] = {}
     for each in planned.variables:
         if each.rebuilt is None:
             continue
-        from moec_zarr.adapters.lazy_values import as_coarse
-
         var = ds.variables[each.name].to_base_variable()
         finest: Any = group[each.rebuilt.finest]
         whole = type(var)(

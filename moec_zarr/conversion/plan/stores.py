@@ -13,16 +13,13 @@ from moec_zarr.adapters.meaning import is_packed
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.adapters.zarr_groups import SINGLE, open_groups
 from moec_zarr.archive.attributes import PREFIX
-from moec_zarr.archive.storage import names_in, read, to_read
+from moec_zarr.archive.storage import names_in, read, to_read, write
 from moec_zarr.archive.stored import hide_expected_warnings
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["FILES", "METADATA", "keep_integers", "open_store"]
-
-FILES = "moec_zarr_files_beside"
-"""In the encoding of a dataset: small files in the groups of its store, by their keys."""
+__all__ = ["METADATA", "copy_files", "keep_integers", "open_store"]
 
 METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 """Objects of which a zarr store has one at its root."""
@@ -30,6 +27,8 @@ METADATA = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 _log = logging.getLogger(__name__)
 _SHOWN = 6  # of what is left out, in a message
 _SMALL = 2**24  # bytes of a file that is copied
+# Key in the encoding of a dataset: its store, and the keys of small files in the groups of that.
+_FILES = "moec_zarr_files_beside"
 
 
 def keep_integers(opening: Callable[..., xr.Dataset]) -> xr.Dataset:
@@ -66,8 +65,8 @@ def open_store(path: str, store: Store, options: dict[str, Any]) -> dict[str, xr
 
     groups = open_groups(to_read(store), "", open_group)
     strays = list(_find_strays(store, groups))
-    files = {place: data for place in strays if (data := _small_file(store, place)) is not None}
-    groups[""].encoding[FILES] = files
+    files = [place for place in strays if _is_small_file(store, place)]
+    groups[""].encoding[_FILES] = store, files
     if strays := [place for place in strays if place not in files]:
         more = f" and {len(strays) - _SHOWN} more" if len(strays) > _SHOWN else ""
         _log.warning(
@@ -92,9 +91,17 @@ def _find_strays(store: Store, groups: dict[str, xr.Dataset]) -> Iterator[str]:
                 yield place
 
 
-def _small_file(store: Store, key: str) -> bytes | None:
-    """Return the bytes of an object beside groups and arrays; None where it is large, or a folder."""
+def _is_small_file(store: Store, key: str) -> bool:
+    """Say whether there is an object at a key, not a folder, and it is not large."""
     try:
-        return read(store, key) if sync(store.getsize(key)) <= _SMALL else None
+        return not names_in(store, key) and sync(store.exists(key)) and sync(store.getsize(key)) <= _SMALL
     except OSError:
-        return None
+        return False
+
+
+def copy_files(ds: xr.Dataset, store: Store) -> None:
+    """Copy the small files in the groups of a source into another store."""
+    source, files = ds.encoding.get(_FILES, (None, ()))
+    for key in files:
+        if (data := read(source, key)) is not None:
+            write(store, key, data)

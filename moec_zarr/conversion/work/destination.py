@@ -33,12 +33,12 @@ from moec_zarr.archive.metadata import refuse_damaged_metadata
 from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.archive.records import Record, check_whole, read_records, write_whole
 from moec_zarr.archive.single import as_group, whole_of
-from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at, to_read, write
+from moec_zarr.archive.storage import StorageOptions, file_system, is_local, store_at, to_read
 from moec_zarr.archive.stored import Destination, decode_times, hide_expected_warnings
 from moec_zarr.archive.whole import damaged_chunks, encode_as_stored, write_part
 from moec_zarr.conversion.plan.joining import files_behind
 from moec_zarr.conversion.plan.source import STATUS, Source, reading
-from moec_zarr.conversion.plan.stores import FILES
+from moec_zarr.conversion.plan.stores import copy_files
 from moec_zarr.conversion.work.arrays import create_array
 from moec_zarr.conversion.work.encodings import encode_chosen
 from moec_zarr.conversion.work.outcome import say_incomplete
@@ -147,8 +147,7 @@ def open_destination(
     attrs = stored_attributes(ds.attrs, "the dataset") | ours
     write_manifest(group, first, wanted)
     _create(planned, ds, store, attrs)
-    for key, data in ds.encoding.get(FILES, {}).items():
-        write(store, key, data)
+    copy_files(ds, store)
     for each in planned.variables:
         if not each.tasks:
             write_whole(group, each.name)

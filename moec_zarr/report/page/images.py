@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from moec_zarr.adapters.ome import is_label, levels_of
-from moec_zarr.adapters.tree import groups_of
+from moec_zarr.adapters.tree import groups_of, join_path
 from moec_zarr.report.comparison.labels import PATH, clean
 from moec_zarr.report.page.findings import Image, Lossless, Variable
 
@@ -23,7 +23,7 @@ def find_images(ds: xr.Dataset) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     labels: dict[str, list[str]] = {}
     for path, group in groups_of(ds).items():
-        paths = [f"{path}/{level}" if path else level for image in levels_of(group.attrs) for level in image]
+        paths = [join_path(path, level) for image in levels_of(group.attrs) for level in image]
         if levels := [name for name in dict.fromkeys(paths) if name in ds.variables]:
             (labels if is_label(group.attrs) else found)[path] = levels
     for path, levels in labels.items():
