@@ -89,6 +89,10 @@ class RangeEncoder:
         lower = table[rows, numbers]
         self._add(lower, table[rows, numbers + 1] - lower)
 
+    def intervals(self, lower: NDArray[Any], width: NDArray[Any]) -> None:
+        """Add symbols by their intervals."""
+        self._add(lower, width)
+
     def payload(self) -> bytes:
         """Return the words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
         self._code()
