@@ -53,7 +53,8 @@ HOMES = {
     "scipy": {"fit", "report"},
     "donfig": {"config"},
     **{package: {"report.page"} for package in ("jinja2", "markupsafe")},
-    **{package: {"adapters", "archive", "report", "conversion", "demo"} for package in ("zarr", "numcodecs")},
+    "zarr": {"adapters", "archive", "report", "conversion", "demo"},
+    "numcodecs": {"bitstream.exact", "adapters", "archive", "report", "conversion", "demo"},
     **{package: {"cli", "runtime"} for package in ("typer", "rich")},
 }
 

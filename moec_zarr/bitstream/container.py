@@ -54,6 +54,7 @@ class Section(enum.IntEnum):
     RESIDUAL = 5  # corrections that keep an absolute error
     TRANSFORM = 6  # coefficients that the network, where there is one, corrects
     SCALE = 7  # a logarithmic scale, on which the values are fitted
+    INTEGERS = 8  # the values themselves, or rounded ones, as integers
     EXACT = 9  # valid values that are kept exactly, and where they stand
 
 

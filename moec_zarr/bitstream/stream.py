@@ -11,6 +11,7 @@ import numpy as np
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.coefficients import read_coefficients
 from moec_zarr.bitstream.container import Header, Section, read_stream
+from moec_zarr.bitstream.exact import read_exact
 from moec_zarr.bitstream.network import read_network
 from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.scale import Scaled, read_scale
@@ -43,7 +44,7 @@ class Stream:
     bounding_box : BoundingBox or None
     masked_values : list of MaskedValue
     values : array or None
-        All values of the bounding box, where they are stored exactly.
+        All values of the bounding box, where they are stored themselves.
     network : Network or None
     coefficients : Coefficients or None
     residual : Residual or None
@@ -52,6 +53,8 @@ class Stream:
         The logarithmic scale that was fitted, and signs.
     exact_values : list of MaskedValue
         Valid values that are kept exactly.
+    bounds : pair of float
+        On the absolute and the relative error of values that are stored rounded; 0 for none.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     """
@@ -65,6 +68,7 @@ class Stream:
     residual: Residual | None
     scaled: Scaled | None
     exact_values: list[MaskedValue]
+    bounds: tuple[float, float]
     sections: dict[str, int]
 
     @property
@@ -127,9 +131,11 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
     if Section.SCALE in sections and not sections.keys() & fitted:
         raise CorruptStreamError("the stream holds a scale of nothing; it is damaged")
-    if Section.LOSSLESS in sections and sections.keys() & {*fitted, Section.EXACT}:
-        raise CorruptStreamError("the stream holds both a model and the values; it is damaged")
+    stored = sections.keys() & {Section.LOSSLESS, Section.INTEGERS}
+    if len(stored) > 1 or (stored and sections.keys() & {*fitted, Section.EXACT}):
+        raise CorruptStreamError("the stream holds the values more than once; it is damaged")
     box, values, network, coefficients, residual, scaled = None, None, None, None, None, None
+    bounds = 0.0, 0.0
     masked: list[MaskedValue] = []
     exact: list[MaskedValue] = []
     if Section.BOX in sections:
@@ -142,6 +148,10 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         masked = read_masked_values(sections[Section.MASK], shape, header.dtype)
     if Section.LOSSLESS in sections:
         values = read_lossless(sections[Section.LOSSLESS], shape, header.dtype)
+    if Section.INTEGERS in sections:
+        valid = ~np.logical_or.reduce([each.mask for each in masked]) if masked else None
+        payload, low, high = sections[Section.INTEGERS], header.low, header.high
+        values, bounds = read_exact(payload, shape, header.dtype, valid, low, high)
     if Section.MODEL in sections:
         network = read_network(sections[Section.MODEL], len(grid), Section.TRANSFORM in sections)
     if Section.TRANSFORM in sections:
@@ -154,4 +164,6 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         exact = read_exact_values(sections[Section.EXACT], shape, header.dtype)
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
-    return Stream(header, box, masked, values, network, coefficients, residual, scaled, exact, lengths)
+    return Stream(
+        header, box, masked, values, network, coefficients, residual, scaled, exact, bounds, lengths
+    )

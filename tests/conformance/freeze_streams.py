@@ -22,11 +22,17 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.bitstream.container import VERSION
+from moec_zarr.bitstream.container import VERSION, Section, write_stream
+from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted
+from moec_zarr.bitstream.prediction import Predictor
+from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.encode import encode
+from moec_zarr.codec.lossless import encode_rounded
+from moec_zarr.codec.prepare import prepare
 from moec_zarr.demo.simulate import simulate
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model.basis import AxisBasis
+from moec_zarr.model.levels import Bits, as_integers
 from moec_zarr.settings import Settings
 from tests.conformance import reference_decoder
 from tests.support.fields import smooth
@@ -76,7 +82,27 @@ def _simulated(name: str) -> NDArray[Any]:
     return np.ascontiguousarray(simulate((4, 1, 24, 20), seed=1)[name].values[:, 0])
 
 
+def _rain(shape: tuple[int, ...], dtype: str = "f4") -> NDArray[Any]:
+    """Zeros, and tenths where there are none."""
+    return np.maximum(np.rint(smooth(shape, scale=30) - 12), 0).astype(dtype) / np.array(10, dtype)
+
+
+def _wet(shape: tuple[int, ...]) -> NDArray[Any]:
+    """Zeros, and large numbers where there are none."""
+    return np.where(smooth(shape) > 60, 400 + np.rint(_rough(shape)), 0).astype("f8")
+
+
+def _signed(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    return (np.sign(_rough(shape, dtype)) * np.exp(smooth(shape, scale=3))).astype(dtype)
+
+
+def _repeated(shape: tuple[int, ...]) -> NDArray[Any]:
+    period = np.random.default_rng(1).normal(size=90)
+    return np.resize(period, shape).astype("f4")
+
+
 # What each stream is to show: the data, and what its settings say; 230 bytes where they say nothing.
+# `rounded` are absolute and relative bounds of a stream without a fit.
 FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "one_expert": (smooth(SHAPE), {"experts": 1}),
     "experts": (smooth(SHAPE), {"experts": 3, "stream_bytes": 260}),
@@ -110,6 +136,16 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "scale_missing": (_with_missing(1000), {"max_relative_error": 0.02, "missing": 1000}),
     "scale_ratio": (_decades("f2", zeros=3), {"scale": "log"}),
     "exact": (np.clip(_rough(SHAPE), 20, 80), {"exact": [20, 80], "stream_bytes": 400}),
+    "integers_bits": (smooth(SHAPE, "i2", scale=3000), {"rounded": (0, 0)}),
+    "integers_grid": (_rough(SHAPE), {"rounded": (1.5, 0)}),
+    "integers_grid_uint64": (smooth(SHAPE, "u8", scale=1e5), {"rounded": (9, 0)}),
+    "integers_ladder": (_signed(SHAPE, "f8"), {"rounded": (0, 0.05)}),
+    "integers_knee": (_signed(SHAPE, "f4"), {"rounded": (1.0, 0.05)}),
+    "integers_table": (_rain((4, 5, 6, 7)) ** 3, {"rounded": (0, 0)}),
+    "integers_blank": (_with_masked_values(_wet(SHAPE).astype("f4")), {"rounded": (0, 0)}),
+    "integers_repeats": (np.rint(_rough((4, 3, 5, 3, 2)) / 20).astype("i8"), {"rounded": (0, 0)}),
+    "integers_planes": (_repeated((20, 45)), {"rounded": (0, 0)}),
+    "integers_folded": (smooth((2, 2100), "i4", scale=300), {"rounded": (2, 0)}),
     "rank_1": (smooth((700,)), {"experts": 1}),
     "rank_5": (smooth((4, 5, 1, 6, 5), "f8"), {"experts": 1}),
 }
@@ -122,6 +158,16 @@ BASES = {
 }
 
 
+# How integers are coded in streams that show it, where the encoder has a choice.
+CODED: dict[str, Any] = {
+    "integers_planes": lambda integers, valid: write_planes(integers.reshape(-1), 19),
+    "integers_blank": lambda integers, valid: write_predicted(
+        integers, valid, Predictor((700, 400, -30), 400, 0, True)
+    ),
+    "integers_repeats": lambda integers, valid: write_predicted(integers, valid, Predictor((), 3, 0)),
+}
+
+
 def paths(feature: str) -> tuple[Path, Path]:
     """Of a feature's stream, and of what it decodes to."""
     stem = f"v{VERSION}_{feature}"
@@ -131,6 +177,19 @@ def paths(feature: str) -> tuple[Path, Path]:
 def make_stream(feature: str) -> bytes:
     """A new stream that shows a feature."""
     data, others = FEATURES[feature]
+    if feature in CODED:
+        chunk = prepare(data, None, None)
+        coded = CODED[feature](as_integers(chunk.array), chunk.valid)
+        return write_stream(
+            chunk.header, chunk.sections | {Section.INTEGERS: write_exact(Bits(0), None, coded)}
+        )
+    if "rounded" in others:
+        stream = encode_rounded(prepare(data, None, None), *others["rounded"])
+        assert stream is not None
+        return stream
+    if feature == "lossless":  # as it was stored before there were integers
+        chunk = prepare(data, None, None)
+        return write_stream(chunk.header, {Section.LOSSLESS: write_lossless(data)})
     others = {"effort": "fast"} | others
     if not {"max_error", "max_relative_error"} & others.keys():
         others["ratio"] = data.nbytes / others.pop("stream_bytes", 230)
@@ -140,6 +199,7 @@ def make_stream(feature: str) -> bytes:
         stack.enter_context(
             patch.dict(PRESETS, fast=(replace(PRESETS["fast"][0], alternations=alternations),))
         )
+        stack.enter_context(patch("moec_zarr.codec.bounded.encode_rounded", return_value=None))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_SHARE", 0.3))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_BYTES", 150))
         if feature in BASES:
@@ -154,11 +214,10 @@ def make_stream(feature: str) -> bytes:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for feature in sys.argv[1:] or FEATURES:
-        data, _ = FEATURES[feature]
-        stream = make_stream(feature)
+        data, stream = FEATURES[feature][0], make_stream(feature)
         decoded = reference_decoder.decode(stream)
         fitted = decoded.network or decoded.coefficients or decoded.residual
-        expected = decoded.array if fitted else data
+        expected = decoded.array if fitted or any(FEATURES[feature][1].get("rounded", ())) else data
         if not np.array_equal(decoded.array, expected, equal_nan=data.dtype.kind == "f"):
             sys.exit(f"{feature}: the reference decoder does not return the data; nothing is written")
         stream_path, expected_path = paths(feature)

@@ -714,9 +714,10 @@ def decode(data: bytes) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 9 and number != 8, "section")
+        check(max(sections, default=0) < number <= 9, "section")
         sections[number] = source.take(source.varint())
-    check(3 not in sections or not {4, 5, 6, 9} & set(sections), "values twice")
+    stored = {3, 4, 5, 6, 8, 9} & set(sections)
+    check(not {3, 8} & stored or len(stored) == 1, "values twice")
     check(7 not in sections or bool({4, 5, 6} & set(sections)), "scale of nothing")
 
     box, fill = shape, low
@@ -739,6 +740,14 @@ def decode(data: bytes) -> Decoded:
         raw = inflate(sections[3], size * dtype.itemsize)
         values = (bytes(raw[plane * size + i] for plane in range(dtype.itemsize)) for i in range(size))
         inner = np.frombuffer(b"".join(values), dtype.newbyteorder("<")).astype(native).reshape(box)
+    if 8 in sections:
+        from tests.conformance.reference_integers import read_values
+
+        valid = np.ones(box, bool)
+        for _, mask in masked_values:
+            valid &= ~mask
+        check(bool(valid.any()), "no valid voxel")
+        inner[valid] = read_values(sections[8], valid, native, low, high)
     long = tuple(n for n in box if n > 1)
     if 4 in sections:
         network = read_network(sections[4], len(long), 6 in sections)

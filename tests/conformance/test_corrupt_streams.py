@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from numcodecs import zstd
 
 from moec_zarr.bitstream.container import write_header
-from moec_zarr.bitstream.masks import encode_mask
+from moec_zarr.bitstream.masks import encode_mask, write_mask
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
@@ -88,6 +90,75 @@ def bad_lossless():
         "bytes left over": PACKED + b"\0",
     }.items():
         yield name, PLAIN + bytes([3, len(values)]) + values
+
+
+def integers_body(payload, dtype="u1", shape=(2, 3)):
+    return write_header(header(dtype, shape)) + b"\x08" + write_varint(len(payload)) + payload
+
+
+def predicted(flags=0, largest=1, weights=b"\0", words=b"\0", bits=b""):
+    """Integers of which each is what is foretold, by default."""
+    return bytes([1, flags, largest]) + bytes(16) + weights + words + bits
+
+
+def framed(count, size=1):
+    return b"\0" + bytes([size]) + zstd.compress(bytes(count * size))
+
+
+def bad_integers():
+    bits, everywhere = b"\0\0", b"\7" + write_mask(np.ones((2, 3), bool))
+    whole = b"\0\0" + predicted()
+    yield from ((f"{n} bytes", integers_body(whole[:n])) for n in range(len(whole)))
+    table = b"\x80\0\2" + bytes(8)
+    for name, payload in {
+        "reserved levels": b"\3\0" + framed(6),
+        "reserved flag": b"\x08\0" + framed(6),
+        "all bits shifted away": b"\0\x08" + framed(6),
+        "a ladder of integers": b"\2" + bytes(24) + framed(6),
+        "a bound of 0": b"\x20" + bytes(8) + b"\0" + framed(6),
+        "a bound that is cut": b"\x40" + bytes(7),
+        "reserved method": bits + b"\2" + framed(6)[1:],
+        "reserved size": bits + b"\0\3" + framed(6)[2:],
+        "too few integers": bits + framed(5),
+        "too many integers": bits + framed(7),
+        "a frame that is cut": bits + framed(6)[:-1],
+        "no frame": bits + b"\0\1abcdef",
+        "a frame of an unknown size": bits + b"\0\1\x28\xb5\x2f\xfd\0\0",
+        "a table of one": b"\x80\0\1" + bytes(8) + b"\0" + framed(6),
+        "a table of more than there are": b"\x80\0\7" + bytes(8) + bytes([len(framed(6))]) + framed(6) * 2,
+        "a table beyond the end": table + b"\x40" + framed(1),
+        "a number beyond the table": table
+        + bytes([len(framed(1))])
+        + framed(1)
+        + b"\0\1"
+        + zstd.compress(b"\2" * 6),
+        "blank without repeats": bits + predicted(2),
+        "reserved flags": bits + predicted(4),
+        "a class too large": bits + predicted(0, 126),
+        "more weights than neighbours": bits + predicted(weights=b"\x07" + bytes(14)),
+        "words beyond the end": bits + predicted(words=b"\2a"),
+        "invalid words": bits + predicted(words=b"\x10" + b"\xff" * 16),
+        "bits that are missing": bits + predicted(words=b"\4\0\0\0\xff"),
+        "bits left over": bits + predicted(bits=b"\0"),
+    }.items():
+        yield name, integers_body(payload)
+    numbers = {"NaN": np.nan, "infinite": np.inf}
+    for (name, number), kind in itertools.product(numbers.items(), (1, 2)):
+        levels = bytes([kind]) + np.array([1, number, 0]).tobytes()
+        yield f"{name} levels {kind}", integers_body(levels + framed(6), "f4")
+    yield "a divisor of 0", integers_body(b"\1" + np.array([1.0, 0, 0]).tobytes() + framed(6), "f4")
+    far = b"\0\4" + zstd.compress(np.full(6, 2**18 + 1, "<i4").view("u1").reshape(6, 4).T.tobytes())
+    yield "a ladder too long", integers_body(b"\2" + np.array([1.0, 1, 1]).tobytes() + far, "f4")
+    yield "beside a network", integers_body(whole) + b"\x09\0"
+    yield (
+        "beside lossless values",
+        PLAIN + bytes([3, len(PACKED)]) + PACKED + b"\x08" + bytes([len(whole)]) + whole,
+    )
+    yield (
+        "no valid voxel",
+        PLAIN + b"\2" + bytes([len(everywhere)]) + everywhere + b"\x08" + bytes([len(whole)]) + whole,
+    )
+    yield "no voxel", integers_body(whole, shape=(2, 0))
 
 
 def bad_networks():
@@ -214,6 +285,7 @@ CORRUPT = [
         "bounding box": bad_bounding_boxes(),
         "mask": bad_masks(),
         "lossless": bad_lossless(),
+        "integers": bad_integers(),
         "network": bad_networks(),
         "basis": bad_bases(),
         "transform": bad_transforms(),
@@ -259,6 +331,13 @@ def test_sound_transforms_decode(payload):
     stream = with_checksum(transform_body(payload, dtype="f4"))
     assert_same_parts(stream)
     assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
+
+
+@pytest.mark.parametrize("payload", [b"\0\0" + predicted(), b"\0\0" + predicted(1), b"\0\0" + framed(6)])
+def test_sound_integers_decode(payload):
+    """Those that the corrupt ones differ from in one thing."""
+    stream = with_checksum(integers_body(payload))
+    np.testing.assert_array_equal(decode(stream), reference_decoder.decode(stream).array)
 
 
 def test_sound_excesses_decode():

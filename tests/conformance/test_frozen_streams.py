@@ -108,6 +108,26 @@ def test_exact_values_of_the_frozen_streams(decoded):
     assert set(decoded["exact"].sections) == {6, 9}
 
 
+def test_integers_of_the_frozen_streams(decoded):
+    """Levels, whether there is a table, and how what the stream ends with is coded."""
+    bits, grid, ladder, table = 0, 1, 2, 128
+    levels = {"bits": bits, "grid": grid, "grid_uint64": grid, "ladder": ladder, "knee": ladder}
+    levels |= {"table": table, "blank": bits, "planes": bits, "folded": grid, "repeats": bits}
+    for name, number in levels.items():
+        feature = f"integers_{name}"
+        data, settings = FEATURES[feature]
+        assert decoded[feature].sections.keys() == ({1, 2, 8} if name == "blank" else {8})
+        assert decoded[feature].sections[8][0] & ~0x60 == number, name
+        absolute, relative = settings["rounded"]
+        valid = np.isfinite(data)
+        x, y = data[valid].astype("f8"), decoded[feature].array[valid].astype("f8")
+        assert (np.abs(x - y) <= np.maximum(absolute, relative * np.abs(x))).all()
+    # Of bits without a table: zstd frames, and predictions with flags for values that repeat and blank ones.
+    heads = {"planes": [0, 4, 0x28, 0xB5, 0x2F, 0xFD], "blank": [1, 3], "repeats": [1, 1], "bits": [1, 0]}
+    for name, head in heads.items():
+        assert list(decoded[f"integers_{name}"].sections[8][2:])[: len(head)] == head
+
+
 def test_other_features_of_the_frozen_streams(decoded):
     for feature in "mask", "transform_mask":
         assert [str(value) for value, _ in decoded[feature].masked_values] == ["nan", "inf", "-inf"]

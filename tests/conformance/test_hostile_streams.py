@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numcodecs import zstd
 
 from moec_zarr import MoECError, config, inspect
 from moec_zarr.bitstream.container import write_header
@@ -155,6 +156,25 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "load of a vast grid", Case(gate, vast, fixed=48 * MIB, read=inspect)
     line = start((2**29,)) + network(1, 256, 1, 1, axes=1)
     yield "load of a long axis", Case(line, (2**29,), fixed=96 * MIB, read=inspect)
+
+    likely = bytes([1, 0, 1]) + bytes(16) + b"\0\0"  # integers that are foretold, in no words
+    repeated = bytes([1, 3, 1]) + bytes(16) + b"\0\0"
+    for name, coded in ("predicted", likely), ("repeated", repeated):
+        for shape in (512, 512), (2**18,), (4, 4, 4, 4, 1024):
+            body = start(shape) + section(8, b"\0\0" + coded)
+            yield f"{name} integers of {len(shape)} axes", Case(body, shape, fixed=8 * MIB)
+    ladder = np.array([1.0, 1.0, 1.0]).tobytes()
+    far = b"\0\4" + zstd.compress(bytes(2) + b"\4" + bytes(1), 1)
+    yield "a long ladder", Case(start((1,), "f8") + section(8, b"\2" + ladder + far), (1,), fixed=96 * MIB)
+    frame = section(8, b"\0\0\0\1" + zstd.compress(bytes(2**24)))
+    yield "bomb of integers", Case(start((1000,)) + frame, (1000,), "zstd", fixed=MIB // 4)
+    claim = b"\x28\xb5\x2f\xfd\xe0" + (2**62).to_bytes(8, "little")
+    yield (
+        "a frame that claims much",
+        Case(start((9,)) + section(8, b"\0\0\0\1" + claim), (9,), "zstd", fixed=MIB // 4),
+    )
+    table = section(8, b"\x80\0" + write_varint(2**31) + bytes(8) + b"\0")
+    yield "a table that is only claimed", Case(start((9,)) + table, (9,), "table", fixed=MIB // 4)
 
     axis = (2**22,)
     yield "one axis", Case(start(axis), axis, seconds=1, a_voxel=0)
