@@ -37,7 +37,7 @@ __all__ = [
     "stored_objects",
 ]
 
-Kind = Literal["model", "transform", "both", "constant", "lossless"]
+Kind = Literal["model", "transform", "both", "constant", "rounded", "lossless"]
 
 _ABSENT = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 
@@ -73,8 +73,9 @@ class StreamInfo:
     refit : bool
         Whether a lossy stream had decoded to the values, as where a part of a chunk was written: `psnr` and
         `max_error` are over these values then, and no error over the original is known.
-    kind : {"model", "transform", "both", "constant", "lossless"}
-        How the valid values are stored; model: a network alone; both: a transform that a network corrects.
+    kind : {"model", "transform", "both", "constant", "rounded", "lossless"}
+        How the valid values are stored; model: a network alone; both: a transform that a network corrects;
+        rounded: the values themselves, rounded as far as a bound allows.
     sections : dict of str to int
         Bytes of the header and of each section's payload.
     weights, experts : int
@@ -108,9 +109,11 @@ class StreamInfo:
     load: tuple[float, ...]
 
 
-def _kind(sections: Collection[Section]) -> Kind:
+def _kind(header: Header, sections: Collection[Section]) -> Kind:
     if Section.LOSSLESS in sections:
         return "lossless"
+    if Section.INTEGERS in sections:
+        return "lossless" if header.psnr == math.inf else "rounded"
     if Section.MODEL in sections:
         return "both" if Section.TRANSFORM in sections else "model"
     return "transform" if {Section.RESIDUAL, Section.TRANSFORM} & set(sections) else "constant"
@@ -137,8 +140,13 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
     parts = open_stream(data, shape)
     header, network, coefficients = parts.header, parts.network, parts.coefficients
     nbytes = math.prod(header.shape) * header.dtype.itemsize
-    bound = None if parts.residual is None or header.refit else parts.residual.bound
+    absolute, relative = parts.bounds
+    bound: float | None = absolute or None
+    if parts.residual is not None:
+        bound = parts.residual.bound
     scaled, largest = parts.scaled, _max_error(header)
+    relative_bound = relative or (None if scaled is None else bound)
+    knee = absolute / relative if relative else 0.0 if scaled is None else scaled.scale.knee
     return StreamInfo(
         shape=header.shape,
         dtype=header.dtype,
@@ -148,14 +156,14 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         stream_bytes=len(data),
         ratio=nbytes / len(data),
         psnr=header.psnr,
-        max_error=largest if parts.residual is None or scaled else min(largest, parts.residual.bound),
-        bound=bound if scaled is None else None,
-        relative_bound=None if scaled is None else bound,
-        knee=0.0 if scaled is None else scaled.scale.knee,
+        max_error=largest if relative_bound or bound is None else min(largest, bound),
+        bound=None if relative_bound or header.refit else bound,
+        relative_bound=None if header.refit else relative_bound,
+        knee=knee,
         max_relative_error=None if scaled is None else scaled.error,
         log_psnr=None if scaled is None else scaled.psnr,
         refit=header.refit,
-        kind=_kind(read_stream(data)[1]),
+        kind=_kind(header, read_stream(data)[1]),
         sections=parts.sections,
         weights=network.architecture.parameter_count if network else 0,
         experts=network.architecture.experts if network else 0,
@@ -306,7 +314,7 @@ def headers_within(
     """
     for place, stream in _streams(array, data, "that was read"):
         header, sections = read_stream(stream)
-        yield place, header, _kind(sections), len(stream)
+        yield place, header, _kind(header, sections), len(stream)
 
 
 def _per_shard(array: zarr.Array[Any]) -> tuple[int, ...]:

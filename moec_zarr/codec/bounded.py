@@ -17,7 +17,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import Section
 from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
-from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
+from moec_zarr.codec.lossless import encode_lossless, encode_rounded
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
 from moec_zarr.fit.payloads import DoesNotFit
@@ -72,9 +72,10 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
             if encoded is not None and (best is None or len(encoded.stream) < len(best)):
                 best = encoded.stream
     if best is None:
-        _log.info("%s takes a lossless stream", bound)
-        return encode_lossless(chunk)
-    return encode_lossless_within(chunk, len(best)) or best
+        _log.info("no fit keeps %s", bound)
+    absolute, relative = settings.max_error or 0.0, settings.max_relative_error or 0.0
+    rounded = encode_rounded(chunk, absolute, relative, None if best is None else len(best))
+    return rounded or best or encode_lossless(chunk)
 
 
 def _choose_scale(chunk: Prepared, settings: Settings) -> tuple[Prepared, _Bound]:

@@ -1,32 +1,169 @@
-"""Chunks that are stored exactly."""
+"""Chunks whose values are stored as integers: exactly, or rounded as far as a bound allows."""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 
+from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted, write_table
+from moec_zarr.bitstream.lattice import arrange
+from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
+from moec_zarr.codec.rounding import Rounded, round_within
+from moec_zarr.fit.prediction import estimate, list_predictors
+from moec_zarr.quality import measure
 
-__all__ = ["encode_lossless", "encode_lossless_within"]
+__all__ = ["encode_lossless", "encode_lossless_within", "encode_rounded"]
 
+_log = logging.getLogger(__name__)
 _RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
-_DEFLATED_MORE = 1.5  # times as much as its sample at most, about, an array may be deflated
+_DEFLATED_MORE = 5.0  # times as much as its sample at most, about, an array may be deflated
+_SPARSE = (
+    1.5  # integers in the range of those that occur, for each of them, from which a table is worth while
+)
+_SMALL = 1 << 16  # bytes that deflated byte planes are tried on
+_QUICK, _THOROUGH, _TRIED = 3, 19, 2  # levels of zstd, and on how many candidates the latter is tried
+_LESS_THOROUGHLY = 0.75  # of the bytes of the quick level at least, about, the thorough one takes
+_SAMPLED, _SAMPLE, _SAMPLES = (
+    1 << 16,
+    1 << 13,
+    (0.2, 0.5, 0.8),
+)  # arrays of which so many voxels are tried first
+_UNLIKE = 0.4  # of what such samples take at least, about, an array takes
+_MISJUDGED = 0.6  # of the estimated bytes at least, about, integers take
+
+
+def encode_lossless(chunk: Prepared) -> bytes:
+    """Encode without loss."""
+    stream = _encode(chunk, 0.0, 0.0, None)
+    assert stream is not None
+    return stream
 
 
 def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
     if array.size > _RUNS * _RUN:
-        # A sample that deflates far less than needed spares deflating the whole chunk.
+        # A sample that deflates far less than needed spares coding the whole chunk.
         starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
         if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
-    stream = encode_lossless(chunk)
-    return stream if len(stream) <= limit else None
+    return _encode(chunk, 0.0, 0.0, limit)
 
 
-def encode_lossless(chunk: Prepared) -> bytes:
-    """Encode without loss."""
-    return write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(chunk.array)})
+def encode_rounded(
+    chunk: Prepared, max_error: float, max_relative_error: float = 0.0, limit: int | None = None
+) -> bytes | None:
+    """Encode values rounded as far as a bound allows; return None if that takes more bytes than a limit."""
+    return _encode(chunk, max_error, max_relative_error, limit)
+
+
+class _Candidate(NamedTuple):
+    rounded: Rounded
+    table: bytes | None
+    integers: Integers  # of the valid voxels, numbers of the table where there is one
+    predictors: list[Predictor]
+    predicted: float  # bytes with the second of these, or the only one, estimated
+    planes: int  # bytes of the quick level
+
+
+def _encode(chunk: Prepared, max_error: float, max_relative_error: float, limit: int | None) -> bytes | None:
+    array, valid = chunk.array, chunk.valid
+    values = array.reshape(-1) if valid is None else array[valid]
+    plain = len(write_stream(chunk.header, chunk.sections))
+    room = np.inf if limit is None else limit - plain
+    if limit is not None and not _promises(chunk, max_error, max_relative_error, room):
+        return None
+    candidates = list(
+        _candidates(chunk, round_within(values, max_error, max_relative_error, avoid=chunk.missing))
+    )
+    best: tuple[bytes, Rounded] | None = None
+    least = min(candidates, key=lambda each: each.predicted)
+    if _MISJUDGED * least.predicted <= room:
+        integers = _on_box(least.integers, chunk)
+        sizes = estimate(*arrange(integers, valid), least.predictors)
+        coded = write_predicted(integers, valid, least.predictors[int(np.argmin(sizes))])
+        if coded is not None:
+            best = _payload(least, coded, max_error, max_relative_error), least.rounded
+    for each in sorted(candidates, key=lambda each: each.planes)[:_TRIED]:
+        if _LESS_THOROUGHLY * each.planes > min(room, np.inf if best is None else len(best[0])):
+            break
+        coded = write_planes(each.integers, _THOROUGH)
+        payload = _payload(each, coded, max_error, max_relative_error)
+        if best is None or len(payload) < len(best[0]):
+            best = payload, each.rounded
+    if best is None:
+        return None
+    payload, rounded = best
+    quality = measure(values, rounded.values)
+    header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
+    stream = write_stream(header, chunk.sections | {Section.INTEGERS: payload})
+    if array.nbytes <= _SMALL:
+        deflated = write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(array)})
+        stream = min(stream, deflated, key=len)
+    _log.debug("%s as %s: %d bytes", array.shape, rounded.levels, len(stream))
+    return stream if limit is None or len(stream) <= limit else None
+
+
+def _payload(candidate: _Candidate, coded: bytes, max_error: float, max_relative_error: float) -> bytes:
+    return write_exact(candidate.rounded.levels, candidate.table, coded, max_error, max_relative_error)
+
+
+def _promises(chunk: Prepared, max_error: float, max_relative_error: float, room: float) -> bool:
+    """Say whether samples of a chunk leave it open that its values are stored in so many bytes."""
+    shape = chunk.array.shape
+    if chunk.array.size < _SAMPLED:
+        return True
+    share = (_SAMPLE / chunk.array.size) ** (1 / sum(n > 1 for n in shape))
+    total = count = 0.0
+    for where in _SAMPLES:
+        lengths = [max(math.ceil(n * share), min(n, 4)) for n in shape]
+        box = tuple(
+            slice(first := int(where * (n - m)), first + m) for n, m in zip(shape, lengths, strict=True)
+        )
+        valid = None if chunk.valid is None else chunk.valid[box]
+        values = chunk.array[box].reshape(-1) if valid is None else chunk.array[box][valid]
+        if values.size < 2:
+            continue
+        part = replace(chunk, array=chunk.array[box], valid=valid)
+        ways = round_within(values, max_error, max_relative_error)
+        total += min(min(each.predicted, each.planes) for each in _candidates(part, ways))
+        count += values.size
+    valid_count = chunk.array.size if chunk.valid is None else np.count_nonzero(chunk.valid)
+    return not count or _UNLIKE * total * valid_count / count <= room
+
+
+def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
+    """Iterate over ways to store rounded values, with about how many bytes each takes."""
+    for rounded in ways:
+        own, table = rounded.integers, None
+        distinct = np.unique(own)
+        span = int(distinct[-1]) - int(distinct[0]) + 1
+        if 2 <= distinct.size <= own.size // 4 and span >= _SPARSE * distinct.size:
+            # What comes back from afar zstd finds in the values themselves.
+            yield _Candidate(rounded, None, own, [], math.inf, len(write_planes(own, _QUICK)))
+            own, table = np.searchsorted(distinct, own), write_table(distinct)
+        arranged = arrange(_on_box(own, chunk), chunk.valid)
+        predictors = list_predictors(*arranged)
+        predicted = estimate(*arranged, predictors[:2][-1:])[0]
+        more = 0 if table is None else len(table)
+        planes = len(write_planes(own, _QUICK)) + more
+        yield _Candidate(rounded, table, own, predictors, predicted + more, planes)
+
+
+def _on_box(integers: Integers, chunk: Prepared) -> Integers:
+    """Return integers of valid voxels in the box's shape; 0 elsewhere."""
+    if chunk.valid is None:
+        return integers.reshape(chunk.array.shape)
+    result = np.zeros(chunk.array.shape, np.int64)
+    result[chunk.valid] = integers
+    return result

@@ -25,6 +25,7 @@ _KINDS = {  # of a stream, in the words of an attribute
     "model": "a mixture-of-experts network",
     "both": "a transform corrected by a mixture-of-experts network",
     "constant": "a constant",
+    "rounded": "rounded values",
     "lossless": "lossless values",
 }
 
