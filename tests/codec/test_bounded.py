@@ -24,12 +24,6 @@ SHAPE = (9, 14, 17)
 DTYPES = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
 
-@pytest.fixture
-def fitted(monkeypatch):
-    """What is fitted is stored, even if rounded values take fewer bytes."""
-    monkeypatch.setattr("moec_zarr.codec.bounded.encode_rounded", lambda *args, **others: None)
-
-
 def largest_error(array, decoded, valid=None):
     """In exact arithmetic."""
     valid = np.ones(array.shape, bool) if valid is None else valid

@@ -67,6 +67,7 @@ def test_error_never_rises_with_the_bytes(kind, dtype):
         smallest = min(smallest, error)
 
 
+@pytest.mark.usefixtures("fitted")
 def test_a_budget_that_a_transform_cannot_use_goes_to_corrections():
     array = as_dtype(field("peak", 32), "f8")
     stream = encode(array, Settings(ratio=10, effort="fast"))
@@ -90,6 +91,7 @@ def test_a_high_psnr_is_reached(psnr, dtype):
     assert mean_square(array, decoded) <= np.ptp(array.astype("f8")) ** 2 * 10 ** (-psnr / 10)
 
 
+@pytest.mark.usefixtures("fitted")
 @pytest.mark.parametrize("kind", ["peak", "waves", "hill"])
 @pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 125}, {"psnr": 105}])
 def test_high_figures_are_those_of_every_decoder(kind, target):

@@ -123,6 +123,7 @@ def test_any_dtype_beside_an_absolute_bound(array, relative, place):
     assert_keeps(array, encoded(array, relative, max_error=absolute), relative, absolute)
 
 
+@pytest.mark.usefixtures("fitted")
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_a_field_over_decades_is_fitted(dtype):
     """Neither exact nor bounded by its smallest value, which would take most of the bytes."""
@@ -208,6 +209,7 @@ def test_bytes_fall_as_the_bound_grows():
     assert sizes[-1] < sizes[0] / 3
 
 
+@pytest.mark.usefixtures("fitted")
 @pytest.mark.parametrize("factor", [0, 1])
 def test_the_encoder_checks_what_it_wrote(monkeypatch, factor):
     """Corrections that are left out, or one too many, are found: the chunk is stored exactly."""
@@ -223,6 +225,7 @@ def test_the_encoder_checks_what_it_wrote(monkeypatch, factor):
     np.testing.assert_array_equal(decode(encoded(array, 0.02)), array)
 
 
+@pytest.mark.usefixtures("fitted")
 @pytest.mark.parametrize("relative", [0.01, 3e-7])
 def test_the_tolerance_is_that_of_the_format(relative):
     """Whatever a decoder adds within the tolerance, the bound is kept; nor is more than that left."""
