@@ -17,7 +17,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import Section
 from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
-from moec_zarr.codec.lossless import encode_lossless, encode_rounded
+from moec_zarr.codec.lossless import encode_rounded
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
 from moec_zarr.fit.payloads import DoesNotFit
@@ -62,20 +62,22 @@ class _Bound(NamedTuple):
 
 
 def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
-    """Find the smallest stream in which no valid value is further off than the settings allow."""
+    """Find the smallest stream in which no valid value is further off than the settings allow.
+
+    Values that are rounded and stored themselves come first, in little time: they say what a fit must be
+    smaller than.
+    """
+    best = encode_rounded(chunk, settings.max_error or 0.0, settings.max_relative_error or 0.0)
     chunk, bound = _choose_scale(chunk, settings)
     allowed = _allowed(chunk, bound)
-    best: bytes | None = None
-    if allowed > 2 * _tolerance(chunk, TOLERANCE):
-        for fitted in _candidates(chunk, settings, allowed):
-            encoded = _correct(chunk, fitted, bound, allowed)
-            if encoded is not None and (best is None or len(encoded.stream) < len(best)):
-                best = encoded.stream
-    if best is None:
+    if allowed <= 2 * _tolerance(chunk, TOLERANCE):
         _log.info("no fit keeps %s", bound)
-    absolute, relative = settings.max_error or 0.0, settings.max_relative_error or 0.0
-    rounded = encode_rounded(chunk, absolute, relative, None if best is None else len(best))
-    return rounded or best or encode_lossless(chunk)
+        return best
+    for fitted in _candidates(chunk, settings, allowed, len(best)):
+        encoded = _correct(chunk, fitted, bound, allowed)
+        if encoded is not None and len(encoded.stream) < len(best):
+            best = encoded.stream
+    return best
 
 
 def _choose_scale(chunk: Prepared, settings: Settings) -> tuple[Prepared, _Bound]:
@@ -158,8 +160,13 @@ def _tolerance(chunk: Prepared, own: float) -> float:
     return own if chunk.scaled is None else own + EXPONENTIAL / chunk.scaled.scale.half
 
 
-def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator[Candidate | None]:
-    """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all."""
+def _candidates(
+    chunk: Prepared, settings: Settings, allowed: float, limit: int
+) -> Iterator[Candidate | None]:
+    """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all.
+
+    A transform is of use in fewer bytes than a limit.
+    """
     from moec_zarr.fit.candidates import Candidate
     from moec_zarr.fit.select import fit
     from moec_zarr.fit.transform.bound import fit_transform_to_bound
@@ -169,9 +176,11 @@ def _candidates(chunk: Prepared, settings: Settings, allowed: float) -> Iterator
     if settings.model == "network" or settings.experts is not None:
         pass
     else:
-        transform = fit_transform_to_bound(
-            field.normalised(), field.valid, allowed - _tolerance(chunk, TOLERANCE)
-        )
+        left = allowed - _tolerance(chunk, TOLERANCE)
+        try:
+            transform = fit_transform_to_bound(field.normalised(), field.valid, left, limit)
+        except DoesNotFit:
+            return
         yield None if transform is None else Candidate(None, transform, math.nan)
         rooms = [] if transform is None else [len(transform.payload)]
     if not settings.has_networks or allowed < 2 * _tolerance(chunk, NETWORK_TOLERANCE):

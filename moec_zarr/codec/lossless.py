@@ -43,9 +43,7 @@ _MISJUDGED = 0.6  # of the estimated bytes at least, about, integers take
 
 def encode_lossless(chunk: Prepared) -> bytes:
     """Encode without loss."""
-    stream = _encode(chunk, 0.0, 0.0, None)
-    assert stream is not None
-    return stream
+    return encode_rounded(chunk, 0.0, 0.0)
 
 
 def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
@@ -60,11 +58,11 @@ def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     return _encode(chunk, 0.0, 0.0, limit)
 
 
-def encode_rounded(
-    chunk: Prepared, max_error: float, max_relative_error: float = 0.0, limit: int | None = None
-) -> bytes | None:
-    """Encode values rounded as far as a bound allows; return None if that takes more bytes than a limit."""
-    return _encode(chunk, max_error, max_relative_error, limit)
+def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> bytes:
+    """Encode values rounded as far as a bound allows, but those that the chunk keeps exactly."""
+    stream = _encode(chunk, max_error, max_relative_error, None)
+    assert stream is not None
+    return stream
 
 
 class _Candidate(NamedTuple):
@@ -83,9 +81,13 @@ def _encode(chunk: Prepared, max_error: float, max_relative_error: float, limit:
     room = np.inf if limit is None else limit - plain
     if limit is not None and not _promises(chunk, max_error, max_relative_error, room):
         return None
-    candidates = list(
-        _candidates(chunk, round_within(values, max_error, max_relative_error, avoid=chunk.missing))
-    )
+    exact = [(each.value, values == each.value) for each in chunk.exact]
+    ways = [
+        each
+        for each in round_within(values, max_error, max_relative_error, avoid=chunk.missing)
+        if all((each.values[where] == value).all() for value, where in exact)
+    ]
+    candidates = list(_candidates(chunk, ways))
     best: tuple[bytes, Rounded] | None = None
     least = min(candidates, key=lambda each: each.predicted)
     if _MISJUDGED * least.predicted <= room:

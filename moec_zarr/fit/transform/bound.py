@@ -19,6 +19,7 @@ from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import write_residual
 from moec_zarr.fit.payloads import DoesNotFit
+from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rate_control import (
@@ -30,16 +31,20 @@ from moec_zarr.fit.transform.rate_control import (
     finest_step,
     fold_grid,
 )
-from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, quantise_at
+from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
+from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import fold
 from moec_zarr.model.residual import Residual
+from moec_zarr.model.transform import analyse
 
 __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
+_LOOK = 8.0  # times the bound: the step of a first look
+_MISJUDGED = 1.1  # times what is wanted that such a look takes at most, where a transform is of use
 _WIDER = 1.5  # from one step that is tried to the next
 _WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
 _FITS = 4, 4  # steps of the optimiser of the context at each step
@@ -58,7 +63,9 @@ class _BoundTrial(NamedTuple):
     quantised: Quantised | None
 
 
-def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) -> Transform | None:
+def fit_transform_to_bound(
+    target: Floats, valid: Bools | None, bound: float, limit: float = math.inf
+) -> Transform | None:
     """Fit the transform that takes the fewest bytes together with its corrections; None if none pays.
 
     Parameters
@@ -69,6 +76,13 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         Which voxels keep the bound; all where None.
     bound : float
         Largest absolute error, in units of the target.
+    limit : float
+        Bytes that it is to be smaller than, with its corrections.
+
+    Raises
+    ------
+    DoesNotFit
+        If the first looks at it say that it takes more.
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
@@ -76,6 +90,8 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
     target, valid = fold_grid(target, valid)
     without = _estimate_bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else fill_smoothly(target, valid)
+    if 8 * limit < without and not _is_of_use(whole, target, valid, bound, limit):
+        raise DoesNotFit(f"a transform takes far more than {limit} bytes")
     count = min(estimate_count(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
     start = find_start(whole, valid, count) if count else None
     if start is None:
@@ -97,6 +113,8 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
     near = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
+    if near.bits > 8 * limit:
+        raise DoesNotFit(f"a transform takes about {near.bits / 8:.0f} bytes, {limit} are wanted")
     for factor in (_WIDER, 1 / _WIDER):
         following = tried(near.step * factor)
         climbing = following.bits < near.bits
@@ -116,6 +134,18 @@ def fit_transform_to_bound(target: Floats, valid: Bools | None, bound: float) ->
         return encode_transform(found, best.quantised.context, shape)
     except DoesNotFit:
         return None
+
+
+def _is_of_use(whole: Floats, target: Floats, valid: Bools | None, bound: float, limit: float) -> bool:
+    """Say whether bases that take no search leave it open that a transform takes fewer bytes than a limit."""
+    for basis_of in wavelets_of, lambda n: AxisBasis():  # cosines, on each axis
+        bases = tuple(basis_of(n) for n in whole.shape)
+        search = prepare_search(analyse(whole, bases), bases)
+        _, look = _trial(search, None, max(_LOOK * bound, finest_step(search)), target, valid, bound)
+        _log.debug("about %.0f bytes in %s, %.0f are wanted", look.bits / 8, bases, limit)
+        if look.bits <= 8 * _MISJUDGED * limit:
+            return True
+    return False
 
 
 def _trial(
