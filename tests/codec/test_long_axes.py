@@ -38,6 +38,7 @@ CASES = {
 PARTS = [slice(100, 2060, 3), slice(None, None, -7), slice(2047, 2049), 2048, slice(5, 5)]
 
 
+@pytest.mark.usefixtures("fitted")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("target", [{"ratio": 20}, {"psnr": 45}, {"max_error": 0.3}])
 def test_every_decoder_reads_the_same(name, target):
