@@ -38,6 +38,7 @@ _SAMPLED, _SAMPLE, _SAMPLES = (
     (0.2, 0.5, 0.8),
 )  # arrays of which so many voxels are tried first
 _UNLIKE = 0.4  # of what such samples take at least, about, an array takes
+_HOPELESS = 2.0  # times the bytes of the best way by the quick level: another way is no better
 _MISJUDGED = 0.6  # of the estimated bytes at least, about, integers take
 
 
@@ -146,19 +147,22 @@ def _promises(chunk: Prepared, max_error: float, max_relative_error: float, room
 
 def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
     """Iterate over ways to store rounded values, with about how many bytes each takes."""
-    for rounded in ways:
+    quick = [len(write_planes(each.integers, _QUICK)) for each in ways]
+    for rounded, planes in zip(ways, quick, strict=True):
         own, table = rounded.integers, None
         distinct = np.unique(own)
         span = int(distinct[-1]) - int(distinct[0]) + 1
         if 2 <= distinct.size <= own.size // 4 and span >= _SPARSE * distinct.size:
             # What comes back from afar zstd finds in the values themselves.
-            yield _Candidate(rounded, None, own, [], math.inf, len(write_planes(own, _QUICK)))
+            yield _Candidate(rounded, None, own, [], math.inf, planes)
             own, table = np.searchsorted(distinct, own), write_table(distinct)
+            planes = len(write_planes(own, _QUICK)) + len(table)
+        elif planes > _HOPELESS * min(quick):
+            continue
         arranged = arrange(_on_box(own, chunk), chunk.valid)
         predictors = list_predictors(*arranged)
         predicted = estimate(*arranged, predictors[:2][-1:])[0]
         more = 0 if table is None else len(table)
-        planes = len(write_planes(own, _QUICK)) + more
         yield _Candidate(rounded, table, own, predictors, predicted + more, planes)
 
 
