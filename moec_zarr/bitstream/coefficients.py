@@ -1,8 +1,9 @@
 """The section of transform coefficients: bases, step, context, bands present, integers by wavefront.
 
-Of each wavefront come first the flags of what is not zero, then the magnitudes of those that are not;
-the signs of all stand at the end. The activity, from which a coefficient's class follows, is kept for
-the whole grid: whatever is not zero adds to it where its `context_tables` say.
+Of each wavefront come first the flags of what is not zero, then the magnitudes of those that are not,
+then the excesses of the largest; the signs of all stand at the end. The activity, from which a
+coefficient's class follows, is kept for the whole grid: whatever is not zero adds to it where its
+`context_tables` say.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from moec_zarr.bitstream.contexts import (
     MAX_COEFFICIENT,
     MAX_NEIGHBOUR,
     Context,
+    excess_order,
     magnitude_frequencies,
     zero_frequencies,
 )
 from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.bitstream.range_coder import EVEN, RangeDecoder, RangeEncoder, range_words
+from moec_zarr.bitstream.range_coder import EVEN, PRECISION, RangeDecoder, RangeEncoder, range_words
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
@@ -113,14 +115,32 @@ def write_integers(
         chosen, own = activity.classes(slice(first, last)), values[first:last]
         encoder.flags(own != 0, zeros[chosen])
         if symbols > 1 and (some := np.flatnonzero(own)).size:
-            encoder.symbols(np.minimum(np.abs(own[some]), symbols) - 1, sums, chosen[some])
-    coded = values[ranks]
-    encoder.flags(coded < 0, EVEN)
-    head = write_varint(symbols)
-    if symbols == LARGEST_SYMBOL:
-        excesses = np.abs(coded[np.abs(coded) >= symbols]) - symbols
-        head += write_varint(len(excesses)) + b"".join(write_varint(int(excess)) for excess in excesses)
-    return head + encoder.payload()
+            magnitudes = np.abs(own[some])
+            encoder.symbols(np.minimum(magnitudes, symbols) - 1, sums, chosen[some])
+            if symbols == LARGEST_SYMBOL and (large := magnitudes >= symbols).any():
+                encoder.intervals(*_excess_intervals(magnitudes[large] - symbols, chosen[some][large]))
+    encoder.flags(values[ranks] < 0, EVEN)
+    return write_varint(symbols) + encoder.payload()
+
+
+def _excess_intervals(excesses: NDArray[Any], classes: NDArray[Any]) -> tuple[Integers, Integers]:
+    """Return the intervals of excesses, one after the other: Exp-Golomb codes of their class's order.
+
+    Each is a flag for each bit beyond the order, a flag that ends them, and the bits as one number.
+    """
+    orders = excess_order(classes)
+    numbers = excesses + (1 << orders)
+    lengths = np.frexp(numbers.astype(np.float64))[1].astype(np.int64) - 1
+    prefixes = lengths - orders
+    sizes = prefixes + 2
+    which = np.repeat(np.arange(sizes.size), sizes)
+    at = np.arange(which.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    unit = 1 << (PRECISION - lengths)
+    last = at > prefixes[which]
+    lower = np.where(
+        last, ((numbers - (1 << lengths)) * unit)[which], np.where(at < prefixes[which], EVEN, 0)
+    )
+    return lower, np.where(last, unit[which], EVEN)
 
 
 def _extend(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
@@ -185,20 +205,10 @@ def read_integers(
     symbols, offset = read_varint(data, offset)
     if not 1 <= symbols <= LARGEST_SYMBOL:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
-    excesses: list[int] = []
-    if symbols == LARGEST_SYMBOL:
-        count, offset = read_varint(data, offset)
-        if count > len(data):
-            raise CorruptStreamError(f"{count} excesses in {len(data)} bytes; the stream is damaged")
-        for _ in range(count):
-            excess, offset = read_varint(data, offset)
-            if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
-                raise CorruptStreamError(f"an excess of {excess}; the stream is damaged")
-            excesses.append(excess)
     decoded = _compiled if is_compiled(octaves.size) else _decode_plainly
     most = NONZERO_PER_BYTE * len(data)
     activity = Activity(functions, octaves, context)
-    places, values = decoded(data[offset:], activity, symbols, excesses, most)
+    places, values = decoded(data[offset:], activity, symbols, most)
     integers = np.zeros(octaves.size, np.int32)
     integers[places] = values
     return integers.reshape(octaves.shape)
@@ -218,9 +228,7 @@ def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
     return Context(tuple(data[offset:numbers]), *struct.unpack_from("<bbBhh", data, numbers)), numbers + 7
 
 
-def _compiled(
-    data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
-) -> tuple[NDArray[np.int32], Integers]:
+def _compiled(data: bytes, activity: Activity, symbols: int, most: int) -> tuple[NDArray[np.int32], Integers]:
     """Do the same as `_decode_plainly`, compiled."""
     from moec_zarr.bitstream import kernels
 
@@ -228,14 +236,14 @@ def _compiled(
     arrays = activity.arrays()
     count, ranks = decode(
         range_words(data), *arrays.values(), zero_frequencies(), _sums(symbols), EXACT_LOGARITHMS,
-        symbols, np.array(excesses, np.int64), MAX_NEIGHBOUR, most,
+        symbols, MAX_NEIGHBOUR, MAX_COEFFICIENT, most,
     )  # fmt: skip
     if count == kernels.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
     if count == kernels.TOO_MANY:
         raise _too_many(most, most + 1)
     if count == kernels.EXCESS:
-        raise CorruptStreamError("excesses that are missing or belong to nothing; the stream is damaged")
+        raise _too_large()
     return activity.order[ranks[:count]], arrays["activity"][ranks[:count]]
 
 
@@ -259,13 +267,13 @@ def _rows(symbols: int) -> list[list[int]]:
 
 
 def _decode_plainly(
-    data: bytes, activity: Activity, symbols: int, excesses: list[int], most: int
+    data: bytes, activity: Activity, symbols: int, most: int
 ) -> tuple[NDArray[np.int32], Integers]:
     """Positions and integers of the coefficients that are not zero, at most `most` of them."""
     decoder = RangeDecoder(data)
     zeros, table = zero_frequencies(), _rows(symbols)
     nothing = np.zeros(0, np.int64)
-    where, sizes, used, total = [nothing], [nothing], 0, 0
+    where, sizes, total = [nothing], [nothing], 0
     for first, last in pairwise([0, *activity.ends]):
         chosen = activity.classes(slice(first, last))
         some = np.flatnonzero(decoder.flags(zeros[chosen].tolist()))
@@ -277,21 +285,34 @@ def _decode_plainly(
         magnitudes = np.ones(some.size, np.int64)
         if symbols > 1:
             magnitudes += decoder.symbols(table, chosen[some].tolist())
-        if symbols == LARGEST_SYMBOL and (large := np.flatnonzero(magnitudes == symbols)).size:
-            beyond = excesses[used : used + large.size]
-            used += large.size
-            if len(beyond) < large.size:
-                raise CorruptStreamError("large coefficients lack their excess; the stream is damaged")
-            magnitudes[large] += beyond
+        if symbols == LARGEST_SYMBOL:
+            for each in np.flatnonzero(magnitudes == symbols):
+                magnitudes[each] += _read_excess(decoder, int(excess_order(chosen[some[each]])))
         some += first
         activity.add(some, magnitudes)
         where.append(some)
         sizes.append(magnitudes)
-    if used != len(excesses):
-        raise CorruptStreamError(f"{len(excesses) - used} excesses that belong to nothing; it is damaged")
     positions, values = activity.order[np.concatenate(where)], np.concatenate(sizes)
     negative = decoder.flags(repeat(EVEN, values.size))
     return positions, np.where(negative, -values, values) if values.size else values
+
+
+def _read_excess(decoder: RangeDecoder, order: int) -> int:
+    """Read an Exp-Golomb code of an order."""
+    length = order
+    while decoder.flags([EVEN])[0]:
+        length += 1
+        if length > MAX_COEFFICIENT.bit_length():
+            raise _too_large()
+    (number,) = decoder.symbols([range(0, (1 << PRECISION) + 1, 1 << PRECISION - length)], [0])
+    excess = (1 << length) - (1 << order) + number
+    if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
+        raise _too_large()
+    return excess
+
+
+def _too_large() -> CorruptStreamError:
+    return CorruptStreamError(f"a coefficient above {MAX_COEFFICIENT}; the stream is damaged")
 
 
 def _write_basis(basis: AxisBasis) -> bytes:

@@ -30,6 +30,7 @@ __all__ = [
     "Context",
     "class_roots",
     "classes",
+    "excess_order",
     "exponential",
     "log_index",
     "logarithms",
@@ -40,9 +41,7 @@ __all__ = [
 ]
 
 CLASSES = 64
-LARGEST_SYMBOL = (
-    63  # magnitude that the range coder tells apart; the excess of larger ones is written plainly
-)
+LARGEST_SYMBOL = 63  # magnitude that has a frequency of its own; of it and larger ones follows the excess
 MAX_COEFFICIENT = 2**23 - 1  # magnitude of a coefficient
 MAX_NEIGHBOUR = 2**15 - 1  # as which all larger context neighbours count
 FLOOR_CLASSES = 13, 18  # whose ratios are the smallest for magnitudes of 2 and more, and of 3 and more
@@ -111,6 +110,11 @@ def classes(context: Context, activity: Integers, octaves: NDArray[Any]) -> Inte
     logarithm = logarithms().take(log_index(activity), mode="clip").astype(np.int64)
     fine = (context.power * logarithm + context.offset + context.slope * np.asarray(octaves, np.int64)) >> 7
     return np.asarray(np.minimum(np.maximum(fine, 0), CLASSES - 1))
+
+
+def excess_order(number: Any) -> Any:
+    """Return the order of the Exp-Golomb code of excesses in these classes: about their scale's octave."""
+    return np.maximum(number // 4 - 5, 0)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ __all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "decode_cells", "decode_wavefronts",
 
 Array = NDArray[Any]
 
-# In place of a count: of invalid words, of excesses that are missing, of more coefficients than allowed.
+# In place of a count: of invalid words, of an excess that is too large, of more coefficients than allowed.
 CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
 
 
@@ -65,11 +65,24 @@ def _first_point(words: Array) -> Any:
 
 
 @compiled()
+def _take_bit(span: Any, point: Any, words: Array, used: int) -> tuple[int, Any, Any, int]:
+    """Decode a bit that is as likely as not; -1 in its place if the words are invalid."""
+    scale = span >> np.uint64(24)
+    if point >= scale << np.uint64(24):
+        return -1, span, point, used
+    half, bit = scale << np.uint64(23), 0
+    if point >= half:
+        point, bit = point - half, 1
+    span, point, used = _refill(half, point, words, used)
+    return bit, span, point, used
+
+
+@compiled()
 def decode_wavefronts(
     words: Array, order: Array, ends: Array, octaves: Array, activity: Array, base: Array, logarithms: Array,
     parents: Array, parent_weight: int, strides: Array, slots: Array, reach: Array, depth: Array,
     weights: Array, rank: Array,
-    zeros: Array, sums: Array, exact: int, symbols: int, excesses: Array, largest_neighbour: int, most: int,
+    zeros: Array, sums: Array, exact: int, symbols: int, largest_neighbour: int, largest: int, most: int,
 ) -> tuple[int, Array]:  # fmt: skip
     """Decode coefficients; return how many are not zero, or what is wrong, and where they stand in the order.
 
@@ -82,7 +95,7 @@ def decode_wavefronts(
     ranks = np.empty(count, np.int32)  # memory is taken as it is used
     chosen = np.empty(count, np.uint8)
     span, point = np.uint64(0xFFFFFFFFFFFFFFFF), _first_point(words)
-    used, total, taken = 2, 0, 0
+    used, total = 2, 0
     index = np.empty(axes, np.int64)
     first = 0
     for end in ends:
@@ -122,12 +135,30 @@ def decode_wavefronts(
                 point -= scale * low
                 span = scale * (np.uint64(sums[number, magnitude]) - low)
                 span, point, used = _refill(span, point, words, used)
-            if magnitude == 63:
-                if taken >= excesses.size:
-                    return EXCESS, ranks
-                magnitude += excesses[taken]
-                taken += 1
             activity[ranks[i]] = magnitude
+        if symbols == 63:
+            for i in range(start, total):
+                if activity[ranks[i]] < 63:
+                    continue
+                start_length = max(chosen[i] // 4 - 5, 0)
+                length = start_length
+                bit, span, point, used = _take_bit(span, point, words, used)
+                while bit == 1:
+                    length += 1
+                    if length > 23:
+                        return EXCESS, ranks
+                    bit, span, point, used = _take_bit(span, point, words, used)
+                scale = span >> bits
+                if bit < 0 or point >= scale << bits:
+                    return CORRUPT, ranks
+                span = scale << np.uint64(24 - length)
+                number = point // span
+                point -= number * span
+                span, point, used = _refill(span, point, words, used)
+                excess = np.int64(number) + (1 << length) - (1 << start_length)
+                if excess > largest - 63:
+                    return EXCESS, ranks
+                activity[ranks[i]] += excess
         for i in range(start, total):
             rest, deep = order[ranks[i]], 1 << 30
             seen = min(activity[ranks[i]], largest_neighbour)
@@ -141,18 +172,12 @@ def decode_wavefronts(
                 if step:
                     activity[rank[order[ranks[i]] + step * strides[axis]]] += weights[slot] * seen
         first = end
-    if taken != excesses.size:
-        return EXCESS, ranks
     for i in range(total):
-        scale = span >> bits
-        if point >= scale << bits:
+        bit, span, point, used = _take_bit(span, point, words, used)
+        if bit < 0:
             return CORRUPT, ranks
-        half = scale << np.uint64(23)
-        if point >= half:
-            point -= half
+        if bit:
             activity[ranks[i]] *= -1
-        span = half
-        span, point, used = _refill(span, point, words, used)
     return total, ranks
 
 

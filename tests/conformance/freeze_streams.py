@@ -36,6 +36,7 @@ from moec_zarr.model.levels import Bits, as_integers
 from moec_zarr.settings import Settings
 from tests.conformance import reference_decoder
 from tests.support.fields import smooth
+from tests.support.fits import as_integers_at_last
 
 FOLDER = Path(__file__).parent / "streams"
 SHAPE = (8, 9, 10)
@@ -184,9 +185,7 @@ def make_stream(feature: str) -> bytes:
             chunk.header, chunk.sections | {Section.INTEGERS: write_exact(Bits(0), None, coded)}
         )
     if "rounded" in others:
-        stream = encode_rounded(prepare(data, None, None), *others["rounded"])
-        assert stream is not None
-        return stream
+        return encode_rounded(prepare(data, None, None), *others["rounded"])
     if feature == "lossless":  # as it was stored before there were integers
         chunk = prepare(data, None, None)
         return write_stream(chunk.header, {Section.LOSSLESS: write_lossless(data)})
@@ -199,15 +198,15 @@ def make_stream(feature: str) -> bytes:
         stack.enter_context(
             patch.dict(PRESETS, fast=(replace(PRESETS["fast"][0], alternations=alternations),))
         )
-        stack.enter_context(patch("moec_zarr.codec.bounded.encode_rounded", return_value=None))
+        stack.enter_context(patch("moec_zarr.codec.bounded.encode_rounded", as_integers_at_last))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_SHARE", 0.3))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_BYTES", 150))
         if feature in BASES:
             candidates = patch(
-                "moec_zarr.fit.transform.rate_control.list_bases", return_value=([BASES[feature]], 0.02)
+                "moec_zarr.fit.transform.basis_choice.list_bases", return_value=([BASES[feature]], 0.02)
             )
             stack.enter_context(candidates)
-            stack.enter_context(patch("moec_zarr.fit.transform.rate_control.deepen", return_value=None))
+            stack.enter_context(patch("moec_zarr.fit.transform.basis_choice.deepen", return_value=None))
         return encode(data, Settings(**others))
 
 

@@ -73,7 +73,7 @@ class RangeDecoder:
         self.range = 2**64 - 1
         self.point = next(self.words, 0) * 2**32 + next(self.words, 0)
 
-    def symbol(self, cumulative: list[int]) -> int:
+    def symbol(self, cumulative: Sequence[int]) -> int:
         """Number of the next symbol; `cumulative` are the sums of frequencies before each, then 2**24."""
         scale = self.range >> 24
         q = self.point // scale
@@ -504,6 +504,9 @@ def read_context(source: Reader, axes: int) -> tuple[int, ...]:
     return (*weights, floor, rise, power, offset, slope)
 
 
+EVEN = [0, 2**23, 2**24]
+
+
 def read_by_wavefront(
     source: Reader,
     size: int,
@@ -517,9 +520,6 @@ def read_by_wavefront(
     *weights, floor, rise, power, offset, slope = context
     largest = source.varint()
     check(1 <= largest <= 63, "largest")
-    count = source.varint() if largest == 63 else 0
-    check(count <= source.left, "excesses")
-    excesses = iter([source.varint() for _ in range(count)])
     decoder = RangeDecoder(source.take(source.left))
     order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), -at[-1], at))
     magnitudes: dict[tuple[int, ...] | None, int] = {}
@@ -537,15 +537,19 @@ def read_by_wavefront(
             magnitude = 1
             if largest > 1:
                 magnitude += decoder.symbol(cumulative_magnitude_frequencies(largest, numbers[index]))
-            if magnitude == 63:
-                excess = next(excesses, 2**23)
-                check(excess <= 2**23 - 64, "excess")
-                magnitude += excess
             magnitudes[index] = magnitude
+        for index in [at for at, flag in flags.items() if flag and magnitudes[at] == 63]:
+            order = max(numbers[index] // 4 - 5, 0)
+            length = order
+            while decoder.symbol(EVEN):
+                length += 1
+                check(length < 24, "excess")
+            number = decoder.symbol(range(0, 2**24 + 1, 2 ** (24 - length)))
+            magnitudes[index] += 2**length - 2**order + number
+            check(magnitudes[index] < 2**23, "excess")
     check(len(magnitudes) <= 8 * size, "too many coefficients")
     for index, magnitude in magnitudes.items():
-        array[index] = -magnitude if decoder.symbol([0, 2**23, 2**24]) else magnitude
-    check(next(excesses, None) is None, "excesses")
+        array[index] = -magnitude if decoder.symbol(EVEN) else magnitude
 
 
 # -------------------------------------------------------------------------------- residual

@@ -54,12 +54,12 @@ def coefficients_section(
     return head + write_varint(len(mask)) + mask + coded
 
 
-def large_words() -> bytes:
+def large_words(magnitude: int = 319) -> bytes:
     """Words of the range coder for six coefficients of 63 and more in a section of shape (2, 3)."""
     context = Context((9,) * 6, floor=0, rise=1, power=64, offset=1024, slope=0)
-    integers = np.array([[319, -319, 319], [-319, 319, -319]], np.int32)
+    integers = magnitude * np.array([[1, -1, 1], [-1, 1, -1]], np.int32)
     payload = write_coefficients(Coefficients((2, 3), (AxisBasis(1), AxisBasis()), 0.5, integers), context)
-    before = coefficients_section(coded=b"\x3f\6" + b"\x80\2" * 6)
+    before = coefficients_section(coded=b"\x3f")
     assert payload.startswith(before)
     return payload[len(before) :]
 

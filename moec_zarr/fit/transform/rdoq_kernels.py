@@ -191,11 +191,11 @@ def bits_of(table: Array, number: int, magnitude: int) -> float:
     last = table.shape[1] - 1
     if magnitude < last:
         return float(table[number, magnitude])
-    bits, excess = float(table[number, last]) + 8, magnitude - last
-    while excess >= 128:
-        excess >>= 7
-        bits += 8
-    return bits
+    order = max(number // 4 - 5, 0)
+    rest, length = (magnitude - last + (1 << order)) >> order, 0
+    while rest > 1:
+        rest, length = rest >> 1, length + 1
+    return float(table[number, last]) + 2 * length + 1 + order
 
 
 @compiled()
