@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from moec_zarr.conversion.work.run import convert
     from moec_zarr.report.comparison.metrics import Comparison, compare
     from moec_zarr.report.page.gathering import write_report
+    from moec_zarr.report.verdict.judge import judge
+    from moec_zarr.report.verdict.verdict import Judgement, Verdict
 
 __all__ = [
     "BudgetError",
     "Comparison",
     "ConversionError",
     "CorruptStreamError",
+    "Judgement",
     "MoECCodec",
     "MoECError",
     "MoECSerializer",
@@ -44,6 +47,7 @@ __all__ = [
     "Trial",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
+    "Verdict",
     "Verification",
     "__version__",
     "compare",
@@ -51,6 +55,7 @@ __all__ = [
     "convert",
     "encoding",
     "inspect",
+    "judge",
     "migrate",
     "open",
     "trial",
@@ -63,13 +68,16 @@ __version__ = version("moec_zarr")
 _LAZY = {
     "Comparison": "moec_zarr.report.comparison.metrics",
     "ConversionError": "moec_zarr.archive.status",
+    "Judgement": "moec_zarr.report.verdict.verdict",
     "Plan": "moec_zarr.archive.plan",
     "Progress": "moec_zarr.archive.status",
     "StreamInfo": "moec_zarr.archive.inspection",
+    "Verdict": "moec_zarr.report.verdict.verdict",
     "Verification": "moec_zarr.conversion.verify",
     "compare": "moec_zarr.report.comparison.metrics",
     "convert": "moec_zarr.conversion.work.run",
     "inspect": "moec_zarr.archive.inspection",
+    "judge": "moec_zarr.report.verdict.judge",
     "migrate": "moec_zarr.archive.migration",
     "Trial": "moec_zarr.conversion.plan.trial",
     "trial": "moec_zarr.conversion.plan.trial",

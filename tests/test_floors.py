@@ -33,6 +33,7 @@ FLOORS = [
     {"conversion.work"},
     {"conversion"},
     {"report.comparison"},
+    {"report.verdict"},
     {"report.page"},
     {"report"},
     {"demo"},

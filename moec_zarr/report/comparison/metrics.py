@@ -21,7 +21,7 @@ from moec_zarr.report.comparison.alignment import align
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BLOCK", "Comparison", "compare"]
+__all__ = ["BLOCK", "Comparison", "Groups", "compare", "match_arrays", "match_variables"]
 
 BLOCK = 2**21  # voxels held at a time, unless one stored chunk is larger
 _WINDOW = 7  # voxels, the side of an SSIM window
@@ -66,11 +66,11 @@ class Comparison:
     left_out: tuple[str, ...] = ()
 
 
-_Groups: TypeAlias = "xr.Dataset | xr.DataTree | zarr.Group"
+Groups: TypeAlias = "xr.Dataset | xr.DataTree | zarr.Group"
 
 
 @overload
-def compare(a: _Groups, b: _Groups, *, missing: float | None = None) -> dict[str, Comparison]: ...
+def compare(a: Groups, b: Groups, *, missing: float | None = None) -> dict[str, Comparison]: ...
 
 
 @overload
@@ -118,20 +118,34 @@ def compare(a: Any, b: Any, *, missing: float | None = None) -> Comparison | dic
     UnsupportedArrayError
         If an array holds neither integers nor floats.
     """
+    pairs = match_variables(a, b)
+    if "" in pairs:
+        return _compare(*pairs[""], missing)
+    return {name: _compare(x, y, missing) for name, (x, y) in pairs.items()}
+
+
+def match_variables(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the arrays to compare, by variable; those of two arrays under an empty name.
+
+    Raises
+    ------
+    MoECError
+        If only one is a dataset, or a variable is absent from `b`.
+    """
     a, b = _flatten(a), _flatten(b)
     if hasattr(a, "data_vars") != hasattr(b, "data_vars"):
         raise MoECError(
             f"got {type(a).__name__} and {type(b).__name__}; compare two datasets, or one variable of each"
         )
     if not hasattr(a, "data_vars"):
-        return _compare(a, b, missing)
+        return {"": (a, b)}
     names = [name for name, variable in a.data_vars.items() if variable.dtype.kind in "iuf"]
     if absent := [name for name in names if name not in b.data_vars]:
         raise MoECError(
             f"{', '.join(map(repr, absent))} of the original not found in the decoded dataset, which has "
             f"{', '.join(map(repr, b.data_vars))}; drop it from the original or compare single variables"
         )
-    return {name: _compare(a[name], b[name], missing) for name in names}
+    return {str(name): (a[name], b[name]) for name in names}
 
 
 def _flatten(data: Any) -> Any:
@@ -141,7 +155,16 @@ def _flatten(data: Any) -> Any:
     return flatten(datasets_of(data)) if hasattr(data, "subtree") else data
 
 
-def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
+def match_arrays(a: Any, b: Any) -> tuple[Any, Any, tuple[str, ...]]:
+    """Align two arrays where both are xarray's, and refuse those that cannot be compared.
+
+    Returns
+    -------
+    a, b : array
+        Of one shape, integers or floats.
+    left_out : tuple of str
+        What one of them lacks, in words.
+    """
     left_out: tuple[str, ...] = ()
     if all(hasattr(array, "indexes") for array in (a, b)):
         a, b, left_out = align(a, b)
@@ -152,6 +175,11 @@ def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
             raise UnsupportedArrayError(
                 f"got an array of dtype {array.dtype}, expected integers or floats; convert it with astype"
             )
+    return a, b, left_out
+
+
+def _compare(a: Any, b: Any, missing: float | None) -> Comparison:
+    a, b, left_out = match_arrays(a, b)
     blocks = list(_blocks(a.shape, _stored_chunks(b) or _stored_chunks(a)))
     low, high, n_valid = _extent(a, blocks, missing)
     span = 2 * half_range(high, low)
