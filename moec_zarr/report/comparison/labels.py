@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,8 @@ _LONGEST = 80  # characters of a name from a store
 PATH = 200
 """Characters of a path from a store, whose end tells most."""
 
+_MIDNIGHT = " 00:00:00"  # ends the text of a day in a calendar of cftime's
+_SECONDS = re.compile(r"(\d\d:\d\d):00$")
 _REGULAR = 1e-3  # of a step, by which the steps of an even coordinate may differ
 _DEGREES = ("degree", "degrees", "deg")
 
@@ -153,7 +157,7 @@ class Axis:
         return with_units(self.title, self.units)
 
     def place(self, index: int) -> str:
-        """Say where a voxel lies, without the name of the dimension: ``625 m``, ``2000-01-01 03:00``."""
+        """Say where a voxel lies, without the name of the dimension: ``625 m``, ``2000-01-01``."""
         if self.values is None:
             return f"index {index}"
         value = self.values[index]
@@ -163,8 +167,17 @@ class Axis:
             text = f"{number:.0f}".replace("-", "−") if whole else figure_text(number, 6)
             return f"{text} {self.units}".strip()
         if self.values.dtype.kind == "M":
-            return str(np.datetime_as_string(value, unit="m")).replace("T", " ")
-        return clean(value)
+            return str(np.datetime_as_string(value, unit="D" if self._whole_days else "m")).replace("T", " ")
+        text = clean(value)
+        return text.removesuffix(_MIDNIGHT) if self._whole_days else _SECONDS.sub(r"\1", text)
+
+    @cached_property
+    def _whole_days(self) -> bool:
+        """Whether no time of the coordinate is another one than midnight."""
+        assert self.values is not None
+        if self.values.dtype.kind == "M":
+            return bool((self.values == self.values.astype("M8[D]")).all())
+        return all(str(value).endswith(_MIDNIGHT) for value in self.values)
 
     def span(self, part: slice) -> str:
         """Say where the voxels of a part lie: ``625 m to 1250 m``."""

@@ -30,7 +30,15 @@ from moec_zarr.report.page.findings import Profile, Variable
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["draw_experts", "draw_grid", "draw_histogram", "draw_map", "draw_profile", "draw_spectra"]
+__all__ = [
+    "draw_experts",
+    "draw_grid",
+    "draw_histogram",
+    "draw_map",
+    "draw_profile",
+    "draw_signal",
+    "draw_spectra",
+]
 
 # Colours that stand for those of the page; no other colour of a chart is any of them.
 _INK, _GRID, _FIRST, _SECOND = "#010203", "#010204", "#010205", "#010206"
@@ -131,26 +139,66 @@ def draw_profile(profile: Profile, units: str) -> Markup:
     """Draw root mean square and largest error along a dimension."""
     both = np.array([profile.rmse, profile.max_error])
     scale, name = power_of_ten(both)
-    numbers = profile.positions is not None
-    places = np.array(profile.positions) if profile.positions is not None else np.arange(len(profile.rmse))
+    places = _positions(profile)
     style = {"marker": "o", "ms": 3.5} if len(places) <= 40 else {}
 
     def draw(figure: Any, axes: Any) -> None:
         axes.plot(places, both[1] / scale, "--", color=_SECOND, lw=1.6, label="largest", **style)
         axes.plot(places, both[0] / scale, "-", color=_FIRST, lw=2, label="root mean square", **style)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(profile.title, parse_math=False)
         axes.set_ylabel(with_units("error", f"{name} {units}".strip()), parse_math=False)
-        if not numbers:
-            chosen = even_places(len(places), 5)
-            labels = [profile.places[i] for i in chosen]
-            turned = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > 9 else {}
-            axes.set_xticks(chosen, labels, parse_math=False, **turned)
-        axes.grid(visible=True)
-        axes.legend(frameon=False, loc="best")
-        _bare(axes)
+        _along(axes, profile)
 
     return _svg((5.2, 3.0), draw)
+
+
+def draw_signal(profile: Profile) -> Markup:
+    """Draw the error as a part of the signal along a dimension, and where it exceeds it."""
+    places = _positions(profile)
+    style = {"marker": "o", "ms": 3.5} if len(places) <= 40 else {}
+
+    def draw(figure: Any, axes: Any) -> None:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+        for (name, shares), dash, colour in zip(
+            reversed(profile.signal), ("-", "--"), (_FIRST, _SECOND), strict=False
+        ):
+            shown = np.array([share if 0 < share < math.inf else math.nan for share in shares])
+            axes.plot(places, shown, dash, color=colour, lw=1.8, label=name, **style)
+        axes.set_yscale("log")
+        axes.axhline(1, lw=1, ls=":", color=_INK)
+        for n, row in enumerate(profile.exceeding):
+            label = "error exceeds the signal" if n == 0 else None
+            axes.axvline(places[row], lw=5, alpha=0.25, color=_SECOND, zorder=0, label=label)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, max(high, 1.6))
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        axes.set_ylabel("root mean square error")
+        _along(axes, profile)
+
+    return _svg((5.2, 3.0), draw)
+
+
+def _positions(profile: Profile) -> Doubles:
+    """Return where the rows of a profile are drawn."""
+    if profile.positions is not None:
+        return np.array(profile.positions)
+    return np.arange(len(profile.rmse), dtype=np.float64)
+
+
+def _along(axes: Any, profile: Profile) -> None:
+    """Name the places along the dimension of a profile."""
+    axes.set_xlabel(profile.title, parse_math=False)
+    if profile.positions is None:
+        chosen = even_places(len(profile.places), 5)
+        labels = [profile.places[i] for i in chosen]
+        turned = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > 10 else {}
+        axes.set_xticks(chosen, labels, parse_math=False, **turned)
+    axes.grid(visible=True)
+    axes.legend(frameon=False, loc="best")
+    _bare(axes)
 
 
 def draw_grid(variable: Variable, which: str) -> Markup:

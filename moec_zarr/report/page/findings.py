@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
+
+import numpy as np
 
 from moec_zarr.arrays import Doubles, Integers
 from moec_zarr.quality import Quality
 from moec_zarr.report.comparison.labels import Axis
 from moec_zarr.report.comparison.pictures import Slice
 from moec_zarr.report.comparison.spectra import Spectrum
+from moec_zarr.report.verdict.measures import Slices
+from moec_zarr.report.verdict.verdict import Verdict
 
 __all__ = [
     "Cell",
@@ -22,6 +26,7 @@ __all__ = [
     "Profile",
     "Report",
     "Sample",
+    "Scaled",
     "SliceView",
     "Variable",
 ]
@@ -58,6 +63,8 @@ class SliceView:
         None without a source. The error is decoded less original.
     quality : Quality or None
         Of this slice at full resolution; None without a source.
+    deviation : float or None
+        Standard deviation of the original in this slice; None without one.
     """
 
     key: tuple[int, ...]
@@ -65,6 +72,12 @@ class SliceView:
     original: Slice | None = None
     error: Slice | None = None
     quality: Quality | None = None
+    deviation: float | None = None
+
+    @property
+    def exceeding(self) -> bool:
+        """Whether the error exceeds the signal."""
+        return self.quality is not None and self.deviation is not None and self.quality.rmse > self.deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +119,9 @@ class Profile:
         The coordinate of each row, where it is a number; else rows are drawn by their order.
     rmse, max_error : tuple of float
         NaN where no voxel is valid.
+    of_magnitude, of_deviation : tuple of float or None
+        Root mean square error over the mean magnitude of the original, which is None where values have both
+        signs, and over the standard deviation within slices; None where they are not known.
     origin : str
         Where the figures come from, as a sentence.
     """
@@ -116,10 +132,38 @@ class Profile:
     rmse: tuple[float, ...]
     max_error: tuple[float, ...]
     origin: str
+    of_magnitude: tuple[float, ...] | None = None
+    of_deviation: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, axis: Axis, parts: Sequence[slice], qualities: Sequence[Quality], origin: str) -> Self:
         """Make a profile of the quality of parts of an axis."""
+        rmse = (each.rmse if each.n_valid else math.nan for each in qualities)
+        largest = (each.max_error if each.n_valid else math.nan for each in qualities)
+        return cls._at(axis, parts, rmse, largest, origin)
+
+    @classmethod
+    def of_slices(cls, slices: Slices, origin: str, *, signed: bool) -> Self:
+        """Make a profile of figures along one axis; `signed` says whether values have both signs."""
+        (axis,), (indices,) = slices.axes, slices.indices
+        none = slices.n_valid == 0
+        found = cls._at(
+            axis,
+            [slice(i, i + 1) for i in indices],
+            np.where(none, np.nan, slices.rmse).tolist(),
+            np.where(none, np.nan, slices.max_error).tolist(),
+            origin,
+        )
+        return replace(
+            found,
+            of_magnitude=None if signed else tuple(slices.of_magnitude.tolist()),
+            of_deviation=tuple(slices.of_deviation.tolist()),
+        )
+
+    @classmethod
+    def _at(
+        cls, axis: Axis, parts: Sequence[slice], rmse: Iterable[float], largest: Iterable[float], origin: str
+    ) -> Self:
         single = all(part.stop - part.start == 1 for part in parts)
         values = (
             axis.values if single and axis.values is not None and axis.values.dtype.kind in "iuf" else None
@@ -128,8 +172,8 @@ class Profile:
             title=axis.name,
             places=tuple(map(axis.span, parts)),
             positions=None if values is None else tuple(float(values[part.start]) for part in parts),
-            rmse=tuple(each.rmse if each.n_valid else math.nan for each in qualities),
-            max_error=tuple(each.max_error if each.n_valid else math.nan for each in qualities),
+            rmse=tuple(rmse),
+            max_error=tuple(largest),
             origin=origin,
         )
 
@@ -138,6 +182,17 @@ class Profile:
         """The row with the largest error; None where no row has a valid voxel."""
         known = [row for row, error in enumerate(self.max_error) if not math.isnan(error)]
         return max(known, key=lambda row: self.max_error[row], default=None)
+
+    @property
+    def exceeding(self) -> tuple[int, ...]:
+        """The rows where the error exceeds the signal, the standard deviation within slices."""
+        return tuple(row for row, share in enumerate(self.of_deviation or ()) if share > 1)
+
+    @property
+    def signal(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """What is known of the error as a part of the signal, with names."""
+        both = (("of mean magnitude", self.of_magnitude), ("of standard deviation", self.of_deviation))
+        return tuple((name, shares) for name, shares in both if shares is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +237,26 @@ class Experts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """What streams say of relative errors: the largest, and the lowest PSNR, of those that say something.
+
+    Attributes
+    ----------
+    bound : float or None
+        No value is further off than this part of its magnitude, by what each stream keeps.
+    knee : float
+        Magnitude below which errors are held against itself; 0 without one.
+    max_error, psnr : float or None
+        The largest relative error, and the PSNR of logarithms, as measured on encoding.
+    """
+
+    bound: float | None
+    knee: float
+    max_error: float | None
+    psnr: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variable:
     """All that is known of a compressed variable.
 
@@ -200,6 +275,8 @@ class Variable:
         Range of the valid values of the original.
     bound : float or None
         No value is further off than this, by what each stream keeps; 0 where all are exact.
+    scaled : Scaled or None
+        What streams say of relative errors, where some of them do.
     origin : str
         Where these figures come from.
     cell_name : str
@@ -224,6 +301,8 @@ class Variable:
     experts : Experts or None
     notes : tuple of str
         What a reader must know before trusting the figures.
+    verdict : Verdict or None
+        None where nothing was asked for.
     full : bool
         Whether it has a part of the page of its own; the others are in tables alone.
     """
@@ -242,6 +321,7 @@ class Variable:
     max_error: float
     spread: float | None
     bound: float | None
+    scaled: Scaled | None
     origin: str
     cell_name: str
     cells: tuple[Cell, ...]
@@ -258,6 +338,7 @@ class Variable:
     profiles: tuple[Profile, ...] = ()
     experts: Experts | None = None
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
     full: bool = True
 
     @property
@@ -321,7 +402,9 @@ class Report:
     history : str
         What the store says of its own making.
     file_bytes : int
-        Of the files that it was made from; 0 where the store does not say.
+        Of the files that it was made from; 0 where that is not known.
+    stored_bytes : int
+        Of all files of the store.
     variables : tuple of Variable
     lossless : tuple of Lossless
     images : tuple of Image
@@ -332,6 +415,7 @@ class Report:
     source: str
     history: str
     file_bytes: int
+    stored_bytes: int
     variables: tuple[Variable, ...]
     lossless: tuple[Lossless, ...]
     images: tuple[Image, ...] = ()

@@ -14,14 +14,16 @@ from moec_zarr.adapters.tree import select
 from moec_zarr.adapters.zarr_groups import array_of, has_names
 from moec_zarr.archive.attributes import FILE_BYTES
 from moec_zarr.archive.inspection import compressed_arrays
-from moec_zarr.archive.storage import StorageOptions, store_at
-from moec_zarr.conversion.plan.source import Source, open_source
+from moec_zarr.archive.storage import StorageOptions, file_system, store_at
+from moec_zarr.conversion.plan.source import Source, fingerprint, open_source
 from moec_zarr.report.comparison.labels import clean, with_places
 from moec_zarr.report.page.findings import Report
 from moec_zarr.report.page.images import find_images, list_images
 from moec_zarr.report.page.lossless import list_lossless
 from moec_zarr.report.page.render import render_page
 from moec_zarr.report.page.variable import gather_variable
+from moec_zarr.report.verdict.criteria import Criteria, check_criteria, limits_of
+from moec_zarr.report.verdict.measures import VOXELS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,6 +32,7 @@ __all__ = ["gather_report", "write_report"]
 
 _SLICES = 9  # of a variable, and the one with the largest error
 _ALL_SLICES = 45  # of all variables together
+_ALL_VOXELS = 2**24  # of all variables together, that are compared for their verdicts
 _IN_FULL = 30  # variables with a part of the page of their own
 
 
@@ -39,13 +42,16 @@ def write_report(
     *,
     against: Source | None = None,
     variables: Iterable[str] | None = None,
+    criteria: Criteria | None = None,
     storage_options: StorageOptions | None = None,
 ) -> None:
     """Write a report on a compressed store: one HTML page that needs no network.
 
-    It shows what the conversion recorded and what the streams say of themselves, and a few slices as they
-    are decoded. With a source it compares these slices with their originals. It reads no more of a variable
-    than the slices and 256 of its stored objects. Of more than 30 variables, the others are in tables alone.
+    It begins with a verdict on each variable, by stated criteria. It shows what the conversion recorded and
+    what the streams say of themselves, and a few slices as they are decoded. With a source it compares these
+    slices with their originals, and for the verdict at most 4 million voxels of each variable. It reads no
+    more of a variable than these and 256 of its stored objects. Of more than 30 variables, the others
+    are in tables alone.
 
     Parameters
     ----------
@@ -58,15 +64,19 @@ def write_report(
         The original, as `moec_zarr.convert` takes it.
     variables : iterable of str, optional
         Paths of the compressed variables to report on, or patterns such as ``*/t2m``; by default all.
+    criteria : mapping, optional
+        Limits by criterion in place of the defaults, as `moec_zarr.judge` takes them.
     storage_options : mapping, optional
         Options of fsspec for remote places.
 
     Raises
     ------
     MoECError
-        If there is no compressed variable in `store`, or none of a name asked for.
+        If there is no compressed variable in `store`, none of a name asked for, or no such criterion.
     """
-    found = gather_report(store, against=against, variables=variables, storage_options=storage_options)
+    found = gather_report(
+        store, against=against, variables=variables, criteria=criteria, storage_options=storage_options
+    )
     Path(path).write_text(render_page(found), encoding="utf-8")
 
 
@@ -75,10 +85,13 @@ def gather_report(
     *,
     against: Source | None = None,
     variables: Iterable[str] | None = None,
+    criteria: Criteria | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Report:
     """Gather what `write_report` shows, with the same parameters."""
+    check_criteria(criteria)
     arrays = compressed_arrays(store_at(store, storage_options))
+    check_criteria(criteria, arrays)
     names = select(variables, arrays, "compressed variable")
     found = []
     with ExitStack() as opened:
@@ -88,25 +101,38 @@ def gather_report(
         images = find_images(ds)
         shown = _choose_full(names, images)
         budget = max(1, min(_SLICES, _ALL_SLICES // max(len(shown), 1)))
+        voxels = min(VOXELS, _ALL_VOXELS // max(len(shown), 1))
         for name in names:
             original, note = _find_original(source, name, arrays)
             stored = with_places(_name_dims(ds[name], original))
             found.append(
-                gather_variable(name, arrays[name], stored, original, budget if name in shown else 0, note)
-            )
+                gather_variable(
+                    name, arrays[name], stored, original, budget if name in shown else 0,
+                    limits_of(name, criteria), voxels, note,
+                )
+            )  # fmt: skip
         lossless = tuple(list_lossless(group, ds, arrays))
         history = str(ds.attrs.get("history", "")).splitlines()
         file_bytes = ds.attrs.get(FILE_BYTES, 0)
+        if source is not None and against is not None and not file_bytes:
+            file_bytes = fingerprint(against, source, storage_options).file_bytes
     return Report(
         store=clean(fspath(store)),
         source="" if against is None else _name_source(against),
         history=clean(history[0]) if history else "",
         # Only of all variables together is it known.
         file_bytes=file_bytes if variables is None and isinstance(file_bytes, int) else 0,
+        stored_bytes=_count_bytes(store, storage_options),
         variables=tuple(found),
         lossless=lossless,
         images=tuple(list_images(images, found, lossless)),
     )
+
+
+def _count_bytes(store: str | PathLike[str], storage_options: StorageOptions | None) -> int:
+    """Count the bytes of all files of a store."""
+    fs, root = file_system(store, storage_options)
+    return int(fs.du(root))
 
 
 def _choose_full(names: list[str], images: Mapping[str, list[str]]) -> set[str]:

@@ -58,20 +58,8 @@ def read_octaves(table: xr.Dataset) -> Spectrum | None:
     return Spectrum(wavenumber=middle[::-1], original=power[::-1], decoded=decoded[::-1])
 
 
-def read_profile(table: xr.Dataset, axis: Axis, *, first: bool) -> Profile | None:
-    """Read the errors along an axis: of each index where it is the first one, else of each chunk."""
-    by_index = table.get("rmse_by_index") if first else None
-    if by_index is not None and len(by_index) == axis.length and not bool(by_index.isnull().all()):
-        columns = (table[f"{name}_by_index"].values.tolist() for name in ("n_valid", "rmse", "max_error"))
-        return Profile.of(
-            axis,
-            [slice(i, i + 1) for i in range(axis.length)],
-            [
-                Quality(n_valid=n, rmse=rmse, max_error=largest)
-                for n, rmse, largest in zip(*columns, strict=True)
-            ],
-            "Recorded by the conversion, of every value.",
-        )
+def read_profile(table: xr.Dataset, axis: Axis) -> Profile | None:
+    """Read the errors along an axis by chunk, where no others are on record."""
     if not table:
         return None
     parts: dict[tuple[int, int], list[Quality]] = defaultdict(list)

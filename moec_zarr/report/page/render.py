@@ -17,6 +17,7 @@ from moec_zarr.report.comparison.labels import bytes_text, decibel_text, figure_
 from moec_zarr.report.comparison.pictures import error_limits, field_limits
 from moec_zarr.report.page import charts
 from moec_zarr.report.page.findings import Report
+from moec_zarr.report.verdict.verdict import percent
 
 __all__ = ["render_page"]
 
@@ -31,7 +32,7 @@ def name_groups(names: Iterable[str]) -> dict[int, str]:
 
 
 _FUNCTIONS = (
-    bytes_text, decibel_text, figure_text, error_limits, field_limits, local_name, name_groups, zip,
+    bytes_text, decibel_text, figure_text, error_limits, field_limits, local_name, name_groups, percent, zip,
 )  # fmt: skip
 
 

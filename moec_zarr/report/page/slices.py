@@ -16,15 +16,14 @@ from moec_zarr.quality import measure, merge
 from moec_zarr.report.comparison.labels import Axis, axis_of
 from moec_zarr.report.comparison.pictures import Slice
 from moec_zarr.report.comparison.spectra import spectrum
-from moec_zarr.report.page.findings import Choice, Profile, Sample, SliceView
+from moec_zarr.report.page.findings import Choice, Sample, SliceView
 from moec_zarr.statistics import valid_voxels
 
-__all__ = ["Pair", "sample_profile", "sample_slices"]
+__all__ = ["Pair", "sample_slices"]
 
 _SIDE = 1024  # voxels of a slice that is read; of larger ones the middle
 _DRAWN = 320  # voxels of a side that are drawn at most
 _PLACES = 5  # to choose from along a dimension
-_PROFILE = 32  # slices that are compared along a dimension
 _BINS = 61
 
 
@@ -161,28 +160,12 @@ def _view(
     decoded = Slice.of(drawn, np.where(pair.valid(y), y, np.nan)[small])
     if x is None or error is None:
         return SliceView(key=key, decoded=decoded)
+    both = pair.valid(x) & pair.valid(y)
     return SliceView(
         key=key,
         decoded=decoded,
         original=Slice.of(drawn, np.where(pair.valid(x), x, np.nan)[small]),
         error=Slice.of(drawn, error[small]),
-        quality=measure(x, y, pair.valid(x) & pair.valid(y)),
+        quality=measure(x, y, both),
+        deviation=float(x[both].astype(np.float64).std()) if both.any() else None,
     )
-
-
-def sample_profile(pair: Pair, axis: int) -> Profile | None:
-    """Measure errors at some places along an axis, in the middle of the others; None if no original."""
-    if pair.original is None:
-        return None
-    length = int(pair.decoded.shape[axis])
-    places = np.unique(np.linspace(0, length - 1, min(length, _PROFILE)).round().astype(int)).tolist()
-    middle = {other: pair.decoded.shape[other] // 2 for other in pair.outer}
-    found = []
-    for i in places:
-        _, x, y = pair.read(middle | {axis: i})
-        assert x is not None
-        found.append(measure(x, y, pair.valid(x) & pair.valid(y)))
-    others = [pair.axis(other).at(middle[other]) for other in pair.outer if other != axis]
-    at = f" at {', '.join(others)}" if others else ""
-    parts = [slice(i, i + 1) for i in places]
-    return Profile.of(pair.axis(axis), parts, found, f"Measured in {len(places)} slices{at}.")

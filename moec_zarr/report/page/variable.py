@@ -21,7 +21,7 @@ from moec_zarr.errors import MoECError
 from moec_zarr.quality import merge
 from moec_zarr.report.comparison.alignment import align
 from moec_zarr.report.comparison.labels import PATH, Axis, axis_of, clean, name_of, units_of
-from moec_zarr.report.page.findings import Cell, Experts, Profile, Sample, Variable
+from moec_zarr.report.page.findings import Cell, Experts, Profile, Sample, Scaled, Variable
 from moec_zarr.report.page.records import (
     find_worst_index,
     read_octaves,
@@ -29,7 +29,11 @@ from moec_zarr.report.page.records import (
     read_profile,
     read_qualities,
 )
-from moec_zarr.report.page.slices import Pair, sample_profile, sample_slices
+from moec_zarr.report.page.slices import Pair, sample_slices
+from moec_zarr.report.verdict.criteria import Limits
+from moec_zarr.report.verdict.measures import Recorded, measure_pair
+from moec_zarr.report.verdict.recorded import read_recorded
+from moec_zarr.report.verdict.verdict import reach_verdict
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,6 +54,8 @@ def gather_variable(
     stored: xr.DataArray,
     original: xr.DataArray | None,
     slices: int,
+    limits: Limits,
+    voxels: int,
     note: str = "",
 ) -> Variable:
     """Gather all that is known of a variable.
@@ -63,6 +69,10 @@ def gather_variable(
     original : DataArray or None
     slices : int
         Slices to embed. Where it is 0, the variable gets no part of the page: only its figures are gathered.
+    limits : Limits
+        What is asked of the variable.
+    voxels : int
+        That are compared with the original for it, at most.
     note : str
         What a reader must know first, such as why there is no original.
     """
@@ -84,6 +94,14 @@ def gather_variable(
     worst = find_worst_index(table) if pair.decoded.shape[:1] == array.shape[:1] else None
     sliced = slices > 0 and len(pair.plane) == 2 and pair.decoded.size > 0
     sample = sample_slices(pair, slices, worst) if sliced else Sample()
+    spectrum = sample.spectrum or read_octaves(table)
+    recorded = None if REBUILT in array.attrs else read_recorded(table, axes, spectrum, len(grid))
+    errors, values = recorded, None
+    if pair.original is not None and slices and pair.decoded.size:
+        measured, values = measure_pair(
+            pair.original, pair.decoded, missing=pair.missing, thresholds=limits.thresholds, voxels=voxels
+        )
+        errors = measured if recorded is None or recorded.slices is None else recorded
     sections: Counter[str] = Counter()
     for info in infos.values():
         sections.update(info.sections)
@@ -102,6 +120,7 @@ def gather_variable(
         max_error=max_error,
         spread=spread,
         bound=_find_bound(infos.values()),
+        scaled=_find_scaled(infos.values()),
         origin=(
             "recorded by the conversion, of every value as it was read back" if qualities
             else "stated by the streams, as measured when they were made"
@@ -116,9 +135,10 @@ def gather_variable(
         sections=sections,
         percentiles=read_percentiles(table),
         sample=sample,
-        spectrum=sample.spectrum or read_octaves(table),
+        spectrum=spectrum,
         spacing=pair.spacing,
-        profiles=tuple(_list_profiles(pair, axes, table)) if slices else (),
+        profiles=tuple(_list_profiles(pair, axes, table, errors)) if slices else (),
+        verdict=reach_verdict(clean(name, PATH), errors, values, limits) if limits.limits else None,
         experts=_find_experts(array, chunks, axes, infos) if slices else None,
         full=slices > 0,
     )  # fmt: skip
@@ -215,11 +235,18 @@ def _name_region(axes: Sequence[Axis], region: Sequence[slice]) -> str:
     return ", ".join(f"{axis.title} {axis.span(part)}" for axis, part in several) or "all"
 
 
-def _list_profiles(pair: Pair, axes: Sequence[Axis], table: xr.Dataset) -> Iterator[Profile]:
-    """List errors along each dimension that is no side of a slice, from records where there are some."""
-    for axis in pair.outer:
-        profile = read_profile(table, axes[axis], first=axis == 0) or sample_profile(pair, axis)
-        if profile is not None:
+def _list_profiles(
+    pair: Pair, axes: Sequence[Axis], table: xr.Dataset, errors: Recorded | None
+) -> Iterator[Profile]:
+    """List errors along each dimension that is no side of a slice, by slice where that is known."""
+    slices = None if errors is None else errors.slices
+    for axis in (axes[i] for i in pair.outer):
+        known = [] if slices is None else [each.dim for each in slices.axes]
+        if errors is not None and slices is not None and axis.dim in known:
+            signed = errors.low is not None and errors.high is not None and errors.low < 0 < errors.high
+            of = f"Of {errors.origin}."
+            yield Profile.of_slices(slices.along(known.index(axis.dim)), of, signed=signed)
+        elif (profile := read_profile(table, axis)) is not None:
             yield profile
 
 
@@ -241,3 +268,26 @@ def _find_bound(infos: Iterable[StreamInfo]) -> float | None:
     bounds = [0.0 if info.max_error == 0 and not info.refit else info.bound for info in infos]
     kept = [bound for bound in bounds if bound is not None]
     return max(kept) if kept and len(kept) == len(bounds) else None
+
+
+def _find_scaled(infos: Iterable[StreamInfo]) -> Scaled | None:
+    """Find what streams say of relative errors; None where none says anything."""
+    infos = list(infos)
+    errors = [info.max_relative_error for info in infos if info.max_relative_error is not None]
+    psnrs = [info.log_psnr for info in infos if info.log_psnr is not None]
+    # What is exact keeps every bound.
+    exact = (info.max_error == 0 and not info.refit for info in infos)
+    bounds = [
+        0.0 if each and info.relative_bound is None else info.relative_bound
+        for each, info in zip(exact, infos, strict=True)
+    ]
+    kept = [bound for bound in bounds if bound is not None]
+    bound = max(kept, default=0.0) if len(kept) == len(bounds) else 0.0
+    if not errors and not psnrs and not bound:
+        return None
+    return Scaled(
+        bound=bound or None,
+        knee=max(info.knee for info in infos),
+        max_error=max(errors, default=None),
+        psnr=min(psnrs, default=None),
+    )

@@ -18,9 +18,11 @@ from moec_zarr.report.comparison.spectra import Spectrum, spectrum
 from moec_zarr.report.verdict.dssim import LEAST_SIDE, dssim
 from moec_zarr.statistics import valid_voxels
 
-__all__ = ["Beyond", "Recorded", "Slices", "Values", "measure_pair"]
+__all__ = ["VOXELS", "Beyond", "Recorded", "Slices", "Values", "measure_pair"]
 
-_VOXELS = 2**22  # that are read of a variable, at most
+VOXELS = 2**22
+"""That are read of a variable, at most."""
+
 _PERCENTILES = (1.0, 10.0, 50.0, 90.0, 99.0)
 _TAILS = (1.0, 99.0)  # percentiles that are thresholds where nothing else is
 _RAIN = (1.0, 10.0, 20.0)  # mm a day: the days of ETCCDI's indices R1mm, R10mm and R20mm
@@ -39,15 +41,16 @@ class Slices:
     axes : tuple of Axis
     indices : tuple of tuple of int
         Along each, which the figures belong to.
-    n_valid, rmse, magnitude, deviation : array of float64
-        Number of valid values, root mean square error; of the original the mean magnitude, and the standard
-        deviation within slices. What belongs to no valid value is not to be looked at.
+    n_valid, rmse, max_error, magnitude, deviation : array of float64
+        Number of valid values, root mean square and largest error; of the original the mean magnitude, and
+        the standard deviation within slices. What belongs to no valid value is not to be looked at.
     """
 
     axes: tuple[Axis, ...]
     indices: tuple[tuple[int, ...], ...]
     n_valid: Doubles
     rmse: Doubles
+    max_error: Doubles
     magnitude: Doubles
     deviation: Doubles
 
@@ -65,6 +68,7 @@ class Slices:
             indices=tuple(self.indices[axis] for axis in kept),
             n_valid=count,
             rmse=np.sqrt(mean(np.square(self.rmse))),
+            max_error=np.where(self.n_valid > 0, self.max_error, 0).max(axis=over, initial=0.0),
             magnitude=mean(self.magnitude),
             deviation=np.sqrt(mean(np.square(self.deviation))),
         )
@@ -189,8 +193,9 @@ def measure_pair(
     *,
     missing: float | None = None,
     thresholds: Sequence[float] | None = None,
+    voxels: int = VOXELS,
 ) -> tuple[Recorded, Values | None]:
-    """Measure decoded values beside their original, slice by slice, in at most 4 million voxels.
+    """Measure decoded values beside their original, slice by slice.
 
     Slices are planes of the last two axes longer than 1. Of more voxels slices are taken, spread evenly:
     along the last of the other axes as many as possible, then along the one before. Of larger slices the
@@ -203,7 +208,9 @@ def measure_pair(
     missing : float, optional
         A sentinel that is no valid value.
     thresholds : sequence of float, optional
-        Of the shares; by default as `Beyond` has it: of rain in mm a day, else percentiles.
+        Of the shares; by default 1, 10 and 20 mm a day of rain, else percentiles.
+    voxels : int
+        That are read at most.
 
     Returns
     -------
@@ -213,15 +220,15 @@ def measure_pair(
     long = [axis for axis, length in enumerate(decoded.shape) if length > 1]
     plane, outer = long[-2:], long[:-2]
     sides = [decoded.shape[axis] for axis in plane]
-    cut = [min(side, max(1, round(_VOXELS ** (1 / len(sides))))) for side in sides] if sides else []
-    if math.prod(sides) <= _VOXELS:
+    cut = [min(side, max(1, round(voxels ** (1 / len(sides))))) for side in sides] if sides else []
+    if math.prod(sides) <= voxels:
         cut = sides
-    places = _spread([decoded.shape[axis] for axis in outer], max(1, _VOXELS // max(1, math.prod(cut))))
+    places = _spread([decoded.shape[axis] for axis in outer], max(1, voxels // max(1, math.prod(cut))))
     shape = tuple(map(len, places))
     axes = [axis_of(decoded, axis) for axis in range(len(decoded.shape))]
     is_map = len(plane) == 2 and all(_on_a_map(original, decoded, axis) for axis in plane)
 
-    figures = {name: np.zeros(shape) for name in ("n_valid", "rmse", "magnitude", "deviation")}
+    figures = {name: np.zeros(shape) for name in ("n_valid", "rmse", "max_error", "magnitude", "deviation")}
     qualities, errors, pairs, similar = [], 0.0, [], []
     zeros, differ = np.zeros(3, np.int64), 0
 
@@ -246,7 +253,8 @@ def measure_pair(
                 errors += float(np.where(b < a, -error, error).sum())
                 zeros += [np.count_nonzero(each) for each in (a == 0, b == 0, (a == 0) & (b == 0))]
                 values = a.astype(np.float64)
-                figures["n_valid"][key], figures["rmse"][key] = a.size, quality.rmse
+                figures["n_valid"][key] = a.size
+                figures["rmse"][key], figures["max_error"][key] = quality.rmse, quality.max_error
                 figures["magnitude"][key], figures["deviation"][key] = np.abs(values).mean(), values.std()
                 pairs.append((a, b))
                 if is_map and (similarity := dssim(x, y, both)) is not None:

@@ -76,7 +76,7 @@ def _read_slices(table: xr.Dataset, axes: Sequence[Axis]) -> Slices | None:
         return None
     figures = {
         name: table[f"{name}_by_{end}"].values.astype(np.float64)
-        for name in ("n_valid", "rmse", "magnitude", "deviation")
+        for name in ("n_valid", "rmse", "max_error", "magnitude", "deviation")
     }
     some = figures["n_valid"] > 0
     if not some.any() or bool(np.isnan(table[f"low_by_{end}"].values[some]).any()):

@@ -19,6 +19,7 @@ Status: TypeAlias = Literal["kept", "not kept", "not measured", "does not apply"
 
 _LISTED = 4  # places that are named one by one
 _COUNTED = {"channel", "depth", "height", "layer", "level", "member", "pressure", "slice", "time"}
+_NUMBERS = {"spectrum", "correlation", "dssim", "missing", "negative"}  # limits that are no shares
 _ZEROS = 0.01  # share of the values that zeros are asked for from
 
 
@@ -30,7 +31,10 @@ class Judgement:
     ----------
     criterion : str
         Its name, one of `CRITERIA`.
-    status : {"kept", "not kept", "not measured", "does not apply"}
+    kept : bool or None
+        None where nothing was measured.
+    applies : bool
+        Whether it says something of these data; else `kept` is None.
     title : str
         What is kept or is not; places are named where it is not kept there alone.
     measured : str
@@ -38,36 +42,35 @@ class Judgement:
     value : float or None
         The same as a number, to compare with the limit; None where nothing was measured.
     limit : float
+    wanted : str
+        The limit in words.
     source : str
-        Where the limit comes from.
+        Where it comes from.
     origin : str
         What was looked at; empty where nothing was.
     """
 
     criterion: str
-    status: Status
+    kept: bool | None
     title: str
     measured: str
     value: float | None
     limit: float
+    wanted: str
     source: str
     origin: str
+    applies: bool = True
 
     @property
-    def wanted(self) -> str:
-        """The limit in words."""
-        if self.limit == 0 and not CRITERIA[self.criterion].least:
-            return "none"
-        least = CRITERIA[self.criterion].least
-        shown = figure_text(self.limit, 6) if self.criterion in _NUMBERS else percent(self.limit)
-        return f"at least {shown}" if least else f"at most {shown}"
+    def status(self) -> Status:
+        """What came of it: "kept", "not kept", "not measured" or "does not apply"."""
+        if self.kept is None:
+            return "not measured" if self.applies else "does not apply"
+        return "kept" if self.kept else "not kept"
 
     def __str__(self) -> str:
-        """Say what is kept or not, and by how much where it is not."""
-        return self.title if self.status == "kept" else f"{self.title} ({self.measured})"
-
-
-_NUMBERS = {"spectrum", "correlation", "dssim", "missing", "negative"}
+        """Say what is kept or not, and by how much or why where it is not kept."""
+        return self.title if self.kept else f"{self.title} ({self.measured})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,7 @@ def reach_verdict(name: str, recorded: Recorded | None, values: Values | None, l
         if criterion in _OF_RECORDS:
             origin = recorded.origin if recorded is not None else ""
             found = (
-                _Finding(None, "no conversion left its records here, and no source was given")
+                _Finding(None, "no errors are on record, and no source was given")
                 if recorded is None
                 else _Finding(None, "no value is valid")
                 if not recorded.n_valid
@@ -175,20 +178,19 @@ def reach_verdict(name: str, recorded: Recorded | None, values: Values | None, l
                 if values is None
                 else _OF_VALUES[criterion](values, limit)
             )
-        status: Status
-        if found.value is None:
-            status = "not measured" if found.applies else "does not apply"
-        else:
-            close = found.value >= limit if what.least else found.value <= limit
-            status = "kept" if close else "not kept"  # NaN is not kept
+        kept: bool | None = None
+        if found.value is not None:  # NaN is not kept
+            kept = found.value >= limit if what.least else found.value <= limit
         judgements.append(
             Judgement(
                 criterion=criterion,
-                status=status,
-                title=found.title if status == "not kept" and found.title else what.title,
+                kept=kept,
+                applies=found.applies,
+                title=found.title if kept is False and found.title else what.title,
                 measured=found.measured,
                 value=found.value,
                 limit=limit,
+                wanted=_word_limit(criterion, limit),
                 source=what.source if limit == what.limit else "as asked for",
                 origin="" if found.value is None else origin,
             )
@@ -196,6 +198,14 @@ def reach_verdict(name: str, recorded: Recorded | None, values: Values | None, l
     slices = recorded.slices if recorded is not None else None
     exceeding = () if slices is None else tuple(slices.place(place) or "all" for place in slices.exceeding)
     return Verdict(name=name, judgements=tuple(judgements), exceeding=exceeding)
+
+
+def _word_limit(criterion: str, limit: float) -> str:
+    least = CRITERIA[criterion].least
+    if limit == 0 and not least:
+        return "none"
+    shown = figure_text(limit, 6) if criterion in _NUMBERS else percent(limit)
+    return f"at {'least' if least else 'most'} {shown}"
 
 
 # ------------------------------------------------------------------ by place
