@@ -20,6 +20,7 @@ from moec_zarr.archive.quality_table import open_quality
 from moec_zarr.archive.storage import store_at
 from moec_zarr.cli.console import (
     AsJson,
+    Criteria,
     Run,
     StorageOption,
     Variables,
@@ -48,6 +49,8 @@ from moec_zarr.report.comparison.labels import with_places
 from moec_zarr.report.comparison.metrics import Comparison
 from moec_zarr.report.comparison.metrics import compare as compare_datasets
 from moec_zarr.report.comparison.plot import plot_comparison
+from moec_zarr.report.verdict.criteria import check_criteria, read_criteria
+from moec_zarr.report.verdict.judge import judge
 
 __all__ = ["app", "main"]
 
@@ -141,13 +144,15 @@ def compare(
             help="Also draw both. With several variables, a file for each.",
         ),
     ] = None,
+    criteria: Criteria = None,
     storage_option: StorageOption = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how far B is from A, variable by variable, where their coordinates agree."""
+    """Measure how far B is from A and what it keeps, variable by variable, where their coordinates agree."""
     say(verbose)
     options = storage_options(storage_option)
+    limits = None if criteria is None else read_criteria(criteria)
     with open_source(a, options) as first, open_source(b, options) as second:
         both = [
             str(name) for name, each in first.data_vars.items() if each.dtype.kind in "iuf" and name in second
@@ -166,9 +171,12 @@ def compare(
                 print(f"only in {which}, not compared: {', '.join(alone)}", file=sys.stderr)
         if skipped := [f"{name} ({describing[name]})" for name in both if name not in names and not var]:
             print(f"no fields, not compared unless --var names them: {', '.join(skipped)}", file=sys.stderr)
+        check_criteria(limits, names)
         results = compare_datasets(first[names], second[names])
+        verdicts = judge(first[names], second[names], criteria=limits)
         if as_json:
-            print_json({name: asdict(each) for name, each in results.items()})
+            judged = {name: [asdict(each) for each in found.judgements] for name, found in verdicts.items()}
+            print_json({name: {**asdict(each), "verdict": judged[name]} for name, each in results.items()})
         else:
             rows = [
                 (name, number(each.psnr), number(each.psnr_dtype), number(each.nrmse, 3), number(each.ssim),
@@ -177,6 +185,8 @@ def compare(
             ]  # fmt: skip
             columns = ("PSNR dB", "at dtype's peak", "NRMSE", "SSIM", "max error", "NaN differ")
             _out.print(table(("variable", *columns), rows))
+            for verdict in verdicts.values():
+                _out.print(str(verdict), highlight=False, markup=False)
         for text in dict.fromkeys(text for each in results.values() for text in each.left_out):
             print(f"not compared: {text}", file=sys.stderr)
         if plot is not None:

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.console import Console
 
 __all__ = [
     "AsJson",
+    "Criteria",
     "Run",
     "StorageOption",
     "Variables",
@@ -39,6 +41,13 @@ Variables = Annotated[
     list[str] | None,
     typer.Option(
         "--var", metavar="NAME", help="Only this variable, or those that match, as '*/t2m'; may be repeated."
+    ),
+]
+
+Criteria = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.TOML", help="Limits of the verdict, and those of some variables, as a TOML file."
     ),
 ]
 

@@ -109,12 +109,18 @@ def test_inspect_quality(run, converted, source):
 def test_compare(run, converted, source, tmp_path):
     code, out, _ = run("compare", source, converted, "--plot", tmp_path / "out.png")
     assert code == 0
-    assert sorted(line.split()[0] for line in out.splitlines()[1:]) == ["a", "b", "quality"]
+    lines = out.splitlines()
+    assert sorted(line.split()[0] for line in lines[1:4]) == ["a", "b", "quality"]
+    assert sorted(line.partition(": ")[0] for line in lines[4:]) == ["a", "b", "quality"]
+    assert all(": keeps " in line or ": does not keep " in line for line in lines[4:])
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == ["out-a.png", "out-b.png", "out-quality.png"]
     code, out, _ = run("compare", source, converted, "--var", "a", "--json", "--plot", tmp_path / "a.png")
     assert json.loads(out)["a"]["max_error"] == 0
     assert json.loads(out)["a"]["psnr"] is None
+    judged = {each["criterion"]: each for each in json.loads(out)["a"]["verdict"]}
+    assert judged["largest"]["kept"] is True
+    assert judged["largest"]["value"] == 0
     assert (tmp_path / "a.png").exists()
 
 

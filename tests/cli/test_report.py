@@ -22,3 +22,16 @@ def test_report_on_what_is_no_archive(run, source, tmp_path):
     assert code == 2
     assert "holds no array that was compressed with moec_zarr" in err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_report_by_criteria_from_a_file(run, converted, tmp_path):
+    file = tmp_path / "limits.toml"
+    file.write_text('largest = 0\n[variables."a"]\nbias = 0.5\n')
+    code, _, err = run("report", converted, "-o", tmp_path / "r.html", "--criteria", file)
+    assert (code, err) == (0, "")
+    assert "as asked for" in (tmp_path / "r.html").read_text("utf-8")
+    file.write_text("larger = 0\n")
+    code, _, err = run("report", converted, "-o", tmp_path / "s.html", "--criteria", file)
+    assert code == 2
+    assert "there is no criterion 'larger'; there are levels, signal" in err
+    assert not (tmp_path / "s.html").exists()

@@ -159,8 +159,11 @@ def test_errors_by_time_and_by_chunk(contents, both, ds):
     original, decoded = both
     rows = contents.tables["Error by time"]
     assert len(rows) == len(ds.time)
-    for i, (_, rmse, largest) in enumerate(rows):
+    for i, (_, rmse, largest, of_magnitude, of_deviation) in enumerate(rows):
         error = original[i] - decoded[i]
+        share = np.sqrt(np.nanmean(error**2)) / np.nanmean(abs(original[i]))
+        assert number(of_magnitude) == pytest.approx(100 * share, rel=6e-2)
+        assert number(of_deviation) > number(of_magnitude)
         assert number(rmse) == pytest.approx(np.sqrt(np.nanmean(error**2)), rel=6e-3)
         assert number(largest) == pytest.approx(np.nanmax(abs(error)), rel=6e-3)
     cells = contents.tables["All chunks, the worst first."]
@@ -449,5 +452,5 @@ def test_the_page_compares_with_what_the_files_took(tmp_path, client):
     assert grown.attrs["moec_zarr_file_bytes"] == sum(sizes)
     write_report(tmp_path / "z", tmp_path / "page.html")
     page = " ".join((tmp_path / "page.html").read_text().split())
-    stored = sum(path.stat().st_size for path in (tmp_path / "z").glob("*/c/**/*") if path.is_file())
+    stored = sum(path.stat().st_size for path in (tmp_path / "z").rglob("*") if path.is_file())
     assert f"{sum(sizes) / stored:.3g}× smaller than the files that it was made from" in page

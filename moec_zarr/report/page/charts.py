@@ -61,6 +61,7 @@ _STYLE = {
 # Of Okabe and Ito, which the colour-blind tell apart and black is read on; without black.
 _PALETTE = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#a6cee3", "#bbbbbb"]
 _NUMBERED = 16  # experts at most whose numbers are written in
+_DECADES = 30.0  # from the smallest position to the largest, from which on their scale is logarithmic
 _ANNOTATED = 48  # cells of a grid at most that have their figures written in
 
 
@@ -191,6 +192,9 @@ def _positions(profile: Profile) -> Doubles:
 def _along(axes: Any, profile: Profile) -> None:
     """Name the places along the dimension of a profile."""
     axes.set_xlabel(profile.title, parse_math=False)
+    ends = (0.0, 0.0) if profile.positions is None else (min(profile.positions), max(profile.positions))
+    if 0 < ends[0] * _DECADES <= ends[1]:
+        axes.set_xscale("log")  # as of pressures, which stand close together at one end
     if profile.positions is None:
         chosen = even_places(len(profile.places), 5)
         labels = [profile.places[i] for i in chosen]

@@ -91,10 +91,9 @@ class Sample:
     differ : int
         Voxels that are valid in one of both arrays alone.
     measured : Quality or None
-        Over all slices; None without an original, and so are the next two.
+        Over all slices; None without an original, and so is the next one.
     histogram : tuple of two arrays or None
         Voxels in each bin, and the edges of the bins, of decoded less original.
-    spectrum : Spectrum or None
     """
 
     choices: tuple[Choice, ...] = ()
@@ -102,7 +101,6 @@ class Sample:
     differ: int = 0
     measured: Quality | None = None
     histogram: tuple[Integers, Doubles] | None = None
-    spectrum: Spectrum | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +292,8 @@ class Variable:
         Of the absolute error, the largest of any cell.
     sample : Sample
     spectrum : Spectrum or None
-        Of the sample, or else on record: by octave, in slices of every chunk.
+    spectrum_origin : str
+        What it was measured on.
     spacing : tuple of float and str, or None
         The length of a voxel and its units, where it is known.
     profiles : tuple of Profile
@@ -334,6 +333,7 @@ class Variable:
     percentiles: Mapping[str, float] = field(default_factory=dict)
     sample: Sample = Sample()
     spectrum: Spectrum | None = None
+    spectrum_origin: str = ""
     spacing: tuple[float, str] | None = None
     profiles: tuple[Profile, ...] = ()
     experts: Experts | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +15,6 @@ from moec_zarr.arrays import Array, Bools, Doubles
 from moec_zarr.quality import measure, merge
 from moec_zarr.report.comparison.labels import Axis, axis_of
 from moec_zarr.report.comparison.pictures import Slice
-from moec_zarr.report.comparison.spectra import spectrum
 from moec_zarr.report.page.findings import Choice, Sample, SliceView
 from moec_zarr.statistics import valid_voxels
 
@@ -82,7 +81,9 @@ class Pair:
         return valid_voxels(values, self.missing)
 
 
-def sample_slices(pair: Pair, budget: int, worst: int | None) -> Sample:
+def sample_slices(
+    pair: Pair, budget: int, worst: int | None, exceeding: Mapping[int, Sequence[int]]
+) -> Sample:
     """Read slices, evenly spread along each dimension that is no side of a slice.
 
     Parameters
@@ -94,33 +95,32 @@ def sample_slices(pair: Pair, budget: int, worst: int | None) -> Sample:
     worst : int or None
         The index along the first axis with the largest error on record: it is among the places, and is
         shown first.
+    exceeding : mapping of int to sequence of int
+        By axis, the indices where the error exceeds the signal, the worst first: that is among the places.
     """
-    places = [_places(pair, axis, budget, worst if axis == 0 else None) for axis in pair.outer]
+    worsts = {axis: next(iter(exceeding.get(axis, ())), None) for axis in pair.outer}
+    if worst is not None and 0 in worsts:
+        worsts[0] = worst
+    places = [_places(pair, axis, budget, worsts[axis]) for axis in pair.outer]
     views: list[SliceView] = []
     errors: list[Doubles] = []
     differ = 0
 
-    def read() -> Iterator[tuple[Array, Array, Bools]]:
-        """Yield one slice after the other, so that only one is held at full size."""
-        nonlocal differ
-        for key in product(*(range(len(chosen)) for chosen in places)):
-            at = {axis: places[i][key[i]] for i, axis in enumerate(pair.outer)}
-            shown, x, y = pair.read(at)
-            if x is None:
-                views.append(_view(pair, key, shown, None, y, None))
-                continue
-            in_x, in_y = pair.valid(x), pair.valid(y)
-            both = in_x & in_y
-            with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which do not count
-                error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
-            views.append(_view(pair, key, shown, x, y, error))
-            differ += int(np.count_nonzero(in_x != in_y))
-            errors.append(error[both])
-            yield x, y, both
-
-    found = spectrum(read())
+    for key in product(*(range(len(chosen)) for chosen in places)):
+        at = {axis: places[i][key[i]] for i, axis in enumerate(pair.outer)}
+        shown, x, y = pair.read(at)
+        if x is None:
+            views.append(_view(pair, key, shown, None, y, None))
+            continue
+        in_x, in_y = pair.valid(x), pair.valid(y)
+        both = in_x & in_y
+        with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which do not count
+            error = np.where(both, y.astype(np.float64) - x.astype(np.float64), np.nan)
+        views.append(_view(pair, key, shown, x, y, error))
+        differ += int(np.count_nonzero(in_x != in_y))
+        errors.append(error[both])
     choices = (
-        _choice(pair.axis(axis), chosen, worst if axis == 0 else None)
+        _choice(pair.axis(axis), chosen, worst if axis == 0 else None, exceeding.get(axis, ()))
         for axis, chosen in zip(pair.outer, places, strict=True)
     )
     sample = Sample(choices=tuple(choices), views=tuple(views))
@@ -133,7 +133,6 @@ def sample_slices(pair: Pair, budget: int, worst: int | None) -> Sample:
         differ=differ,
         measured=merge(view.quality for view in views if view.quality is not None),
         histogram=np.histogram(error, bins=_BINS, range=(-bound, bound)),
-        spectrum=found,
     )
 
 
@@ -147,9 +146,13 @@ def _places(pair: Pair, axis: int, budget: int, worst: int | None) -> list[int]:
     return sorted({*even, *(() if worst is None else (worst,))})
 
 
-def _choice(axis: Axis, chosen: list[int], worst: int | None) -> Choice:
-    texts = [axis.place(i) + (" (has the largest error)" if i == worst else "") for i in chosen]
-    return Choice(title=axis.title, places=tuple(texts), first=0 if worst is None else chosen.index(worst))
+def _choice(axis: Axis, chosen: list[int], worst: int | None, exceeding: Sequence[int]) -> Choice:
+    texts = []
+    for i in chosen:
+        said = ["has the largest error"] * (i == worst) + ["the error exceeds the signal"] * (i in exceeding)
+        texts.append(axis.place(i) + (f" ({', '.join(said)})" if said else ""))
+    shown = worst if worst is not None else next(iter(exceeding), None)
+    return Choice(title=axis.title, places=tuple(texts), first=0 if shown is None else chosen.index(shown))
 
 
 def _view(

@@ -91,17 +91,19 @@ def gather_variable(
     spread = None if whole.low is None or whole.high is None else whole.high - whole.low
     max_error = max((cell.max_error for cell in cells), default=0.0)
     pair, left_out = _align_pair(original, stored, codec.missing)
-    worst = find_worst_index(table) if pair.decoded.shape[:1] == array.shape[:1] else None
-    sliced = slices > 0 and len(pair.plane) == 2 and pair.decoded.size > 0
-    sample = sample_slices(pair, slices, worst) if sliced else Sample()
-    spectrum = sample.spectrum or read_octaves(table)
-    recorded = None if REBUILT in array.attrs else read_recorded(table, axes, spectrum, len(grid))
+    recorded = None if REBUILT in array.attrs else read_recorded(table, axes, read_octaves(table), len(grid))
     errors, values = recorded, None
     if pair.original is not None and slices and pair.decoded.size:
         measured, values = measure_pair(
             pair.original, pair.decoded, missing=pair.missing, thresholds=limits.thresholds, voxels=voxels
         )
-        errors = measured if recorded is None or recorded.slices is None else recorded
+        errors = measured
+        if recorded is not None and recorded.slices is not None:
+            waves = measured.spectrum, measured.spectrum_origin
+            errors = dataclasses.replace(recorded, spectrum=waves[0], spectrum_origin=waves[1])
+    worst = find_worst_index(table) if pair.decoded.shape[:1] == array.shape[:1] else None
+    sliced = slices > 0 and len(pair.plane) == 2 and pair.decoded.size > 0
+    sample = sample_slices(pair, slices, worst, _find_exceeding(pair, errors)) if sliced else Sample()
     sections: Counter[str] = Counter()
     for info in infos.values():
         sections.update(info.sections)
@@ -135,7 +137,8 @@ def gather_variable(
         sections=sections,
         percentiles=read_percentiles(table),
         sample=sample,
-        spectrum=spectrum,
+        spectrum=None if errors is None else errors.spectrum,
+        spectrum_origin="" if errors is None else errors.spectrum_origin,
         spacing=pair.spacing,
         profiles=tuple(_list_profiles(pair, axes, table, errors)) if slices else (),
         verdict=reach_verdict(clean(name, PATH), errors, values, limits) if limits.limits else None,
@@ -233,6 +236,22 @@ def _name_region(axes: Sequence[Axis], region: Sequence[slice]) -> str:
     parts = zip(axes, region, strict=True)
     several = (each for each in parts if each[1].stop - each[1].start < each[0].length)
     return ", ".join(f"{axis.title} {axis.span(part)}" for axis, part in several) or "all"
+
+
+def _find_exceeding(pair: Pair, errors: Recorded | None) -> dict[int, list[int]]:
+    """Find where along each axis the error exceeds the signal, the worst place first."""
+    if errors is None or errors.slices is None:
+        return {}
+    found = {}
+    for i, axis in enumerate(errors.slices.axes):
+        view = errors.slices.along(i)
+        places = [view.indices[0][place] for (place,) in view.exceeding]
+        shares = dict(zip(view.indices[0], view.of_deviation.tolist(), strict=True))
+        for position in pair.outer:
+            its = pair.axis(position)
+            if its.dim == axis.dim and its.length == axis.length:
+                found[position] = sorted(places, key=lambda place: -shares[place])
+    return found
 
 
 def _list_profiles(

@@ -109,7 +109,8 @@ CRITERIA: Mapping[str, Criterion] = {
     ),
     "percentiles": Criterion(
         title="percentiles",
-        meaning="largest change of the 1st, 10th, 50th, 90th and 99th percentile over the standard deviation",
+        meaning="largest change of the 1st, 10th, 50th, 90th and 99th percentile over the distance of the "
+        "first from the last, or the standard deviation where that is larger",
         limit=0.01,
         source=_OWN,
     ),

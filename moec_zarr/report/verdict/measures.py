@@ -117,6 +117,8 @@ class Recorded:
         Valid values that are 0, that are 0 once decoded, and that are 0 in both; None where not known.
     slices : Slices or None
     spectrum : Spectrum or None
+    spectrum_origin : str
+        What it was measured on.
     """
 
     origin: str
@@ -129,6 +131,7 @@ class Recorded:
     zeros: tuple[int, int, int] | None
     slices: Slices | None
     spectrum: Spectrum | None = None
+    spectrum_origin: str = ""
 
 
 class Beyond(NamedTuple):
@@ -285,6 +288,7 @@ def measure_pair(
         zeros=(int(zeros[0]), int(zeros[1]), int(zeros[2])),
         slices=Slices(axes=tuple(axes[axis] for axis in outer), indices=places, **figures),
         spectrum=waves,
+        spectrum_origin=origin,
     )
     if not pairs:
         return recorded, None

@@ -31,7 +31,7 @@ def read_recorded(
     axes : sequence of Axis
         All axes of the variable.
     found : Spectrum or None
-        On record, or of slices.
+        On record.
     tasks : int
         That the conversion has; those that are done are the rows of the table.
     """
@@ -57,6 +57,7 @@ def read_recorded(
         zeros=zeros,
         slices=slices,
         spectrum=found,
+        spectrum_origin="some slices of every chunk, on record by octave",
     )
 
 

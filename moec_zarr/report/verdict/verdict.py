@@ -119,9 +119,9 @@ class Verdict:
         return f"{self.name}: " + "; ".join(self.sentences or ("nothing was asked for",))
 
 
-def percent(share: float) -> str:
-    """Write a share in percent, of two digits, and of four where it is nearly all."""
-    return f"{figure_text(100 * share, 4 if 0.995 <= abs(share) < 1 else 3 if abs(share) >= 1 else 2)} %"
+def percent(share: float, digits: int = 2) -> str:
+    """Write a share in percent, of so many digits, and of four where it is nearly all."""
+    return f"{figure_text(100 * share, 4 if 0.995 <= abs(share) < 1 else 3 if abs(share) >= 1 else digits)} %"
 
 
 def _part(share: float, what: str) -> str:
@@ -162,6 +162,8 @@ def reach_verdict(name: str, recorded: Recorded | None, values: Values | None, l
         what = CRITERIA[criterion]
         if criterion in _OF_RECORDS:
             origin = recorded.origin if recorded is not None else ""
+            if recorded is not None and criterion == "spectrum":
+                origin = recorded.spectrum_origin
             found = (
                 _Finding(None, "no errors are on record, and no source was given")
                 if recorded is None
@@ -174,7 +176,7 @@ def reach_verdict(name: str, recorded: Recorded | None, values: Values | None, l
         else:
             origin = values.origin if values is not None else ""
             found = (
-                _Finding(None, "takes the source, which was not given, or has no value there")
+                _Finding(None, "takes the source: none was given, or it has no valid value here")
                 if values is None
                 else _OF_VALUES[criterion](values, limit)
             )
@@ -248,10 +250,11 @@ def _name_places(view: Slices, failing: list[int], worst: int) -> str:
     if not view.axes:
         return ""
     (axis,), (indices,) = view.axes, view.indices
-    title = axis.title + "s" * (len(failing) > 1 and axis.title.rpartition(" ")[2].lower() in _COUNTED)
+    counted = axis.title.rpartition(" ")[2].lower() in _COUNTED
     if len(failing) > _LISTED:
-        worst_place = axis.place(indices[worst])
-        return f"{len(failing)} of {len(indices)} places along {axis.title}, the worst {worst_place}"
+        things = f"{axis.title}s" if counted else f"places along {axis.title}"
+        return f"{len(failing)} of {len(indices)} {things}, the worst {axis.place(indices[worst])}"
+    title = axis.title + "s" * (counted and len(failing) > 1)
     places = [axis.place(indices[i]) for i in failing]
     if axis.units and all(place.endswith(f" {axis.units}") for place in places):
         places[:-1] = [place.removesuffix(f" {axis.units}") for place in places[:-1]]
@@ -338,7 +341,7 @@ def _shares(values: Values, limit: float) -> _Finding:
     worst = max(known, key=lambda each: abs(each.after / each.before - 1))
     text = ", ".join(
         f"{'up to' if each.lower else 'from'} {each.name}{' on' * (not each.lower)}: "
-        f"{percent(each.before / values.n)} before, {percent(each.after / values.n)} after"
+        f"{percent(each.before / values.n, 3)} before, {percent(each.after / values.n, 3)} after"
         for each in ([worst] if abs(worst.after / worst.before - 1) > limit else known)
     )
     return _Finding(abs(worst.after / worst.before - 1), text)
@@ -358,10 +361,11 @@ def _extremes(values: Values, limit: float) -> _Finding:
 def _percentiles(values: Values, limit: float) -> _Finding:
     part, (before, after) = max(values.percentiles.items(), key=lambda item: abs(item[1][1] - item[1][0]))
     change = abs(after - before)
-    share = 0.0 if change == 0 else change / values.deviation if values.deviation else math.inf
+    low, high = (values.percentiles[part][0] for part in (min(values.percentiles), max(values.percentiles)))
+    spread = max(high - low, values.deviation)
+    share = 0.0 if change == 0 else change / spread if spread else math.inf
     text = (
-        f"{part:g} % of the values are up to {figure_text(before, 4)} before, {figure_text(after, 4)} after: "
-        f"{percent(share)} of standard deviation"
+        f"{part:g} % of the values are up to {figure_text(before, 4)} before, {figure_text(after, 4)} after"
     )
     return _Finding(share, text if change else "none has moved")
 
