@@ -163,7 +163,7 @@ def test_compare_a_cf_file(run, tmp_path):
     places = (tmp_path / "month.nc", tmp_path / "archive.zarr")
     code, out, err = run("compare", *places, "--plot", tmp_path / "out.png")
     assert code == 0
-    assert {line.split()[0] for line in out.splitlines()[1:]} == {"tas", "quality", "areacella", "height"}
+    assert {line.split()[0] for line in out.splitlines()[1:5]} == {"tas", "quality", "areacella", "height"}
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [
         "out-areacella.png",
         "out-quality.png",

@@ -54,6 +54,7 @@ class Slices:
     magnitude: Doubles
     deviation: Doubles
 
+    @np.errstate(over="ignore")  # squares of the largest doubles are infinite
     def along(self, *kept: int) -> Slices:
         """Return the figures along some of the axes, over all others; over all axes where none is given."""
         over = tuple(axis for axis in range(len(self.axes)) if axis not in kept)
@@ -108,10 +109,10 @@ class Recorded:
     ----------
     origin : str
         What they were measured on.
+    n_valid : int
     low, high : float or None
         Smallest and largest valid value of the original.
-    n_valid : int
-    rmse, max_error, bias : float
+    max_error, bias : float
         Of the valid values; NaN where not known.
     zeros : tuple of three int, or None
         Valid values that are 0, that are 0 once decoded, and that are 0 in both; None where not known.
@@ -122,14 +123,13 @@ class Recorded:
     """
 
     origin: str
-    low: float | None
-    high: float | None
     n_valid: int
-    rmse: float
-    max_error: float
-    bias: float
-    zeros: tuple[int, int, int] | None
-    slices: Slices | None
+    low: float | None = None
+    high: float | None = None
+    max_error: float = math.nan
+    bias: float = math.nan
+    zeros: tuple[int, int, int] | None = None
+    slices: Slices | None = None
     spectrum: Spectrum | None = None
     spectrum_origin: str = ""
 
@@ -166,7 +166,7 @@ class Values:
     deviation : float
         Standard deviation of the original.
     correlation : float or None
-        None where one of both is constant.
+        None where one of both is constant, and NaN where sums are infinite.
     points : int
         Values with an error above 0.0001 of their magnitude.
     dssim : float or None
@@ -190,6 +190,7 @@ class Values:
     no_dssim: str = ""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # sums of the largest doubles are infinite, which is looked for
 def measure_pair(
     original: Any,
     decoded: Any,
@@ -220,6 +221,9 @@ def measure_pair(
     Recorded, and Values or None
         None where no voxel is valid in both.
     """
+    if 0 in decoded.shape:
+        nothing = "every value, of which there is none"
+        return Recorded(origin=nothing, n_valid=0), None
     long = [axis for axis, length in enumerate(decoded.shape) if length > 1]
     plane, outer = long[-2:], long[:-2]
     sides = [decoded.shape[axis] for axis in plane]
@@ -282,7 +286,6 @@ def measure_pair(
         low=whole.low,
         high=whole.high,
         n_valid=whole.n_valid,
-        rmse=whole.rmse if whole.n_valid else math.nan,
         max_error=whole.max_error if whole.n_valid else math.nan,
         bias=errors / whole.n_valid if whole.n_valid else math.nan,
         zeros=(int(zeros[0]), int(zeros[1]), int(zeros[2])),
@@ -350,7 +353,7 @@ def _compare_values(
         },
         beyond=tuple(_count_beyond(a, b, thresholds, original)),
         deviation=float(a.std()),
-        correlation=float((deviations[0] * deviations[1]).mean() / scale) if scale > 0 else None,
+        correlation=None if scale == 0 else float((deviations[0] * deviations[1]).mean() / scale),
         points=int(np.count_nonzero(np.abs(b - a) > _NEAR * np.abs(a))),
         dssim=similarity,
         no_dssim=no_similarity,

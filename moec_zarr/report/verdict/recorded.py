@@ -51,7 +51,6 @@ def read_recorded(
         low=_finite(table.low.min()),
         high=_finite(table.high.max()),
         n_valid=int(n.sum()),
-        rmse=_mean(np.square(table.rmse.values), n, n > 0) ** 0.5,
         max_error=float(table.max_error.max()),
         bias=_mean(bias, n, known) if known.any() and (known | (n == 0)).all() else math.nan,
         zeros=zeros,

@@ -20,6 +20,7 @@ Status: TypeAlias = Literal["kept", "not kept", "not measured", "does not apply"
 _LISTED = 4  # places that are named one by one
 _COUNTED = {"channel", "depth", "height", "layer", "level", "member", "pressure", "slice", "time"}
 _NUMBERS = {"spectrum", "correlation", "dssim", "missing", "negative"}  # limits that are no shares
+_TOO_LARGE = "sums of these values are larger than a double holds"
 _ZEROS = 0.01  # share of the values that zeros are asked for from
 
 
@@ -233,6 +234,9 @@ def _by_place(recorded: Recorded, limit: float, share: Callable[[Slices], Any], 
     if recorded.slices is None:
         return _Finding(None, "an older conversion did not record it by slice")
     views = [recorded.slices.along(i) for i in range(len(recorded.slices.axes))] or [recorded.slices]
+    some = recorded.slices.n_valid > 0
+    if not np.isfinite([recorded.slices.rmse[some], recorded.slices.deviation[some]]).all():
+        return _Finding(None, _TOO_LARGE)
     shares = [np.atleast_1d(share(view)) for view in views]
     failing = [np.flatnonzero(each > limit) for each in shares]
     worst = max(float(np.nanmax(each, initial=0.0)) for each in shares)
@@ -278,7 +282,7 @@ def _zeros(recorded: Recorded, limit: float) -> _Finding:
 
 
 def _bias(recorded: Recorded, limit: float) -> _Finding:
-    if math.isnan(recorded.bias):
+    if math.isnan(recorded.bias) and recorded.slices is None:
         return _Finding(None, "an older conversion did not record it")
     if recorded.bias == 0:
         return _Finding(0.0, "no bias")
@@ -286,6 +290,8 @@ def _bias(recorded: Recorded, limit: float) -> _Finding:
         return _Finding(None, "an older conversion did not record the size of the values")
     whole = recorded.slices.along()
     magnitude, deviation = float(whole.magnitude), float(whole.deviation)
+    if not all(map(math.isfinite, (recorded.bias, magnitude, deviation))):
+        return _Finding(None, _TOO_LARGE)
     small, what = min((magnitude, "mean magnitude"), (deviation or math.inf, "standard deviation"))
     share = abs(recorded.bias) / small if small else math.inf
     return _Finding(
@@ -349,8 +355,9 @@ def _shares(values: Values, limit: float) -> _Finding:
 
 def _extremes(values: Values, limit: float) -> _Finding:
     (low, low_after), (high, high_after) = values.low, values.high
-    largest = max(abs(low_after - low), abs(high_after - high))
-    share = 0.0 if largest == 0 else largest / (high - low) if high > low else math.inf
+    # Half of each: no difference of two doubles is infinite then.
+    change = max(abs(low_after / 2 - low / 2), abs(high_after / 2 - high / 2))
+    share = 0.0 if change == 0 else change / (high / 2 - low / 2) if high > low else math.inf
     text = (
         f"smallest {figure_text(low, 4)} before, {figure_text(low_after, 4)} after; "
         f"largest {figure_text(high, 4)} before, {figure_text(high_after, 4)} after"
@@ -359,6 +366,8 @@ def _extremes(values: Values, limit: float) -> _Finding:
 
 
 def _percentiles(values: Values, limit: float) -> _Finding:
+    if not np.isfinite([values.deviation, *map(sum, values.percentiles.values())]).all():
+        return _Finding(None, _TOO_LARGE)
     part, (before, after) = max(values.percentiles.items(), key=lambda item: abs(item[1][1] - item[1][0]))
     change = abs(after - before)
     low, high = (values.percentiles[part][0] for part in (min(values.percentiles), max(values.percentiles)))
@@ -373,6 +382,8 @@ def _percentiles(values: Values, limit: float) -> _Finding:
 def _correlation(values: Values, limit: float) -> _Finding:
     if values.correlation is None:
         return _Finding(None, "the original or the decoded is constant", "", False)
+    if not math.isfinite(values.correlation):
+        return _Finding(None, _TOO_LARGE)
     return _Finding(values.correlation, _near_one(values.correlation))
 
 
