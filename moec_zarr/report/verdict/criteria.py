@@ -97,7 +97,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "shares": Criterion(
         title="shares beyond thresholds",
         meaning="change of the number of values beyond each threshold over that number; thresholds are 1, 10 "
-        "and 20 mm a day for rain (ETCCDI), else the 1st and 99th percentile of the original",
+        "and 20 mm a day for rain (wet days, R10mm and R20mm of ETCCDI), else the 1st and 99th percentile of the original",
         limit=0.01,
         source=_OWN,
     ),
@@ -131,7 +131,7 @@ CRITERIA: Mapping[str, Criterion] = {
         meaning="correlation of Pearson",
         limit=0.99999,
         least=True,
-        source=f"{_LDCPY}; {_PRESS}, test R2",
+        source=f"{_LDCPY}; {_PRESS}, test R2, asks it of its square",
     ),
     "dssim": Criterion(
         title="structure",

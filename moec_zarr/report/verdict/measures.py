@@ -25,7 +25,7 @@ VOXELS = 2**22
 
 _PERCENTILES = (1.0, 10.0, 50.0, 90.0, 99.0)
 _TAILS = (1.0, 99.0)  # percentiles that are thresholds where nothing else is
-_RAIN = (1.0, 10.0, 20.0)  # mm a day: the days of ETCCDI's indices R1mm, R10mm and R20mm
+_RAIN = (1.0, 10.0, 20.0)  # mm a day: wet days, and those of the indices R10mm and R20mm of ETCCDI
 _A_DAY = {"mm/day", "mm/d", "mm day-1", "mm d-1", "mm day^-1", "mm d^-1", "mm day**-1", "mm d**-1"}
 _A_SECOND = {"kg m-2 s-1", "kg/m2/s", "kg m^-2 s^-1", "kg m**-2 s**-1", "mm s-1", "mm/s"}
 _NEAR = 1e-4  # of a value: an error that counts for the share of points

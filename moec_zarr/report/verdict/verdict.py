@@ -260,6 +260,10 @@ def _name_places(view: Slices, failing: list[int], worst: int) -> str:
         return f"{len(failing)} of {len(indices)} {things}, the worst {axis.place(indices[worst])}"
     title = axis.title + "s" * (counted and len(failing) > 1)
     places = [axis.place(indices[i]) for i in failing]
+    if axis.values is None:
+        return (
+            f"{axis.title} {', '.join([places[0], *(place.removeprefix('index ') for place in places[1:])])}"
+        )
     if axis.units and all(place.endswith(f" {axis.units}") for place in places):
         places[:-1] = [place.removesuffix(f" {axis.units}") for place in places[:-1]]
     return f"{title} {', '.join(places)}"
