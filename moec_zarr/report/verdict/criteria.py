@@ -97,7 +97,8 @@ CRITERIA: Mapping[str, Criterion] = {
     "shares": Criterion(
         title="shares beyond thresholds",
         meaning="change of the number of values beyond each threshold over that number; thresholds are 1, 10 "
-        "and 20 mm a day for rain (wet days, R10mm and R20mm of ETCCDI), else the 1st and 99th percentile of the original",
+        "and 20 mm a day for rain (wet days, R10mm and R20mm of ETCCDI), else the 1st and 99th percentile of "
+        "the original",
         limit=0.01,
         source=_OWN,
     ),
