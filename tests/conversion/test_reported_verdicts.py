@@ -160,10 +160,14 @@ def test_records_of_an_older_version_are_not_measured_and_not_kept(store, tmp_pa
     array = xr.open_zarr(store).pr
     axes = [axis_of(array, i) for i in range(3)]
     older = table.drop_vars([name for name in table if "_by_" in str(name) or "zeros" in str(name)])
+    grown = table.copy()  # an older store that was appended to
+    first = np.arange(grown.low_by_index.size) == 0
+    grown["low_by_index"] = grown.low_by_index.copy(data=np.where(first, np.nan, grown.low_by_index))
     statuses = {}
-    for name, each in (("now", table), ("older", older)):
+    for name, each in (("now", table), ("older", older), ("grown", grown)):
         verdict = reach_verdict("pr", read_recorded(each, axes, None, 1), None, limits_of("pr"))
         statuses[name] = {judgement.criterion: judgement.status for judgement in verdict.judgements}
     assert statuses["now"]["zeros"] == "kept"
-    assert {statuses["older"][name] for name in ("zeros", "levels", "signal")} == {"not measured"}
+    for name in ("older", "grown"):
+        assert {statuses[name][each] for each in ("zeros", "levels", "signal")} == {"not measured"}
     assert statuses["older"]["largest"] == statuses["now"]["largest"] == "kept"

@@ -191,16 +191,37 @@ def test_equal_arrays_keep_all_that_applies() -> None:
     assert found(verdict, "dssim").value == 1
 
 
-def dssim_by_windows(a: NDArray[Any], b: NDArray[Any]) -> float:
+def test_places_are_named_along_the_axis_where_the_fewest_fail() -> None:
+    x = 10 + waves((4, 3, 12, 12))
+    y = x.copy()
+    y[:, 1] += np.random.default_rng(5).normal(0, 4, y[:, 1].shape)  # so that every time fails as well
+    verdict = moec_zarr.judge(xr.DataArray(x, dims=("time", "channel", "y", "x")), y)
+    assert found(verdict, "levels").title == "channel index 1"
+    assert found(verdict, "signal").title == "signal at channel index 1"
+    y += np.random.default_rng(5).normal(0, 4, y.shape)
+    assert found(moec_zarr.judge(x, y), "levels").title == "axis 0 index 0, 1, 2, 3"
+
+
+def test_values_of_both_signs_are_held_against_their_deviation_alone() -> None:
+    verdict = moec_zarr.judge(waves((3, 12, 12)), 1.01 * waves((3, 12, 12)))
+    assert found(verdict, "levels").status == "does not apply"
+    assert found(verdict, "signal").value == pytest.approx(0.01)
+
+
+def dssim_by_windows(a: NDArray[Any], b: NDArray[Any], valid: NDArray[Any]) -> float:
     """The mean over all 11 x 11 windows, written out from the definition of Baker et al. (2024)."""
-    low, high = min(a.min(), b.min()), max(a.max(), b.max())
+    low, high = min(a[valid].min(), b[valid].min()), max(a[valid].max(), b[valid].max())
     a, b = (np.round((each - low) / (high - low) * 255) / 255 for each in (a, b))
     place = np.arange(-5, 6)
     weights = np.exp(-(place[:, None] ** 2 + place[None] ** 2) / (2 * 1.5**2))
-    weights /= weights.sum()
+    gauss = weights
     values = []
     for i in range(a.shape[0] - 10):
         for j in range(a.shape[1] - 10):
+            if not valid[i + 5, j + 5]:
+                continue
+            weights = gauss * valid[i : i + 11, j : j + 11]
+            weights /= weights.sum()
             x, y = (each[i : i + 11, j : j + 11] for each in (a, b))
             mx, my = (weights * x).sum(), (weights * y).sum()
             vx, vy = (weights * x * x).sum() - mx**2, (weights * y * y).sum() - my**2
@@ -214,7 +235,10 @@ def dssim_by_windows(a: NDArray[Any], b: NDArray[Any]) -> float:
 def test_dssim_is_that_of_its_definition(noise: float) -> None:
     x = 280 + waves((17, 21))
     y = x + np.random.default_rng(4).normal(0, noise, x.shape)
-    assert dssim(x, y, np.ones(x.shape, bool)) == pytest.approx(dssim_by_windows(x, y), abs=1e-9)
+    valid = np.ones(x.shape, bool)
+    assert dssim(x, y, valid) == pytest.approx(dssim_by_windows(x, y, valid), abs=1e-9)
+    valid[3:9, 4:12] = False
+    assert dssim(x, y, valid) == pytest.approx(dssim_by_windows(x, y, valid), abs=1e-9)
 
 
 def test_dssim_leaves_out_what_is_not_valid() -> None:

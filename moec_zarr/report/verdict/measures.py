@@ -232,7 +232,8 @@ def measure_pair(
         cut = sides
     places = _spread([decoded.shape[axis] for axis in outer], max(1, voxels // max(1, math.prod(cut))))
     shape = tuple(map(len, places))
-    axes = [axis_of(decoded, axis) for axis in range(len(decoded.shape))]
+    named = decoded if hasattr(decoded, "dims") else original
+    axes = [axis_of(named, axis) for axis in range(len(decoded.shape))]
     is_map = len(plane) == 2 and all(_on_a_map(original, decoded, axis) for axis in plane)
 
     figures = {name: np.zeros(shape) for name in ("n_valid", "rmse", "max_error", "magnitude", "deviation")}
