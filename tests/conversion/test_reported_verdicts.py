@@ -171,3 +171,25 @@ def test_records_of_an_older_version_are_not_measured_and_not_kept(store, tmp_pa
     for name in ("older", "grown"):
         assert {statuses[name][each] for each in ("zeros", "levels", "signal")} == {"not measured"}
     assert statuses["older"]["largest"] == statuses["now"]["largest"] == "kept"
+
+
+def test_a_store_without_records_is_judged_by_its_source(source, tmp_path):
+    """And a bound on the relative error is said to be kept, where the streams say so."""
+    import moec_zarr
+
+    ds = xr.open_dataset(source)[["q"]].load()
+    codec = MoECCodec(max_relative_error=0.01, effort="fast")
+    ds.to_zarr(tmp_path / "q.zarr", encoding=moec_zarr.encoding(ds, codec), consolidated=False)
+    for against in (str(source), None):
+        write_report(tmp_path / "q.zarr", tmp_path / "r.html", against=against)
+        contents = Contents((tmp_path / "r.html").read_text("utf-8"))
+        (row,) = next(iter(contents.tables.values()))
+        assert "kept: no value further off than 1 % of its magnitude" in " ".join(contents.text.split())
+        criteria = {each[0]: each for each in contents.tables["Criteria of the verdict"]}
+        if against:
+            assert "relative error, signal" in row[2]
+            assert criteria["levels"][5] == "every value, compared with the source"
+            assert "Error by level (Pa)" in contents.tables
+        else:
+            assert row[1:3] == ["–", "–"]  # nothing is kept by hearsay
+            assert {each[1] for each in criteria.values()} == {"not measured"}

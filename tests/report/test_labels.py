@@ -90,6 +90,17 @@ def test_axes_compare_by_units(array: xr.DataArray) -> None:
     assert not axis_of(array, 2).comparable(axis_of(array, 3))
 
 
+@pytest.mark.parametrize("calendar", ["standard", "360_day"])
+def test_times_are_as_short_as_all_of_them_allow(array: xr.DataArray, calendar: str) -> None:
+    for hours, texts in (
+        ([0, 24], ["2000-01-01", "2000-01-02"]),
+        ([0, 6], ["2000-01-01 00:00", "2000-01-01 06:00"]),
+    ):
+        attrs = {"units": "hours since 2000-01-01", "calendar": calendar}
+        axis = axis_of(array.assign_coords(time=xr.Variable("time", hours, attrs)), 0)
+        assert [axis.place(i) for i in range(2)] == texts
+
+
 def test_times_that_cannot_be_read_are_numbers(array: xr.DataArray) -> None:
     array.time.attrs["units"] = "moons since never"
     assert axis_of(array, 0).at(1) == "time 6 moons since never"
