@@ -13,7 +13,7 @@ import moec_zarr
 from moec_zarr.errors import MoECError
 from moec_zarr.report.verdict.criteria import CRITERIA, check_criteria, limits_of, read_criteria
 from moec_zarr.report.verdict.dssim import dssim
-from moec_zarr.report.verdict.measures import measure_pair
+from moec_zarr.report.verdict.pairs import measure_pair
 from moec_zarr.report.verdict.verdict import Judgement, Verdict, reach_verdict
 
 LEVELS = [100_000.0, 50_000, 10_000, 7_000, 5_000]

@@ -23,7 +23,7 @@ from moec_zarr.report.page.lossless import list_lossless
 from moec_zarr.report.page.render import render_page
 from moec_zarr.report.page.variable import gather_variable
 from moec_zarr.report.verdict.criteria import Criteria, check_criteria, limits_of
-from moec_zarr.report.verdict.measures import VOXELS
+from moec_zarr.report.verdict.pairs import VOXELS
 
 if TYPE_CHECKING:
     import xarray as xr

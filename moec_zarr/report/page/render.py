@@ -17,7 +17,7 @@ from moec_zarr.report.comparison.labels import bytes_text, decibel_text, figure_
 from moec_zarr.report.comparison.pictures import error_limits, field_limits
 from moec_zarr.report.page import charts
 from moec_zarr.report.page.findings import Report
-from moec_zarr.report.verdict.verdict import percent
+from moec_zarr.report.verdict.rules import percent
 
 __all__ = ["render_page"]
 

@@ -31,7 +31,8 @@ from moec_zarr.report.page.records import (
 )
 from moec_zarr.report.page.slices import Pair, sample_slices
 from moec_zarr.report.verdict.criteria import Limits
-from moec_zarr.report.verdict.measures import Recorded, measure_pair
+from moec_zarr.report.verdict.measures import Recorded
+from moec_zarr.report.verdict.pairs import measure_pair
 from moec_zarr.report.verdict.recorded import read_recorded
 from moec_zarr.report.verdict.verdict import reach_verdict
 

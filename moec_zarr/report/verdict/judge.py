@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from moec_zarr.report.comparison.metrics import match_arrays, match_variables
 from moec_zarr.report.verdict.criteria import Criteria, check_criteria, limits_of
-from moec_zarr.report.verdict.measures import measure_pair
+from moec_zarr.report.verdict.pairs import measure_pair
 from moec_zarr.report.verdict.verdict import Verdict, reach_verdict
 
 if TYPE_CHECKING:
