@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 ABSENT = 255  # in place of the octave of a coefficient that is not coded
+_ADDED_AT_A_TIME = 1 << 16  # positions of parents that are computed together
 
 
 # --------------------------------------------------------------------------------- bands
@@ -225,9 +226,12 @@ def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArr
                 detail = (each.bands[: len(part)] == band) & (band > 0)
                 part = np.where(detail, each.neighbours[AXIS_NEIGHBOURS - 1, : len(part)], average)
             parts.append(stride * part)
-        rest = _outer_sum(parts[1:])
-        for i, first in enumerate(parts[0].tolist()):  # no further copy of the grid
-            result[i][corner(rest.shape)] = rest + np.int32(first)
+        first, rest = parts[0].astype(np.int32), _outer_sum(parts[1:])
+        rows = max(_ADDED_AT_A_TIME // max(rest.size, 1), 1)
+        for start in range(0, first.size, rows):  # no further copy of the grid
+            some = first[start : start + rows]
+            block = result[start : start + some.size]
+            block[corner((some.size, *rest.shape))] = some.reshape(-1, *[1] * rest.ndim) + rest
     coarsest = tuple(slice(each.prefix(0)) if each.basis.joint else slice(None) for each in functions)
     result[coarsest] = -1
     return result
