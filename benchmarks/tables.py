@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from benchmarks import bounded, cells, speed
+from benchmarks import bounded, cells, speed, targets
 from benchmarks.records import ROOT, Line, Records, latest, markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -357,6 +358,15 @@ def picture_noise() -> str:
     return markdown(header, rows) + origin(lines)
 
 
+# ---------------------------------------------------------------------------- targets.jsonl
+
+
+def of_targets(table: Callable[[list[Line]], str]) -> str:
+    """Write a table of what targets keep."""
+    lines = results("targets")
+    return table(lines) + origin(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "medians": medians,
     "fields": fields,
@@ -374,6 +384,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "picture-dice": picture_dice,
     "picture-brightness": picture_brightness,
     "picture-bounds": picture_bounds,
+    "target-guide": partial(of_targets, targets.tabulate_guide),
+    "target-kept": partial(of_targets, targets.tabulate_kept),
+    "target-levels": partial(of_targets, targets.tabulate_levels),
+    "target-rain": partial(of_targets, targets.tabulate_rain),
 }
 
 
