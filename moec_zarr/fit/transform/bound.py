@@ -43,7 +43,7 @@ __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
-_LOOK = 8.0  # times the bound: the step of a first look
+_LOOKS = 2.0, 16.0  # times the bound: of a first look; smooth fields take few bytes at one, noise at another
 _MISJUDGED = 1.1  # times what is wanted that such a look takes at most, where a transform is of use
 _WIDER = 1.5  # from one step that is tried to the next
 _WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
@@ -141,10 +141,11 @@ def _is_of_use(whole: Floats, target: Floats, valid: Bools | None, bound: float,
     for basis_of in wavelets_of, lambda n: AxisBasis():  # cosines, on each axis
         bases = tuple(basis_of(n) for n in whole.shape)
         search = prepare_search(analyse(whole, bases), bases)
-        _, look = _trial(search, None, max(_LOOK * bound, finest_step(search)), target, valid, bound)
-        _log.debug("about %.0f bytes in %s, %.0f are wanted", look.bits / 8, bases, limit)
-        if look.bits <= 8 * _MISJUDGED * limit:
-            return True
+        for step in _LOOKS:
+            _, look = _trial(search, None, max(step * bound, finest_step(search)), target, valid, bound)
+            _log.debug("step %g in %s: about %.0f bytes, %.0f are wanted", step, bases, look.bits / 8, limit)
+            if look.bits <= 8 * _MISJUDGED * limit:
+                return True
     return False
 
 
