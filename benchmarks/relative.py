@@ -268,6 +268,30 @@ def describe(line: Line) -> str:
     return f"{head}: {nbytes(line) / line['bytes']:.2f}x, {line['beyond']} beyond, {speed:.2f} s/M to encode"
 
 
+def tabulate(lines: list[Line]) -> str:
+    """Markdown: the ratio of each field at each bound, and that of the best peer; then bytes beside its."""
+    found: dict[tuple[str, float], dict[bool, list[Line]]] = {}
+    for line in lines:
+        if "bytes" in line:
+            place = found.setdefault((line["field"], line["share"]), {True: [], False: []})
+            place[line["codec"] == OURS].append(line)
+    rows, shares = [], sorted({share for _, share in found}, reverse=True)
+    relations: dict[float, list[float]] = {share: [] for share in shares}
+    for field in dict.fromkeys(field for field, _ in found):
+        cells = []
+        for share in shares:
+            own, peers = (found[field, share][ours] for ours in (True, False))
+            peer = min(peers, key=lambda line: int(line["bytes"]))
+            relations[share].append(own[0]["bytes"] / peer["bytes"])
+            ratios = (nbytes(line) / line["bytes"] for line in (own[0], peer))
+            cells.append("{:.1f}x ({:.1f}x, {})".format(*ratios, peer["codec"]))
+        rows.append((field, *cells))
+    for name, choose in ("median", statistics.median), ("most", max):
+        values = (f"{choose(each):.2f} of the bytes" for each in relations.values())
+        rows.append((f"**{name}**", *values))
+    return markdown(("field", *(f"{100 * share:g} %" for share in shares)), rows)
+
+
 def tables(lines: list[Line]) -> str:
     """Markdown: a table of ratios for each bound, then the largest errors and the counts."""
     lines = latest(lines)

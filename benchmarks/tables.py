@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import bounded, cells, speed, targets
+from benchmarks import bounded, cells, relative, speed, targets
 from benchmarks.records import ROOT, Line, Records, latest, markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -358,12 +358,9 @@ def picture_noise() -> str:
     return markdown(header, rows) + origin(lines)
 
 
-# ---------------------------------------------------------------------------- targets.jsonl
-
-
-def of_targets(table: Callable[[list[Line]], str]) -> str:
-    """Write a table of what targets keep."""
-    lines = results("targets")
+def of(name: str, table: Callable[[list[Line]], str]) -> str:
+    """Write a table that a benchmark makes of its own results."""
+    lines = results(name)
     return table(lines) + origin(lines)
 
 
@@ -384,10 +381,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "picture-dice": picture_dice,
     "picture-brightness": picture_brightness,
     "picture-bounds": picture_bounds,
-    "target-guide": partial(of_targets, targets.tabulate_guide),
-    "target-kept": partial(of_targets, targets.tabulate_kept),
-    "target-levels": partial(of_targets, targets.tabulate_levels),
-    "target-rain": partial(of_targets, targets.tabulate_rain),
+    "relative": partial(of, "relative", relative.tabulate),
+    "target-guide": partial(of, "targets", targets.tabulate_guide),
+    "target-kept": partial(of, "targets", targets.tabulate_kept),
+    "target-levels": partial(of, "targets", targets.tabulate_levels),
+    "target-rain": partial(of, "targets", targets.tabulate_rain),
 }
 
 
