@@ -29,7 +29,7 @@ from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, as_sentinel, keep_exactly, prepare
-from moec_zarr.codec.repeated import race_repeated
+from moec_zarr.codec.repeated import is_better, race_repeated
 from moec_zarr.codec.scaling import put_on_scale
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
@@ -131,8 +131,12 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
         return encode_one(chunk)
     # Transforms alone say what is best kept exactly: networks take too long.
     fast = replace(settings, effort="fast")
-    chunk, raced = race_repeated(chunk, lambda other: encode_one(other, fast), limit)
-    return raced if raced is not None and not settings.has_networks else encode_one(chunk)
+    raced = race_repeated(chunk, lambda other: encode_one(other, fast), limit=limit, psnr=settings.psnr)
+    stored = raced.stored
+    if stored is not None and raced.decided:
+        return stored
+    fitted = encode_one(raced.chunk) if raced.fitted is None or settings.has_networks else raced.fitted
+    return stored if stored is not None and is_better(stored, fitted, limit) else fitted
 
 
 def _has_all(chunk: Prepared, exact: Sequence[Any]) -> bool:

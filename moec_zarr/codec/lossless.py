@@ -19,9 +19,10 @@ from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.rounding import Rounded, round_within
 from moec_zarr.fit.prediction import estimate, list_predictors
+from moec_zarr.model.levels import Grid
 from moec_zarr.quality import measure
 
-__all__ = ["encode_lossless", "encode_lossless_within", "encode_rounded"]
+__all__ = ["encode_gridded", "encode_lossless", "encode_lossless_within", "encode_rounded"]
 
 _log = logging.getLogger(__name__)
 _RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
@@ -66,6 +67,11 @@ def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float)
     return stream
 
 
+def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) -> bytes | None:
+    """Encode values rounded to the nearest of equal distances; None if that takes more bytes than a limit."""
+    return _encode(chunk, max_error, 0.0, limit, nearest=True)
+
+
 class _Candidate(NamedTuple):
     rounded: Rounded
     table: bytes | None
@@ -75,7 +81,9 @@ class _Candidate(NamedTuple):
     planes: int  # bytes of the quick level
 
 
-def _encode(chunk: Prepared, max_error: float, max_relative_error: float, limit: int | None) -> bytes | None:
+def _encode(
+    chunk: Prepared, max_error: float, max_relative_error: float, limit: int | None, nearest: bool = False
+) -> bytes | None:
     array, valid = chunk.array, chunk.valid
     values = array.reshape(-1) if valid is None else array[valid]
     plain = len(write_stream(chunk.header, chunk.sections))
@@ -87,6 +95,8 @@ def _encode(chunk: Prepared, max_error: float, max_relative_error: float, limit:
         each
         for each in round_within(values, max_error, max_relative_error, avoid=chunk.missing)
         if all((each.values[where] == value).all() for value, where in exact)
+        # Values that stand for others keep a bound, but are further off in the mean.
+        and (not nearest or isinstance(each.levels, Grid) or np.array_equal(each.values, values))
     ]
     candidates = list(_candidates(chunk, ways))
     best: tuple[bytes, Rounded] | None = None

@@ -1,63 +1,105 @@
-"""Values that occur often: kept exactly by a mask of where they stand, where the rest gains by it."""
+"""Values that occur often: kept exactly by a mask, or all values rounded, where that is better than a fit."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.codec.prepare import Prepared, keep_exactly
+from moec_zarr.codec.stored import round_closer, round_smaller
 from moec_zarr.errors import BudgetError
 
-__all__ = ["race_repeated"]
+__all__ = ["Raced", "is_better", "race_repeated"]
 
 _log = logging.getLogger(__name__)
 _SAMPLE = 1 << 12  # voxels of which values are counted
 _OFTEN = 0.05  # share of them from which a value occurs often
 _MOST = 2  # values that are tried
 _STATIC = 0.02  # share of the voxels from which those where a value never changes are tried
+_FAR_CLOSER, _FAR_FEWER = 6.0, 0.7  # dB, and share of the bytes: more than values kept exactly bring
+
+
+class Raced(NamedTuple):
+    """What came out of a race.
+
+    Attributes
+    ----------
+    chunk : Prepared
+        With what is best kept exactly beside a fit.
+    fitted : bytes or None
+        Its stream; None where no value occurs often, and nothing was encoded.
+    stored : bytes or None
+        The stream of rounded values; None where the fit is better without anything kept exactly.
+    decided : bool
+        Whether rounded values are better than any fit will be.
+    """
+
+    chunk: Prepared
+    fitted: bytes | None = None
+    stored: bytes | None = None
+    decided: bool = False
 
 
 def race_repeated(
-    chunk: Prepared, encode: Callable[[Prepared], bytes], limit: int | None
-) -> tuple[Prepared, bytes | None]:
-    """Encode a chunk with and without values that occur often kept exactly.
+    chunk: Prepared,
+    encode: Callable[[Prepared], bytes],
+    *,
+    limit: int | None = None,
+    psnr: float | None = None,
+) -> Raced:
+    """Encode a chunk with and without values that occur often kept exactly, and rounded without a fit.
 
     Parameters
     ----------
     chunk : Prepared
     encode : callable
-        Encodes a chunk.
+        Fits a chunk.
     limit : int, optional
         Bytes of a stream, at most: then the PSNR decides, else the bytes.
-
-    Returns
-    -------
-    chunk : Prepared
-        With what is best kept exactly.
-    stream : bytes or None
-        Its stream; None where no value occurs often, and nothing was encoded.
+    psnr : float, optional
+        dB that a stream is to reach, where there is no limit.
     """
-    best, stream = chunk, None
-    for value in _find_repeated(chunk):
+    often = _find_repeated(chunk)
+    if not often:
+        return Raced(chunk)
+    best, fitted, stored = chunk, encode(chunk), None
+    most = len(fitted) if limit is None else max(limit, len(fitted))
+    if limit is not None:
+        stored = round_closer(chunk, most, _psnr(fitted))
+    elif psnr is not None:
+        stored = round_smaller(chunk, psnr, most)
+    if stored is not None and _is_far_better(stored, fitted, limit):
+        return Raced(chunk, fitted, stored, decided=True)
+    for value in often:
         for other in _ways(best, value):
-            stream = encode(chunk) if stream is None else stream
             spent = sum(len(each.coded) for each in other.exact)
-            if spent >= (len(stream) if limit is None else limit):
+            if spent >= (len(fitted) if limit is None else limit):
                 continue
             try:
                 tried = encode(other)
             except BudgetError:
                 continue
-            better = len(tried) < len(stream)
-            if limit is not None:
-                better = len(tried) <= max(limit, len(stream)) and _psnr(tried) > _psnr(stream)
+            better = len(tried) <= most and is_better(tried, fitted, limit)
             _log.debug("%s kept exactly by %d bytes: %s", value, spent, "better" if better else "no better")
             if better:
-                best, stream = other, tried
-    return best, stream
+                best, fitted = other, tried
+    return Raced(best, fitted, stored)
+
+
+def is_better(one: bytes, other: bytes, limit: int | None) -> bool:
+    """Say whether a stream has a higher PSNR than another; where no bytes are given, fewer bytes."""
+    return len(one) < len(other) if limit is None else _psnr(one) > _psnr(other)
+
+
+def _is_far_better(stored: bytes, fitted: bytes, limit: int | None) -> bool:
+    """Say whether values rounded are so much better than a fit that keeping some exactly is not tried."""
+    if limit is None:
+        return len(stored) < _FAR_FEWER * len(fitted)
+    return _psnr(stored) > _psnr(fitted) + _FAR_CLOSER
 
 
 def _find_repeated(chunk: Prepared) -> list[float]:

@@ -1,5 +1,7 @@
 """Values that are kept exactly: those asked for, and those that occur often where the rest gains by it."""
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec import encode as encoding
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
+from moec_zarr.codec.repeated import Raced
 from moec_zarr.config import config
 from moec_zarr.runtime import is_installed
 from moec_zarr.settings import Settings
@@ -91,7 +94,7 @@ def test_a_place_that_never_changes_is_kept_exactly(target, monkeypatch):
     (zeros,) = open_stream(stream).exact_values
     assert zeros.value == 0
     np.testing.assert_array_equal(decode(stream)[:, land], 0)
-    monkeypatch.setattr(encoding, "race_repeated", lambda chunk, encode, limit: (chunk, None))
+    monkeypatch.setattr(encoding, "race_repeated", lambda chunk, *_, **__: Raced(chunk))
     without = encode(array, Settings(effort="fast", **target))
     if "ratio" in target:
         assert len(stream) <= array.nbytes / 20
@@ -106,12 +109,62 @@ def test_no_field_loses_by_it(target, monkeypatch):
     """Places that change everywhere take more bytes than they are worth."""
     array = clipped(shape=(12, 20, 24))
     stream = encode(array, Settings(effort="fast", **target))
-    monkeypatch.setattr(encoding, "race_repeated", lambda chunk, encode, limit: (chunk, None))
+    monkeypatch.setattr(encoding, "race_repeated", lambda chunk, *_, **__: Raced(chunk))
     without = encode(array, Settings(effort="fast", **target))
     if "ratio" in target:
         assert psnr(array, decode(stream)) >= psnr(array, decode(without)) - 0.01
     else:
         assert len(stream) <= len(without)
+
+
+def showers(dtype="f4"):
+    """Zeros, and values over decades wherever there are none: what no transform is close to."""
+    rng = np.random.default_rng(3)
+    wet = smooth((24, 40, 48)) > 60
+    return np.where(wet, np.exp(rng.normal(5, 1.5, wet.shape)), 0).astype(dtype)
+
+
+def gridded(array, limit):
+    """Values on the finest grid whose integers, deflated, take so many bytes: without any codec of ours."""
+    for spacing in np.ptp(array) * 2.0 ** -np.arange(24, 0, -0.25):
+        places = np.rint(array / spacing).astype("i4")
+        if len(zlib.compress(places.view("u1").reshape(-1, 4).T.tobytes(), 9)) <= limit:
+            return (places * spacing).astype(array.dtype)
+    return np.zeros_like(array)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "u2"])
+@pytest.mark.parametrize("share", [0.25, 0.1])
+def test_a_ratio_is_met_by_rounded_values_where_a_fit_is_no_better(dtype, share):
+    array = showers(dtype)
+    limit = int(share * len(zlib.compress(array.tobytes())))
+    stream = encode(array, Settings(ratio=array.nbytes / limit, effort="fast"))
+    assert len(stream) <= limit
+    decoded = decode(stream)
+    assert psnr(array, decoded) > psnr(array, gridded(array.astype("f8"), limit)) + 2
+    assert (decoded[array == 0] == 0).all()
+    assert_quality_is_stored(array, stream, decoded)
+    assert_same_parts(stream)
+
+
+@pytest.mark.parametrize("target", [40, 70])
+def test_a_psnr_is_reached_by_rounded_values_where_a_fit_takes_more_bytes(target):
+    array = showers()
+    stream = encode(array, Settings(psnr=target, effort="fast"))
+    assert target <= psnr(array, decode(stream)) < target + 1
+    error = np.ptp(array) * 10 ** (-target / 20)
+    spacing = error * np.sqrt(12)  # zeros are exact, so that others may be off by more
+    places = np.rint(array / spacing).astype("i2")
+    assert len(stream) < len(zlib.compress(places.view("u1").reshape(-1, 2).T.tobytes(), 9))
+
+
+def test_rounded_values_keep_what_is_asked_for():
+    array = showers()
+    array[:, :6] = 333.3
+    stream = encode(array, Settings(ratio=12, exact=[0, 333.3], effort="fast"))
+    for decoded in decodings(stream):
+        assert (decoded[array == array[0, 0, 0]] == array[0, 0, 0]).all()
+        assert (decoded[array == 0] == 0).all()
 
 
 def test_where_nothing_repeats_nothing_is_tried(monkeypatch):
