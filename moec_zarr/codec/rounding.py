@@ -208,6 +208,7 @@ def _on_own_values(values: Array, distinct: Array, absolute: float, relative: fl
     return as_integers(chosen)[np.searchsorted(distinct, values)]
 
 
+@np.errstate(over="ignore")  # beyond the largest double nothing lies nearer
 def _stand_ins(rising: Array, absolute: float, relative: float) -> Array:
     """Return, for each of rising values, the one that stands for it."""
     x = rising.astype(np.float64)

@@ -88,24 +88,22 @@ def _valid_values(chunk: Prepared) -> Array:
 
 def _bound_of(chunk: Prepared, psnr: float) -> float:
     """Return about the bound whose rounded values have a PSNR."""
+    scale, whole = chunk.field.normalisation.scale, chunk.header.dtype.kind in "iu"
     values = _valid_values(chunk)
-    sample = values[:: max(1, values.size // _SAMPLE) | 1]
-    span = 2 * chunk.field.normalisation.scale
-    error = span * 10 ** (-psnr / 20)
-    low, high = math.log2(error), math.log2(max(span, 4 * error))
+    sample = values[:: max(1, values.size // _SAMPLE) | 1].astype(np.float64) / scale
+
+    def error(octave: float) -> float:  # over half the range
+        bound = 2.0**octave
+        spacing = (2 * math.floor(bound * scale) + 1) / scale if whole else 2 * bound
+        rounded = np.clip(np.rint(sample / spacing) * spacing, sample.min(), sample.max())
+        return measure(sample, rounded).rmse
+
+    allowed = 2 * 10 ** (-psnr / 20)
+    low, high = math.log2(allowed), max(1.0, math.log2(allowed) + 2)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _error(sample, 2.0**middle) <= error else (low, middle)
-    return math.exp2(low)
-
-
-def _error(values: Array, bound: float) -> float:
-    """Return the root mean square error of values rounded on a grid."""
-    whole = values.dtype.kind in "iu"
-    spacing = 2 * math.floor(bound) + 1 if whole else 2 * bound
-    wide = values.astype(np.float64)
-    rounded = np.clip(np.rint(wide / spacing) * spacing, wide.min(), wide.max())
-    return measure(wide, rounded).rmse
+        low, high = (middle, high) if error(middle) <= allowed else (low, middle)
+    return min(math.exp2(low) * scale, float(np.finfo(np.float64).max))
 
 
 def _psnr(stream: bytes) -> float:

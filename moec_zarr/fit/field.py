@@ -48,6 +48,11 @@ class Field:
     stencils: tuple[Stencil, ...] = ()
     norm: float = 1.0
 
+    @property
+    def zero(self) -> float:
+        """The target of zero; far beyond -1 and 1 where the range is far from it."""
+        return float(-self.normalisation.centre / self.normalisation.scale)
+
     def normalised(self) -> Floats:
         """Return the targets of a transform: all values, zero at invalid voxels."""
         target = np.empty(self.array.shape, np.float32)

@@ -20,6 +20,7 @@ from moec_zarr.fit.transform.rate_control import (
     fit_transform_to_error,
     mean_error,
     smallest_transform,
+    straighten_within,
 )
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.runtime import torch_threads
@@ -69,19 +70,26 @@ def fit(
     target = None
     if settings.model != "network":
         target = field.normalised()
-    best = None
+    best = plain = None
     if target is not None and settings.experts is None:  # else a network is asked for
         transform = fit_transform(target, valid, budget)
         if transform is None and budget >= smallest_transform(shape):
             transform = fit_mean(target, valid)
         if transform is not None:
             values = CoefficientField(transform.coefficients).whole()
-            best = Candidate(None, transform, mean_error(values, target, valid)).log()
+            best = plain = Candidate(None, transform, mean_error(values, target, valid)).log()
+            better = straighten_within(transform, values, target, valid, field.zero, budget)
+            if better is not transform:
+                values = CoefficientField(better.coefficients).whole()
+                best = Candidate(None, better, mean_error(values, target, valid)).log()
     enough = best is None or budget >= smallest_network(len(shape), settings.experts)
     if enough and settings.has_networks:
         from moec_zarr.fit import networks
 
-        transform_only = best
+        def to_beat() -> float:  # clipping is no matter of theirs
+            own = plain if best is None or best.network is None else best
+            return math.inf if own is None else own.error
+
         with torch_threads():
             for turn, preset in enumerate(presets):
                 start, part = turn / len(presets), 1 / len(presets)
@@ -89,16 +97,16 @@ def fit(
                 def report(done: float, start: float = start, part: float = part) -> None:
                     progress(start + part * done)
 
-                target_error = math.inf if best is None else best.error
+                target_error = to_beat()
                 alone = networks.fit_alone(
                     field, settings, preset, budget, target_error, lambda done: report(done / 2)
                 )
                 best = choose_better(best, alone)
                 if target is None or (alone and alone.error < _DECIDED * target_error):
                     continue
-                target_error = math.inf if best is None else best.error
+                target_error = to_beat()
                 corrected = networks.fit_corrected(
-                    field, settings, preset, budget, target, transform_only, target_error,
+                    field, settings, preset, budget, target, plain, target_error,
                     lambda done: report((1 + done) / 2),
                 )  # fmt: skip
                 best = choose_better(best, corrected)
@@ -135,7 +143,7 @@ def fit_to_error(field: Field, error: float) -> Candidate:
     DoesNotFit
         If no transform keeps it.
     """
-    result = fit_transform_to_error(field.normalised(), field.valid, error)
+    result = fit_transform_to_error(field.normalised(), field.valid, error, field.zero)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
     return Candidate(None, *result).log()

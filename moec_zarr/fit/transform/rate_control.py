@@ -29,6 +29,7 @@ from moec_zarr.fit.transform.rdoq import (
     prepare_search,
     quantise_at,
 )
+from moec_zarr.fit.transform.straighten import straighten
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import fold, folded_shape
@@ -84,6 +85,7 @@ class Transform(NamedTuple):
 
     coefficients: Coefficients
     payload: bytes
+    context: Context
 
     def unfold(self, shape: tuple[int, ...]) -> Transform:
         """Return the transform of the grid that was folded."""
@@ -152,8 +154,25 @@ def _single(shape: tuple[int, ...], value: float) -> Transform:
     return encode_transform(coefficients, context, shape)
 
 
+def straighten_within(
+    transform: Transform, values: Floats, target: Floats, valid: Bools | None, zero: float, budget: int
+) -> Transform:
+    """Return a transform whose clipped values are right in the mean, where so many bytes hold it.
+
+    See :func:`moec_zarr.fit.transform.straighten.straighten`.
+    """
+    for coefficients in straighten(transform.coefficients, values, target, valid, zero):
+        try:
+            better = encode_transform(coefficients, transform.context, coefficients.shape)
+        except DoesNotFit:
+            continue
+        if len(better.payload) <= budget:
+            return better
+    return transform
+
+
 def fit_transform_to_error(
-    target: Floats, valid: Bools | None, error: float
+    target: Floats, valid: Bools | None, error: float, zero: float = 0.0
 ) -> tuple[Transform, float] | None:
     """Fit the smallest transform within a mean square error; return its error too. None if none reaches it.
 
@@ -163,6 +182,8 @@ def fit_transform_to_error(
         As for :func:`fit_transform`.
     error : float
         Mean over the valid voxels, of values that are clipped to -1..1 as a decoder does.
+    zero : float
+        The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
@@ -201,7 +222,10 @@ def fit_transform_to_error(
         if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
             search.kept.clear()
             found = place_coefficients(search, quantised)
-            measured = max(mean_error(CoefficientField(found).whole(), target, valid), _LEAST_ERROR)
+            values = CoefficientField(found).whole()
+            if (better := next(straighten(found, values, target, valid, zero), None)) is not None:
+                found, values = better, CoefficientField(better).whole()
+            measured = max(mean_error(values, target, valid), _LEAST_ERROR)
             if measured <= error and (best is None or measured > best[2]):
                 best = found, quantised.context, measured
             close = _CLOSE_ERROR if turn < _EARLY_ROUNDS else _LATE_CLOSE_ERROR
@@ -227,7 +251,7 @@ def encode_transform(coefficients: Coefficients, context: Context, shape: tuple[
     DoesNotFit
         If they cannot be coded.
     """
-    return Transform(coefficients, encode_coefficients(coefficients, context)).unfold(shape)
+    return Transform(coefficients, encode_coefficients(coefficients, context), context).unfold(shape)
 
 
 def estimate_count(whole: Floats, error: float) -> int:
@@ -352,7 +376,9 @@ def _coded(search: Search, quantised: Quantised) -> Transform | None:
     search.kept.clear()  # with what coding needs they would take the most memory
     coefficients = place_coefficients(search, quantised)
     try:
-        return Transform(coefficients, encode_coefficients(coefficients, quantised.context))
+        return Transform(
+            coefficients, encode_coefficients(coefficients, quantised.context), quantised.context
+        )
     except DoesNotFit:
         return None
 
