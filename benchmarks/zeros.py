@@ -1,11 +1,12 @@
 """PSNR and bias at ratios of fields of which a value occurs often, beside SZ3 at the same bytes.
 
 ``python -m benchmarks.zeros FOLDER`` measures each field of a folder of ``.npz`` files (array ``data``): rain,
-snow, cloud, ice, land cover. Zeros count in the PSNR as what they are: exact, where they are. *Bias* is the mean
-of the decoded values less that of the original ones, over the mean magnitude of these.
+snow, cloud, ice, land cover. *Bias* is the mean of the decoded values less that of the original ones, over the
+mean magnitude of these.
 
-SZ3 (pysz) gets the least absolute bound whose stream takes no more bytes than the ratio allows, in every layout
-of the axes that it takes; the highest PSNR counts. NaN is filled in with the nearest value; its mask is free.
+SZ3 (pysz) gets the least absolute bound whose stream takes no more bytes than the ratio allows, in every
+layout of the axes that it takes; the highest PSNR counts. NaN is filled in with the nearest value; its mask is
+free.
 
 A measurement is a line in the file of results; what is there already is not measured again.
 """
