@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import bounded, cells, relative, speed, targets
+from benchmarks import bounded, cells, relative, speed, targets, zeros
 from benchmarks.records import ROOT, Line, Records, latest, markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -275,6 +275,19 @@ def groups() -> str:
     return markdown(header, rows) + origin(lines)
 
 
+# ------------------------------------------------------------------------------ zeros.jsonl
+
+
+def repeated() -> str:
+    """Tabulate PSNR of fields with repeated values at each ratio, with SZ3's."""
+    return zeros.decibels(results("zeros")) + origin(results("zeros"))
+
+
+def biases() -> str:
+    """Tabulate how far the mean of these fields is off at each ratio, with SZ3's."""
+    return zeros.biases(results("zeros")) + origin(results("zeros"))
+
+
 # ------------------------------------------------------------------------------ cells.jsonl
 
 
@@ -375,6 +388,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality": quality,
     "bounds-by-field": bounds_by_field,
     "in-short": in_short,
+    "repeated": repeated,
+    "biases": biases,
     "picture-noise": picture_noise,
     "picture-error": picture_error,
     "picture-counts": picture_counts,

@@ -1,12 +1,12 @@
 """PSNR and bias at ratios of fields of which a value occurs often, beside SZ3 at the same bytes.
 
-``python -m benchmarks.zeros FOLDER`` measures each field of a folder of ``.npz`` files (array ``data``): rain,
-snow, cloud, ice, land cover. *Bias* is the mean of the decoded values less that of the original ones, over the
-mean magnitude of these.
+``python -m benchmarks.zeros FOLDER`` measures each field of a folder of ``.npz`` files (array ``data``):
+rain, snow, cloud, ice, land cover. *Bias* is the mean of the decoded values less that of the original ones,
+over the mean magnitude of these.
 
 SZ3 (pysz) gets the least absolute bound whose stream takes no more bytes than the ratio allows, in every
-layout of the axes that it takes; the highest PSNR counts. NaN is filled in with the nearest value; its mask is
-free.
+layout of the axes that it takes; the highest PSNR counts. NaN is filled in with the nearest value; its mask
+is free.
 
 A measurement is a line in the file of results; what is there already is not measured again.
 """
@@ -137,13 +137,17 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
 def tables(lines: list[Line]) -> str:
     """Markdown: PSNR with SZ3's, bias with SZ3's, and times."""
     lines = latest(lines)
-    psnr = table(lines, lambda line: "exact" if line["psnr"] >= EXACT else f"{line['psnr']:.2f}")
-    return f"### PSNR, dB (SZ3)\n\n{psnr}\n### Bias, % (SZ3)\n\n{biases(lines)}"
+    return f"### PSNR, dB (SZ3)\n\n{decibels(lines)}\n### Bias, % (SZ3)\n\n{biases(lines)}"
+
+
+def decibels(lines: list[Line]) -> str:
+    """Tabulate the PSNR of each field at each ratio, with SZ3's."""
+    return table(lines, lambda line: "exact" if line["psnr"] >= EXACT else f"{line['psnr']:.2f}")
 
 
 def biases(lines: list[Line]) -> str:
     """Tabulate the bias of each field at each ratio, with SZ3's."""
-    return table(lines, lambda line: f"{line['bias']:.3f}")
+    return table(lines, lambda line: f"{line['bias']:.2f}")
 
 
 def table(lines: list[Line], cell: Callable[[Line], str]) -> str:
@@ -154,7 +158,7 @@ def table(lines: list[Line], cell: Callable[[Line], str]) -> str:
         found = {(x["codec"], x["ratio"]): x for x in lines if x["field"] == field and "psnr" in x}
         cells = []
         for ratio in ratios:
-            ours, peer = found.get((OURS, ratio)), found.get(("SZ3", ratio))
+            ours, peer = (found.get((codec, ratio)) for codec in CODECS)
             cells.append(f"{cell(ours) if ours else '-'} ({cell(peer) if peer else '-'})")
         own = [line for (codec, _), line in found.items() if codec == OURS]
         speeds = [line["encode_cpu"] / million(line) for line in own] or [math.nan]

@@ -17,7 +17,7 @@ from moec_zarr.bitstream.lattice import arrange
 from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
-from moec_zarr.codec.rounding import Rounded, round_within
+from moec_zarr.codec.rounding import Rounded, keep_mean, round_within
 from moec_zarr.fit.prediction import estimate, list_predictors
 from moec_zarr.model.levels import Grid
 from moec_zarr.quality import measure
@@ -68,7 +68,10 @@ def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float)
 
 
 def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) -> bytes | None:
-    """Encode values rounded to the nearest of equal distances; None if that takes more bytes than a limit."""
+    """Encode values rounded to equal distances; return None if that takes more bytes than a limit.
+
+    To the nearest, but where the mean calls for another one: hence the stream states a wider bound.
+    """
     return _encode(chunk, max_error, 0.0, limit, nearest=True)
 
 
@@ -98,7 +101,16 @@ def _encode(
         # Values that stand for others keep a bound, but are further off in the mean.
         and (not nearest or isinstance(each.levels, Grid) or np.array_equal(each.values, values))
     ]
+    if nearest:
+        ways = [keep_mean(values, each) if chunk.missing is None else each for each in ways]
     candidates = list(_candidates(chunk, ways))
+
+    def stated(candidate: _Candidate) -> float:
+        if not nearest:
+            return max_error
+        largest = measure(values, candidate.rounded.values).max_error
+        return math.nextafter(largest, math.inf) if largest else 0.0
+
     best: tuple[bytes, Rounded] | None = None
     least = min(candidates, key=lambda each: each.predicted)
     if _MISJUDGED * least.predicted <= room:
@@ -106,12 +118,12 @@ def _encode(
         sizes = estimate(*arrange(integers, valid), least.predictors)
         coded = write_predicted(integers, valid, least.predictors[int(np.argmin(sizes))])
         if coded is not None:
-            best = _payload(least, coded, max_error, max_relative_error), least.rounded
+            best = _payload(least, coded, stated(least), max_relative_error), least.rounded
     for each in sorted(candidates, key=lambda each: each.planes)[:_TRIED]:
         if _LESS_THOROUGHLY * each.planes > min(room, np.inf if best is None else len(best[0])):
             break
         coded = write_planes(each.integers, _THOROUGH)
-        payload = _payload(each, coded, max_error, max_relative_error)
+        payload = _payload(each, coded, stated(each), max_relative_error)
         if best is None or len(payload) < len(best[0]):
             best = payload, each.rounded
     if best is None:

@@ -11,7 +11,7 @@ from moec_zarr.arrays import Array, Doubles, Integers
 from moec_zarr.model.levels import MOST_RUNGS, Bits, Grid, Ladder, Levels, as_integers, restore
 from moec_zarr.quality import absolute_error
 
-__all__ = ["Rounded", "round_within"]
+__all__ = ["Rounded", "keep_mean", "round_within"]
 
 _EXACT_DOUBLES = 1 << 52  # integers that doubles hold with room to spare
 _WIDE = 1 << 60  # 64-bit integers that are added without a thought
@@ -20,6 +20,8 @@ _FEW_INTEGERS = 1 << 16  # of integers, for which relative bounds have no other 
 _LARGEST_RELATIVE = 0.5  # of bounds that a ladder serves
 _DECIMALS = range(-3, 9)
 _PROBES = 1 << 10  # distinct values that show whether there is a decimal grid
+_BIAS = 1e-4  # of the mean magnitude: what rounding may change the mean by
+_LEAST_SHARE = 0.25  # of a spacing, from a level: values that may be rounded to the next
 
 
 class Rounded(NamedTuple):
@@ -83,6 +85,29 @@ def round_within(
         and (avoid is None or not (each.values == avoid).any())
     ]
     return kept + [Rounded(levels, k, native) for levels, k in _as_they_are(native, distinct, low, high)]
+
+
+def keep_mean(values: Array, rounded: Rounded) -> Rounded:
+    """Round some values to the next but nearest level of a grid, so that the mean is right.
+
+    Many small values that become zero would make it smaller. Those nearest to the middle between two levels
+    change sides.
+    """
+    levels, integers, restored = rounded
+    wide = values.astype(np.float64)
+    left = wide - restored.astype(np.float64)
+    total = float(left.sum())
+    if not isinstance(levels, Grid) or not _BIAS * float(np.abs(wide).sum()) < abs(total) < math.inf:
+        return rounded
+    side = int(math.copysign(1, total))
+    own, spacing = side * left, float(levels.spacing / levels.divisor)
+    some = np.flatnonzero(own > _LEAST_SHARE * spacing)
+    count = min(round(abs(total) / spacing), some.size)
+    if not count:
+        return rounded
+    integers = integers.copy()
+    integers[some[np.argpartition(own[some], -count)[-count:]]] += side
+    return Rounded(levels, integers, restore(levels, integers, restored.dtype, values.min(), values.max()))
 
 
 def _distinct(values: Array) -> Array:

@@ -13,8 +13,9 @@ from moec_zarr.bitstream.container import Section, read_stream
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within, encode_rounded
 from moec_zarr.codec.prepare import prepare
-from moec_zarr.codec.rounding import round_within
+from moec_zarr.codec.rounding import keep_mean, round_within
 from moec_zarr.config import config
+from moec_zarr.model.levels import Grid, restore
 from tests.support.fields import smooth
 
 DTYPES = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
@@ -198,3 +199,21 @@ def test_what_is_stored_says_how_close_it_is():
     assert header.psnr == pytest.approx(20 * np.log10(100 / noise), abs=0.02)
     exact, _ = read_stream(stored(data))
     assert (exact.psnr, exact.max_error) == (math.inf, 0)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "i4"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_means_are_kept_by_values_between_two_levels(dtype, sign):
+    values = (sign * np.exp(np.random.default_rng(2).normal(3, 1.5, 20_000))).astype(dtype)
+    values[::3] = 0
+    size = np.abs(values.astype("f8")).mean()
+    for bound in 9, 20:
+        (nearest,) = (each for each in round_within(values, bound) if isinstance(each.levels, Grid))
+        kept = keep_mean(values, nearest)
+        before, after = (each.values.astype("f8") - values for each in (nearest, kept))
+        assert abs(before.mean()) > 0.005 * size
+        assert abs(after.mean()) < 1e-3 * size
+        assert (kept.values[::3] == 0).all()
+        assert np.abs(after).max() <= 1.5 * bound + 1
+        restored = restore(kept.levels, kept.integers, kept.values.dtype, values.min(), values.max())
+        np.testing.assert_array_equal(kept.values, restored)
