@@ -80,6 +80,8 @@ def measure_sz3(array: Array, ratio: float) -> Line:
             )
         except UnreachableError:
             continue
+        except ImportError as error:
+            raise UnsuitableError("pysz is not installed") from error
         begun = time.process_time()
         stream, decoder = _sz3(layout, span * 10 ** (DECADES * (x - 1)))
         encoded = time.process_time()
