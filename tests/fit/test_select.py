@@ -31,9 +31,11 @@ def preset(**changes):
 
 
 def test_correcting_network_pays_at_edges():
-    """A field of two values, at whose edges a few coefficients ring."""
+    """Inner and outer bodies, at whose edges a few coefficients ring; none of them ends the range."""
     u, v, w = coordinates((16, 32, 32))
-    data = np.where(np.sin(7 * u + 3 * v) + np.sin(5 * v - 4 * w) > 0, 10.0, 0.0).astype("f4")
+    inner, outer = np.sin(7 * u + 3 * v) + np.sin(5 * v - 4 * w) > 0, np.hypot(v, w) < 0.9
+    data = (5.0 + 4 * inner + 2 * outer * u).astype("f4")
+    data[0, 0, :2] = 0.0, 20.0
     with preset(steps=100, correction_steps=1000, final_steps=1000):
         stream = encode(data, Settings(ratio=data.nbytes / 900, effort="balanced"))
     parts = open_stream(stream)
