@@ -119,9 +119,9 @@ def _keeps(x: Array, y: Array, max_error: float, max_relative_error: float) -> b
     """Say whether a bound is kept, in exact arithmetic, or rather more than that."""
     allowed = np.full(x.shape, max_error, np.float64)
     if max_relative_error:
-        # Rounded down by more than a product in double precision may be rounded up.
+        # Rounded down by more than a product in double precision may be rounded up, and a subnormal one.
         magnitude = np.abs(x.astype(np.float64)) * max_relative_error * (1 - 2.0**-50)
-        allowed = np.maximum(allowed, magnitude)
+        allowed = np.maximum(allowed, np.nextafter(magnitude, 0))
     with np.errstate(over="ignore"):
         own = np.abs(x - y) if x.dtype.kind == "f" else 0.0
         return bool((absolute_error(x, y) <= allowed).all() and (own <= allowed).all())

@@ -68,6 +68,20 @@ def test_every_value_is_within_the_bound(dtype, absolute, relative):
             assert decoded.tobytes() == values.tobytes()
 
 
+@pytest.mark.parametrize("relative", [0.51, 0.3, 0.03])
+@pytest.mark.parametrize("absolute", [0.0, 5e-324])
+def test_the_smallest_doubles_are_within_the_bound(absolute, relative):
+    """Where a product of bound and value is rounded to a whole subnormal double."""
+    values = np.tile(np.arange(-90, 90) * 5e-324, 8)
+    assert_within(values, decode(stored(values, absolute, relative)), absolute, relative)
+
+
+@pytest.mark.parametrize(("absolute", "relative"), [(1e303, 0.0), (0.0, 0.3), (1e308, 0.5)])
+def test_few_values_next_to_the_largest_double_are_rounded_without_a_warning(absolute, relative):
+    values = np.tile(np.array([-1.0, -0.99, 0.0, 0.99, 1.0]) * np.finfo("f8").max, 9)
+    assert_within(values, decode(stored(values, absolute, relative)), absolute, relative)
+
+
 @pytest.mark.parametrize(("absolute", "relative"), BOUNDS)
 @pytest.mark.parametrize("dtype", ["f2", ">f4", "f8"])
 def test_invalid_places_and_the_sentinel_stay(dtype, absolute, relative):
