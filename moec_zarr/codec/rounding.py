@@ -180,11 +180,14 @@ def _on_grid(values: Array, low: Any, high: Any, bound: float, avoid: Any) -> li
     below = np.nextafter(np.finfo(values.dtype).max, values.dtype.type(0))
     rounding = float(np.spacing(min(values.dtype.type(most), below))) / 2
     spacing = 2 * min((bound - rounding) * (1 - 2 * float(np.finfo(values.dtype).eps)), most)
-    if not (spacing > 0 and most / spacing < _EXACT_DOUBLES):
+    if not spacing > 0:
         return []
     first = 0.0 if avoid is None else float(avoid) + spacing / 2
-    places = np.rint((values.astype(np.float64) - first) / spacing).astype(np.int64)
-    return [(Grid(spacing, 1.0, first), places)]
+    with np.errstate(over="ignore", invalid="ignore"):  # next to the largest double
+        places = (values.astype(np.float64) - first) / spacing
+    if not np.abs(places).max() < _EXACT_DOUBLES:
+        return []
+    return [(Grid(spacing, 1.0, first), np.rint(places).astype(np.int64))]
 
 
 def _on_ladder(values: Array, absolute: float, relative: float) -> list[tuple[Levels, Integers]]:

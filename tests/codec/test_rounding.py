@@ -76,10 +76,13 @@ def test_the_smallest_doubles_are_within_the_bound(absolute, relative):
     assert_within(values, decode(stored(values, absolute, relative)), absolute, relative)
 
 
-@pytest.mark.parametrize(("absolute", "relative"), [(1e303, 0.0), (0.0, 0.3), (1e308, 0.5)])
-def test_few_values_next_to_the_largest_double_are_rounded_without_a_warning(absolute, relative):
+@pytest.mark.parametrize("missing", [None, 3.0, 1.7e308])
+@pytest.mark.parametrize(("absolute", "relative"), [(1e303, 0.0), (0.0, 0.3), (1e308, 0.5), (1.7e308, 0.0)])
+def test_few_values_next_to_the_largest_double_are_rounded_without_a_warning(absolute, relative, missing):
     values = np.tile(np.array([-1.0, -0.99, 0.0, 0.99, 1.0]) * np.finfo("f8").max, 9)
-    assert_within(values, decode(stored(values, absolute, relative)), absolute, relative)
+    decoded = decode(stored(values, absolute, relative, missing))
+    assert_within(values, decoded, absolute, relative)
+    assert missing not in decoded
 
 
 @pytest.mark.parametrize(("absolute", "relative"), BOUNDS)
