@@ -23,7 +23,7 @@ def to_scale(array: Array, knee: float) -> Doubles:
     ``1 + log(|x| / knee)`` beyond: both meet with the same slope, and zero is zero.
     """
     magnitude = np.abs(array.astype(np.float64))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # of what is beyond the knee, or zero
         logs = np.log(magnitude)
         if not knee:
             return np.asarray(logs)

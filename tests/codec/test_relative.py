@@ -187,6 +187,13 @@ def test_magnitudes_up_to_the_absolute_bound_may_become_zero():
     assert (info.relative_bound, info.relative_bound * info.knee) == (0.01, pytest.approx(0.2))
 
 
+def test_a_bound_beside_a_tiny_one():
+    """What lies far beyond the knee of the scale is not divided by it."""
+    array = np.full((4, 5, 60), 100, "f4") + np.arange(60, dtype="f4")
+    codec = MoECCodec(max_relative_error=1e-3, max_error=5e-324, effort="fast")
+    assert count_beyond(array, codec.decode(codec.encode(array)), 1e-3) == 0
+
+
 def test_bounds_beyond_the_largest_number():
     array = decades((6, 12, 14), "f8", 306, 308.2)
     assert_keeps(array, encoded(array, 0.7), 0.7)
