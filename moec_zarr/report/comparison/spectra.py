@@ -60,10 +60,11 @@ def spectrum(slices: Iterable[tuple[Array, Array, Bools]]) -> Spectrum | None:
     Returns
     -------
     Spectrum or None
-        None where a side is shorter than 8 voxels, no voxel is valid, or powers overflow.
+        None where a side is shorter than 8 voxels, no voxel is valid, all slices of both are constant, or
+        powers overflow or vanish.
     """
     sums: list[Doubles] = []
-    taken, side = 0, 0
+    taken, side, varies = 0, 0, False
     for original, decoded, valid in slices:
         ny, nx = original.shape
         side = min(ny, nx)
@@ -75,15 +76,17 @@ def spectrum(slices: Iterable[tuple[Array, Array, Bools]]) -> Spectrum | None:
         both = []
         for field in (original, decoded):
             values = np.where(valid, field, 0).astype(np.float64)
+            varies |= bool(np.ptp(values[valid]))
             values -= values[valid].mean()
             waves = np.fft.fft2(np.where(valid, values, 0.0) * window)
             power = np.square(waves.real) + np.square(waves.imag)
             both.append(np.bincount(ring, power.ravel()) / (ny * nx * np.square(window).sum()))
         sums = [old + new for old, new in zip(sums, both, strict=True)] if sums else both
         taken += 1
-    if not taken:
+    if not varies:
         return None
     rings = np.arange(1, side // 2 + 1)
-    if not all(np.isfinite(total[rings]).all() for total in sums):
+    powers = [total[rings] / taken for total in sums]
+    if not np.isfinite(powers).all() or not np.any(powers):
         return None
-    return Spectrum(wavenumber=rings / side, original=sums[0][rings] / taken, decoded=sums[1][rings] / taken)
+    return Spectrum(wavenumber=rings / side, original=powers[0], decoded=powers[1])
