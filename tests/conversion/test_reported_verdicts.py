@@ -65,10 +65,10 @@ def both(store, source):
 
 
 def shares(both):
-    """Root mean square error of humidity over its mean magnitude, by level."""
+    """Root mean square error of humidity over its root mean square, by level."""
     x, y = (each.q.astype("f8") for each in both)
     dims = ("time", "lat", "lon")
-    return np.sqrt(((y - x) ** 2).mean(dims)).values / abs(x).mean(dims).values
+    return np.sqrt(((y - x) ** 2).mean(dims)).values / np.sqrt((x**2).mean(dims)).values
 
 
 @pytest.mark.parametrize("name", ["beside", "alone"])

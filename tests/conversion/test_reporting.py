@@ -159,11 +159,11 @@ def test_errors_by_time_and_by_chunk(contents, both, ds):
     original, decoded = both
     rows = contents.tables["Error by time"]
     assert len(rows) == len(ds.time)
-    for i, (_, rmse, largest, of_magnitude, of_deviation) in enumerate(rows):
+    for i, (_, rmse, largest, of_size, of_deviation) in enumerate(rows):
         error = original[i] - decoded[i]
-        share = np.sqrt(np.nanmean(error**2)) / np.nanmean(abs(original[i]))
-        assert number(of_magnitude) == pytest.approx(100 * share, rel=6e-2)
-        assert number(of_deviation) > number(of_magnitude)
+        share = np.sqrt(np.nanmean(error**2)) / np.sqrt(np.nanmean(original[i] ** 2))
+        assert number(of_size) == pytest.approx(100 * share, rel=6e-2)
+        assert number(of_deviation) > number(of_size)
         assert number(rmse) == pytest.approx(np.sqrt(np.nanmean(error**2)), rel=6e-3)
         assert number(largest) == pytest.approx(np.nanmax(abs(error)), rel=6e-3)
     cells = contents.tables["All chunks, the worst first."]

@@ -55,7 +55,7 @@ def test_levels_where_the_error_is_large_are_named() -> None:
     noise = np.random.default_rng(2).normal(0, 1.5e-6, q.shape)
     verdict = moec_zarr.judge(q, q + noise)
     rmse = np.sqrt((noise**2).mean((0, 2, 3)))
-    share = rmse / np.abs(q.astype("f8")).mean(("time", "lat", "lon")).values
+    share = rmse / np.sqrt((q.astype("f8") ** 2).mean(("time", "lat", "lon"))).values
     assert (share > 0.05).tolist() == [False, False, True, True, True]
     levels = found(verdict, "levels")
     assert levels.kept is False
@@ -200,6 +200,32 @@ def test_places_are_named_along_the_axis_where_the_fewest_fail() -> None:
     assert found(verdict, "signal").title == "signal at channel index 1"
     y += np.random.default_rng(5).normal(0, 4, y.shape)
     assert found(moec_zarr.judge(x, y), "levels").title == "axis 0 index 0, 1, 2, 3"
+
+
+def test_a_relative_bound_keeps_the_relative_error_of_sparse_values() -> None:
+    """Of a dry day with one shower the error is many times the bound, over the mean magnitude."""
+    original = np.zeros((5, 20, 30))
+    original[:, 3, 4] = [1e-9, 1, 30, 0.1, 2]
+    original[2] += 1e-6
+    verdict = moec_zarr.judge(original, original * 1.02)
+    assert found(verdict, "levels").value == pytest.approx(0.02)
+    assert found(verdict, "levels").kept
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e150, 1e160, 1e200])
+def test_what_cannot_be_computed_in_doubles_is_not_kept(scale: float) -> None:
+    original = scale * (2 + np.broadcast_to(waves((4, 12, 12)) / 9, (4, 12, 12)))
+    verdict = moec_zarr.judge(original, original * 1.5)
+    assert {each.criterion for each in verdict.of("kept")} <= {"missing", "negative", "correlation"}
+    correlation = found(verdict, "correlation").value
+    assert correlation is None or correlation == pytest.approx(1, abs=1e-3)
+
+
+def test_a_field_of_one_value_has_no_spectrum_that_could_be_kept() -> None:
+    same = np.full((3, 12, 12), 0.1)
+    assert found(moec_zarr.judge(same, same), "spectrum").kept is None
+    noise = np.random.default_rng(0).normal(0, 1e-3, same.shape)
+    assert found(moec_zarr.judge(same, same + noise), "spectrum").kept is False
 
 
 def test_values_of_both_signs_are_held_against_their_deviation_alone() -> None:

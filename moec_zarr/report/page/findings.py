@@ -117,8 +117,8 @@ class Profile:
         The coordinate of each row, where it is a number; else rows are drawn by their order.
     rmse, max_error : tuple of float
         NaN where no voxel is valid.
-    of_magnitude, of_deviation : tuple of float or None
-        Root mean square error over the mean magnitude of the original, which is None where values have both
+    of_size, of_deviation : tuple of float or None
+        Root mean square error over the root mean square of the original, which is None where values have both
         signs, and over the standard deviation within slices; None where they are not known.
     origin : str
         Where the figures come from, as a sentence.
@@ -130,7 +130,7 @@ class Profile:
     rmse: tuple[float, ...]
     max_error: tuple[float, ...]
     origin: str
-    of_magnitude: tuple[float, ...] | None = None
+    of_size: tuple[float, ...] | None = None
     of_deviation: tuple[float, ...] | None = None
 
     @classmethod
@@ -154,7 +154,7 @@ class Profile:
         )
         return replace(
             found,
-            of_magnitude=None if signed else tuple(slices.of_magnitude.tolist()),
+            of_size=None if signed else tuple(slices.of_size.tolist()),
             of_deviation=tuple(slices.of_deviation.tolist()),
         )
 
@@ -189,7 +189,7 @@ class Profile:
     @property
     def signal(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
         """What is known of the error as a part of the signal, with names."""
-        both = (("of mean magnitude", self.of_magnitude), ("of standard deviation", self.of_deviation))
+        both = (("of root mean square value", self.of_size), ("of standard deviation", self.of_deviation))
         return tuple((name, shares) for name, shares in both if shares is not None)
 
 

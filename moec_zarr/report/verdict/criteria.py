@@ -56,8 +56,8 @@ class Criterion:
 CRITERIA: Mapping[str, Criterion] = {
     "levels": Criterion(
         title="relative error",
-        meaning="root mean square error over the mean magnitude, at each place along each axis that is no "
-        "side of a slice; of values of one sign",
+        meaning="root mean square error over the root mean square of the values, at each place along each "
+        "axis that is no side of a slice; of values of one sign",
         limit=0.05,
         source=_OWN,
     ),

@@ -25,9 +25,10 @@ class Slices:
     axes : tuple of Axis
     indices : tuple of tuple of int
         Along each, which the figures belong to.
-    n_valid, rmse, max_error, magnitude, deviation : array of float64
-        Number of valid values, root mean square and largest error; of the original the mean magnitude, and
-        the standard deviation within slices. What belongs to no valid value is not to be looked at.
+    n_valid, rmse, max_error, magnitude, deviation, size : array of float64
+        Number of valid values, root mean square and largest error; of the original the mean magnitude, the
+        standard deviation within slices, and the root mean square. What belongs to no valid value is not to
+        be looked at.
     """
 
     axes: tuple[Axis, ...]
@@ -37,8 +38,9 @@ class Slices:
     max_error: Doubles
     magnitude: Doubles
     deviation: Doubles
+    size: Doubles
 
-    @np.errstate(over="ignore")  # squares of the largest doubles are infinite
+    @np.errstate(invalid="ignore")  # an error may be infinite
     def along(self, *kept: int) -> Slices:
         """Return the figures along some of the axes, over all others; over all axes where none is given."""
         over = tuple(axis for axis in range(len(self.axes)) if axis not in kept)
@@ -48,20 +50,30 @@ class Slices:
             total = (self.n_valid * np.where(self.n_valid > 0, values, 0)).sum(axis=over)
             return np.asarray(total / np.maximum(count, 1))
 
+        def root(values: Doubles) -> Doubles:
+            # No square is infinite then.
+            largest = float(values.max(initial=0, where=self.n_valid > 0)) or 1.0
+            return np.asarray(np.sqrt(mean(np.square(values / largest))) * largest)
+
         return Slices(
             axes=tuple(self.axes[axis] for axis in kept),
             indices=tuple(self.indices[axis] for axis in kept),
             n_valid=count,
-            rmse=np.sqrt(mean(np.square(self.rmse))),
+            rmse=root(self.rmse),
             max_error=np.where(self.n_valid > 0, self.max_error, 0).max(axis=over, initial=0.0),
             magnitude=mean(self.magnitude),
-            deviation=np.sqrt(mean(np.square(self.deviation))),
+            deviation=root(self.deviation),
+            size=root(self.size),
         )
 
     @property
-    def of_magnitude(self) -> Doubles:
-        """The error over the mean magnitude; NaN where no value is valid."""
-        return self._share(self.magnitude)
+    def of_size(self) -> Doubles:
+        """The error over the root mean square; NaN where no value is valid.
+
+        It is never above a relative bound that all values keep; over the mean magnitude it is where few
+        values are much larger than the others.
+        """
+        return self._share(self.size)
 
     @property
     def of_deviation(self) -> Doubles:

@@ -173,7 +173,7 @@ class _Sums:
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> Self:
         """Begin with nothing, for slices along so many places."""
-        names = ("n_valid", "rmse", "max_error", "magnitude", "deviation")
+        names = ("n_valid", "rmse", "max_error", "magnitude", "deviation", "size")
         return cls(figures={name: np.zeros(shape) for name in names})
 
     def add(self, key: tuple[int, ...], x: Array, y: Array, both: Bools, *, differ: int) -> None:
@@ -194,6 +194,7 @@ class _Sums:
         self.figures["rmse"][key], self.figures["max_error"][key] = quality.rmse, quality.max_error
         self.figures["magnitude"][key] = np.abs(values).mean()
         self.figures["deviation"][key] = values.std()
+        self.figures["size"][key] = np.hypot(values.mean(), values.std())
         self.values.append((a, b))
 
 
@@ -226,7 +227,7 @@ def _compare_values(
     """Compare valid values, of both."""
     a, b = x.astype(np.float64), y.astype(np.float64)
     deviations = a - a.mean(), b - b.mean()
-    scale = math.sqrt(np.square(deviations[0]).mean() * np.square(deviations[1]).mean())
+    scale = math.prod(math.sqrt(np.square(each).mean()) for each in deviations)
     percentiles = zip(np.percentile(a, _PERCENTILES), np.percentile(b, _PERCENTILES), strict=True)
     return Values(
         n=a.size,

@@ -84,6 +84,7 @@ def _read_slices(table: xr.Dataset, axes: Sequence[Axis]) -> Slices | None:
     found = Slices(
         axes=tuple(axes[: some.ndim]),
         indices=tuple(tuple(range(length)) for length in some.shape),
+        size=np.hypot(figures["magnitude"], figures["deviation"]),  # of values of one sign
         **figures,
     )
     outer = [position for position, axis in enumerate(axes) if axis.length > 1][:-2]

@@ -25,7 +25,7 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def _part(share: float, what: str) -> str:
-    """Write an error as a part of something: ``error 78 % of mean magnitude``."""
+    """Write an error as a part of something: ``error 78 % of standard deviation``."""
     if share == math.inf:
         return f"error where the {what} is 0"
     return (
@@ -52,7 +52,7 @@ def _levels(recorded: Recorded, limit: float) -> Finding:
         return Finding(
             None, "values have both signs; the signal is what their error is held against", "", False
         )
-    return _by_place(recorded, limit, lambda slices: slices.of_magnitude, "mean magnitude")
+    return _by_place(recorded, limit, lambda slices: slices.of_size, "root mean square value")
 
 
 def _signal(recorded: Recorded, limit: float) -> Finding:
