@@ -147,6 +147,16 @@ def test_thresholds_are_those_asked_for() -> None:
     assert judgement.measured == "from 990 on: 1 % before, 0 % after"
 
 
+def test_values_beyond_a_threshold_that_none_was_beyond_are_not_kept() -> None:
+    original = np.linspace(0, 1, 300).reshape(3, 10, 10)
+    asked = {"thresholds": [0.5, 1.2]}
+    assert found(moec_zarr.judge(original, original, criteria=asked), "shares").kept
+    decoded = np.where(original > 0.99, 1.3, original)
+    judgement = found(moec_zarr.judge(original, decoded, criteria=asked), "shares")
+    assert judgement.kept is False
+    assert judgement.measured == "from 1.2 on: 0 % before, 1 % after"
+
+
 def test_values_that_fall_below_zero_are_counted() -> None:
     pr = rain()
     decoded = pr.values.copy()

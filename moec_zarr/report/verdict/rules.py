@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moec_zarr.report.comparison.labels import figure_text
-from moec_zarr.report.verdict.measures import Recorded, Slices, Values
+from moec_zarr.report.verdict.measures import Beyond, Recorded, Slices, Values
 
 __all__ = ["OF_RECORDS", "OF_VALUES", "Finding", "bound_negative", "percent"]
 
@@ -178,16 +178,20 @@ def _negative(values: Values, limit: float) -> Finding:
 
 
 def _shares(values: Values, limit: float) -> Finding:
-    known = [each for each in values.beyond if each.before]
+    known = [each for each in values.beyond if each.before or each.after]
     if not known:
-        return Finding(None, "no value of the original is beyond a threshold", "", False)
-    worst = max(known, key=lambda each: abs(each.after / each.before - 1))
+        return Finding(None, "no value of either is beyond a threshold", "", False)
+
+    def change(each: Beyond) -> float:
+        return abs(each.after / each.before - 1) if each.before else math.inf
+
+    worst = max(known, key=change)
     text = ", ".join(
         f"{'up to' if each.lower else 'from'} {each.name}{' on' * (not each.lower)}: "
         f"{percent(each.before / values.n, 3)} before, {percent(each.after / values.n, 3)} after"
-        for each in ([worst] if abs(worst.after / worst.before - 1) > limit else known)
+        for each in ([worst] if change(worst) > limit else known)
     )
-    return Finding(abs(worst.after / worst.before - 1), text)
+    return Finding(change(worst), text)
 
 
 def _extremes(values: Values, limit: float) -> Finding:
