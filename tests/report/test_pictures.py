@@ -17,6 +17,7 @@ from moec_zarr.report.comparison.pictures import (
     even_places,
     field_limits,
 )
+from moec_zarr.report.page.slices import Pair, sample_slices
 
 
 def test_limits_of_a_signed_field_lie_evenly_about_zero() -> None:
@@ -70,6 +71,20 @@ def test_axes_show_coordinates_to_the_edges_of_the_voxels() -> None:
     (image,) = axes.get_images()
     left, right, bottom, top = image.get_extent()
     assert (left, right, bottom, top) == (-5, 35, 65, 35)
+
+
+def test_axes_of_some_voxels_without_coordinates_count_those_of_the_whole() -> None:
+    """A large array: the middle of a slice, of which every second column is drawn."""
+    whole = xr.DataArray(np.zeros((2, 600, 1400)), dims=("z", "y", "x"))
+    sample = sample_slices(Pair(decoded=whole, original=whole, missing=None), 1, None, {})
+    view = sample.views[0]
+    for field in (view.original, view.decoded, view.error):
+        figure = Figure()
+        axes = figure.subplots()
+        draw_field(axes, field, field_limits(field.values), units="")
+        assert axes.get_xlim() == (188 - 2, 188 + 1024 - 2)  # of the middle 1024 of 1400 every fourth
+        assert axes.get_ylim() == (600 - 1, -1)  # every second
+        assert field.x.place(3) == "index 200"
 
 
 def test_depth_grows_downwards_and_unlike_units_are_not_of_one_scale() -> None:

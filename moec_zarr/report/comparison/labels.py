@@ -128,6 +128,8 @@ class Axis:
         The coordinate of each voxel; times are decoded. None without a coordinate.
     downward : bool
         Whether the coordinate says that it grows downwards, as depth does.
+    start, stride : int
+        Index of the first voxel in the whole array, and from one to the next, where these are some of it.
     """
 
     dim: str
@@ -136,12 +138,14 @@ class Axis:
     length: int
     values: Array | None
     downward: bool = False
+    start: int = 0
+    stride: int = 1
 
     @property
     def step(self) -> float | None:
-        """The step of an even coordinate of numbers, or 1 without a coordinate; None where it is uneven."""
+        """The step of an even coordinate of numbers, or of indices without one; None where it is uneven."""
         if self.values is None:
-            return 1.0
+            return float(self.stride)
         if self.values.dtype.kind not in "iuf" or self.length < 2:
             return None
         steps = np.diff(self.values.astype(np.float64))
@@ -159,7 +163,7 @@ class Axis:
     def place(self, index: int) -> str:
         """Say where a voxel lies, without the name of the dimension: ``625 m``, ``2000-01-01``."""
         if self.values is None:
-            return f"index {index}"
+            return f"index {self.start + self.stride * index}"
         value = self.values[index]
         if self.values.dtype.kind in "iuf":
             number = float(value)

@@ -150,8 +150,9 @@ def draw_field(axes: Any, field: Slice, limits: Limits, *, units: str, smooth: s
     extents: list[float] = []
     names = []
     for axis in (field.x, field.y):
-        step = axis.step
-        first, step = (float(axis.values[0]), step) if axis.values is not None and step else (0.0, 1.0)
+        first, step = 0.0, axis.step or 1.0  # uneven ones by their order
+        if axis.step is not None:
+            first = float(axis.start if axis.values is None else axis.values[0])
         ends = np.array([first - step / 2, first + (axis.length - 0.5) * step])
         # Voxels on a square grid stay square: both axes are in one power of ten where they compare.
         extents += ends.tolist()

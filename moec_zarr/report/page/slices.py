@@ -70,7 +70,7 @@ class Pair:
         """Return the middle of a slice: the array, not read, and values of original and decoded."""
         where: dict[Any, Any] = {}
         for axis, (dim, length) in enumerate(zip(self.decoded.dims, self.decoded.shape, strict=True)):
-            start = max(0, length - _SIDE) // 2
+            start = _first(length)
             where[dim] = slice(start, start + _SIDE) if axis in self.plane else place.get(axis, 0)
         decoded = self.decoded.isel(where)
         x = None if self.original is None else np.asarray(self.original.isel(where).values)
@@ -79,6 +79,11 @@ class Pair:
     def valid(self, values: Array) -> Bools:
         """Return which voxels hold a valid value."""
         return valid_voxels(values, self.missing)
+
+
+def _first(length: int) -> int:
+    """Return the first index of the middle of a side."""
+    return max(0, length - _SIDE) // 2
 
 
 def sample_slices(
@@ -158,17 +163,26 @@ def _choice(axis: Axis, chosen: list[int], worst: int | None, exceeding: Sequenc
 def _view(
     pair: Pair, key: tuple[int, ...], shown: Any, x: Array | None, y: Array, error: Doubles | None
 ) -> SliceView:
-    small = tuple(slice(None, None, -(-n // _DRAWN)) for n in y.shape)
+    strides = [-(-n // _DRAWN) for n in y.shape]
+    small = tuple(slice(None, None, stride) for stride in strides)
     drawn = shown[small]
-    decoded = Slice.of(drawn, np.where(pair.valid(y), y, np.nan)[small])
+    rows, columns = (
+        dataclasses.replace(axis_of(drawn, side), start=_first(pair.decoded.shape[axis]), stride=stride)
+        for side, (axis, stride) in enumerate(zip(pair.plane, strides, strict=True))
+    )
+
+    def of(values: Doubles) -> Slice:
+        return Slice(values=values[small], y=rows, x=columns)
+
+    decoded = of(np.where(pair.valid(y), y, np.nan))
     if x is None or error is None:
         return SliceView(key=key, decoded=decoded)
     both = pair.valid(x) & pair.valid(y)
     return SliceView(
         key=key,
         decoded=decoded,
-        original=Slice.of(drawn, np.where(pair.valid(x), x, np.nan)[small]),
-        error=Slice.of(drawn, error[small]),
+        original=of(np.where(pair.valid(x), x, np.nan)),
+        error=of(error),
         quality=measure(x, y, both),
         deviation=float(x[both].astype(np.float64).std()) if both.any() else None,
     )
