@@ -193,3 +193,20 @@ def test_a_store_without_records_is_judged_by_its_source(source, tmp_path):
         else:
             assert row[1:3] == ["–", "–"]  # nothing is kept by hearsay
             assert {each[1] for each in criteria.values()} == {"not measured"}
+
+
+def test_a_source_of_a_part_is_said_to_be_one(store, source, tmp_path):
+    with xr.open_dataset(source) as ds:
+        write_report(store, tmp_path / "part.html", against=ds.isel(time=[1]), variables=["pr"])
+    contents = Contents((tmp_path / "part.html").read_text("utf-8"))
+    rows = {row[0]: row[-1] for row in contents.tables["Criteria of the verdict"]}
+    assert rows["missing"] == "every value, compared with the source, which has 33 % of the values"
+    assert rows["bias"] == "every value, on record"
+
+
+def test_criteria_may_name_what_is_stored_exactly(source, client, tmp_path):
+    """As those for `compare` do, which judges all variables."""
+    convert(str(source), tmp_path / "a.zarr", {"pr": CODECS["pr"]}, client=client)
+    write_report(tmp_path / "a.zarr", tmp_path / "a.html", criteria={"variables": {"q": {"bias": 0.1}}})
+    with pytest.raises(MoECError, match="no variable 'p'; there are 'pr', 'q'"):
+        write_report(tmp_path / "a.zarr", tmp_path / "b.html", criteria={"variables": {"p": {"bias": 0.1}}})

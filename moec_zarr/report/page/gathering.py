@@ -91,11 +91,11 @@ def gather_report(
     """Gather what `write_report` shows, with the same parameters."""
     check_criteria(criteria)
     arrays = compressed_arrays(store_at(store, storage_options))
-    check_criteria(criteria, arrays)
     names = select(variables, arrays, "compressed variable")
     found = []
     with ExitStack() as opened:
         ds = opened.enter_context(open_source(store, storage_options))
+        check_criteria(criteria, sorted({*arrays, *map(str, ds.data_vars)}))
         source = None if against is None else opened.enter_context(open_source(against, storage_options))
         group = zarr.open(store_at(store, storage_options), mode="r")
         images = find_images(ds)

@@ -31,9 +31,10 @@ from moec_zarr.report.page.records import (
 )
 from moec_zarr.report.page.slices import Pair, sample_slices
 from moec_zarr.report.verdict.criteria import Limits
-from moec_zarr.report.verdict.measures import Recorded
+from moec_zarr.report.verdict.measures import Recorded, Values
 from moec_zarr.report.verdict.pairs import measure_pair
 from moec_zarr.report.verdict.recorded import read_recorded
+from moec_zarr.report.verdict.rules import percent
 from moec_zarr.report.verdict.verdict import reach_verdict
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def gather_variable(
         measured, values = measure_pair(
             pair.original, pair.decoded, missing=pair.missing, thresholds=limits.thresholds, voxels=voxels
         )
+        measured, values = _say_part(measured, values, pair.decoded.size / array.size)
         errors = measured
         if recorded is not None and recorded.slices is not None:
             waves = measured.spectrum, measured.spectrum_origin
@@ -212,6 +214,15 @@ def _align_pair(
             x, y = (each.transpose(*stored.dims) for each in (x, y))
             return Pair(decoded=y, original=x, missing=missing), notes
     return Pair(decoded=stored, original=None, missing=missing), notes
+
+
+def _say_part(measured: Recorded, values: Values | None, share: float) -> tuple[Recorded, Values | None]:
+    """Say in what was looked at that the source has a share of the values alone."""
+    if share == 1:
+        return measured, values
+    origin = f"{measured.origin}, which has {percent(min(share, 0.9999))} of the values"
+    measured = dataclasses.replace(measured, origin=origin, spectrum_origin=origin)
+    return measured, values and dataclasses.replace(values, origin=origin)
 
 
 def _list_cells(grid: ChunkGrid, axes: Sequence[Axis], infos: _Infos, table: xr.Dataset) -> Iterator[Cell]:
