@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -113,7 +115,9 @@ def test_days_are_dates(pages):
 def test_file_bytes_stand_beside_array_bytes(pages, source, store):
     stored = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     text = " ".join(pages["beside"].text.split())
-    assert f"{source.stat().st_size / stored:.3g}× smaller than the files that it was made from" in text
+    share = source.stat().st_size / stored
+    said = f"{share:.3g}× smaller" if share >= 1 else f"{1 / share:.3g}× larger"
+    assert f"{said} than the files that it was made from" in text
 
 
 def test_files_that_are_not_known_are_said_to_be(store, tmp_path):
@@ -210,3 +214,15 @@ def test_criteria_may_name_what_is_stored_exactly(source, client, tmp_path):
     write_report(tmp_path / "a.zarr", tmp_path / "a.html", criteria={"variables": {"q": {"bias": 0.1}}})
     with pytest.raises(MoECError, match="no variable 'p'; there are 'pr', 'q'"):
         write_report(tmp_path / "a.zarr", tmp_path / "b.html", criteria={"variables": {"p": {"bias": 0.1}}})
+
+
+def test_an_archive_that_is_larger_than_its_files_is_said_to_be_and_no_units_leave_no_gap(tmp_path, client):
+    ds = xr.Dataset({"v": (("time", "y", "x"), smooth((4, 12, 12), "f4"))})
+    ds.to_netcdf(tmp_path / "a.nc")
+    codecs = {"v": MoECCodec(psnr=30, effort="fast")}
+    convert(str(tmp_path / "a.nc"), tmp_path / "a.zarr", codecs, client=client, chunks={"time": 1})
+    write_report(tmp_path / "a.zarr", tmp_path / "a.html")
+    text = " ".join(Contents((tmp_path / "a.html").read_text("utf-8")).text.split())
+    (before,) = re.findall(r"([0-9.]+)× larger than the files that it was made from", text)
+    assert float(before) > 1
+    assert re.search(r"The largest error, [0-9.]+, is at index", text)
