@@ -17,6 +17,7 @@ __all__ = ["codecs_of"]
 _NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 _TARGETS = set(TARGETS)
 _LOSSLESS = "lossless"
+_EXACT = "exact"
 _TABLE = "variables"
 
 
@@ -95,10 +96,20 @@ def _parse(text: str) -> tuple[str, dict[str, Any] | None]:
     name, colon, first = head.rpartition(":")
     if not colon or not name:
         raise MoECError(f"--var takes NAME, NAME:SETTING=VALUE,... or NAME:{_LOSSLESS}; got {text!r}")
-    settings = {}
+    settings: dict[str, Any] = {}
+    exact: list[float | str] = []
     for part in f"{first}={tail}".split(","):
-        key, _, value = part.partition("=")
-        settings[key.strip()] = _value(value.strip())
+        key, equals, value = (each.strip() for each in part.partition("="))
+        if not equals or not value:
+            raise MoECError(f"--var {text}: {key!r} has no value; settings are written NAME=VALUE")
+        if key in settings:
+            raise MoECError(f"--var {text}: {key} is given twice")
+        if key == _EXACT:  # the one of which there may be several
+            exact.append(_value(value))
+        else:
+            settings[key] = _value(value)
+    if exact:
+        settings[_EXACT] = exact if len(exact) > 1 else exact[0]
     _check(f"--var {text}", settings)
     return name, settings
 

@@ -75,7 +75,7 @@ def test_each_kind_is_measured_once(tmp_path, monkeypatch):
     assert bound["beside"]["ratio"] >= bound["recommended"]["ratio"] == bound["beside"]["target"]["ratio"]
     assert exact["recommended"]["changed"] == 0
     assert exact["recommended"]["not_kept"] == []
-    assert "zeros" in bound["beside"]["not_kept"]
+    assert "correlation" in bound["beside"]["not_kept"]
     assert "zeros" not in bound["recommended"]["not_kept"]
     assert exact["beside"]["target"] == {"max_error": 1.0}
 

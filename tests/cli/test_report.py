@@ -33,5 +33,5 @@ def test_report_by_criteria_from_a_file(run, converted, tmp_path):
     file.write_text("larger = 0\n")
     code, _, err = run("report", converted, "-o", tmp_path / "s.html", "--criteria", file)
     assert code == 2
-    assert "there is no criterion 'larger'; there are levels, signal" in err
+    assert "there is no criterion 'larger'; there are levels (relative error), signal" in err
     assert not (tmp_path / "s.html").exists()

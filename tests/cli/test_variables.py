@@ -85,6 +85,13 @@ def test_a_file_without_a_target_for_all_names_the_variables(file):
     assert codecs_of({}, None, file("ratio = 5")) == R(ratio=5)
 
 
+def test_several_values_are_kept_exactly():
+    assert codecs_of({}, ["a:max_error=0.1,exact=0,exact=100"], None) == {
+        "a": R(max_error=0.1, exact=[0, 100])
+    }
+    assert codecs_of({}, ["a:max_error=0.1,exact=0"], None) == {"a": R(max_error=0.1, exact=0)}
+
+
 def test_the_command_line_goes_before_the_file(file):
     path = file(FILE)
     found = codecs_of({"psnr": 50, "effort": "best"}, None, path)
@@ -112,6 +119,9 @@ def test_every_field_of_the_settings_is_one(monkeypatch):
         ({}, ["a"], None, "'a': exactly one target"),
         ({}, ["a:ratio=2,psnr=3"], None, "psnr and ratio are both targets"),
         ({}, ["a:rati=2"], None, "no setting 'rati'; there are ratio"),
+        ({}, ["a:max_error=1,max_error=2"], None, "'?-*max.error'? is given twice"),
+        ({}, ["a:max_error=1,exact=[0,1]"], None, "'1\\]' has no value"),
+        ({}, ["a:ratio="], None, "'ratio' has no value"),
         ({}, ["a:ratio=x"], None, "'a': ratio must be a number, got 'x'"),
         ({}, ["a:ratio=5", "a:seed=1"], None, "names 'a' twice"),
         ({}, ["ratio=5"], None, "NAME:SETTING=VALUE"),

@@ -358,8 +358,10 @@ def test_limits_of_a_variable_go_before_those_of_a_pattern_and_of_all() -> None:
 @pytest.mark.parametrize(
     ("criteria", "message"),
     [
-        ({"bais": 1}, "no criterion 'bais'; there are levels, signal"),
+        ({"bais": 1}, "no criterion 'bais'; there are levels \\(relative error\\), signal"),
         ({"bias": -1}, "at least 0"),
+        ({"correlation": 99.9}, "1 at most"),
+        ({"mean": 0.1}, r"bias \(mean\)"),
         ({"bias": "small"}, "got 'small'"),
         ({"bias": float("nan")}, "got nan"),
         ({"thresholds": ["a"]}, "finite numbers"),

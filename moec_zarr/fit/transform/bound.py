@@ -44,7 +44,8 @@ __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
 _LOOKS = 2.0, 16.0  # times the bound: of a first look; smooth fields take few bytes at one, noise at another
-_MISJUDGED = 1.1  # times what is wanted that such a look takes at most, where a transform is of use
+_MISJUDGED = 1.4  # times what is wanted that such a look takes at most, where a transform is of use
+_SOON_BETTER = 1.05  # times the same that its first steps take at most
 _WIDER = 1.5  # from one step that is tried to the next
 _WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
 _FITS = 4, 4  # steps of the optimiser of the context at each step
@@ -113,7 +114,7 @@ def fit_transform_to_bound(
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
     near = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
-    if near.bits > 8 * limit:
+    if near.bits > 8 * _SOON_BETTER * limit:
         raise DoesNotFit(f"a transform takes about {near.bits / 8:.0f} bytes, {limit} are wanted")
     for factor in (_WIDER, 1 / _WIDER):
         following = tried(near.step * factor)

@@ -228,10 +228,12 @@ def _check_limits(limits: Mapping[str, Any], where: str) -> None:
             if not numbers or not all(map(_is_number, numbers)):
                 raise MoECError(f"{where}: {name} takes a list of finite numbers, got {value!r}")
         elif name not in CRITERIA:
-            known = ", ".join([*CRITERIA, _THRESHOLDS])
-            raise MoECError(f"{where}: there is no criterion {name!r}; there are {known}")
+            known = ", ".join(f"{key} ({each.title})" for key, each in CRITERIA.items())
+            raise MoECError(f"{where}: there is no criterion {name!r}; there are {known}, and {_THRESHOLDS}")
         elif not isinstance(value, bool) and not (_is_number(value) and value >= 0):
             raise MoECError(f"{where}: {name} takes a limit of at least 0, or false, got {value!r}")
+        elif CRITERIA[name].least and value > 1:
+            raise MoECError(f"{where}: {name} is 1 at most, got a limit of {value!r}")
 
 
 def _is_number(value: object) -> bool:

@@ -180,7 +180,7 @@ def _negative(values: Values, limit: float) -> Finding:
 def _shares(values: Values, limit: float) -> Finding:
     known = [each for each in values.beyond if each.before or each.after]
     if not known:
-        return Finding(None, "no value of either is beyond a threshold", "", False)
+        return Finding(None, "no value of either is beyond a threshold")
 
     def change(each: Beyond) -> float:
         return abs(each.after / each.before - 1) if each.before else math.inf
