@@ -76,7 +76,7 @@ def test_rain_and_humidity(tmp_path):
     verdicts = dict(re.findall(r"^((?:bounds|70 dB):\n)hus: (.*)$", out, re.MULTILINE))
     assert not re.search(r"Pa \(error", verdicts["bounds:\n"])
     assert re.search(r"^bounds:\n.*\npr: keeps ", out, re.MULTILINE)
-    assert re.search(r"10000, 5000 Pa \(error \d+ % of mean magnitude", verdicts["70 dB:\n"])
+    assert re.search(r"10000, 5000 Pa \(error \d+ % of root mean square value", verdicts["70 dB:\n"])
     (picture,) = tmp_path.glob("*.png")
     assert picture.name == "rain.png"
     page = (tmp_path / "report.html").read_text()

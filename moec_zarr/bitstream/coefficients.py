@@ -36,7 +36,7 @@ from moec_zarr.bitstream.contexts import (
 from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.bitstream.range_coder import EVEN, PRECISION, RangeDecoder, RangeEncoder, range_words
-from moec_zarr.errors import CorruptStreamError
+from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
     LONGEST_GRAPH_AXIS,
@@ -64,6 +64,7 @@ __all__ = [
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 13  # of the extent that is coded, at most
 NONZERO_PER_BYTE = 8  # coefficients that are not zero, at most; real streams have less than two
+_WITH_EXCESSES = LARGEST_SYMBOL + 1  # in place of the largest magnitude
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -120,7 +121,7 @@ def write_integers(
             if symbols == LARGEST_SYMBOL and (large := magnitudes >= symbols).any():
                 encoder.intervals(*_excess_intervals(magnitudes[large] - symbols, chosen[some][large]))
     encoder.flags(values[ranks] < 0, EVEN)
-    return write_varint(symbols) + encoder.payload()
+    return write_varint(symbols if symbols < LARGEST_SYMBOL else _WITH_EXCESSES) + encoder.payload()
 
 
 def _excess_intervals(excesses: NDArray[Any], classes: NDArray[Any]) -> tuple[Integers, Integers]:
@@ -199,12 +200,19 @@ def read_integers(
 
     Raises
     ------
+    UnsupportedVersionError
+        If a preview wrote them.
     CorruptStreamError
         If no encoder writes such bytes.
     """
     symbols, offset = read_varint(data, offset)
-    if not 1 <= symbols <= LARGEST_SYMBOL:
+    if symbols == LARGEST_SYMBOL:
+        raise UnsupportedVersionError(
+            "the stream is of an older preview, which coded large coefficients otherwise; it reads it still"
+        )
+    if not 1 <= symbols <= _WITH_EXCESSES:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
+    symbols = min(symbols, LARGEST_SYMBOL)
     decoded = _compiled if is_compiled(octaves.size) else _decode_plainly
     most = NONZERO_PER_BYTE * len(data)
     activity = Activity(functions, octaves, context)

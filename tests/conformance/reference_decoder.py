@@ -519,7 +519,8 @@ def read_by_wavefront(
     """Fill in the integers that are coded wavefront by wavefront, to the end of a section."""
     *weights, floor, rise, power, offset, slope = context
     largest = source.varint()
-    check(1 <= largest <= 63, "largest")
+    check(1 <= largest <= 64 and largest != 63, "largest")
+    largest = min(largest, 63)
     decoder = RangeDecoder(source.take(source.left))
     order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), -at[-1], at))
     magnitudes: dict[tuple[int, ...] | None, int] = {}

@@ -15,7 +15,7 @@ from moec_zarr.bitstream.masks import encode_mask, write_mask
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
-from moec_zarr.errors import CorruptStreamError
+from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 from tests.conformance import reference_decoder
 from tests.support.decoders import assert_agrees, assert_same_parts
 from tests.support.streams import (
@@ -211,9 +211,9 @@ def bad_transforms():
         "no mask of bands": {"mask": b""},
         "largest of 0": {"coded": b"\0"},
         "largest of 256": {"coded": b"\x80\2"},
-        "an excess too large": {"coded": b"\x3f" + large_words(2**23)},
-        "an excess of too many bits": {"coded": b"\x3f" + large_words(2**24 + 63)},
-        "invalid words of excesses": {"coded": b"\x3f" + large_words()[:3] + b"\xff" * 16},
+        "an excess too large": {"coded": b"\x40" + large_words(2**23)},
+        "an excess of too many bits": {"coded": b"\x40" + large_words(2**24 + 63)},
+        "invalid words of excesses": {"coded": b"\x40" + large_words()[:3] + b"\xff" * 16},
         "invalid words": {"coded": b"\1" + b"\xff" * 16},
     }.items():
         yield name, transform_body(coefficients_section(**changes))
@@ -337,9 +337,15 @@ def test_sound_integers_decode(payload):
     np.testing.assert_array_equal(decode(stream), reference_decoder.decode(stream).array)
 
 
+def test_excesses_of_a_preview_are_refused():
+    stream = with_checksum(transform_body(coefficients_section(coded=b"\x3f\6" + b"\x80\2" * 6 + bytes(9))))
+    with pytest.raises(UnsupportedVersionError, match="older preview"):
+        decode(stream)
+
+
 @pytest.mark.parametrize("magnitude", [63, 64, 319, 2**23 - 1])
 def test_sound_excesses_decode(magnitude):
-    coded = b"\x3f" + large_words(magnitude)
+    coded = b"\x40" + large_words(magnitude)
     stream = with_checksum(transform_body(coefficients_section(coded=coded)))
     assert np.abs(open_stream(stream).coefficients.integers).max() == magnitude
     assert_same_parts(stream)

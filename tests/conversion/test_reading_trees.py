@@ -285,7 +285,9 @@ def test_of_very_many_arrays_the_finest_levels_are_shown(page):
     assert titles == ["v0-title", "v2-title", "v4-title"]  # A/1/0/0, A/1/1/0 and A/2/0/0
     assert "Of 8 variables, 5 are in these tables alone" in contents.text
     links = [a["href"] for tag, a in contents.elements if tag == "a" and a.get("href", "").startswith("#v")]
-    assert links == ["#variables", "#v0", "#v2", "#v4"]
+    # Of the table of verdicts, which has all of them, and of the table of variables.
+    assert links[-3:] == ["#v0", "#v2", "#v4"]
+    assert set(links) == {"#variables", "#v0", "#v2", "#v4"}
 
 
 def test_the_tree_of_xarray_is_an_original(tmp_path, client):
@@ -332,7 +334,7 @@ def test_a_browser_shows_levels_and_follows_their_links(page, tmp_path):
     assert overflow <= 0
     assert there == "#v1"
     assert title == "1 \N{EN DASH} level of an image"
-    assert heads[0] == 6
+    assert 6 in heads
     assert complaints == []
 
 
