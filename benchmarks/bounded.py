@@ -22,16 +22,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
+# isort: split
+import numpy as np
 
-from benchmarks.fields import find_fields  # noqa: E402
-from benchmarks.isolate import LimitError, isolated  # noqa: E402
-from benchmarks.peers import PEERS as ALL_PEERS  # noqa: E402
-from benchmarks.peers import UnsuitableError, bounded_forms, filled, restored  # noqa: E402
-from benchmarks.records import (  # noqa: E402
+from benchmarks.fields import find_fields
+from benchmarks.isolate import LimitError, isolated
+from benchmarks.peers import PEERS as ALL_PEERS
+from benchmarks.peers import UnsuitableError, bounded_forms, filled, restored
+from benchmarks.records import (
     Array,
     Line,
     Records,
@@ -41,12 +41,12 @@ from benchmarks.records import (  # noqa: E402
     origin,
     versions,
 )
-from benchmarks.speed import GIGABYTES, OURS, million, series, warm  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.quality import absolute_error, measure  # noqa: E402
-from moec_zarr.settings import EFFORTS, Settings  # noqa: E402
+from benchmarks.speed import GIGABYTES, OURS, million, series, warm
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.quality import absolute_error, measure
+from moec_zarr.settings import EFFORTS, Settings
 
 PEERS = ("SPERR", "SZ3", "ZFP")
 BOUNDS = (1e-1, 1e-2, 1e-3, 1e-4)

@@ -20,20 +20,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numcodecs  # noqa: E402
-import numpy as np  # noqa: E402
-from scipy import ndimage  # noqa: E402
+# isort: split
+import numcodecs
+import numpy as np
+from scipy import ndimage
 
-from benchmarks.records import Array, Line, Records, codec_version, origin, quality  # noqa: E402
-from benchmarks.speed import OURS, warm  # noqa: E402
-from examples.microscope import cells  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.settings import Settings  # noqa: E402
+from benchmarks.records import Array, Line, Records, codec_version, origin, quality
+from benchmarks.speed import OURS, warm
+from examples.microscope import cells
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.settings import Settings
 
 SHAPE = (64, 256, 256)
 PHOTONS = (10, 30, 100, 1000)  # of the brightest voxel

@@ -25,14 +25,14 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
-from numcodecs import BitRound, Blosc, Shuffle, Zstd, blosc  # noqa: E402
+# isort: split
+import numpy as np
+from numcodecs import BitRound, Blosc, Shuffle, Zstd, blosc
 
-from benchmarks.fields import find_fields  # noqa: E402
-from benchmarks.records import (  # noqa: E402
+from benchmarks.fields import find_fields
+from benchmarks.records import (
     Array,
     Line,
     Records,
@@ -42,11 +42,11 @@ from benchmarks.records import (  # noqa: E402
     origin,
     versions,
 )
-from moec_zarr.bitstream.values import write_lossless  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.lossless import encode_rounded  # noqa: E402
-from moec_zarr.codec.prepare import prepare  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
+from moec_zarr.bitstream.values import write_lossless
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.lossless import encode_rounded
+from moec_zarr.codec.prepare import prepare
+from moec_zarr.config import config
 
 TARGETS = (
     ("absolute", 1e-2), ("absolute", 1e-3), ("absolute", 1e-4),

@@ -24,24 +24,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+# isort: split
+import numpy as np
+import torch
 
-from benchmarks.fields import find_fields, shells  # noqa: E402
-from benchmarks.isolate import isolated  # noqa: E402
-from benchmarks.records import Array, Line, Records, codec_version, latest, markdown, origin, versions  # noqa: E402
-from moec_zarr import inspect  # noqa: E402
-from moec_zarr.codec.decode import decode_group  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.codec.prepare import prepare  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.fit.select import fit  # noqa: E402
-from moec_zarr.quality import measure  # noqa: E402
-from moec_zarr.runtime import torch_threads  # noqa: E402
-from moec_zarr.settings import EFFORTS, Settings  # noqa: E402
+from benchmarks.fields import find_fields, shells
+from benchmarks.isolate import isolated
+from benchmarks.records import Array, Line, Records, codec_version, latest, markdown, origin, versions
+from moec_zarr import inspect
+from moec_zarr.codec.decode import decode_group
+from moec_zarr.codec.encode import encode
+from moec_zarr.codec.prepare import prepare
+from moec_zarr.config import config
+from moec_zarr.fit.select import fit
+from moec_zarr.quality import measure
+from moec_zarr.runtime import torch_threads
+from moec_zarr.settings import EFFORTS, Settings
 
 GROUPS = (1, 8, 32, 128)
 CHUNK = (128, 128, 128)

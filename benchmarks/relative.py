@@ -30,17 +30,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+# isort: split
+import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.bounded import nbytes  # noqa: E402
-from benchmarks.fields import find_fields  # noqa: E402
-from benchmarks.isolate import LimitError, isolated  # noqa: E402
-from benchmarks.peers import Layout, UnsuitableError, filled, layouts  # noqa: E402
-from benchmarks.records import (  # noqa: E402
+from benchmarks.bounded import nbytes
+from benchmarks.fields import find_fields
+from benchmarks.isolate import LimitError, isolated
+from benchmarks.peers import Layout, UnsuitableError, filled, layouts
+from benchmarks.records import (
     Array,
     Line,
     Records,
@@ -50,12 +50,12 @@ from benchmarks.records import (  # noqa: E402
     origin,
     versions,
 )
-from benchmarks.speed import GIGABYTES, OURS, million, series, warm  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.errors import MoECError  # noqa: E402
-from moec_zarr.settings import EFFORTS, Settings  # noqa: E402
+from benchmarks.speed import GIGABYTES, OURS, million, series, warm
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.errors import MoECError
+from moec_zarr.settings import EFFORTS, Settings
 
 BOUNDS = (5e-2, 1e-2, 1e-3)
 LEVEL = 19  # of zstd

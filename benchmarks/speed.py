@@ -23,18 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
-import zarr  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+# isort: split
+import numpy as np
+import zarr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from benchmarks.fields import find_fields, shells  # noqa: E402
-from benchmarks.isolate import LimitError, isolated  # noqa: E402
-from benchmarks.peers import PEERS, UnreachableError, UnsuitableError, measure  # noqa: E402
-from benchmarks.records import (  # noqa: E402
+from benchmarks.fields import find_fields, shells
+from benchmarks.isolate import LimitError, isolated
+from benchmarks.peers import PEERS, UnreachableError, UnsuitableError, measure
+from benchmarks.records import (
     Array,
     Line,
     Records,
@@ -45,11 +45,11 @@ from benchmarks.records import (  # noqa: E402
     quality,
     versions,
 )
-from moec_zarr import MoECSerializer, inspect  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.settings import EFFORTS, Settings  # noqa: E402
+from moec_zarr import MoECSerializer, inspect
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.settings import EFFORTS, Settings
 
 OURS, PHANTOM = "moec_zarr", "phantom_shells"
 RATIOS = (1000.0, 100.0, 30.0, 10.0)

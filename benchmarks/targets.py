@@ -20,21 +20,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
+# isort: split
+import numpy as np
 
-from benchmarks.fields import find_fields  # noqa: E402
-from benchmarks.records import Array, Line, Records, codec_version, markdown, origin  # noqa: E402
-from benchmarks.speed import OURS, warm  # noqa: E402
-from examples.rain_and_humidity import LEVELS, simulate_month  # noqa: E402
-from moec_zarr import judge  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.report.verdict.criteria import CRITERIA  # noqa: E402
-from moec_zarr.settings import Settings  # noqa: E402
+from benchmarks.fields import find_fields
+from benchmarks.records import Array, Line, Records, codec_version, markdown, origin
+from benchmarks.speed import OURS, warm
+from examples.rain_and_humidity import LEVELS, simulate_month
+from moec_zarr import judge
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.report.verdict.criteria import CRITERIA
+from moec_zarr.settings import Settings
 
 PSNR = 70  # which sounds good
 TIGHT = 0.002  # of humidity, in about the bytes that the PSNR takes by level

@@ -20,15 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+import benchmarks.one_thread  # noqa: F401
 
-import numpy as np  # noqa: E402
+# isort: split
+import numpy as np
 
-from benchmarks.fields import find_fields  # noqa: E402
-from benchmarks.isolate import LimitError, isolated  # noqa: E402
-from benchmarks.peers import UnreachableError, UnsuitableError, bisect, filled, layouts  # noqa: E402
-from benchmarks.records import (  # noqa: E402
+from benchmarks.fields import find_fields
+from benchmarks.isolate import LimitError, isolated
+from benchmarks.peers import UnreachableError, UnsuitableError, bisect, filled, layouts
+from benchmarks.records import (
     Array,
     Line,
     Records,
@@ -38,14 +38,14 @@ from benchmarks.records import (  # noqa: E402
     origin,
     versions,
 )
-from benchmarks.relative import _sz3, _warming  # noqa: E402
-from benchmarks.speed import GIGABYTES, OURS, million, warm  # noqa: E402
-from moec_zarr.codec.decode import decode  # noqa: E402
-from moec_zarr.codec.encode import encode  # noqa: E402
-from moec_zarr.config import config  # noqa: E402
-from moec_zarr.errors import MoECError  # noqa: E402
-from moec_zarr.quality import measure  # noqa: E402
-from moec_zarr.settings import Settings  # noqa: E402
+from benchmarks.relative import _sz3, _warming
+from benchmarks.speed import GIGABYTES, OURS, million, warm
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.config import config
+from moec_zarr.errors import MoECError
+from moec_zarr.quality import measure
+from moec_zarr.settings import Settings
 
 RATIOS = (10.0, 30.0, 100.0, 300.0, 1000.0)
 DECADES = 9  # of SZ3's bounds, from the range downwards
