@@ -141,10 +141,8 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
 
 def _has_all(chunk: Prepared, exact: Sequence[Any]) -> bool:
     """Say whether a few values are all that a chunk has."""
-    values = chunk.array if chunk.valid is None else chunk.array[chunk.valid]
-    return bool(exact) and bool(
-        np.isin(values.reshape(-1)[:_FIRST], exact).all() and np.isin(values, exact).all()
-    )
+    values = chunk.valid_values
+    return bool(exact) and bool(np.isin(values[:_FIRST], exact).all() and np.isin(values, exact).all())
 
 
 def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bool) -> bytes:

@@ -22,7 +22,7 @@ def refuse_fills(chunk: Prepared) -> None:
     MoECError
         If there is one.
     """
-    suspect = find_suspect(chunk.array if chunk.valid is None else chunk.array[chunk.valid])
+    suspect = find_suspect(chunk.valid_values)
     if suspect is None:
         return
     if suspect.is_known:

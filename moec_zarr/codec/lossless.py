@@ -88,7 +88,7 @@ def _encode(
     chunk: Prepared, max_error: float, max_relative_error: float, limit: int | None, nearest: bool = False
 ) -> bytes | None:
     array, valid = chunk.array, chunk.valid
-    values = array.reshape(-1) if valid is None else array[valid]
+    values = chunk.valid_values
     plain = len(write_stream(chunk.header, chunk.sections))
     room = np.inf if limit is None else limit - plain
     if limit is not None and not _promises(chunk, max_error, max_relative_error, room):
@@ -155,11 +155,10 @@ def _promises(chunk: Prepared, max_error: float, max_relative_error: float, room
         box = tuple(
             slice(first := int(where * (n - m)), first + m) for n, m in zip(shape, lengths, strict=True)
         )
-        valid = None if chunk.valid is None else chunk.valid[box]
-        values = chunk.array[box].reshape(-1) if valid is None else chunk.array[box][valid]
+        part = replace(chunk, array=chunk.array[box], valid=None if chunk.valid is None else chunk.valid[box])
+        values = part.valid_values
         if values.size < 2:
             continue
-        part = replace(chunk, array=chunk.array[box], valid=valid)
         ways = round_within(values, max_error, max_relative_error)
         total += min(min(each.predicted, each.planes) for each in _candidates(part, ways))
         count += values.size

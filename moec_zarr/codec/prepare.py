@@ -97,6 +97,11 @@ class Prepared:
     def _signs(self) -> bytes:
         return b"" if self.scaled is None or self.scaled.signs is None else write_mask(self.scaled.signs)
 
+    @property
+    def valid_values(self) -> Array:
+        """The valid values, along one axis."""
+        return self.array.reshape(-1) if self.valid is None else self.array[self.valid]
+
     @cached_property
     def fitted(self) -> Bools | None:
         """Which values are fitted; all where None."""

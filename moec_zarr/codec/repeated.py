@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moec_zarr.bitstream.container import read_stream
 from moec_zarr.codec.prepare import Prepared, keep_exactly
-from moec_zarr.codec.stored import round_closer, round_smaller
+from moec_zarr.codec.stored import round_closer, round_smaller, stated_psnr
 from moec_zarr.errors import BudgetError
 
 __all__ = ["Raced", "is_better", "race_repeated"]
@@ -69,7 +68,7 @@ def race_repeated(
     best, fitted, stored = chunk, encode(chunk), None
     most = len(fitted) if limit is None else max(limit, len(fitted))
     if limit is not None:
-        stored = round_closer(chunk, most, _psnr(fitted))
+        stored = round_closer(chunk, most, stated_psnr(fitted))
     elif psnr is not None:
         stored = round_smaller(chunk, psnr, most)
     if stored is not None and _is_far_better(stored, fitted, limit):
@@ -92,14 +91,14 @@ def race_repeated(
 
 def is_better(one: bytes, other: bytes, limit: int | None) -> bool:
     """Say whether a stream has a higher PSNR than another; where no bytes are given, fewer bytes."""
-    return len(one) < len(other) if limit is None else _psnr(one) > _psnr(other)
+    return len(one) < len(other) if limit is None else stated_psnr(one) > stated_psnr(other)
 
 
 def _is_far_better(stored: bytes, fitted: bytes, limit: int | None) -> bool:
     """Say whether values rounded are so much better than a fit that keeping some exactly is not tried."""
     if limit is None:
         return len(stored) < _FAR_FEWER * len(fitted)
-    return _psnr(stored) > _psnr(fitted) + _FAR_CLOSER
+    return stated_psnr(stored) > stated_psnr(fitted) + _FAR_CLOSER
 
 
 def _find_repeated(chunk: Prepared) -> list[float]:
@@ -128,7 +127,3 @@ def _ways(chunk: Prepared, value: float) -> Iterator[Prepared]:
 
 def _count(chunk: Prepared, value: float) -> int:
     return sum(int(np.count_nonzero(each.mask)) for each in chunk.exact if each.value == value)
-
-
-def _psnr(stream: bytes) -> float:
-    return read_stream(stream)[0].psnr

@@ -51,7 +51,7 @@ def choose_knee(chunk: Prepared, relative: float, absolute: float) -> float:
     if chunk.header.dtype.kind == "f":
         return absolute / relative
     # Small integers are kept exactly, or within a whole number, where a share of them is less than one more.
-    values = chunk.array if chunk.valid is None else chunk.array[chunk.valid]
+    values = chunk.valid_values
     whole = math.floor(absolute)
     knees = [(whole + 0.5) / relative, (whole + 1) * _BELOW / relative]
 

@@ -7,13 +7,12 @@ import math
 
 import numpy as np
 
-from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.codec.lossless import encode_gridded
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.quality import measure
 
-__all__ = ["round_closer", "round_smaller"]
+__all__ = ["round_closer", "round_smaller", "stated_psnr"]
 
 _log = logging.getLogger(__name__)
 _SAMPLE = 1 << 16  # values that say which bound has which error
@@ -44,7 +43,7 @@ def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
     over: tuple[float, int] | None = None  # those of the widest one that does not
     per_octave = _changing(chunk) / 8  # a bit of each value that does not repeat
     for turn in range(_TRIALS):
-        if fits[1] >= _CLOSE * limit or _psnr(best) == math.inf:
+        if fits[1] >= _CLOSE * limit or stated_psnr(best) == math.inf:
             break
         left = (1 + _CLOSE) / 2 * limit - fits[1]
         if over is None:
@@ -60,7 +59,7 @@ def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
             continue
         per_octave = max((len(stream) - fits[1]) / (fits[0] - x), per_octave / 8)
         fits, best = (x, len(stream)), stream
-    return best if _psnr(best) > psnr else None
+    return best if stated_psnr(best) > psnr else None
 
 
 def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
@@ -68,28 +67,24 @@ def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
     aim = psnr + _MARGIN
     for _ in range(_TRIALS):
         stream = encode_gridded(chunk, _bound_of(chunk, aim), limit - 1)
-        if stream is None or _psnr(stream) >= psnr:
+        if stream is None or stated_psnr(stream) >= psnr:
             return stream
-        aim += psnr - _psnr(stream) + _MARGIN
+        aim += psnr - stated_psnr(stream) + _MARGIN
     return None
 
 
 def _changing(chunk: Prepared) -> float:
     """Return about how many of the valid values are not the most frequent one."""
-    values = _valid_values(chunk)
+    values = chunk.valid_values
     sample = values[:: max(1, values.size // _SAMPLE) | 1]
     counts = np.unique(sample, return_counts=True)[1]
     return values.size * max(1 - int(counts.max()) / sample.size, 1 / values.size)
 
 
-def _valid_values(chunk: Prepared) -> Array:
-    return chunk.array.reshape(-1) if chunk.valid is None else chunk.array[chunk.valid]
-
-
 def _bound_of(chunk: Prepared, psnr: float) -> float:
     """Return about the bound whose rounded values have a PSNR."""
     scale, whole = chunk.field.normalisation.scale, chunk.header.dtype.kind in "iu"
-    values = _valid_values(chunk)
+    values = chunk.valid_values
     sample = values[:: max(1, values.size // _SAMPLE) | 1].astype(np.float64) / scale
 
     def error(octave: float) -> float:  # over half the range
@@ -106,6 +101,7 @@ def _bound_of(chunk: Prepared, psnr: float) -> float:
     return min(math.exp2(low) * scale, float(np.finfo(np.float64).max))
 
 
-def _psnr(stream: bytes) -> float:
+def stated_psnr(stream: bytes) -> float:
+    """Read the PSNR that a stream states."""
     psnr: float = read_stream(stream)[0].psnr
     return psnr
