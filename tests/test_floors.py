@@ -19,7 +19,7 @@ PACKAGE = Path(moec_zarr.__file__).parent
 FLOORS = [
     {"errors", "arrays", "chunk_grid"},
     {"config", "settings", "quality"},
-    {"statistics"},
+    {"statistics", "compiled"},
     {"fills"},
     {"model"},
     {"bitstream", "runtime"},
@@ -50,7 +50,7 @@ HOMES = {
         *(f"model.{name}_torch" for name in ("decode", "device", "dispatch")),
         "conversion.work.cluster",  # asks for a GPU
     },
-    "numba": {"bitstream.compiled"},
+    "numba": {"compiled"},
     "scipy": {"fit", "report"},
     "donfig": {"config"},
     **{package: {"report.page"} for package in ("jinja2", "markupsafe")},

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Integers
 from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
-from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.contexts import (
     CLASSES,
     EXACT_LOGARITHMS,
@@ -36,6 +35,7 @@ from moec_zarr.bitstream.contexts import (
 from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.bitstream.range_coder import EVEN, PRECISION, RangeDecoder, RangeEncoder, range_words
+from moec_zarr.compiled import is_compiled
 from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,

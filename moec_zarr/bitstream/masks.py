@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
-from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.primitives import inflate, read_varint, write_varint
 from moec_zarr.bitstream.range_coder import RangeDecoder, RangeEncoder, range_words, zero_frequency
+from moec_zarr.compiled import is_compiled
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = ["decode_mask", "encode_mask", "read_coded_mask", "write_mask"]

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
-from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.lattice import Lattice, arrange, rearrange
 from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.bitstream.range_coder import PRECISION, RangeDecoder, RangeEncoder, range_words, zero_frequency
+from moec_zarr.compiled import is_compiled
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = ["UNIT_BITS", "Predictor", "decode_predicted", "encode_predicted", "find_repeated"]

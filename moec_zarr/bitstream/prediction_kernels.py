@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.bitstream.compiled import compiled
+from moec_zarr.compiled import compiled
 
 __all__ = ["CORRUPT", "DECODE", "ENCODE", "MEASURE", "TOO_LARGE", "follow"]
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Array, Integers
-from moec_zarr.bitstream.compiled import is_compiled
 from moec_zarr.bitstream.primitives import read_varint, write_varint
+from moec_zarr.compiled import is_compiled
 from moec_zarr.errors import CorruptStreamError
 
 __all__ = [

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Doubles, Floats, Integers
 from moec_zarr.model.backend import AnyArray, affine, array_namespace, beside, sine
 from moec_zarr.model.features import Stencil
+from moec_zarr.model.steps import step_size
 
 __all__ = [
     "GATE_LARGEST",
@@ -39,7 +40,6 @@ __all__ = [
     "evaluate_tile",
     "expert_load",
     "gate_coordinates",
-    "step_size",
     "tables",
 ]
 
@@ -99,11 +99,6 @@ class Architecture:
     def active_count(self) -> int:
         """Number of the weights and biases that evaluate a voxel, without the gate's."""
         return replace(self, experts=1).parameter_count
-
-
-def step_size(code: int) -> float:
-    """Return the quantisation step of a step code in 0..255: eight to the octave, from 2**-24."""
-    return math.ldexp(8 + code % 8, code // 8 - 27)
 
 
 @dataclass(frozen=True)

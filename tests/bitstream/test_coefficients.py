@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream import compiled as compiled_module
+from moec_zarr import compiled as compiled_module
 from moec_zarr.bitstream.coding_order import present_bands
 from moec_zarr.bitstream.coefficients import (
     COEFFICIENTS_PER_BYTE,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream import compiled as compiled_module
+from moec_zarr import compiled as compiled_module
 from moec_zarr.bitstream.masks import decode_mask, encode_mask
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream import compiled as compiled_module
+from moec_zarr import compiled as compiled_module
 from moec_zarr.bitstream.range_coder import (
     EVEN,
     TAILS,

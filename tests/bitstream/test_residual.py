@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moec_zarr.bitstream import compiled as compiled_module
+from moec_zarr import compiled as compiled_module
 from moec_zarr.bitstream.residual import read_residual, write_residual
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError

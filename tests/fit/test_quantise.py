@@ -21,8 +21,8 @@ from moec_zarr.model.network import (  # noqa: E402
     GATE_LARGEST,
     GATE_LARGEST_BIAS,
     Architecture,
-    step_size,
 )
+from moec_zarr.model.steps import step_size
 
 ARCHITECTURE = Architecture(3, 12, 2, 10, 2)
 GATE = {"gate.weight": np.ones((3, 2), np.int32), "gate.bias": np.zeros(2, np.int32)}

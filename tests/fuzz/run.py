@@ -23,8 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moec_zarr import MoECCodec, MoECError, config, inspect
-from moec_zarr.bitstream import compiled
+from moec_zarr import MoECCodec, MoECError, compiled, config, inspect
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.codec.decode import decode
 from tests.conformance.freeze_streams import FEATURES, paths

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from moec_zarr.model.evaluate import evaluate
-from moec_zarr.model.network import evaluate_tile, expert_load, step_size, tables
+from moec_zarr.model.network import evaluate_tile, expert_load, tables
+from moec_zarr.model.steps import step_size
 from tests.conformance import reference_decoder
 from tests.support.strategies import random_network
 

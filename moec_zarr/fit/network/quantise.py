@@ -23,8 +23,8 @@ from moec_zarr.model.network import (
     GATE_LARGEST_BIAS,
     Architecture,
     Network,
-    step_size,
 )
+from moec_zarr.model.steps import step_size
 
 __all__ = ["DECODER", "StepAllocator", "freeze_gate", "quantise", "round_through", "unshifted"]
 

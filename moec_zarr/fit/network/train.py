@@ -24,7 +24,8 @@ from moec_zarr.fit.network.quantise import (
 from moec_zarr.fit.network.stack import Weights, take_rows
 from moec_zarr.fit.network.training import Networks, Training
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.model.network import Network, step_size
+from moec_zarr.model.network import Network
+from moec_zarr.model.steps import step_size
 
 __all__ = ["Fitted", "Outcome", "fit_networks"]
 

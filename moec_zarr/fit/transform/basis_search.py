@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from moec_zarr.arrays import Doubles, Floats
-from moec_zarr.bitstream.compiled import compiled
+from moec_zarr.compiled import compiled
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
     LONGEST_GRAPH_AXIS,

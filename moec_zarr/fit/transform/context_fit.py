@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from moec_zarr.arrays import Doubles, Floats
-from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import Context
+from moec_zarr.compiled import compiled
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
 __all__ = ["Sample", "first_parameters", "fit_context", "round_parameters"]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_NEIGHBOUR
+from moec_zarr.compiled import compiled
 
 __all__ = [
     "activities",

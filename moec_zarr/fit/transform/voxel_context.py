@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.compiled import compiled
 from moec_zarr.bitstream.contexts import Context, logarithms, zero_context_activity
+from moec_zarr.compiled import compiled
 from moec_zarr.fit.transform.context_fit import Sample, first_parameters, fit_context, round_parameters
 from moec_zarr.fit.transform.rdoq import SAMPLE_SIZE, bit_table
 from moec_zarr.fit.transform.rdoq_kernels import bits_of, class_of, seen
