@@ -10,7 +10,8 @@ import numpy as np
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.backend import AnyArray
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.features import AnyField, sample_around, values_and_features
+from moec_zarr.model.features import offsets_of, values_and_features
+from moec_zarr.model.neighbourhood import AnyField, sample_around
 from moec_zarr.model.network import Architecture, Network, evaluate_tile, tables
 from moec_zarr.model.residual import Residual
 
@@ -112,7 +113,7 @@ def _with_network(
     for slab, near_rows in tiled(indices, pointwise=pointwise, voxels=device.slab):
         near = field
         if field is not None and not pointwise:
-            near = sample_around(field, network.stencils, near_rows)
+            near = sample_around(field, offsets_of(network.stencils), near_rows)
         voxels = tile or device.tile(architecture)
         for inner, rows in tiled(near_rows, pointwise=pointwise, voxels=voxels):
             base, features = None, None

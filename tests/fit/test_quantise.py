@@ -22,7 +22,7 @@ from moec_zarr.model.network import (  # noqa: E402
     GATE_LARGEST_BIAS,
     Architecture,
 )
-from moec_zarr.model.steps import step_size
+from moec_zarr.model.steps import step_size  # noqa: E402
 
 ARCHITECTURE = Architecture(3, 12, 2, 10, 2)
 GATE = {"gate.weight": np.ones((3, 2), np.int32), "gate.bias": np.zeros(2, np.int32)}

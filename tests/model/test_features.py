@@ -6,13 +6,12 @@ import pytest
 from moec_zarr.bitstream.coefficients import write_coefficients
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.features import (
-    SampledField,
     Stencil,
     feature_count,
-    neighbours,
-    sample_around,
+    offsets_of,
     values_and_features,
 )
+from moec_zarr.model.neighbourhood import SampledField, neighbours, sample_around
 from tests.conformance import reference_decoder
 from tests.support.strategies import (
     COSINES,
@@ -62,7 +61,7 @@ def test_features_at_points_and_strides_match_the_grid(shape):
 def test_a_field_sampled_around_a_grid_reads_like_the_field(shape):
     field, stencils, _ = random_field(shape, 4)
     whole = [np.arange(n) for n in shape]
-    near = sample_around(field, stencils, whole)
+    near = sample_around(field, offsets_of(stencils), whole)
     assert isinstance(near, SampledField)  # a dense grid shares its neighbours
     for indices in (whole, [np.arange(n)[:: -2 if n > 2 else 1] for n in shape]):
         result, expected = read_features(near, stencils, indices), read_features(field, stencils, indices)
@@ -72,7 +71,7 @@ def test_a_field_sampled_around_a_grid_reads_like_the_field(shape):
 def test_scattered_voxels_are_not_sampled_with_all_between():
     field = random_field((64, 64, 64), 5)[0]
     scattered = [np.arange(0, 64, 31)] * 3
-    assert sample_around(field, [Stencil(1, 0)] * 3, scattered) is field
+    assert sample_around(field, offsets_of([Stencil(1, 0)] * 3), scattered) is field
 
 
 def test_features_of_a_constant_field_are_finite():
@@ -85,5 +84,5 @@ def test_features_of_a_constant_field_are_finite():
 
 
 def test_neighbours_are_clipped_to_the_axis():
-    places = neighbours(np.array([0, 4, 9]), Stencil(2, 0), 10)
+    places = neighbours(np.array([0, 4, 9]), offsets_of([Stencil(2, 0)])[0], 10)
     assert places.tolist() == [[2, 6, 9], [0, 2, 7], [6, 9, 9], [0, 0, 3]]
