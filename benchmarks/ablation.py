@@ -45,8 +45,8 @@ from moec_zarr.fit.network.quantise import Gate, StepAllocator, freeze_gate, qua
 from moec_zarr.fit.payloads import DoesNotFit, choose_distribution
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model import network
-from moec_zarr.model.evaluate import tiled
 from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.model.tiles import tiled
 
 RATIOS = (100.0, 300.0, 1000.0)
 PRESET = PRESETS["balanced"][-1]

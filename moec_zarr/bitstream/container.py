@@ -56,6 +56,7 @@ class Section(enum.IntEnum):
     SCALE = 7  # a logarithmic scale, on which the values are fitted
     INTEGERS = 8  # the values themselves, or rounded ones, as integers
     EXACT = 9  # valid values that are kept exactly, and where they stand
+    LINEAR_EXPERTS = 10  # what restores the transform
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from moec_zarr.arrays import Array
 from moec_zarr.bitstream.coefficients import read_coefficients
 from moec_zarr.bitstream.container import Header, Section, read_stream
 from moec_zarr.bitstream.exact import read_exact
+from moec_zarr.bitstream.linear_experts import read_linear_experts
 from moec_zarr.bitstream.network import read_network
 from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.scale import Scaled, read_scale
@@ -27,6 +28,7 @@ from moec_zarr.bitstream.values import (
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import Coefficients
+from moec_zarr.model.linear_experts import LinearExperts
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Limits
 from moec_zarr.model.residual import Residual
@@ -47,6 +49,8 @@ class Stream:
         All values of the bounding box, where they are stored themselves.
     network : Network or None
     coefficients : Coefficients or None
+    linear_experts : LinearExperts or None
+        What restores the transform.
     residual : Residual or None
         Corrections with which a bound on the error is kept.
     scaled : Scaled or None
@@ -65,6 +69,7 @@ class Stream:
     values: Array | None
     network: Network | None
     coefficients: Coefficients | None
+    linear_experts: LinearExperts | None
     residual: Residual | None
     scaled: Scaled | None
     exact_values: list[MaskedValue]
@@ -131,10 +136,12 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
     if Section.SCALE in sections and not sections.keys() & fitted:
         raise CorruptStreamError("the stream holds a scale of nothing; it is damaged")
+    if Section.LINEAR_EXPERTS in sections and Section.TRANSFORM not in sections:
+        raise CorruptStreamError("the stream holds experts that restore nothing; it is damaged")
     stored = sections.keys() & {Section.LOSSLESS, Section.INTEGERS}
     if len(stored) > 1 or (stored and sections.keys() & {*fitted, Section.EXACT}):
         raise CorruptStreamError("the stream holds the values more than once; it is damaged")
-    box, values, network, coefficients, residual, scaled = None, None, None, None, None, None
+    box, values, network, coefficients, experts, residual, scaled = (None,) * 7
     bounds = 0.0, 0.0
     masked: list[MaskedValue] = []
     exact: list[MaskedValue] = []
@@ -156,6 +163,8 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         network = read_network(sections[Section.MODEL], len(grid), Section.TRANSFORM in sections)
     if Section.TRANSFORM in sections:
         coefficients = read_coefficients(sections[Section.TRANSFORM], grid)
+    if Section.LINEAR_EXPERTS in sections:
+        experts = read_linear_experts(sections[Section.LINEAR_EXPERTS], len(grid))
     if Section.RESIDUAL in sections:
         residual = read_residual(sections[Section.RESIDUAL], grid)
     if Section.SCALE in sections:
@@ -165,5 +174,5 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
     lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
     return Stream(
-        header, box, masked, values, network, coefficients, residual, scaled, exact, bounds, lengths
+        header, box, masked, values, network, coefficients, experts, residual, scaled, exact, bounds, lengths
     )

@@ -22,7 +22,6 @@ from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.basis import DOUBLE
-from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.residual import NETWORK_TOLERANCE, TOLERANCE, Residual
 from moec_zarr.model.scale import EXPONENTIAL
@@ -202,7 +201,7 @@ def add_bound(chunk: Prepared, fitted: Candidate) -> Encoded:
     """
     assert fitted.transform is not None
     own, tolerance = chunk.squeezed, _tolerance(chunk, TOLERANCE)
-    field = CoefficientField(fitted.transform.coefficients, DOUBLE)
+    field = fitted.transform.field(DOUBLE)
     parts: list[Fidelity] = []
     bound = 0.0
     for tile, values in evaluate(None, field, own.array.shape, [range(n) for n in own.array.shape]):
@@ -224,7 +223,7 @@ def _correct(chunk: Prepared, fitted: Candidate | None, bound: _Bound, allowed: 
     own, target = chunk.squeezed, chunk.field
     field = None
     if fitted is not None and fitted.transform is not None:
-        field = CoefficientField(fitted.transform.coefficients, DOUBLE)
+        field = fitted.transform.field(DOUBLE)
     corrections = np.zeros(own.array.shape, np.int32)
     parts: list[Fidelity] = []
     for tile, values in evaluate(network, field, own.array.shape, [range(n) for n in own.array.shape]):

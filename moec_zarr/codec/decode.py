@@ -15,8 +15,8 @@ from moec_zarr.codec.opened import Opened, open_cached
 from moec_zarr.codec.refit import remember
 from moec_zarr.config import config
 from moec_zarr.errors import CorruptStreamError, MoECError
-from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.evaluate import evaluate
+from moec_zarr.model.linear_experts import AnyTransform
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Limits
 from moec_zarr.model.residual import Residual
@@ -171,7 +171,7 @@ def decode_tiles(
     dtype: np.dtype[Any],
     limits: Limits,
     network: Network | None,
-    field: CoefficientField | None,
+    field: AnyTransform | None,
     residual: Residual | None,
     shape: tuple[int, ...],
     wanted: Selection,
@@ -191,7 +191,7 @@ def _evaluate_tiles(
     dtype: np.dtype[Any],
     limits: Limits,
     network: Network | None,
-    field: CoefficientField | None,
+    field: AnyTransform | None,
     residual: Residual | None,
     shape: tuple[int, ...],
     wanted: Selection,
@@ -214,7 +214,7 @@ def _on_device(
     dtype: np.dtype[Any],
     limits: Limits,
     network: Network | None,
-    field: CoefficientField | None,
+    field: AnyTransform | None,
     residual: Residual | None,
     shape: tuple[int, ...],
     wanted: Selection,

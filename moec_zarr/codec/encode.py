@@ -35,7 +35,7 @@ from moec_zarr.config import config
 from moec_zarr.errors import MoECError
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.linear_experts import AnyTransform
 from moec_zarr.model.network import Network
 from moec_zarr.runtime import fit_slot, group_size, name_extras, progress
 from moec_zarr.settings import Settings
@@ -293,13 +293,13 @@ def _hangs_on_precision(fitted: Candidate, encoded: Encoded) -> bool:
 
 def _finish(chunk: Prepared, best: Candidate) -> Encoded:
     """Return the stream of a candidate, with the quality of what is decoded of it."""
-    field = None if best.transform is None else CoefficientField(best.transform.coefficients)
+    field = None if best.transform is None else best.transform.field()
     encoded = write_fitted(chunk, best.sections(), _measure(chunk, best.network, field))
     _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, encoded.psnr)
     return encoded
 
 
-def _measure(chunk: Prepared, network: Network | None, field: CoefficientField | None) -> Fidelity:
+def _measure(chunk: Prepared, network: Network | None, field: AnyTransform | None) -> Fidelity:
     """Return how close is what is decoded."""
     shape, parts = chunk.array.shape, []
     for tile, values in decode_tiles(

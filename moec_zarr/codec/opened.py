@@ -11,6 +11,7 @@ from moec_zarr.bitstream.stream import Stream, check_header, open_stream
 from moec_zarr.config import config
 from moec_zarr.model.basis import DOUBLE, SINGLE
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.linear_experts import AnyTransform, restore
 from moec_zarr.runtime import renew_after_fork
 
 __all__ = ["Opened", "open_cached"]
@@ -24,11 +25,12 @@ class Opened:
     digest: bytes  # what tells it from others
 
     @cached_property
-    def field(self) -> CoefficientField | None:
-        """The transform, made ready to be evaluated: in double precision where a bound is kept."""
+    def field(self) -> AnyTransform | None:
+        """The transform, restored, made ready to be evaluated: in double precision where a bound is kept."""
         if self.stream.coefficients is None:
             return None
-        return CoefficientField(self.stream.coefficients, SINGLE if self.stream.residual is None else DOUBLE)
+        base = CoefficientField(self.stream.coefficients, SINGLE if self.stream.residual is None else DOUBLE)
+        return restore(base, self.stream.linear_experts)
 
     @cached_property
     def nbytes(self) -> int:

@@ -39,7 +39,14 @@ class Candidate:
             result[Section.MODEL] = encode_network(self.network)
         if self.transform is not None:
             result[Section.TRANSFORM] = self.transform.payload
+            if self.transform.restoration is not None:
+                result[Section.LINEAR_EXPERTS] = self.transform.restoration.payload
         return result
+
+    @property
+    def is_straightened(self) -> bool:
+        """Whether it is a transform alone, of which nothing but the mean may have been put right."""
+        return self.network is None and self.transform is not None and self.transform.restoration is None
 
     def log(self) -> Candidate:
         """Log it, and return it."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from moec_zarr.arrays import Floats
 from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scale_preset
+from moec_zarr.fit.transform.expert_fit import fit_experts, restore_within
 from moec_zarr.fit.transform.rate_control import (
     fit_mean,
     fit_transform,
@@ -29,6 +31,7 @@ from moec_zarr.settings import Settings
 __all__ = ["fit", "fit_to_error", "smallest_fit", "smallest_network"]
 
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
+_SECTION = 3  # bytes of a small section's number and length, at most
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
 
@@ -72,22 +75,13 @@ def fit(
         target = field.normalised()
     best = plain = None
     if target is not None and settings.experts is None:  # else a network is asked for
-        transform = fit_transform(target, valid, budget)
-        if transform is None and budget >= smallest_transform(shape):
-            transform = fit_mean(target, valid)
-        if transform is not None:
-            values = CoefficientField(transform.coefficients).whole()
-            best = plain = Candidate(None, transform, mean_error(values, target, valid)).log()
-            better = straighten_within(transform, values, target, valid, field.zero, budget)
-            if better is not transform:
-                values = CoefficientField(better.coefficients).whole()
-                best = Candidate(None, better, mean_error(values, target, valid)).log()
+        plain, best = _fit_transform(field, target, budget)
     enough = best is None or budget >= smallest_network(len(shape), settings.experts)
     if enough and settings.has_networks:
         from moec_zarr.fit import networks
 
         def to_beat() -> float:  # clipping is no matter of theirs
-            own = plain if best is None or best.network is None else best
+            own = plain if best is not None and best.is_straightened else best
             return math.inf if own is None else own.error
 
         with torch_threads():
@@ -113,6 +107,40 @@ def fit(
     if best is None:
         raise DoesNotFit(f"nothing fits into {budget} bytes")
     return best
+
+
+def _fit_transform(field: Field, target: Floats, budget: int) -> tuple[Candidate | None, Candidate | None]:
+    """Fit a transform alone, then make it right in the mean and restore it; return both."""
+    valid, kept = field.valid, 0
+    earlier: Candidate | None = None
+
+    def leave(values: Floats) -> int:
+        nonlocal kept
+        found = fit_experts(values, target, valid, budget)
+        kept = 0 if found is None else len(found.payload) + _SECTION
+        return kept
+
+    transform = fit_transform(target, valid, budget, leave=leave)
+    if transform is None and budget >= smallest_transform(target.shape):
+        transform = fit_mean(target, valid)
+    while transform is not None:
+        values = CoefficientField(transform.coefficients).whole()
+        plain = best = Candidate(None, transform, mean_error(values, target, valid)).log()
+        better = straighten_within(transform, values, target, valid, field.zero, budget - kept)
+        if better is not transform:
+            values = CoefficientField(better.coefficients).whole()
+            best = Candidate(None, better, mean_error(values, target, valid)).log()
+        if not kept:
+            return plain, choose_better(earlier, best)
+        room = budget - len(better.payload) - _SECTION
+        found = restore_within(better.coefficients, values, target, valid, field.zero, budget, room)
+        if found is not None and len(found.restoration.payload) <= room:
+            restored = better._replace(restoration=found.restoration)
+            return plain, Candidate(None, restored, found.error).log()
+        # All bytes are the transform's then, whose bases are known.
+        earlier = best
+        kept, transform = 0, fit_transform(target, valid, budget, transform.coefficients) or transform
+    return None, None
 
 
 def smallest_network(axes: int, experts: int | None) -> int:

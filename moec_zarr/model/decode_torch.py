@@ -11,9 +11,9 @@ import torch
 
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.basis import SINGLE
-from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.device_torch import Device
 from moec_zarr.model.evaluate import evaluate
+from moec_zarr.model.linear_experts import AnyTransform
 from moec_zarr.model.network import Network
 from moec_zarr.model.normalisation import Limits, Normalisation, neighbours
 from moec_zarr.model.residual import Residual
@@ -28,7 +28,7 @@ _EXPONENT = 0x7FF0_0000_0000_0000  # the bits of a double that hold it
 def evaluate_on(
     device: Device,
     network: Network | None,
-    field: CoefficientField | None,
+    field: AnyTransform | None,
     lengths: Sequence[int],
     indices: Sequence[range | Integers],
     *,

@@ -32,7 +32,9 @@ class Device:
     Nothing here waits for the device.
     """
 
-    slab = transform_tile = 1 << 22  # voxels that a transform is evaluated at together: tens of megabytes
+    slab = transform_tile = restored_tile = (
+        1 << 22
+    )  # voxels that a transform is evaluated at together: tens of megabytes
 
     def __init__(self, name: str) -> None:
         self.device = torch.device(name)

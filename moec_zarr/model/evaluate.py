@@ -9,16 +9,17 @@ import numpy as np
 
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.backend import AnyArray
-from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.features import offsets_of, values_and_features
+from moec_zarr.model.linear_experts import AnyTransform, RestoredField
 from moec_zarr.model.neighbourhood import AnyField, sample_around
 from moec_zarr.model.network import Architecture, Network, evaluate_tile, tables
 from moec_zarr.model.residual import Residual
+from moec_zarr.model.tiles import tiled
 
 if TYPE_CHECKING:
     from moec_zarr.model.device_torch import Device
 
-__all__ = ["HOST", "Host", "evaluate", "tiled"]
+__all__ = ["HOST", "Host", "evaluate"]
 
 _ACTIVATIONS = 1 << 21  # of a layer
 
@@ -28,6 +29,7 @@ class Host:
 
     transform_tile = 1 << 18  # voxels that a transform without a network is evaluated at together
     slab = 1 << 21  # the same, where a network reads it around each of them
+    restored_tile = 1 << 24  # the same, where experts do: what they read beyond a tile is evaluated twice
 
     def put(self, array: Array) -> Array:
         """Return an array as it is."""
@@ -43,7 +45,7 @@ HOST = Host()
 
 def evaluate(
     network: Network | None,
-    field: CoefficientField | None,
+    field: AnyTransform | None,
     lengths: Sequence[int],
     indices: Sequence[range | Integers],
     *,
@@ -57,7 +59,7 @@ def evaluate(
     Parameters
     ----------
     network : Network or None
-    field : CoefficientField or None
+    field : CoefficientField, RestoredField or None
         The transform.
     lengths : sequence of int
         Voxels along each axis of the chunk; all longer than one.
@@ -86,13 +88,14 @@ def evaluate(
     if network is not None:
         parts = _with_network(network, sent, lengths, indices, pointwise, tile, device)
     else:
+        voxels = device.restored_tile if isinstance(field, RestoredField) else device.transform_tile
         parts = (
             (
                 where,
                 rows,
                 device.put(np.zeros(_sides(where))) if sent is None else sent.values(rows, pointwise),
             )
-            for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or device.transform_tile)
+            for where, rows in tiled(indices, pointwise=pointwise, voxels=tile or voxels)
         )
     for where, rows, values in parts:
         yield where, values if residual is None else residual.added_to(values, rows, pointwise)
@@ -131,32 +134,3 @@ def _sides(tile: Sequence[slice]) -> list[int]:
 def _within(outer: tuple[slice, ...], inner: tuple[slice, ...]) -> tuple[slice, ...]:
     """Return a tile of a tile, in the grid that the outer one is cut from."""
     return tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
-
-
-def tiled(
-    indices: Sequence[range | Integers], *, pointwise: bool, voxels: int
-) -> Iterator[tuple[tuple[slice, ...], list[Integers]]]:
-    """Iterate over tiles of at most `voxels` of the voxels wanted, each with its own indices."""
-    sizes = [len(index) for index in indices]
-    for tile in _tiles(sizes[:1] if pointwise else sizes, voxels):
-        rows = tile * len(sizes) if pointwise else tile
-        yield tile, [_as_array(index[s]) for index, s in zip(indices, rows, strict=True)]
-
-
-def _as_array(index: range | Integers) -> Integers:
-    return np.arange(index.start, index.stop, index.step) if isinstance(index, range) else index
-
-
-def _tiles(lengths: Sequence[int], voxels: int) -> Iterator[tuple[slice, ...]]:
-    """Boxes of at most `voxels` that cover a grid, whole along its last axes."""
-    room, edges = voxels, []
-    for length in reversed(lengths):
-        edge = max(1, min(length, room))
-        edges.append(edge)
-        room //= edge
-    counts = [-(-length // edge) for length, edge in zip(lengths, reversed(edges), strict=True)]
-    for corner in np.ndindex(*counts):
-        yield tuple(
-            slice(i * edge, min((i + 1) * edge, length))
-            for i, edge, length in zip(corner, reversed(edges), lengths, strict=True)
-        )

@@ -8,9 +8,10 @@ import pytest
 
 from moec_zarr.bitstream.coefficients import write_coefficients
 from moec_zarr.model.coefficients import CoefficientField
-from moec_zarr.model.evaluate import evaluate, tiled
+from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.features import feature_count
 from moec_zarr.model.network import Network
+from moec_zarr.model.tiles import tiled
 from tests.conformance import reference_decoder
 from tests.support.strategies import (
     random_bases,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from moec_zarr.fit.transform.basis_search import (
     wavelets_of,
 )
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
+from moec_zarr.fit.transform.expert_fit import Restoration, restore_within
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
     RATE,
@@ -30,9 +32,10 @@ from moec_zarr.fit.transform.rdoq import (
     quantise_at,
 )
 from moec_zarr.fit.transform.straighten import straighten
-from moec_zarr.model.basis import AxisBasis
+from moec_zarr.model.basis import SINGLE, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import fold, folded_shape
+from moec_zarr.model.linear_experts import AnyTransform, restore
 from moec_zarr.model.transform import analyse
 
 __all__ = [
@@ -81,11 +84,22 @@ _SMALL_ARRAY = 1 << 17
 
 
 class Transform(NamedTuple):
-    """Coefficients with the bytes of their section."""
+    """Coefficients with the bytes of their section, and what restores them."""
 
     coefficients: Coefficients
     payload: bytes
     context: Context
+    restoration: Restoration | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both sections."""
+        return len(self.payload) + (0 if self.restoration is None else len(self.restoration.payload))
+
+    def field(self, precision: np.dtype[Any] = SINGLE) -> AnyTransform:
+        """Return the field that they are decoded to."""
+        experts = None if self.restoration is None else self.restoration.experts
+        return restore(CoefficientField(self.coefficients, precision), experts)
 
     def unfold(self, shape: tuple[int, ...]) -> Transform:
         """Return the transform of the grid that was folded."""
@@ -93,7 +107,11 @@ class Transform(NamedTuple):
 
 
 def fit_transform(
-    target: Floats, valid: Bools | None, budget: int, warm_start: Coefficients | None = None
+    target: Floats,
+    valid: Bools | None,
+    budget: int,
+    warm_start: Coefficients | None = None,
+    leave: Callable[[Floats], int] | None = None,
 ) -> Transform | None:
     """Fit the transform of a grid within a byte budget; None if it pays for none.
 
@@ -107,6 +125,9 @@ def fit_transform(
         Bytes that the section may take; kept.
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
+    leave : callable, optional
+        Returns how many bytes are left for something else, from the values of a first transform of about as
+        many bytes.
     """
     shape = target.shape
     target, valid = fold_grid(target, valid)
@@ -115,6 +136,8 @@ def fit_transform(
     start = find_start(whole, valid, count, warm_start)
     if start is None:
         return None
+    if leave is not None and target.shape == shape:
+        budget -= leave(CoefficientField(place_coefficients(start[0], start[2])).whole())
     taken, found = start[2].bits / 8, _within_budget(*start, budget)
     if warm_start is not None or taken <= _TOO_FINE * budget:
         return found and found.unfold(shape)
@@ -204,7 +227,7 @@ def fit_transform_to_error(
         last = first.step, max((energy + first.error) / voxels, _LEAST_ERROR)
         step *= _finer(last[1], error, slope)
     fine, coarse = 0.0, math.inf  # steps that keep the error, and that do not
-    best: tuple[Coefficients, Context, float] | None = None
+    best: tuple[Coefficients, Context, float, Restoration | None] | None = None
     for turn in range(_ERROR_ROUNDS):
         if not fine < step < coarse:
             step = math.sqrt(fine * coarse) if fine > 0 and coarse < math.inf else (2 * fine or coarse / 2)
@@ -225,9 +248,14 @@ def fit_transform_to_error(
             values = CoefficientField(found).whole()
             if (better := next(straighten(found, values, target, valid, zero), None)) is not None:
                 found, values = better, CoefficientField(better).whole()
-            measured = max(mean_error(values, target, valid), _LEAST_ERROR)
+            measured, restoration = max(mean_error(values, target, valid), _LEAST_ERROR), None
+            if target.shape == shape:
+                nbytes = round(quantised.bits / 8)
+                restored = restore_within(found, values, target, valid, zero, nbytes)
+                if restored is not None:
+                    restoration, measured = restored
             if measured <= error and (best is None or measured > best[2]):
-                best = found, quantised.context, measured
+                best = found, quantised.context, measured, restoration
             close = _CLOSE_ERROR if turn < _EARLY_ROUNDS else _LATE_CLOSE_ERROR
             if best is not None and (best[2] > close * error or turn >= 4 * _EARLY_ROUNDS):
                 break
@@ -239,8 +267,8 @@ def fit_transform_to_error(
         step = quantised.step * _finer(ratio * own, error, slope)
     if best is None:
         return None
-    found, context, measured = best
-    return encode_transform(found, context, shape), measured
+    found, context, measured, restoration = best
+    return encode_transform(found, context, shape)._replace(restoration=restoration), measured
 
 
 def encode_transform(coefficients: Coefficients, context: Context, shape: tuple[int, ...]) -> Transform:

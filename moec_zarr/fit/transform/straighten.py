@@ -21,7 +21,7 @@ from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.model.transform import analyse
 
-__all__ = ["straighten"]
+__all__ = ["measure_clipped", "small_bias", "straighten"]
 
 _BIAS = 5e-4  # of the mean magnitude: what is not corrected
 _CLIPPED = 0.02  # of the values, from which on they are closer once stretched
@@ -60,11 +60,11 @@ def straighten(
 
     wanted, values = chosen(target), chosen(values)
     bias, first = _errors(values, wanted)
-    small = _BIAS * float(np.abs(wanted - np.float32(zero)).mean())
+    small = small_bias(wanted, None, zero)
     if abs(bias) <= small and np.count_nonzero(np.abs(values) > 1) < _CLIPPED * values.size:
         return
-    stretch, shift = _closest(values, wanted)
-    moved = _shifted(coefficients, _unbiased(values, wanted, stretch, shift) / stretch)
+    stretch, summand = _closest(values, wanted)
+    moved = _shifted(coefficients, _unbiased(values, wanted, stretch, summand) / stretch)
     for each in (moved, coefficients) if moved is not None else (coefficients,):
         own = values if each is coefficients else chosen(CoefficientField(each).whole())
         found: list[tuple[bool, float, float]] = []
@@ -76,6 +76,16 @@ def straighten(
                     found.append((abs(left) > small, error, step))
         if found:
             yield replace(each, step=min(found)[2])
+
+
+def measure_clipped(values: Floats, target: Floats, valid: Bools | None) -> tuple[float, float]:
+    """Return the mean error and the mean square error of the valid values once they are clipped."""
+    return _errors(values, target) if valid is None else _errors(values[valid], target[valid])
+
+
+def small_bias(target: Floats, valid: Bools | None, zero: float) -> float:
+    """Return the mean error that is not worth a correction: a share of the mean distance to zero."""
+    return _BIAS * float(np.abs((target if valid is None else target[valid]) - np.float32(zero)).mean())
 
 
 def _errors(values: Floats, wanted: Floats) -> tuple[float, float]:
@@ -121,10 +131,10 @@ def _balanced(values: Floats, wanted: Floats, factor: float) -> float:
     return factor
 
 
-def _shifted(coefficients: Coefficients, shift: float) -> Coefficients | None:
+def _shifted(coefficients: Coefficients, distance: float) -> Coefficients | None:
     """Return coefficients of values that are larger by a constant, about; None where a step is too coarse."""
     constant = _constant(coefficients)
-    added = np.rint(constant * (shift / coefficients.step))
+    added = np.rint(constant * (distance / coefficients.step))
     if not added.any() or not np.abs(added).max() < MAX_COEFFICIENT:
         return None
     shape = [max(pair) for pair in zip(coefficients.integers.shape, added.shape, strict=True)]
