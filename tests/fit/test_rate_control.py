@@ -14,13 +14,12 @@ from moec_zarr.fit.transform.rate_control import (
     fit_transform_to_error,
 )
 from moec_zarr.model.basis import AxisBasis
-from moec_zarr.model.coefficients import CoefficientField
 from tests.support.fields import normalised, smooth
 from tests.support.strategies import COSINES
 
 
 def values_of(transform):
-    return CoefficientField(transform.coefficients).whole()
+    return transform.field().whole()
 
 
 def mean_square(rest):

@@ -250,7 +250,7 @@ def fit_transform_to_error(
                 found, values = better, CoefficientField(better).whole()
             measured, restoration = max(mean_error(values, target, valid), _LEAST_ERROR), None
             if target.shape == shape:
-                nbytes = round(quantised.bits / 8)
+                nbytes = max(1, round(quantised.bits / 8))
                 restored = restore_within(found, values, target, valid, zero, nbytes)
                 if restored is not None:
                     restoration, measured = restored
