@@ -21,6 +21,7 @@ from moec_zarr.bitstream.residual import write_residual
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
+from moec_zarr.fit.transform.expert_fit import restore_within
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rate_control import (
     DENSEST,
@@ -132,9 +133,24 @@ def fit_transform_to_bound(
         return None
     found = place_coefficients(search, best.quantised)
     try:
-        return encode_transform(found, best.quantised.context, shape)
+        transform = encode_transform(found, best.quantised.context, shape)
     except DoesNotFit:
         return None
+    return _restored(transform, target, valid, bound) if target.shape == shape else transform
+
+
+def _restored(transform: Transform, target: Floats, valid: Bools | None, bound: float) -> Transform:
+    """Return a transform with experts, if these save more bits of corrections than they take."""
+    values = CoefficientField(transform.coefficients).whole()
+    restored = restore_within(transform.coefficients, values, target, valid, 0.0, len(transform.payload))
+    if restored is None:
+        return transform
+    better = transform._replace(restoration=restored.restoration)
+    own, other = (
+        8 * each.nbytes + _estimate_bits(find_corrections(target, each.field().whole(), valid, bound))
+        for each in (transform, better)
+    )
+    return better if other < own else transform
 
 
 def _is_of_use(whole: Floats, target: Floats, valid: Bools | None, bound: float, limit: float) -> bool:
