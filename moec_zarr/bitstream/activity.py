@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,29 +90,6 @@ class Activity:
         for part in _parts(len(result)):
             result[part] = self._rank[positions[self.order[part]]]
         return result
-
-    def arrays(self) -> dict[str, Any]:
-        """Return what `decode_wavefronts` reads, in its order; integers stand for the activity there."""
-        tables = self.tables
-        parents, parent_weight = np.zeros(0, np.int32), 0
-        if self._parent_weight is not None:
-            parents, parent_weight = self._parents, int(self._parent_weight)
-        return {
-            "order": self.order,
-            "ends": np.array(self.ends, np.int64),
-            "octaves": self._octaves,
-            "activity": self._activity,
-            "base": self._base,
-            "logarithms": self._logarithms,
-            "parents": parents,
-            "parent_weight": parent_weight,
-            "strides": tables.strides,
-            "slots": tables.slots,
-            "reach": tables.reach,
-            "depth": tables.depth,
-            "weights": self._weights,
-            "rank": self._rank,
-        }
 
     def classes(self, wavefront: slice) -> NDArray[np.int32]:
         """Return the classes of the coefficients of a wavefront."""

@@ -29,6 +29,7 @@ __all__ = [
     "coefficient_octaves",
     "context_tables",
     "extent_of",
+    "parent_parts",
     "parents",
     "present_bands",
     "wavefronts",
@@ -211,21 +212,39 @@ def _joint_reach(functions: BasisFunctions, length: int, count: int, back: int) 
     return table
 
 
-def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArray[np.int32]:
-    """Find the flat position of the parent of each coefficient of a joint basis; -1 if it has none."""
+def parent_parts(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> list[list[Integers]]:
+    """Return, by depth and axis, what each index adds to the flat position of a parent in a joint basis.
+
+    A coefficient has a parent where its depth is among these. Beyond the indices that such a depth has on an
+    axis stand zeros.
+    """
     strides = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
-    result = np.full(tuple(extent), -1, np.int32)
+    result = []
     for depth in range(joint_levels([each.basis for each in functions])):
         parts = []
         for each, n, stride in zip(functions, extent, strides, strict=True):
-            part = np.arange(n)
+            index = np.arange(n)
             if each.basis.joint:
                 band = each.basis.levels - depth
-                part = part[: each.prefix(max(band, 0))]
-                average = part // 2 if depth + 1 < each.basis.levels else part
-                detail = (each.bands[: len(part)] == band) & (band > 0)
-                part = np.where(detail, each.neighbours[AXIS_NEIGHBOURS - 1, : len(part)], average)
-            parts.append(stride * part)
+                inner = each.prefix(max(band, 0))
+                average = index // 2 if depth + 1 < each.basis.levels else index
+                detail = (each.bands[:n] == band) & (band > 0)
+                index = np.where(detail, each.neighbours[AXIS_NEIGHBOURS - 1, :n], average)
+                index[inner:] = 0
+            parts.append(stride * index)
+        result.append(parts)
+    return result
+
+
+def parents(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> NDArray[np.int32]:
+    """Find the flat position of the parent of each coefficient of a joint basis; -1 if it has none."""
+    result = np.full(tuple(extent), -1, np.int32)
+    for depth, whole in enumerate(parent_parts(functions, extent)):
+        sides = [
+            each.prefix(max(each.basis.levels - depth, 0)) if each.basis.joint else n
+            for each, n in zip(functions, extent, strict=True)
+        ]
+        parts = [part[:n] for part, n in zip(whole, sides, strict=True)]
         first, rest = parts[0].astype(np.int32), _outer_sum(parts[1:])
         rows = max(_ADDED_AT_A_TIME // max(rest.size, 1), 1)
         for start in range(0, first.size, rows):  # no further copy of the grid

@@ -23,18 +23,17 @@ from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
 from moec_zarr.bitstream.contexts import (
     CLASSES,
-    EXACT_LOGARITHMS,
     LARGEST_SYMBOL,
     MAX_COEFFICIENT,
-    MAX_NEIGHBOUR,
     Context,
     excess_order,
     magnitude_frequencies,
     zero_frequencies,
 )
+from moec_zarr.bitstream.grid import Grid, lay_out
 from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.bitstream.range_coder import EVEN, PRECISION, RangeDecoder, RangeEncoder, range_words
+from moec_zarr.bitstream.range_coder import EVEN, PRECISION, RangeDecoder, end_words, range_words
 from moec_zarr.compiled import is_compiled
 from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
 from moec_zarr.model.basis import (
@@ -106,42 +105,14 @@ def write_integers(
     context : Context
         The probability model that they are coded with.
     """
+    from moec_zarr.bitstream.coefficient_kernels import encode_grid
+
     symbols = min(int(np.abs(integers).max()), LARGEST_SYMBOL)
-    activity = Activity(functions, octaves, context)
-    values = integers.reshape(-1).take(activity.order)
-    activity.add(ranks := np.flatnonzero(values), np.abs(values[ranks]))
-    encoder = RangeEncoder()
-    zeros, sums = zero_frequencies(), _sums(symbols)
-    for first, last in pairwise([0, *activity.ends]):
-        chosen, own = activity.classes(slice(first, last)), values[first:last]
-        encoder.flags(own != 0, zeros[chosen])
-        if symbols > 1 and (some := np.flatnonzero(own)).size:
-            magnitudes = np.abs(own[some])
-            encoder.symbols(np.minimum(magnitudes, symbols) - 1, sums, chosen[some])
-            if symbols == LARGEST_SYMBOL and (large := magnitudes >= symbols).any():
-                encoder.intervals(*_excess_intervals(magnitudes[large] - symbols, chosen[some][large]))
-    encoder.flags(values[ranks] < 0, EVEN)
-    return write_varint(symbols if symbols < LARGEST_SYMBOL else _WITH_EXCESSES) + encoder.payload()
-
-
-def _excess_intervals(excesses: NDArray[Any], classes: NDArray[Any]) -> tuple[Integers, Integers]:
-    """Return the intervals of excesses, one after the other: Exp-Golomb codes of their class's order.
-
-    Each is a flag for each bit beyond the order, a flag that ends them, and the bits as one number.
-    """
-    orders = excess_order(classes)
-    numbers = excesses + (1 << orders)
-    lengths = np.frexp(numbers.astype(np.float64))[1].astype(np.int64) - 1
-    prefixes = lengths - orders
-    sizes = prefixes + 2
-    which = np.repeat(np.arange(sizes.size), sizes)
-    at = np.arange(which.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    unit = 1 << (PRECISION - lengths)
-    last = at > prefixes[which]
-    lower = np.where(
-        last, ((numbers - (1 << lengths)) * unit)[which], np.where(at < prefixes[which], EVEN, 0)
-    )
-    return lower, np.where(last, unit[which], EVEN)
+    encode: Any = encode_grid
+    grid = lay_out(functions, octaves, context)
+    words, used, low, _ = encode(integers.reshape(-1), grid, zero_frequencies(), _sums(symbols), symbols)
+    payload = end_words(words, int(used), int(low))
+    return write_varint(symbols if symbols < LARGEST_SYMBOL else _WITH_EXCESSES) + payload
 
 
 def _extend(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
@@ -213,10 +184,12 @@ def read_integers(
     if not 1 <= symbols <= _WITH_EXCESSES:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
     symbols = min(symbols, LARGEST_SYMBOL)
-    decoded = _compiled if is_compiled(octaves.size) else _decode_plainly
     most = NONZERO_PER_BYTE * len(data)
-    activity = Activity(functions, octaves, context)
-    places, values = decoded(data[offset:], activity, symbols, most)
+    if is_compiled(octaves.size):
+        return _decode_compiled(data[offset:], lay_out(functions, octaves, context), symbols, most).reshape(
+            octaves.shape
+        )
+    places, values = _decode_plainly(data[offset:], Activity(functions, octaves, context), symbols, most)
     integers = np.zeros(octaves.size, np.int32)
     integers[places] = values
     return integers.reshape(octaves.shape)
@@ -236,23 +209,19 @@ def read_context(data: bytes, offset: int, axes: int) -> tuple[Context, int]:
     return Context(tuple(data[offset:numbers]), *struct.unpack_from("<bbBhh", data, numbers)), numbers + 7
 
 
-def _compiled(data: bytes, activity: Activity, symbols: int, most: int) -> tuple[NDArray[np.int32], Integers]:
-    """Do the same as `_decode_plainly`, compiled."""
-    from moec_zarr.bitstream import kernels
+def _decode_compiled(data: bytes, grid: Grid, symbols: int, most: int) -> NDArray[np.int32]:
+    """Return all coefficients of a grid, flat."""
+    from moec_zarr.bitstream import coefficient_kernels as kernels
 
-    decode: Any = kernels.decode_wavefronts
-    arrays = activity.arrays()
-    count, ranks = decode(
-        range_words(data), *arrays.values(), zero_frequencies(), _sums(symbols), EXACT_LOGARITHMS,
-        symbols, MAX_NEIGHBOUR, MAX_COEFFICIENT, most,
-    )  # fmt: skip
+    decode: Any = kernels.decode_grid
+    count, integers = decode(range_words(data), grid, zero_frequencies(), _sums(symbols), symbols, most)
     if count == kernels.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
     if count == kernels.TOO_MANY:
         raise _too_many(most, most + 1)
     if count == kernels.EXCESS:
         raise _too_large()
-    return activity.order[ranks[:count]], arrays["activity"][ranks[:count]]
+    return np.asarray(integers)
 
 
 def _too_many(most: int, count: int) -> CorruptStreamError:

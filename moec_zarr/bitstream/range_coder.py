@@ -37,6 +37,7 @@ __all__ = [
     "RangeEncoder",
     "decode_groups",
     "encode_groups",
+    "end_words",
     "frequencies",
     "range_words",
     "zero_frequency",
@@ -96,13 +97,7 @@ class RangeEncoder:
     def payload(self) -> bytes:
         """Return the words, little endian, without the zero bytes at the end: a decoder reads zeros there."""
         self._code()
-        if self._span == _ALL:
-            return b""
-        last = self._low + _WORD - 1  # the shortest number within the last interval
-        if last > _ALL:
-            _carry(self._words, self._used)
-        self._words[self._used] = last >> 32 & _WORD - 1
-        return self._words[: self._used + 1].astype("<u4").tobytes().rstrip(b"\0")
+        return b"" if self._span == _ALL else end_words(self._words, self._used, self._low)
 
     def _add(self, lower: Integers, width: Integers) -> None:
         self._intervals.append((lower.astype(np.uint32), width.astype(np.uint32)))
@@ -123,6 +118,15 @@ class RangeEncoder:
             from moec_zarr.bitstream.kernels import encode_intervals as encode
         state = encode(lower, width, self._words, self._used, np.uint64(self._low), np.uint64(self._span))
         self._used, self._low, self._span = map(int, state)
+
+
+def end_words(words: NDArray[np.uint32], used: int, low: int) -> bytes:
+    """Return the payload that ends at an encoder's state, with room behind the words that are used."""
+    last = low + _WORD - 1  # the shortest number within the last interval
+    if last > _ALL:
+        _carry(words, used)
+    words[used] = last >> 32 & _WORD - 1
+    return words[: used + 1].astype("<u4").tobytes().rstrip(b"\0")
 
 
 def _encode_intervals(
