@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.coding_order import ABSENT
-from moec_zarr.compiled import compiled
 from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_COEFFICIENT, MAX_NEIGHBOUR
 from moec_zarr.bitstream.kernels import encode_one, first_point, refill, take_bit
+from moec_zarr.compiled import compiled
 
 __all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "class_of", "decode_grid", "encode_grid"]
 

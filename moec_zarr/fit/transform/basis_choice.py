@@ -37,7 +37,7 @@ _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
 # The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
 _UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
 _COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
-_CLOSE_LOSS = 0.08  # of the smallest loss above it: what is compared by the error of its voxels
+_CLOSE_LOSS = 0.05  # of the smallest loss above it: what is compared by the error of its voxels
 
 
 class BasisTrial(NamedTuple):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
+from moec_zarr.compiled import compiled
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.model.transform import analyse
@@ -59,9 +60,9 @@ def straighten(
         return values.reshape(-1) if valid is None else values[valid]
 
     wanted, values = chosen(target), chosen(values)
-    bias, first = _errors(values, wanted)
+    bias, first, inside, _ = _clipped(values, wanted, 1.0, 0.0)
     small = small_bias(wanted, None, zero)
-    if abs(bias) <= small and np.count_nonzero(np.abs(values) > 1) < _CLIPPED * values.size:
+    if abs(bias) <= small and values.size - inside < _CLIPPED * values.size:
         return
     stretch, summand = _closest(values, wanted)
     moved = _shifted(coefficients, _unbiased(values, wanted, stretch, summand) / stretch)
@@ -71,7 +72,7 @@ def straighten(
         for factor in (stretch, _balanced(own, wanted, stretch), _balanced(own, wanted, 1.0)):
             step = float(np.float32(each.step * factor))
             if STEPS[0] <= step <= STEPS[1]:
-                left, error = _errors(own * np.float32(step / each.step), wanted)
+                left, error, *_ = _clipped(own, wanted, step / each.step, 0.0)
                 if error <= _LOSS * first and abs(left) < max(abs(bias), small):
                     found.append((abs(left) > small, error, step))
         if found:
@@ -80,7 +81,9 @@ def straighten(
 
 def measure_clipped(values: Floats, target: Floats, valid: Bools | None) -> tuple[float, float]:
     """Return the mean error and the mean square error of the valid values once they are clipped."""
-    return _errors(values, target) if valid is None else _errors(values[valid], target[valid])
+    own, wanted = (each.reshape(-1) if valid is None else each[valid] for each in (values, target))
+    bias, error, _, _ = _clipped(own, wanted, 1.0, 0.0)
+    return bias, error
 
 
 def small_bias(target: Floats, valid: Bools | None, zero: float) -> float:
@@ -88,10 +91,33 @@ def small_bias(target: Floats, valid: Bools | None, zero: float) -> float:
     return _BIAS * float(np.abs((target if valid is None else target[valid]) - np.float32(zero)).mean())
 
 
-def _errors(values: Floats, wanted: Floats) -> tuple[float, float]:
-    """Return the mean error and the mean square error of values once they are clipped."""
-    error = np.clip(values, -1, 1) - wanted
-    return float(error.mean(dtype=np.float64)), float(np.square(error).mean(dtype=np.float64))
+@compiled(fastmath=True)
+def _clipped(
+    values: Floats, wanted: Floats, factor: float, summand: float
+) -> tuple[float, float, int, float]:
+    """Stretch, shift and clip values, in one pass.
+
+    Returns
+    -------
+    bias, error : float
+        The mean error and the mean square error.
+    inside : int
+        How many are not clipped.
+    total : float
+        The sum of those, before.
+    """
+    own, added = np.float32(factor), np.float32(summand)
+    bias = error = total = 0.0
+    inside = 0
+    for i in range(values.size):
+        moved = own * values[i] + added
+        if abs(moved) < 1:
+            inside += 1
+            total += np.float64(values[i])
+        left = np.float64(min(max(moved, np.float32(-1)), np.float32(1)) - wanted[i])
+        bias += left
+        error += left * left
+    return bias / values.size, error / values.size, inside, total
 
 
 def _closest(values: Floats, wanted: Floats) -> tuple[float, float]:
@@ -113,20 +139,18 @@ def _closest(values: Floats, wanted: Floats) -> tuple[float, float]:
 def _unbiased(values: Floats, wanted: Floats, factor: float, summand: float) -> float:
     """Return the summand with which clipped values are right in the mean, by Newton's method."""
     for _ in range(_MEAN_ROUNDS):
-        moved = np.float32(factor) * values + np.float32(summand)
-        inside = int(np.count_nonzero(np.abs(moved) < 1))
-        summand -= _errors(moved, wanted)[0] * values.size / max(inside, 1)
+        bias, _, inside, _ = _clipped(values, wanted, factor, summand)
+        summand -= bias * values.size / max(inside, 1)
     return summand
 
 
 def _balanced(values: Floats, wanted: Floats, factor: float) -> float:
     """Return a factor near another one with which clipped values are right in the mean."""
     for _ in range(_MEAN_ROUNDS):
-        moved = np.float32(factor) * values
-        slope = float(values.sum(where=np.abs(moved) < 1, dtype=np.float64)) / values.size
-        if not slope:
+        bias, _, _, total = _clipped(values, wanted, factor, 0.0)
+        if not total:
             break
-        change = _errors(moved, wanted)[0] / slope
+        change = bias * values.size / total
         factor -= min(max(change, -0.05), 0.05)
     return factor
 
