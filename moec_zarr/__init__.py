@@ -14,6 +14,7 @@ from moec_zarr.config import config
 from moec_zarr.errors import (
     BudgetError,
     CorruptStreamError,
+    DictionaryError,
     MoECError,
     UnsupportedArrayError,
     UnsupportedVersionError,
@@ -37,6 +38,7 @@ __all__ = [
     "Comparison",
     "ConversionError",
     "CorruptStreamError",
+    "DictionaryError",
     "Judgement",
     "MoECCodec",
     "MoECError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BudgetError",
     "CorruptStreamError",
+    "DictionaryError",
     "MoECError",
     "UnsupportedArrayError",
     "UnsupportedVersionError",
@@ -20,6 +21,14 @@ class CorruptStreamError(MoECError):
 
     The stream is truncated, its checksum does not match, a size contradicts the declared shape, or it
     holds a reserved value. The error is raised before memory of the declared size is allocated.
+    """
+
+
+class DictionaryError(MoECError):
+    """Raised when a stream takes entries of a dictionary that its reader has not.
+
+    The dictionary stands in the metadata of the codec that wrote the stream, hence in its
+    store's. The message names the checksums of both.
     """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+from moec_zarr.dictionary import Dictionary, parse_dictionary
 from moec_zarr.errors import MoECError
 
 __all__ = ["BOUNDS", "EFFORTS", "MODELS", "SCALES", "TARGETS", "Effort", "Model", "Scale", "Settings"]
@@ -68,6 +69,9 @@ class Settings:
         By default the encoder derives it from the bytes that are available.
     seed : int
         Seed of everything random in a fit.
+    dictionary : str, optional
+        What the chunks of a variable share, as `train_dictionary` makes it: text in base64 of at most
+        64 KiB. Streams that take entries of it are read with it alone.
 
     Raises
     ------
@@ -86,6 +90,7 @@ class Settings:
     model: Model = "auto"
     experts: int | None = None
     seed: int = 0
+    dictionary: str | None = None
 
     def __post_init__(self) -> None:
         targets = {name: getattr(self, name) for name in TARGETS}
@@ -124,6 +129,13 @@ class Settings:
                 f"scale={self.scale!r} is for ratio= and psnr=, got a bound on the error; "
                 "max_relative_error= bounds relative errors"
             )
+        if self.dictionary is not None:
+            if not isinstance(self.dictionary, str):
+                raise MoECError(
+                    f"dictionary must be text, got {type(self.dictionary).__name__}; give that of a codec "
+                    "that moec_zarr.train_dictionary returned"
+                )
+            parse_dictionary(self.dictionary)
         if self.model == "transform" and self.experts is not None:
             raise MoECError(
                 f"experts={self.experts} asks for a network, model='transform' for none; leave one out"
@@ -136,6 +148,11 @@ class Settings:
     def exact_values(self) -> tuple[float, ...]:
         """The values that are kept exactly."""
         return self.exact if isinstance(self.exact, tuple) else ()
+
+    @property
+    def shared(self) -> Dictionary | None:
+        """The dictionary, taken apart."""
+        return None if self.dictionary is None else parse_dictionary(self.dictionary)
 
     @property
     def is_bounded(self) -> bool:
@@ -180,7 +197,10 @@ class Settings:
         return cls(**data)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.configuration().items())
+        shown = self.configuration()
+        if self.dictionary is not None:  # thousands of characters
+            shown["dictionary"] = f"{self.dictionary[:12]}..."
+        arguments = ", ".join(f"{key}={value!r}" for key, value in shown.items())
         return f"{type(self).__name__}({arguments})"
 
 

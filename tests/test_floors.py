@@ -18,12 +18,13 @@ PACKAGE = Path(moec_zarr.__file__).parent
 # a row of their own. Each imports its own modules and those of the floors below it.
 FLOORS = [
     {"errors", "arrays", "chunk_grid"},
-    {"config", "settings", "quality"},
+    {"config", "dictionary", "quality"},
+    {"settings"},
     {"statistics", "compiled"},
     {"fills"},
     {"model"},
     {"bitstream", "runtime"},
-    {"fit.field", "fit.payloads", "fit.presets"},
+    {"fit.advice", "fit.field", "fit.payloads", "fit.presets"},
     {"fit.network", "fit.transform"},
     {"fit"},
     {"codec"},

@@ -34,7 +34,7 @@ def test_every_public_name_exists():
 
 def test_names_are_as_documented():
     assert set(moec_zarr.__all__) == {
-        *LAZY, "BudgetError", "CorruptStreamError", "MoECCodec", "MoECError", "MoECSerializer",
+        *LAZY, "BudgetError", "CorruptStreamError", "DictionaryError", "MoECCodec", "MoECError", "MoECSerializer",
         "UnsupportedArrayError", "UnsupportedVersionError", "__version__", "config", "encoding", "open",
     }  # fmt: skip
 

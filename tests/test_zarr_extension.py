@@ -29,6 +29,7 @@ TAKEN: list[dict[str, Any]] = [
     *({"ratio": 10, "effort": effort} for effort in ("fast", "balanced", "best")),
     *({"ratio": 10, "model": model} for model in ("auto", "transform", "network")),
     {"ratio": 10, "experts": 1}, {"ratio": 10, "experts": 256, "model": "network"},
+    {"ratio": 10, "dictionary": "AAA="}, {"ratio": 10, "dictionary": "AQAGAQBh"},
     {"ratio": 10, "seed": 0}, {"ratio": 10, "seed": 2**63 - 1},
 ]  # fmt: skip
 REFUSED: list[dict[str, Any]] = [
@@ -41,6 +42,7 @@ REFUSED: list[dict[str, Any]] = [
     {"max_error": -0.1}, {"ratio": 10, "missing": "none"}, {"ratio": 10, "effort": "slow"},
     {"ratio": 10, "model": "both"}, {"ratio": 10, "experts": 0}, {"ratio": 10, "experts": 257},
     {"ratio": 10, "experts": 2.5}, {"ratio": 10, "experts": 2, "model": "transform"},
+    {"ratio": 10, "dictionary": ""}, {"ratio": 10, "dictionary": "!"}, {"ratio": 10, "dictionary": 3},
     {"ratio": 10, "seed": -1}, {"ratio": 10, "seed": 2**63}, {"ratio": 10, "max_eror": 1},
 ]  # fmt: skip
 

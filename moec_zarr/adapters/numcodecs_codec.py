@@ -83,6 +83,9 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         default the encoder derives it from the bytes that are available.
     seed : int
         Seed of everything random in a fit.
+    dictionary : str, optional
+        What the chunks of a variable share, as `train_dictionary` makes it: text in base64 of at most
+        64 KiB. Streams that take entries of it are read with it alone.
 
     Raises
     ------
@@ -104,7 +107,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         Returns
         -------
         bytes
-            The stream. It decodes by itself, without these settings.
+            The stream. It decodes by itself, without these settings; but for a dictionary, which it names.
 
         Raises
         ------
@@ -146,6 +149,8 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         ------
         CorruptStreamError
             If `buf` is not a complete, undamaged stream.
+        DictionaryError
+            If it takes entries of another dictionary than the codec has.
         UnsupportedVersionError
             If a newer version of this package wrote it.
         MoECError
@@ -154,7 +159,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
         """
         data = ensure_bytes(buf)
         if out is None:
-            return decode(data)
+            return decode(data, dictionary=self.shared)
         target = ensure_ndarray(out)
         if not target.flags.writeable:
             raise MoECError("out is read-only; pass a writable array, or no out")
@@ -166,7 +171,7 @@ class MoECCodec(Settings, Codec):  # type: ignore[misc]  # numcodecs is not type
                 f"out has shape {target.shape} and dtype {target.dtype}, but the stream holds "
                 f"{header.shape} and {header.dtype}; pass an array like that, or no out"
             )
-        array = decode(data, shape=header.shape)
+        array = decode(data, shape=header.shape, dictionary=self.shared)
         if is_alike:
             np.copyto(target, array)
         else:

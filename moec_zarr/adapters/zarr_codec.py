@@ -145,7 +145,10 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec, selection: Any = None) -> NDBuffer:
         # np.asarray: a selection of one voxel comes as a scalar, which is no buffer.
         dtype = chunk_spec.dtype.to_native_dtype()
-        array = np.asarray(decode(chunk_data.to_bytes(), selection, shape=chunk_spec.shape, dtype=dtype))
+        array = decode(
+            chunk_data.to_bytes(), selection, shape=chunk_spec.shape, dtype=dtype, dictionary=self.shared
+        )
+        array = np.asarray(array)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(array)
 
     def _decode_partial_sync(
@@ -196,6 +199,7 @@ class MoECSerializer(Settings, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixi
                 [selection for (_, selection, _), has_bytes in zip(batch, there, strict=True) if has_bytes],
                 shape=spec.shape,
                 dtype=spec.dtype.to_native_dtype(),
+                dictionary=self.shared,
             )
         )
         from_numpy = spec.prototype.nd_buffer.from_numpy_array

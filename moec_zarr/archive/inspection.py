@@ -26,6 +26,7 @@ from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.network import chosen_experts, expert_load
 from moec_zarr.quality import half_range
+from moec_zarr.settings import Settings
 
 __all__ = [
     "StreamInfo",
@@ -119,7 +120,9 @@ def _kind(header: Header, sections: Collection[Section]) -> Kind:
     return "transform" if {Section.RESIDUAL, Section.TRANSFORM} & set(sections) else "constant"
 
 
-def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
+def inspect(
+    stream: Any, shape: tuple[int, ...] | None = None, *, codec: Settings | None = None
+) -> StreamInfo:
     """Return what a stream of :class:`moec_zarr.MoECCodec` or a chunk of its stores holds.
 
     Parameters
@@ -128,16 +131,20 @@ def inspect(stream: Any, shape: tuple[int, ...] | None = None) -> StreamInfo:
         A whole stream, for example a chunk's file.
     shape : tuple of int, optional
         The shape that the chunk must have, where the caller knows it.
+    codec : MoECCodec or MoECSerializer, optional
+        The one that wrote it, where it has a dictionary.
 
     Raises
     ------
     CorruptStreamError, UnsupportedVersionError
         If it cannot be read, or holds another shape.
+    DictionaryError
+        If it takes entries of a dictionary that the codec has not.
     MoECError
         If it declares more than ``config largest`` bytes and no `shape` is given.
     """
     data = bytes(stream)
-    parts = open_stream(data, shape)
+    parts = open_stream(data, shape, None if codec is None else codec.shared)
     header, network, coefficients = parts.header, parts.network, parts.coefficients
     nbytes = math.prod(header.shape) * header.dtype.itemsize
     absolute, relative = parts.bounds
@@ -245,11 +252,12 @@ def inspect_streams(
     UnsupportedVersionError
         If a newer version of this package wrote a stream.
     """
+    codec = codec_of(array)
     for place, data in stored_objects(array, most):
         for inner, stream in _streams(array, data, str(place)):
             yield (
                 tuple(o * n + i for o, n, i in zip(place, _per_shard(array), inner, strict=True)),
-                inspect(stream, array.chunks),
+                inspect(stream, array.chunks, codec=codec),
             )
 
 
@@ -277,7 +285,8 @@ def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) 
     stream = None if data is None else dict(_streams(array, data, str(index))).get(inner)
     if stream is None:
         return None
-    parts = open_stream(stream, array.chunks)
+    codec = codec_of(array)
+    parts = open_stream(stream, array.chunks, None if codec is None else codec.shared)
     lengths = [n for n in parts.shape if n > 1]
     if parts.network is None or len(lengths) < 2:
         return None

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Integers
+from moec_zarr.arrays import Bools, Integers
 from moec_zarr.bitstream.activity import Activity
 from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
 from moec_zarr.bitstream.contexts import (
@@ -52,9 +52,11 @@ __all__ = [
     "COEFFICIENTS_PER_BYTE",
     "NONZERO_PER_BYTE",
     "STEPS",
+    "read_bases",
     "read_coefficients",
     "read_context",
     "read_integers",
+    "write_bases",
     "write_coefficients",
     "write_context",
     "write_integers",
@@ -67,7 +69,9 @@ _WITH_EXCESSES = LARGEST_SYMBOL + 1  # in place of the largest magnitude
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
-def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
+def write_coefficients(
+    coefficients: Coefficients, context: Context, *, step_last: bool = False, present: Bools | None = None
+) -> bytes:
     """Write the section's bytes.
 
     Parameters
@@ -78,12 +82,19 @@ def write_coefficients(coefficients: Coefficients, context: Context) -> bytes:
         than ``NONZERO_PER_BYTE`` are not zero.
     context : Context
         The probability model that they are coded with.
+    step_last : bool
+        Whether the step stands behind what transforms have in common, as where an entry of a dictionary
+        comes first.
+    present : bool array, optional
+        Bands that are coded, all that are needed among them; those alone by default.
     """
     functions = coefficients.functions
-    present = present_bands(functions, coefficients.integers)
+    if present is None:
+        present = present_bands(functions, coefficients.integers)
     octaves = coefficient_octaves(functions, present)
-    head = b"".join(map(_write_basis, coefficients.bases)) + struct.pack("<f", coefficients.step)
-    head += write_context(context) + write_mask(present)
+    head, step = write_bases(coefficients.bases), struct.pack("<f", coefficients.step)
+    common = write_context(context) + write_mask(present)
+    head += common + step if step_last else step + common
     return head + write_integers(_extend(coefficients.integers, octaves.shape), functions, octaves, context)
 
 
@@ -123,8 +134,17 @@ def _extend(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32
     return out
 
 
-def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
+def read_coefficients(data: bytes, shape: tuple[int, ...], *, taken: int = 0) -> Coefficients:
     """Read the coefficients of a grid of `shape`, its axes longer than one.
+
+    Parameters
+    ----------
+    data : bytes
+        The section's payload.
+    shape : tuple of int
+    taken : int
+        How many of the bytes are a dictionary's. Then the step stands behind the bands that are present, and
+        only the other bytes allow for coefficients.
 
     Raises
     ------
@@ -134,6 +154,33 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
     folded = folded_shape(shape)
     if not folded:
         raise CorruptStreamError("coefficients of a single voxel; the stream is damaged")
+    bases, offset = read_bases(data, folded)
+    if not taken:
+        step, offset = _read_step(data, offset)
+    context, offset = read_context(data, offset, len(folded))
+    functions = functions_of(bases, folded)
+    coded, offset = read_coded_mask(data, offset)
+    if taken:
+        step, offset = _read_step(data, offset)
+    present = decode_mask(coded, band_counts(functions))
+    if not present.any():
+        raise CorruptStreamError("no band of coefficients is present; the stream is damaged")
+    extent = extent_of(functions, present)
+    if math.prod(extent) > COEFFICIENTS_PER_BYTE * (len(data) - taken):
+        raise CorruptStreamError(f"{extent} coefficients in {len(data) - taken} bytes; the stream is damaged")
+    octaves = coefficient_octaves(functions, present)
+    integers = read_integers(data, offset, functions, octaves, context, taken=taken)
+    return Coefficients(shape, bases, step, integers)
+
+
+def read_bases(data: bytes, folded: tuple[int, ...]) -> tuple[tuple[AxisBasis, ...], int]:
+    """Read the bases of folded axes of these lengths; return the offset behind them too.
+
+    Raises
+    ------
+    CorruptStreamError
+        If no encoder writes such bases.
+    """
     bases: list[AxisBasis] = []
     offset = 0
     for length in folded:
@@ -141,23 +188,21 @@ def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
         bases.append(basis)
     if len(joint_axes(bases)) == 1:
         raise CorruptStreamError("a single joint axis; the stream is damaged")
+    return tuple(bases), offset
+
+
+def write_bases(bases: Sequence[AxisBasis]) -> bytes:
+    """Write the bases of folded axes."""
+    return b"".join(map(_write_basis, bases))
+
+
+def _read_step(data: bytes, offset: int) -> tuple[float, int]:
     if len(data) < offset + 4:
         raise CorruptStreamError("the stream ends before a step; it is truncated, fetch it again")
     (step,) = struct.unpack_from("<f", data, offset)
     if not STEPS[0] <= step <= STEPS[1]:
         raise CorruptStreamError(f"a step of {step}; the stream is damaged")
-    context, offset = read_context(data, offset + 4, len(folded))
-    functions = functions_of(bases, folded)
-    coded, offset = read_coded_mask(data, offset)
-    present = decode_mask(coded, band_counts(functions))
-    if not present.any():
-        raise CorruptStreamError("no band of coefficients is present; the stream is damaged")
-    extent = extent_of(functions, present)
-    if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
-        raise CorruptStreamError(f"{extent} coefficients in {len(data)} bytes; the stream is damaged")
-    octaves = coefficient_octaves(functions, present)
-    integers = read_integers(data, offset, functions, octaves, context)
-    return Coefficients(shape, tuple(bases), step, integers)
+    return step, offset + 4
 
 
 def read_integers(
@@ -166,8 +211,12 @@ def read_integers(
     functions: Sequence[BasisFunctions],
     octaves: NDArray[np.uint8],
     context: Context,
+    *,
+    taken: int = 0,
 ) -> NDArray[np.int32]:
     """Read what :func:`write_integers` wrote, from `offset` to the section's end; zero where none is coded.
+
+    All but `taken` of the section's bytes allow for integers that are not zero.
 
     Raises
     ------
@@ -184,7 +233,7 @@ def read_integers(
     if not 1 <= symbols <= _WITH_EXCESSES:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
     symbols = min(symbols, LARGEST_SYMBOL)
-    most = NONZERO_PER_BYTE * len(data)
+    most = NONZERO_PER_BYTE * (len(data) - taken)
     if is_compiled(octaves.size):
         return _decode_compiled(data[offset:], lay_out(functions, octaves, context), symbols, most).reshape(
             octaves.shape

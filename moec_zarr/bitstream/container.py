@@ -57,6 +57,7 @@ class Section(enum.IntEnum):
     INTEGERS = 8  # the values themselves, or rounded ones, as integers
     EXACT = 9  # valid values that are kept exactly, and where they stand
     LINEAR_EXPERTS = 10  # what restores the transform
+    SHARED = 11  # entries of the codec's dictionary that other sections begin with
 
 
 @dataclass(frozen=True, kw_only=True)

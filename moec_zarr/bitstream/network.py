@@ -54,7 +54,7 @@ def write_network(network: Network, distributions: Mapping[str, int]) -> bytes:
     return head + steps + encode_groups(groups, [distributions[name] for name in a.shapes()])
 
 
-def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
+def read_network(data: bytes, axes: int, reads_transform: bool, *, taken: int = 0) -> Network:
     """Read the network of a chunk.
 
     Parameters
@@ -65,6 +65,8 @@ def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
         Axes longer than one.
     reads_transform : bool
         Whether the stream holds a transform too, which the network then reads.
+    taken : int
+        How many of the bytes are a dictionary's: they allow for no weights.
 
     Raises
     ------
@@ -86,9 +88,9 @@ def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
     encoder, experts, width, layers = sizes
     features = feature_count(axes) if reads_transform else 0
     architecture = Architecture(axes, encoder, experts, width, layers, features)
-    if axes < 1 or not fits(architecture, len(data)):
+    if axes < 1 or not fits(architecture, len(data) - taken):
         raise CorruptStreamError(
-            f"{architecture.parameter_count} weights in {len(data)} bytes on {axes} axes, "
+            f"{architecture.parameter_count} weights in {len(data) - taken} bytes on {axes} axes, "
             f"{architecture.active_count} of them for each voxel; the stream is damaged"
         )
     shapes = architecture.shapes()

@@ -50,8 +50,10 @@ def write_residual(residual: Residual, context: Context | None) -> bytes:
     return head + write_context(context) + write_integers(integers, functions, octaves, context)
 
 
-def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
+def read_residual(data: bytes, shape: tuple[int, ...], *, taken: int = 0) -> Residual:
     """Read the corrections of a grid of `shape`, its axes longer than one.
+
+    The first bytes, `taken` of a dictionary, allow for no corrections.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
         raise CorruptStreamError("corrections of a single voxel; the stream is damaged")
     context, offset = read_context(data, _HEAD.size, len(folded_shape(shape)))
     functions, octaves = voxel_order(shape)
-    integers = read_integers(data, offset, functions, octaves, context)
+    integers = read_integers(data, offset, functions, octaves, context, taken=taken)
     inner = integers.reshape([math.prod(folded_shape([n])) for n in shape])
     return Residual(bound, spacing, _narrow(inner[tuple(slice(n) for n in shape)]))
 

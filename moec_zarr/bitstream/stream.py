@@ -16,6 +16,7 @@ from moec_zarr.bitstream.linear_experts import read_linear_experts
 from moec_zarr.bitstream.network import read_network
 from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.scale import Scaled, read_scale
+from moec_zarr.bitstream.shared import expand
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
@@ -26,6 +27,7 @@ from moec_zarr.bitstream.values import (
     read_masked_values,
 )
 from moec_zarr.config import config
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.linear_experts import LinearExperts
@@ -120,19 +122,24 @@ def check_header(header: Header, shape: tuple[int, ...] | None) -> None:
         raise CorruptStreamError(f"the stream holds shape {header.shape}, expected {tuple(shape)}")
 
 
-def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
+def open_stream(
+    data: bytes, shape: tuple[int, ...] | None = None, dictionary: Dictionary | None = None
+) -> Stream:
     """Take a stream apart.
 
     Raises
     ------
+    DictionaryError
+        If it takes entries of another dictionary than this one.
     CorruptStreamError, UnsupportedVersionError
         If it cannot be read, or holds another shape than `shape`; before anything of the declared
         shape is allocated.
     MoECError
         If `shape` is not given and the stream declares more bytes than ``config largest``.
     """
-    header, sections = read_stream(data)
+    header, held = read_stream(data)
     check_header(header, shape)
+    sections, taken = expand(held, dictionary)
     fitted = {Section.MODEL, Section.RESIDUAL, Section.TRANSFORM}
     if Section.SCALE in sections and not sections.keys() & fitted:
         raise CorruptStreamError("the stream holds a scale of nothing; it is damaged")
@@ -160,18 +167,25 @@ def open_stream(data: bytes, shape: tuple[int, ...] | None = None) -> Stream:
         payload, low, high = sections[Section.INTEGERS], header.low, header.high
         values, bounds = read_exact(payload, shape, header.dtype, valid, low, high)
     if Section.MODEL in sections:
-        network = read_network(sections[Section.MODEL], len(grid), Section.TRANSFORM in sections)
+        network = read_network(
+            sections[Section.MODEL],
+            len(grid),
+            Section.TRANSFORM in sections,
+            taken=taken.get(Section.MODEL, 0),
+        )
     if Section.TRANSFORM in sections:
-        coefficients = read_coefficients(sections[Section.TRANSFORM], grid)
+        coefficients = read_coefficients(
+            sections[Section.TRANSFORM], grid, taken=taken.get(Section.TRANSFORM, 0)
+        )
     if Section.LINEAR_EXPERTS in sections:
         experts = read_linear_experts(sections[Section.LINEAR_EXPERTS], len(grid))
     if Section.RESIDUAL in sections:
-        residual = read_residual(sections[Section.RESIDUAL], grid)
+        residual = read_residual(sections[Section.RESIDUAL], grid, taken=taken.get(Section.RESIDUAL, 0))
     if Section.SCALE in sections:
         scaled = read_scale(sections[Section.SCALE], shape, header.dtype)
     if Section.EXACT in sections:
         exact = read_exact_values(sections[Section.EXACT], shape, header.dtype)
-    lengths = {section.name.lower(): len(payload) for section, payload in sections.items()}
+    lengths = {section.name.lower(): len(payload) for section, payload in held.items()}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
     return Stream(
         header, box, masked, values, network, coefficients, experts, residual, scaled, exact, bounds, lengths

@@ -14,6 +14,7 @@ from moec_zarr.codec.indexing import Selection, place, select, short_axes, take,
 from moec_zarr.codec.opened import Opened, open_cached
 from moec_zarr.codec.refit import remember
 from moec_zarr.config import config
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import CorruptStreamError, MoECError
 from moec_zarr.model.evaluate import evaluate
 from moec_zarr.model.linear_experts import AnyTransform
@@ -34,6 +35,7 @@ def decode(
     *,
     shape: tuple[int, ...] | None = None,
     dtype: np.dtype[Any] | None = None,
+    dictionary: Dictionary | None = None,
 ) -> Array:
     """Decode the array of a stream, or a part of it.
 
@@ -49,6 +51,8 @@ def decode(
         The shape that the chunk must have, where the caller knows it.
     dtype : numpy.dtype, optional
         The dtype that it must have, in whatever byte order.
+    dictionary : Dictionary, optional
+        That of the codec that wrote it.
 
     Returns
     -------
@@ -60,8 +64,10 @@ def decode(
     ------
     CorruptStreamError, UnsupportedVersionError
         If the stream cannot be read, or holds another shape or dtype than the caller expects.
+    DictionaryError
+        If it takes entries of another dictionary.
     """
-    source = _check_opened(data, shape, dtype)
+    source = _check_opened(data, shape, dtype, dictionary)
     with _device() as device:
         finish = _begin(source, selection, device)
     return finish()
@@ -73,6 +79,7 @@ def decode_group(
     *,
     shape: tuple[int, ...] | None = None,
     dtype: np.dtype[Any] | None = None,
+    dictionary: Dictionary | None = None,
 ) -> list[Array]:
     """Decode the arrays of several streams, or parts of them; each as :func:`decode` returns it.
 
@@ -90,6 +97,8 @@ def decode_group(
         The shape that each chunk must have, where the caller knows it.
     dtype : numpy.dtype, optional
         The dtype that each must have, in whatever byte order.
+    dictionary : Dictionary, optional
+        That of the codec that wrote them.
 
     Returns
     -------
@@ -99,11 +108,13 @@ def decode_group(
     ------
     CorruptStreamError, UnsupportedVersionError
         If one of the streams cannot be read, or holds another shape or dtype than the caller expects.
+    DictionaryError
+        If one of them takes entries of another dictionary.
     """
     wanted = [None] * len(streams) if selections is None else selections
 
     def parsed(data: Any) -> Opened:
-        source = _check_opened(data, shape, dtype)
+        source = _check_opened(data, shape, dtype, dictionary)
         if source.field is not None:
             source.field.product  # noqa: B018  # made here, in parallel, and kept
         return source
@@ -114,9 +125,11 @@ def decode_group(
     return [finish() for finish in finishes]
 
 
-def _check_opened(data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None) -> Opened:
+def _check_opened(
+    data: Any, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None, dictionary: Dictionary | None
+) -> Opened:
     """Return a stream taken apart, of the shape and the dtype that the caller expects."""
-    source = open_cached(bytes(data), shape)
+    source = open_cached(bytes(data), shape, dictionary)
     header = source.stream.header
     if dtype is not None and header.dtype.str[1:] != dtype.str[1:]:
         raise CorruptStreamError(

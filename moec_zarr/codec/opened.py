@@ -9,6 +9,7 @@ from functools import cached_property
 
 from moec_zarr.bitstream.stream import Stream, check_header, open_stream
 from moec_zarr.config import config
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.model.basis import DOUBLE, SINGLE
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.linear_experts import AnyTransform, restore
@@ -49,7 +50,8 @@ class Opened:
         return total
 
 
-_kept: OrderedDict[bytes, Opened] = OrderedDict()  # the last one used comes last
+_Key = tuple[bytes, int | None]  # the bytes, and the checksum of the dictionary that they are read with
+_kept: OrderedDict[_Key, Opened] = OrderedDict()  # the last one used comes last
 _lock = threading.Lock()
 _MOST_STREAMS = 256  # small ones add up to a search of their own
 
@@ -61,37 +63,40 @@ def _renew() -> None:
     _kept.clear()
 
 
-def open_cached(data: bytes, shape: tuple[int, ...] | None = None) -> Opened:
+def open_cached(
+    data: bytes, shape: tuple[int, ...] | None = None, dictionary: Dictionary | None = None
+) -> Opened:
     """Take a stream apart, or return it from memory if it was read before.
 
     ``config cache`` is the number of bytes that are kept; 0 keeps nothing.
 
     Raises
     ------
-    CorruptStreamError, UnsupportedVersionError
+    CorruptStreamError, DictionaryError, UnsupportedVersionError
         As :func:`moec_zarr.bitstream.stream.open_stream` does.
     """
     limit = int(config.get("cache"))
+    key = data, None if dictionary is None else dictionary.checksum
     with _lock:
-        result = _kept.get(data) if limit else None
+        result = _kept.get(key) if limit else None
         if result is not None:
-            _kept.move_to_end(data)
+            _kept.move_to_end(key)
     if result is None:
-        result = Opened(open_stream(data, shape), data[4:8] + len(data).to_bytes(8, "little"))
-        _keep(data, result, limit)
+        result = Opened(open_stream(data, shape, dictionary), data[4:8] + len(data).to_bytes(8, "little"))
+        _keep(key, result, limit)
     else:
         check_header(result.stream.header, shape)
     return result
 
 
-def _keep(data: bytes, result: Opened, limit: int) -> None:
+def _keep(key: _Key, result: Opened, limit: int) -> None:
     """Keep a stream in place of those that were used longest ago."""
-    own = result.nbytes + len(data)
+    own = result.nbytes + len(key[0])
     with _lock:
         if own > limit:
             return
-        _kept[data] = result
-        total = sum(each.nbytes + len(key) for key, each in _kept.items())
+        _kept[key] = result
+        total = sum(each.nbytes + len(data) for (data, _), each in _kept.items())
         while total > limit or len(_kept) > _MOST_STREAMS:
-            key, dropped = _kept.popitem(last=False)
-            total -= dropped.nbytes + len(key)
+            (data, _), dropped = _kept.popitem(last=False)
+            total -= dropped.nbytes + len(data)

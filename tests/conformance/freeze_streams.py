@@ -12,6 +12,8 @@ is best, which may differ where rounding does.
 
 from __future__ import annotations
 
+import base64
+import struct
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,11 +27,12 @@ from numpy.typing import NDArray
 from moec_zarr.bitstream.container import VERSION, Section, write_stream
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted
 from moec_zarr.bitstream.prediction import Predictor
-from moec_zarr.bitstream.values import write_lossless
+from moec_zarr.bitstream.values import write_lossless, write_masked_values
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.lossless import encode_rounded
-from moec_zarr.codec.prepare import prepare
+from moec_zarr.codec.prepare import find_masked_values, prepare
 from moec_zarr.demo.simulate import simulate
+from moec_zarr.dictionary import Dictionary, Entry
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.levels import Bits, as_integers
@@ -147,6 +150,7 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "integers_repeats": (np.rint(_rough((4, 3, 5, 3, 2)) / 20).astype("i8"), {"rounded": (0, 0)}),
     "integers_planes": (_repeated((20, 45)), {"rounded": (0, 0)}),
     "integers_folded": (smooth((2, 2100), "i4", scale=300), {"rounded": (2, 0)}),
+    "shared": (_with_masked_values(_rough(SHAPE)), {"stream_bytes": 300, "model": "transform"}),
     "rank_1": (smooth((700,)), {"experts": 1}),
     "rank_5": (smooth((4, 5, 1, 6, 5), "f8"), {"experts": 1}),
 }
@@ -167,6 +171,23 @@ CODED: dict[str, Any] = {
     ),
     "integers_repeats": lambda integers, valid: write_predicted(integers, valid, Predictor((), 3, 0)),
 }
+
+
+# Dictionaries of streams that take entries of one: masks, and how a transform begins.
+_HEAD = bytes(3) + bytes([160, 40, 30] * 3) + struct.pack("<bbBhh", 44, 0, 58, -1400, -80)
+_MASKS = write_masked_values(find_masked_values(_with_masked_values(_rough(SHAPE)), None), np.dtype("f4"))
+DICTIONARIES = {
+    "shared": Dictionary.make(
+        [Entry(6, b"\x01\x02"), Entry(2, _MASKS), Entry(6, _HEAD), Entry(9, b"other")], b"advice"
+    )
+}
+
+
+def decode_by_reference(feature: str, stream: bytes) -> reference_decoder.Decoded:
+    """A feature's stream, decoded with its dictionary if it has one."""
+    dictionary = DICTIONARIES.get(feature)
+    data = None if dictionary is None else base64.b64decode(dictionary.text)
+    return reference_decoder.decode(stream, data)
 
 
 def paths(feature: str) -> tuple[Path, Path]:
@@ -207,14 +228,15 @@ def make_stream(feature: str) -> bytes:
             )
             stack.enter_context(candidates)
             stack.enter_context(patch("moec_zarr.fit.transform.basis_choice.deepen", return_value=None))
-        return encode(data, Settings(**others))
+        dictionary = DICTIONARIES.get(feature)
+        return encode(data, Settings(**others, dictionary=None if dictionary is None else dictionary.text))
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for feature in sys.argv[1:] or FEATURES:
         data, stream = FEATURES[feature][0], make_stream(feature)
-        decoded = reference_decoder.decode(stream)
+        decoded = decode_by_reference(feature, stream)
         fitted = decoded.network or decoded.coefficients or decoded.residual
         expected = decoded.array if fitted or any(FEATURES[feature][1].get("rounded", ())) else data
         if not np.array_equal(decoded.array, expected, equal_nan=data.dtype.kind == "f"):

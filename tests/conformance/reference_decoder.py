@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import math
 import zlib
@@ -221,7 +222,7 @@ class Network:
         return y
 
 
-def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
+def read_network(data: bytes, axes: int, reads_transform: bool, taken: int = 0) -> Network:
     source = Reader(data)
     stencils = list(source.take(axes)) if reads_transform else []
     check(all(stencil % 16 > 0 for stencil in stencils), "stencil")
@@ -231,7 +232,7 @@ def read_network(data: bytes, axes: int, reads_transform: bool) -> Network:
     check(all(1 <= n <= most for n, most in zip(sizes, (1024, 256, 1024), strict=True)), "sizes")
     check(1 <= network.layers <= 16, "sizes")
     shapes = network.shapes()
-    check(axes > 0 and sum(map(math.prod, shapes.values())) <= 16 * len(data), "weights")
+    check(axes > 0 and sum(map(math.prod, shapes.values())) <= 16 * (len(data) - taken), "weights")
     one_expert = replace(network, experts=1).shapes()
     check(sum(map(math.prod, one_expert.values())) <= 2**17, "weights of a voxel")
     for name in shapes:
@@ -468,16 +469,22 @@ class Coefficients:
         return np.stack([feature.ravel() for feature in features], axis=1)
 
 
-def read_coefficients(data: bytes, shape: tuple[int, ...]) -> Coefficients:
-    source, size = Reader(data), len(data)
+def read_step(source: Reader) -> float:
+    step = float(np.frombuffer(source.take(4), "<f4")[0])
+    check(2.0**-64 <= step <= 2.0**64, "step")
+    return step
+
+
+def read_coefficients(data: bytes, shape: tuple[int, ...], taken: int = 0) -> Coefficients:
+    source, size = Reader(data), len(data) - taken
     check(len(shape) > 0, "shape")
     folded = [n for length in shape for n in fold(length)]
     bases = [read_basis(source, n) for n in folded]
     check(sum(basis.joint for basis in bases) != 1, "joint")
-    step = float(np.frombuffer(source.take(4), "<f4")[0])
-    check(2.0**-64 <= step <= 2.0**64, "step")
+    step = 0.0 if taken else read_step(source)
     context = read_context(source, len(folded))
     mask = source.take(source.varint())
+    step = step or read_step(source)
     present = read_mask(mask, tuple(basis.bands[-1] + 1 for basis in bases))
     check(bool(present.any()), "bands")
     extent = 1
@@ -583,7 +590,7 @@ def places(shape: tuple[int, ...]) -> NDArray[np.int64]:
     return np.array([sum(index, ()) for index in itertools.product(*axes)], np.int64)
 
 
-def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
+def read_residual(data: bytes, shape: tuple[int, ...], taken: int = 0) -> Residual:
     source = Reader(data)
     bound = float(np.frombuffer(source.take(8), "<f8")[0])
     spacing = float(np.frombuffer(source.take(4), "<f4")[0])
@@ -604,7 +611,7 @@ def read_residual(data: bytes, shape: tuple[int, ...]) -> Residual:
             for axis, i in enumerate(index)
         ]
 
-    read_by_wavefront(source, len(data), context, array, held, lambda index: 0, neighbours)
+    read_by_wavefront(source, len(data) - taken, context, array, held, lambda index: 0, neighbours)
     return Residual(bound, spacing, array[stands].reshape(shape), context)
 
 
@@ -701,7 +708,7 @@ class Decoded:
     array: NDArray[Any]
 
 
-def decode(data: bytes) -> Decoded:
+def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
     check(data[:3] == b"MoE" and data[3:4] == b"\0", "magic or version")
     check(zlib.crc32(data[8:]) == int.from_bytes(data[4:8], "little"), "checksum")
     source = Reader(data[8:])
@@ -719,8 +726,10 @@ def decode(data: bytes) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 9, "section")
+        check(max(sections, default=0) < number and number in {*range(1, 10), 11}, "section")
         sections[number] = source.take(source.varint())
+    held = dict(sections)
+    taken = expand(sections, dictionary) if 11 in sections else {}
     stored = {3, 4, 5, 6, 8, 9} & set(sections)
     check(not {3, 8} & stored or len(stored) == 1, "values twice")
     check(7 not in sections or bool({4, 5, 6} & set(sections)), "scale of nothing")
@@ -755,11 +764,11 @@ def decode(data: bytes) -> Decoded:
         inner[valid] = read_values(sections[8], valid, native, low, high)
     long = tuple(n for n in box if n > 1)
     if 4 in sections:
-        network = read_network(sections[4], len(long), 6 in sections)
+        network = read_network(sections[4], len(long), 6 in sections, taken.get(4, 0))
     if 6 in sections:
-        coefficients = read_coefficients(sections[6], long)
+        coefficients = read_coefficients(sections[6], long, taken.get(6, 0))
     if 5 in sections:
-        residual = read_residual(sections[5], long)
+        residual = read_residual(sections[5], long, taken.get(5, 0))
     if 7 in sections:
         scale = read_scale(sections[7], box, dtype)
     if network or coefficients or residual:
@@ -779,9 +788,31 @@ def decode(data: bytes) -> Decoded:
     array = np.full(shape, fill, dtype, order="F" if head >> 5 & 1 else "C")
     array[tuple(slice(n) for n in box)] = inner
     return Decoded(
-        dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, sections, masked_values,
+        dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, held, masked_values,
         exact_values,         network, coefficients, residual, scale, array,
     )  # fmt: skip
+
+
+def expand(sections: dict[int, bytes], dictionary: bytes | None) -> dict[int, int]:
+    """Put entries before what sections hold themselves; how many bytes each got."""
+    source = Reader(sections.pop(11))
+    checksum = source.take(4)
+    check(source.left > 0, "no entry")
+    check(dictionary is not None and hashlib.sha256(dictionary).digest()[:4] == checksum, "dictionary")
+    assert dictionary is not None
+    shared = Reader(dictionary)
+    rows = [(shared.number(1), shared.number(2)) for _ in range(shared.number(2))]
+    entries = [(section, shared.take(length)) for section, length in rows]
+    taken: dict[int, int] = {}
+    while source.left:
+        number = source.varint()
+        check(number < len(entries), "entry")
+        section, data = entries[number]
+        check(section > max(taken, default=0), "order of entries")
+        check(section in sections or section in {1, 2, 7, 9}, "an entry of nothing")
+        taken[section] = len(data)
+        sections[section] = data + sections.get(section, b"")
+    return taken
 
 
 def read_masks(

@@ -10,7 +10,7 @@ from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
 from tests.conformance import reference_decoder
-from tests.conformance.freeze_streams import BASES, FEATURES, paths
+from tests.conformance.freeze_streams import BASES, DICTIONARIES, FEATURES, decode_by_reference, paths
 from tests.support.decoders import assert_agrees, assert_same_parts
 from tests.support.fields import psnr, smooth
 
@@ -18,17 +18,18 @@ from tests.support.fields import psnr, smooth
 @pytest.fixture(scope="module")
 def decoded():
     """All frozen streams, decoded by the reference decoder."""
-    return {feature: reference_decoder.decode(paths(feature)[0].read_bytes()) for feature in FEATURES}
+    return {feature: decode_by_reference(feature, paths(feature)[0].read_bytes()) for feature in FEATURES}
 
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_frozen_stream(feature):
     stream_path, expected_path = paths(feature)
     stream, expected = stream_path.read_bytes(), np.load(expected_path)["expected"]
-    assert_same_parts(stream)
-    array = decode(stream)
-    assert_agrees(stream, array, expected)
-    assert_agrees(stream, reference_decoder.decode(stream).array, expected)
+    dictionary = DICTIONARIES.get(feature)
+    assert_same_parts(stream, dictionary)
+    array = decode(stream, dictionary=dictionary)
+    assert_agrees(stream, array, expected, dictionary)
+    assert_agrees(stream, decode_by_reference(feature, stream).array, expected, dictionary)
     data = FEATURES[feature][0]
     assert array.dtype == data.dtype
     assert array.flags.f_contiguous == data.flags.f_contiguous
@@ -126,6 +127,19 @@ def test_integers_of_the_frozen_streams(decoded):
     heads = {"planes": [0, 4, 0x28, 0xB5, 0x2F, 0xFD], "blank": [1, 3], "repeats": [1, 1], "bits": [1, 0]}
     for name, head in heads.items():
         assert list(decoded[f"integers_{name}"].sections[8][2:])[: len(head)] == head
+
+
+def test_entries_of_the_frozen_stream(decoded):
+    """A whole mask, and the start of a transform, stand in the dictionary alone."""
+    shared, (_, masks, head, _) = decoded["shared"], DICTIONARIES["shared"].entries
+    assert set(shared.sections) == {6, 11}
+    assert list(shared.sections[11][4:]) == [1, 2]
+    assert [str(value) for value, _ in shared.masked_values] == ["nan", "inf", "-inf"]
+    assert list(shared.coefficients.context) == [160, 40, 30] * 3 + [44, 0, 58, -1400, -80]
+    own = decoded["transform_mask"]
+    assert len(masks.data) == len(own.sections[2])
+    np.testing.assert_array_equal(shared.masked_values[0][1], own.masked_values[0][1])
+    assert head.data not in shared.sections[6]
 
 
 def test_other_features_of_the_frozen_streams(decoded):

@@ -26,13 +26,14 @@ import numpy as np
 from moec_zarr import MoECCodec, MoECError, compiled, config, inspect
 from moec_zarr.bitstream.container import read_stream
 from moec_zarr.codec.decode import decode
-from tests.conformance.freeze_streams import FEATURES, paths
+from tests.conformance.freeze_streams import DICTIONARIES, FEATURES, paths
 from tests.fuzz.mutations import mutated
 
 LARGEST = 1 << 16  # bytes that a stream may declare
 CPU_SECONDS = 2.0  # that one stream may take
 MEMORY = 512 << 20  # bytes by which the process may grow, in address space
-_CODEC = MoECCodec(ratio=10)
+_DICTIONARY = DICTIONARIES["shared"]
+_CODEC = MoECCodec(ratio=10, dictionary=_DICTIONARY.text)
 
 
 @dataclass
@@ -56,7 +57,7 @@ def attempt(stream: bytes, way: int) -> bool:
             inspect(stream)
         elif way == 1:
             header, _ = read_stream(stream)
-            decode(stream, tuple(slice(n // 3, None, 2) for n in header.shape))
+            decode(stream, tuple(slice(n // 3, None, 2) for n in header.shape), dictionary=_DICTIONARY)
         elif way == 2:
             header, _ = read_stream(stream)
             some = all(header.shape) and bool(header.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from moec_zarr.bitstream.coefficients import read_coefficients
 from moec_zarr.bitstream.residual import read_residual
 from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import synthesis_matrix
 from tests.conformance import reference_decoder
@@ -51,10 +53,12 @@ def assert_same_residual(data: bytes, shape: tuple[int, ...]) -> None:
         _assert_same_residual(*results)
 
 
-def assert_agrees(stream: bytes, decoded: NDArray[Any], expected: NDArray[Any]) -> None:
+def assert_agrees(
+    stream: bytes, decoded: NDArray[Any], expected: NDArray[Any], dictionary: Dictionary | None = None
+) -> None:
     """`decoded` is `expected` up to the rounding of a network's and a transform's values."""
     assert (decoded.shape, decoded.dtype) == (expected.shape, expected.dtype)
-    reference = reference_decoder.decode(stream)
+    reference = _decode_by_reference(stream, dictionary)
     half = float(reference.high) / 2 - float(reference.low) / 2
     if reference.network is None and reference.coefficients is None and reference.residual is None:
         np.testing.assert_array_equal(decoded, expected)
@@ -79,9 +83,13 @@ def assert_agrees(stream: bytes, decoded: NDArray[Any], expected: NDArray[Any]) 
         np.testing.assert_array_equal(decoded[inner][mask], np.full(mask.sum(), value))
 
 
-def assert_same_parts(stream: bytes) -> None:
+def _decode_by_reference(stream: bytes, dictionary: Dictionary | None) -> reference_decoder.Decoded:
+    return reference_decoder.decode(stream, None if dictionary is None else b64decode(dictionary.text))
+
+
+def assert_same_parts(stream: bytes, dictionary: Dictionary | None = None) -> None:
     """All that a stream holds is the same, and integers exactly so, to both decoders."""
-    parts, reference = open_stream(stream), reference_decoder.decode(stream)
+    parts, reference = open_stream(stream, None, dictionary), _decode_by_reference(stream, dictionary)
     header = parts.header
     assert (header.dtype, header.order == "F") == (reference.dtype, reference.is_fortran)
     assert (header.shape, parts.shape) == (reference.shape, reference.bounding_box)

@@ -187,7 +187,9 @@ def _try(variable: PlannedVariable, codec: MoECCodec, values: list[Array]) -> Tr
                 break
             seconds += time.perf_counter() - start
             sizes.append(len(stream))
-            parts.append(measure(array, decode(stream), valid_voxels(array, codec.missing)))
+            parts.append(
+                measure(array, decode(stream, dictionary=codec.shared), valid_voxels(array, codec.missing))
+            )
     return Trial(
         variable=variable.name,
         codec=codec,
