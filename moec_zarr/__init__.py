@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moec_zarr.archive.migration import migrate
     from moec_zarr.archive.plan import Plan
     from moec_zarr.archive.status import ConversionError, Progress
+    from moec_zarr.codec.train import train_dictionary
     from moec_zarr.conversion.plan.trial import Trial, trial
     from moec_zarr.conversion.verify import Verification, verify
     from moec_zarr.conversion.work.run import convert
@@ -60,6 +61,7 @@ __all__ = [
     "judge",
     "migrate",
     "open",
+    "train_dictionary",
     "trial",
     "verify",
     "write_report",
@@ -80,6 +82,7 @@ _LAZY = {
     "convert": "moec_zarr.conversion.work.run",
     "inspect": "moec_zarr.archive.inspection",
     "judge": "moec_zarr.report.verdict.judge",
+    "train_dictionary": "moec_zarr.codec.train",
     "migrate": "moec_zarr.archive.migration",
     "Trial": "moec_zarr.conversion.plan.trial",
     "trial": "moec_zarr.conversion.plan.trial",

@@ -20,6 +20,7 @@ LAZY = {
     "inspect": "archive.inspection",
     "judge": "report.verdict.judge",
     "migrate": "archive.migration",
+    "train_dictionary": "codec.train",
     "trial": "conversion.plan.trial",
     "verify": "conversion.verify",
     "write_report": "report.page.gathering",
@@ -34,8 +35,9 @@ def test_every_public_name_exists():
 
 def test_names_are_as_documented():
     assert set(moec_zarr.__all__) == {
-        *LAZY, "BudgetError", "CorruptStreamError", "DictionaryError", "MoECCodec", "MoECError", "MoECSerializer",
-        "UnsupportedArrayError", "UnsupportedVersionError", "__version__", "config", "encoding", "open",
+        *LAZY, "BudgetError", "CorruptStreamError", "DictionaryError", "MoECCodec", "MoECError",
+        "MoECSerializer", "UnsupportedArrayError", "UnsupportedVersionError", "__version__",
+        "config", "encoding", "open",
     }  # fmt: skip
 
 

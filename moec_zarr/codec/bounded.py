@@ -20,6 +20,7 @@ from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tile
 from moec_zarr.codec.lossless import encode_rounded
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
+from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.basis import DOUBLE
 from moec_zarr.model.evaluate import evaluate
@@ -66,15 +67,27 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     Values that are rounded and stored themselves come first, in little time: they say what a fit must be
     smaller than.
     """
+    advice = read_advice(chunk.dictionary)
+    if advice.fits_won:
+        fitted = _encode_fits(chunk, settings, None)
+        if fitted is not None:
+            return fitted
     best = encode_rounded(chunk, settings.max_error or 0.0, settings.max_relative_error or 0.0)
+    if advice.fits_lost:
+        return best
+    return _encode_fits(chunk, settings, best) or best
+
+
+def _encode_fits(chunk: Prepared, settings: Settings, best: bytes | None) -> bytes | None:
+    """Return the smallest stream of what is fitted that is smaller than the best one; None if none is."""
     chunk, bound = _choose_scale(chunk, settings)
     allowed = _allowed(chunk, bound)
     if allowed <= 2 * _tolerance(chunk, TOLERANCE):
         _log.info("no fit keeps %s", bound)
         return best
-    for fitted in _candidates(chunk, settings, allowed, len(best)):
+    for fitted in _candidates(chunk, settings, allowed, math.inf if best is None else len(best)):
         encoded = _correct(chunk, fitted, bound, allowed)
-        if encoded is not None and len(encoded.stream) < len(best):
+        if encoded is not None and (best is None or len(encoded.stream) < len(best)):
             best = encoded.stream
     return best
 
@@ -160,7 +173,7 @@ def _tolerance(chunk: Prepared, own: float) -> float:
 
 
 def _candidates(
-    chunk: Prepared, settings: Settings, allowed: float, limit: int
+    chunk: Prepared, settings: Settings, allowed: float, limit: float
 ) -> Iterator[Candidate | None]:
     """Fit what may be corrected: a transform, networks if the effort has them; None is nothing at all.
 
@@ -177,11 +190,11 @@ def _candidates(
     else:
         left = allowed - _tolerance(chunk, TOLERANCE)
         try:
-            transform = fit_transform_to_bound(field.normalised(), field.valid, left, limit)
+            transform = fit_transform_to_bound(field.normalised(), field.valid, left, limit, chunk.dictionary)
         except DoesNotFit:
             return
         yield None if transform is None else Candidate(None, transform, math.nan)
-        rooms = [] if transform is None else [len(transform.payload)]
+        rooms = [] if transform is None else [transform.nbytes]
     if not settings.has_networks or allowed < 2 * _tolerance(chunk, NETWORK_TOLERANCE):
         return
     for room in rooms:
@@ -254,7 +267,9 @@ def _assemble(chunk: Prepared, fitted: Candidate | None, residual: Residual, fid
     from moec_zarr.fit.transform.bound import encode_residual
 
     sections = {Section.RESIDUAL: encode_residual(residual)}
-    return write_fitted(chunk, sections | ({} if fitted is None else fitted.sections()), fidelity)
+    if fitted is None:
+        return write_fitted(chunk, sections, fidelity)
+    return write_fitted(chunk, sections | fitted.sections(), fidelity, fitted.taken)
 
 
 def _search_bound(
@@ -315,7 +330,9 @@ def _encode_transform(chunk: Prepared, bound: float) -> Encoded | None:
     allowed, tolerance = _allowed(chunk, own), _tolerance(chunk, TOLERANCE)
     if allowed <= 2 * tolerance:
         return None
-    transform = fit_transform_to_bound(chunk.field.normalised(), chunk.field.valid, allowed - tolerance)
+    transform = fit_transform_to_bound(
+        chunk.field.normalised(), chunk.field.valid, allowed - tolerance, shared=chunk.dictionary
+    )
     return _correct(chunk, transform and Candidate(None, transform, math.nan), own, allowed)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.container import FRAME, Section, write_stream
+from moec_zarr.bitstream.container import FRAME
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.codec.bounded import (
     add_bound,
@@ -33,6 +33,7 @@ from moec_zarr.codec.repeated import is_better, race_repeated
 from moec_zarr.codec.scaling import put_on_scale
 from moec_zarr.config import config
 from moec_zarr.errors import MoECError
+from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.model.linear_experts import AnyTransform
@@ -95,7 +96,9 @@ def encode(array: Array, settings: Settings, *, fill_value: Any = None) -> bytes
 
 
 def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: bool) -> bytes:
-    chunk = prepare(array, settings.missing, fill_value)
+    chunk = replace(prepare(array, settings.missing, fill_value), dictionary=settings.shared)
+    if read_advice(settings.shared).networks_lost and settings.model == "auto" and settings.experts is None:
+        settings = replace(settings, effort="fast")
     limit = int(array.nbytes / settings.ratio) if settings.ratio is not None and array.size else None
     if settings.is_lossless and not chunk.is_constant:
         return encode_lossless(chunk)
@@ -105,7 +108,7 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
     if chunk.is_constant or _has_all(chunk, exact):
         for value in () if chunk.is_constant else exact:
             chunk = keep_exactly(chunk, value)
-        stream = write_stream(chunk.header, chunk.kept())
+        stream = chunk.write(chunk.kept())
         if limit is not None and len(stream) > limit and not reachable:
             raise explain_budget(chunk, settings, len(stream))
         return stream
@@ -156,7 +159,7 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
         return exact
     refuse_fills(chunk)
     smallest = smallest_fit(chunk.field.array.shape, settings)
-    plain = len(write_stream(chunk.header, chunk.kept()))
+    plain = len(chunk.write(chunk.kept()))
     needed = plain + 1 + len(write_varint(smallest)) + smallest
     if limit < needed:
         if not reachable:
@@ -268,7 +271,8 @@ def _fit_within(
     if not _hangs_on_precision(fitted, encoded):
         return fitted, encoded
     left = room - _BOUND_BYTES
-    if len(fitted.sections()[Section.TRANSFORM]) > left:
+    assert fitted.transform is not None
+    if fitted.transform.nbytes > left:
         if left < smallest_fit(chunk.field.array.shape, settings):
             return fitted, encoded
         fitted = fit(chunk.field, replace(settings, effort="fast"), left)
@@ -281,7 +285,7 @@ def _fit_to_psnr(chunk: Prepared, target: float) -> Encoded:
 
     # Half the range is 1 in normalised values, its peak 2.
     error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10) / _share_fitted(chunk)
-    fitted = fit_to_error(chunk.field, error)
+    fitted = fit_to_error(chunk.field, error, chunk.dictionary)
     encoded = _finish(chunk, fitted)
     return add_bound(chunk, fitted) if _hangs_on_precision(fitted, encoded) else encoded
 
@@ -294,7 +298,7 @@ def _hangs_on_precision(fitted: Candidate, encoded: Encoded) -> bool:
 def _finish(chunk: Prepared, best: Candidate) -> Encoded:
     """Return the stream of a candidate, with the quality of what is decoded of it."""
     field = None if best.transform is None else best.transform.field()
-    encoded = write_fitted(chunk, best.sections(), _measure(chunk, best.network, field))
+    encoded = write_fitted(chunk, best.sections(), _measure(chunk, best.network, field), best.taken)
     _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, encoded.psnr)
     return encoded
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.bitstream.container import Section
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.model.scale import to_scale
 from moec_zarr.quality import Quality, keeps_relative, measure, merge, relative_error
@@ -76,12 +76,14 @@ def merge_tiles(parts: Iterable[Fidelity]) -> Fidelity:
     return Fidelity(quality, plain, max((each.relative for each in parts), default=0.0))
 
 
-def write_fitted(chunk: Prepared, sections: Mapping[Section, bytes], fidelity: Fidelity) -> Encoded:
-    """Write the stream of what was fitted, with how close that is."""
+def write_fitted(
+    chunk: Prepared, sections: Mapping[Section, bytes], fidelity: Fidelity, taken: Iterable[int] = ()
+) -> Encoded:
+    """Write the stream of what was fitted, with how close that is; entries `taken` come before it."""
     plain = fidelity.plain
     header = replace(chunk.header, psnr=plain.psnr, max_error=plain.relative_max_error)
     kept = chunk.kept(fidelity.quality.psnr, fidelity.relative)
-    return Encoded(write_stream(header, kept | dict(sections)), fidelity.quality)
+    return Encoded(chunk.write(kept | dict(sections), header, taken), fidelity.quality)
 
 
 def find_missed(settings: Settings, original: Array, decoded: Array, quality: Quality) -> str | None:

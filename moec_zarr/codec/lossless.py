@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Integers
-from moec_zarr.bitstream.container import Section, write_stream
+from moec_zarr.bitstream.container import Section
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted, write_table
 from moec_zarr.bitstream.lattice import arrange
 from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.rounding import Rounded, keep_mean, round_within
+from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.prediction import estimate, list_predictors
 from moec_zarr.model.levels import Grid
 from moec_zarr.quality import measure
@@ -25,6 +26,7 @@ from moec_zarr.quality import measure
 __all__ = ["encode_gridded", "encode_lossless", "encode_lossless_within", "encode_rounded"]
 
 _log = logging.getLogger(__name__)
+_FEW_RUNS = 4  # of these, where a dictionary says that chunks like this one are fitted
 _RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
 _DEFLATED_MORE = 5.0  # times as much as its sample at most, about, an array may be deflated
 _SPARSE = (
@@ -51,9 +53,10 @@ def encode_lossless(chunk: Prepared) -> bytes:
 def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
-    if array.size > _RUNS * _RUN:
+    runs = _FEW_RUNS if read_advice(chunk.dictionary).fitted else _RUNS
+    if array.size > runs * _RUN:
         # A sample that deflates far less than needed spares coding the whole chunk.
-        starts = np.linspace(0, array.size - _RUN, _RUNS).astype(np.int64)
+        starts = np.linspace(0, array.size - _RUN, runs).astype(np.int64)
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
         if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
@@ -89,7 +92,7 @@ def _encode(
 ) -> bytes | None:
     array, valid = chunk.array, chunk.valid
     values = chunk.valid_values
-    plain = len(write_stream(chunk.header, chunk.sections))
+    plain = len(chunk.write(chunk.sections))
     room = np.inf if limit is None else limit - plain
     if limit is not None and not _promises(chunk, max_error, max_relative_error, room):
         return None
@@ -131,9 +134,9 @@ def _encode(
     payload, rounded = best
     quality = measure(values, rounded.values)
     header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
-    stream = write_stream(header, chunk.sections | {Section.INTEGERS: payload})
+    stream = chunk.write(chunk.sections | {Section.INTEGERS: payload}, header)
     if array.nbytes <= _SMALL:
-        deflated = write_stream(chunk.header, chunk.sections | {Section.LOSSLESS: write_lossless(array)})
+        deflated = chunk.write(chunk.sections | {Section.LOSSLESS: write_lossless(array)})
         stream = min(stream, deflated, key=len)
     _log.debug("%s as %s: %d bytes", array.shape, rounded.levels, len(stream))
     return stream if limit is None or len(stream) <= limit else None

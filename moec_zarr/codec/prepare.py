@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from moec_zarr.arrays import Array, Bools
-from moec_zarr.bitstream.container import DTYPES, MAX_RANK, MAX_SIZE, Header, Section, is_storable
+from moec_zarr.bitstream.container import (
+    DTYPES,
+    MAX_RANK,
+    MAX_SIZE,
+    Header,
+    Section,
+    is_storable,
+    write_stream,
+)
 from moec_zarr.bitstream.masks import write_mask
 from moec_zarr.bitstream.scale import Scaled, write_scale
+from moec_zarr.bitstream.shared import split_sections, write_shared
 from moec_zarr.bitstream.values import (
     BoundingBox,
     MaskedValue,
@@ -24,6 +33,7 @@ from moec_zarr.bitstream.values import (
 )
 from moec_zarr.codec.indexing import short_axes
 from moec_zarr.codec.refit import is_refit
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import UnsupportedArrayError
 from moec_zarr.fit.field import Field
 from moec_zarr.model.normalisation import Limits, Normalisation
@@ -62,6 +72,8 @@ class Prepared:
         The logarithmic scale on which values are fitted, and signs.
     exact : tuple of MaskedValue
         Valid values that are kept exactly, and are not fitted.
+    dictionary : Dictionary or None
+        What sections may begin with.
     """
 
     header: Header
@@ -71,6 +83,7 @@ class Prepared:
     missing: Any
     scaled: Scaled | None = None
     exact: tuple[MaskedValue, ...] = ()
+    dictionary: Dictionary | None = None
 
     @property
     def limits(self) -> Limits:
@@ -92,6 +105,28 @@ class Prepared:
             scaled = replace(self.scaled, psnr=psnr, error=error)
             sections[Section.SCALE] = write_scale(scaled, self._signs)
         return sections
+
+    def write(
+        self, sections: Mapping[Section, bytes], header: Header | None = None, taken: Iterable[int] = ()
+    ) -> bytes:
+        """Write a stream of sections, shorter by the entries that they begin with.
+
+        Parameters
+        ----------
+        sections : mapping of Section to bytes
+            Whole, but for the entries `taken`.
+        header : Header, optional
+            The chunk's own by default.
+        taken : iterable of int
+            Numbers of entries that are left out already.
+        """
+        header = self.header if header is None else header
+        own, others = split_sections(sections, self.dictionary)
+        numbers = (*taken, *others)
+        if self.dictionary is None or not numbers:
+            return write_stream(header, sections)
+        shared = write_stream(header, own | {Section.SHARED: write_shared(self.dictionary, numbers)})
+        return shared if taken else min(write_stream(header, sections), shared, key=len)
 
     @cached_property
     def _signs(self) -> bytes:

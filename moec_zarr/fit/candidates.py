@@ -48,6 +48,12 @@ class Candidate:
         """Whether it is a transform alone, of which nothing but the mean may have been put right."""
         return self.network is None and self.transform is not None and self.transform.restoration is None
 
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """Entries of the dictionary that these sections begin with."""
+        entry = None if self.transform is None else self.transform.entry
+        return () if entry is None else (entry,)
+
     def log(self) -> Candidate:
         """Log it, and return it."""
         names = {"transform": self.transform, "network": self.network}

@@ -76,7 +76,7 @@ def fit_corrected(
         if last:
             steps, number = preset.final_steps, preset.alternations - 1
         short = replace(preset, steps=steps, starts=preset.starts[:1])
-        room = budget - len(transform.payload) - FRAME - base.ndim
+        room = budget - transform.nbytes - FRAME - base.ndim
         based = replace(field, base=base, norm=coefficients.norm)
         try:
             network = _fit_correction(based, settings, short, room, number, network)

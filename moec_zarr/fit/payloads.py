@@ -11,14 +11,30 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Doubles
 from moec_zarr.bitstream.coding_order import extent_of, present_bands
-from moec_zarr.bitstream.coefficients import COEFFICIENTS_PER_BYTE, NONZERO_PER_BYTE, write_coefficients
+from moec_zarr.bitstream.coefficients import (
+    COEFFICIENTS_PER_BYTE,
+    NONZERO_PER_BYTE,
+    write_bases,
+    write_coefficients,
+    write_context,
+)
+from moec_zarr.bitstream.container import Section
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
 from moec_zarr.bitstream.network import fits, write_network
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE, TAILS, WIDTHS, frequencies
+from moec_zarr.bitstream.shared import find_entry
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.network import Network
 
-__all__ = ["DoesNotFit", "choose_distribution", "encode_any_network", "encode_coefficients", "encode_network"]
+__all__ = [
+    "DoesNotFit",
+    "choose_distribution",
+    "encode_after_entry",
+    "encode_any_network",
+    "encode_coefficients",
+    "encode_network",
+]
 
 _SEARCH_BITS = 9  # of the magnitudes among which the best distribution is searched
 
@@ -36,19 +52,51 @@ def encode_coefficients(coefficients: Coefficients, context: Context) -> bytes:
     Raises
     ------
     DoesNotFit
+        As :func:`encode_after_entry` does.
+    """
+    return encode_after_entry(coefficients, context, None)[0]
+
+
+def encode_after_entry(
+    coefficients: Coefficients, context: Context, shared: Dictionary | None
+) -> tuple[bytes, int | None]:
+    """Encode the section of transform coefficients, but for what a dictionary holds of it.
+
+    Returns
+    -------
+    data : bytes
+    entry : int or None
+        Number of the dictionary's entry that comes before them.
+
+    Raises
+    ------
+    DoesNotFit
         If an integer is too large, or a decoder would refuse so many coefficients in so few bytes.
     """
     largest = int(np.abs(coefficients.integers).max(initial=0))
     if largest > MAX_COEFFICIENT:
         raise DoesNotFit(f"coefficient of {largest} steps, at most {MAX_COEFFICIENT} can be coded")
-    data = write_coefficients(coefficients, context)
+    data, entry = _write_shared(coefficients, context, shared)
     functions = coefficients.functions
     extent = extent_of(functions, present_bands(functions, coefficients.integers))
     if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
         raise DoesNotFit(f"{extent} coefficients are too many for {len(data)} bytes")
     if (nonzero := np.count_nonzero(coefficients.integers)) > NONZERO_PER_BYTE * len(data):
         raise DoesNotFit(f"{nonzero} coefficients that are not zero are too many for {len(data)} bytes")
-    return data
+    return data, entry
+
+
+def _write_shared(
+    coefficients: Coefficients, context: Context, shared: Dictionary | None
+) -> tuple[bytes, int | None]:
+    head = write_bases(coefficients.bases) + write_context(context)
+    if find_entry(shared, Section.TRANSFORM, head) is None:
+        return write_coefficients(coefficients, context), None
+    data = write_coefficients(coefficients, context, step_last=True)
+    found = find_entry(shared, Section.TRANSFORM, data)
+    assert found is not None
+    number, length = found
+    return data[length:], number
 
 
 def encode_network(network: Network) -> bytes:

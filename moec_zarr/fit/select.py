@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from moec_zarr.arrays import Floats
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
@@ -75,7 +76,7 @@ def fit(
         target = field.normalised()
     best = plain = None
     if target is not None and settings.experts is None:  # else a network is asked for
-        plain, best = _fit_transform(field, target, budget)
+        plain, best = _fit_transform(field, target, budget, settings.shared)
     enough = best is None or budget >= smallest_network(len(shape), settings.experts)
     if enough and settings.has_networks:
         from moec_zarr.fit import networks
@@ -109,7 +110,9 @@ def fit(
     return best
 
 
-def _fit_transform(field: Field, target: Floats, budget: int) -> tuple[Candidate | None, Candidate | None]:
+def _fit_transform(
+    field: Field, target: Floats, budget: int, shared: Dictionary | None
+) -> tuple[Candidate | None, Candidate | None]:
     """Fit a transform alone, then make it right in the mean and restore it; return both."""
     valid, kept = field.valid, 0
     earlier: Candidate | None = None
@@ -120,7 +123,7 @@ def _fit_transform(field: Field, target: Floats, budget: int) -> tuple[Candidate
         kept = 0 if found is None else len(found.payload) + _SECTION
         return kept
 
-    transform = fit_transform(target, valid, budget, leave=leave)
+    transform = fit_transform(target, valid, budget, leave=leave, shared=shared)
     if transform is None and budget >= smallest_transform(target.shape):
         transform = fit_mean(target, valid)
     while transform is not None:
@@ -132,14 +135,15 @@ def _fit_transform(field: Field, target: Floats, budget: int) -> tuple[Candidate
             best = Candidate(None, better, mean_error(values, target, valid)).log()
         if not kept:
             return plain, choose_better(earlier, best)
-        room = budget - len(better.payload) - _SECTION
+        room = budget - better.nbytes - _SECTION
         found = restore_within(better.coefficients, values, target, valid, field.zero, budget, room)
         if found is not None and len(found.restoration.payload) <= room:
             restored = better._replace(restoration=found.restoration)
             return plain, Candidate(None, restored, found.error).log()
         # All bytes are the transform's then, whose bases are known.
         earlier = best
-        kept, transform = 0, fit_transform(target, valid, budget, transform.coefficients) or transform
+        again = fit_transform(target, valid, budget, transform.coefficients, shared=shared)
+        kept, transform = 0, again or transform
     return None, None
 
 
@@ -156,7 +160,7 @@ def smallest_fit(shape: tuple[int, ...], settings: Settings) -> int:
     return smallest_network(len(shape), settings.experts)
 
 
-def fit_to_error(field: Field, error: float) -> Candidate:
+def fit_to_error(field: Field, error: float, shared: Dictionary | None = None) -> Candidate:
     """Fit the smallest transform alone that keeps a mean square error, of normalised values.
 
     Parameters
@@ -165,13 +169,15 @@ def fit_to_error(field: Field, error: float) -> Candidate:
         As for :func:`fit`.
     error : float
         Mean square error that is not exceeded.
+    shared : Dictionary, optional
+        What chunks of the same variable share.
 
     Raises
     ------
     DoesNotFit
         If no transform keeps it.
     """
-    result = fit_transform_to_error(field.normalised(), field.valid, error, field.zero)
+    result = fit_transform_to_error(field.normalised(), field.valid, error, field.zero, shared)
     if result is None:
         raise DoesNotFit(f"no transform keeps a mean square error of {error:.3g}")
     return Candidate(None, *result).log()

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
-from moec_zarr.bitstream.coefficients import STEPS
+from moec_zarr.bitstream.coefficients import STEPS, write_bases, write_context
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
+from moec_zarr.bitstream.shared import ENTRY_BYTES
 from moec_zarr.fit.transform.basis_search import (
     Bases,
     deepen,
@@ -30,7 +31,7 @@ from moec_zarr.fit.transform.rdoq import (
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.transform import analyse
 
-__all__ = ["BasisTrial", "choose_bases", "squared_error", "try_bases"]
+__all__ = ["BasisTrial", "cheapest", "choose_bases", "squared_error", "try_bases", "weighted_bits"]
 
 _FIRST_FITS = 6, 4  # steps of the optimiser of the context, before bases are compared
 _UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
@@ -79,13 +80,13 @@ def choose_bases(whole: Floats, valid: Bools | None, count: int) -> BasisTrial |
     fewest = min((bits for _, bits, _ in likely), default=math.inf)
     chosen = [bases for _, bits, bases in likely if not dense or bits <= tolerance * fewest]
     trials = [try_bases(analyse(whole, bases), bases, step) for bases in chosen]
-    best = _cheapest([each for each in trials if each.quantised is not None], whole, valid)
+    best = cheapest([each for each in trials if each.quantised is not None], whole, valid)
     if best is None or not (more := deepen(best.search.bases, whole.shape)):
         return best
     coefficients = analyse(whole, more)
     if dense and estimate_fine_bits(coefficients.reshape(-1), step) > tolerance * fewest:
         return best
-    return _cheapest([best, try_bases(coefficients, more, step)], whole, valid)
+    return cheapest([best, try_bases(coefficients, more, step)], whole, valid)
 
 
 def try_bases(coefficients: Floats, bases: Bases, step: float) -> BasisTrial:
@@ -93,12 +94,12 @@ def try_bases(coefficients: Floats, bases: Bases, step: float) -> BasisTrial:
     search = prepare_search(coefficients, bases)
     parameters, quantised = quantise_at(search, None, step, _FIRST_FITS)
     energy = energy_of(search.flat)
-    loss = math.inf if quantised is None else energy + quantised.error + _weighted_bits(quantised, bases)
+    loss = math.inf if quantised is None else energy + quantised.error + weighted_bits(quantised, search)
     search.kept.clear()
     return BasisTrial(search, parameters, quantised, loss)
 
 
-def _cheapest(trials: list[BasisTrial], whole: Floats, valid: Bools | None) -> BasisTrial | None:
+def cheapest(trials: list[BasisTrial], whole: Floats, valid: Bools | None) -> BasisTrial | None:
     """Return the one of smallest loss; those that come near it are compared by the error of their voxels."""
     smallest = min((each.loss for each in trials), default=math.inf)
     close = [each for each in trials if each.loss <= smallest + _CLOSE_LOSS * abs(smallest)]
@@ -113,12 +114,17 @@ def _voxel_loss(trial: BasisTrial, whole: Floats, valid: Bools | None) -> float:
     if valid is None and not any(basis.levels for basis in trial.search.bases):
         return trial.loss
     values = CoefficientField(place_coefficients(trial.search, trial.quantised)).whole()
-    return squared_error(values, whole, valid) + _weighted_bits(trial.quantised, trial.search.bases)
+    return squared_error(values, whole, valid) + weighted_bits(trial.quantised, trial.search)
 
 
-def _weighted_bits(quantised: Quantised, bases: Bases) -> float:
-    """Bits of the integers and of the edge weights of their bases, in units of the squared error."""
-    side = sum(4 * len(basis.edge_weights) for basis in bases)
+def weighted_bits(quantised: Quantised, search: Search) -> float:
+    """Weigh the bits of the integers and of the edge weights of their bases, in units of the squared error.
+
+    Bases with an entry of a dictionary take none, and spare others that all transforms have.
+    """
+    side = sum(4 * len(basis.edge_weights) for basis in search.bases)
+    if search.context is not None:
+        side = -8 * (len(write_bases(search.bases)) + len(write_context(search.context)) - ENTRY_BYTES)
     return RATE * quantised.step**2 * (quantised.bits + side)
 
 

@@ -29,14 +29,18 @@ from moec_zarr.model.transform import along, analyse
 
 __all__ = [
     "Bases",
+    "axis_options",
     "choose_edge_weights",
     "deepen",
     "energy_of",
     "estimate_fine_bits",
     "estimate_kept",
     "find_exceeded",
+    "join",
     "list_bases",
+    "list_groups",
     "measure",
+    "sample_lines",
     "wavelets_of",
 ]
 
@@ -59,15 +63,15 @@ def list_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
     count : int
         Coefficients that are kept.
     """
-    options = [_axis_options(array, axis) for axis in range(array.ndim)]
+    options = [axis_options(array, axis) for axis in range(array.ndim)]
     wavelets = tuple(wavelets_of(n) for n in array.shape)
     threshold = find_exceeded(analyse(array, wavelets), count)
     separate = _best_separate(array, options, wavelets, threshold)
-    joint = [(_joint_gain(array, separate, axes, threshold), axes) for axes in _groups(array.shape)]
+    joint = [(_joint_gain(array, separate, axes, threshold), axes) for axes in list_groups(array.shape)]
     candidates = [separate]
     if joint:
         gain, axes = max(joint)
-        candidates.insert(0 if gain > 0 else 1, _join(array.shape, separate, axes))
+        candidates.insert(0 if gain > 0 else 1, join(array.shape, separate, axes))
     cosines = tuple(next(basis for basis in reversed(each) if not basis.levels) for each in options)
     return list(dict.fromkeys([*candidates, wavelets, cosines])), threshold
 
@@ -103,7 +107,7 @@ def deepen(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
     return None if result == bases else result
 
 
-def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
+def axis_options(array: Floats, axis: int) -> list[AxisBasis]:
     """Return the bases that an axis may have, cosines first."""
     length = array.shape[axis]
     result = [AxisBasis()]
@@ -146,7 +150,7 @@ def _best_separate(
         for other, basis in enumerate(bases):
             if other != axis:
                 rest = along(rest, analysis_matrix(basis, array.shape[other]), other)
-        lines = _lines(rest, axis, threshold)
+        lines, _ = sample_lines(rest, axis, threshold)
         tried = [
             (measure(analysis_matrix(basis, array.shape[axis]) @ lines, threshold), place)
             for place, basis in enumerate(each)
@@ -155,13 +159,14 @@ def _best_separate(
     return tuple(bases)
 
 
-def _lines(array: Floats, axis: int, threshold: float) -> Floats:
-    """Return some of the lines along an axis that a basis matters for, in columns."""
+def sample_lines(array: Floats, axis: int, threshold: float) -> tuple[Floats, int]:
+    """Return some of the lines along an axis that a basis matters for, in columns; one of how many."""
     n = array.shape[axis]
     flat = array.reshape(math.prod(array.shape[:axis]), n, -1)
     place = np.flatnonzero(np.einsum("ijk,ijk->ik", flat, flat) > threshold**2)
-    row, column = np.divmod(place[:: 1 + place.size * n // _SAMPLE], flat.shape[2])
-    return np.ascontiguousarray(flat[row, :, column].T)
+    every = 1 + place.size * n // _SAMPLE
+    row, column = np.divmod(place[::every], flat.shape[2])
+    return np.ascontiguousarray(flat[row, :, column].T), every
 
 
 def measure(coefficients: Floats, threshold: float) -> float:
@@ -199,14 +204,14 @@ def energy_of(coefficients: Floats) -> float:
     return total
 
 
-def _groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+def list_groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Axes that may be halved together: of the three longest, those of more than 16 voxels."""
     longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:3]
     long = sorted(axis for axis in longest if shape[axis] > 16)
     return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
 
 
-def _join(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
+def join(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
     """Return the same with some axes halved together."""
     return tuple(
         replace(wavelets_of(n), levels=max(1, wavelets_of(n).levels), joint=True) if axis in axes else basis
@@ -224,7 +229,7 @@ def _joint_gain(array: Floats, separate: Bases, axes: tuple[int, ...], threshold
     flat = planes.reshape(len(planes), -1)
     matter = np.flatnonzero(np.einsum("ij,ij->i", flat, flat) > threshold**2)
     every = max(1, min(matter.size // 4, matter.size * flat.shape[1] // _SAMPLE))
-    joined = _join(array.shape, separate, axes)
+    joined = join(array.shape, separate, axes)
     gain = 0.0
     for plane in planes[matter[::every]]:
         now = measure(analyse(plane, tuple(separate[axis] for axis in axes)), threshold)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import write_residual
+from moec_zarr.dictionary import Dictionary
+from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
@@ -66,7 +68,11 @@ class _BoundTrial(NamedTuple):
 
 
 def fit_transform_to_bound(
-    target: Floats, valid: Bools | None, bound: float, limit: float = math.inf
+    target: Floats,
+    valid: Bools | None,
+    bound: float,
+    limit: float = math.inf,
+    shared: Dictionary | None = None,
 ) -> Transform | None:
     """Fit the transform that takes the fewest bytes together with its corrections; None if none pays.
 
@@ -80,6 +86,8 @@ def fit_transform_to_bound(
         Largest absolute error, in units of the target.
     limit : float
         Bytes that it is to be smaller than, with its corrections.
+    shared : Dictionary, optional
+        As for `fit_transform`; where it advises a step, that one is taken.
 
     Raises
     ------
@@ -92,10 +100,11 @@ def fit_transform_to_bound(
     target, valid = fold_grid(target, valid)
     without = _estimate_bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else fill_smoothly(target, valid)
-    if 8 * limit < without and not _is_of_use(whole, target, valid, bound, limit):
+    advised = read_advice(shared).step
+    if advised is None and 8 * limit < without and not _is_of_use(whole, target, valid, bound, limit):
         raise DoesNotFit(f"a transform takes far more than {limit} bytes")
     count = min(estimate_count(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
-    start = find_start(whole, valid, count) if count else None
+    start = find_start(whole, valid, count, None, shared) if count else None
     if start is None:
         return None
     search, parameters, _ = start
@@ -114,10 +123,11 @@ def fit_transform_to_bound(
         return trial._replace(quantised=None)  # that of the best one alone is kept
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
-    near = min((tried(step * bound) for step in _FIRST_STEPS), key=lambda each: each.bits)
+    first_steps = _FIRST_STEPS if advised is None else (advised,)
+    near = min((tried(step * bound) for step in first_steps), key=lambda each: each.bits)
     if near.bits > 8 * _SOON_BETTER * limit:
         raise DoesNotFit(f"a transform takes about {near.bits / 8:.0f} bytes, {limit} are wanted")
-    for factor in (_WIDER, 1 / _WIDER):
+    for factor in (_WIDER, 1 / _WIDER) if advised is None else ():
         following = tried(near.step * factor)
         climbing = following.bits < near.bits
         while (
@@ -133,7 +143,7 @@ def fit_transform_to_bound(
         return None
     found = place_coefficients(search, best.quantised)
     try:
-        transform = encode_transform(found, best.quantised.context, shape)
+        transform = encode_transform(found, best.quantised.context, shape, search.shared)
     except DoesNotFit:
         return None
     return _restored(transform, target, valid, bound) if target.shape == shape else transform

@@ -16,7 +16,7 @@ from moec_zarr.bitstream.contexts import Context
 from moec_zarr.compiled import compiled
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 
-__all__ = ["Sample", "first_parameters", "fit_context", "round_parameters"]
+__all__ = ["Sample", "first_parameters", "fit_context", "real_parameters", "round_parameters"]
 
 _LARGEST_LOG_FLOOR = 15  # its logarithm
 _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
@@ -202,6 +202,15 @@ def round_parameters(p: Parameters, octaves: int) -> Context:
         offset=whole(128 * (4 * (offset - power * np.log(unit)) / octave + 20.5), -(2**15), 2**15 - 1),
         slope=whole(128 * 4 * slope / octave, -(2**15), 2**15 - 1),
     )
+
+
+def real_parameters(context: Context) -> Parameters:
+    """Return the parameters that a context was rounded from, about."""
+    octave = math.log(2)
+    weights = np.log(np.maximum(np.array(context.neighbour_weights, float), 0.5))
+    offset, slope = octave * (context.offset / 128 - 20.5) / 4, octave * context.slope / 512
+    others = [context.floor * _EIGHTH, context.rise * _EIGHTH, context.power / 64, offset, slope]
+    return np.array([*weights, *others])
 
 
 assert AXIS_NEIGHBOURS == 3  # of the first weights

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ import numpy as np
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
-from moec_zarr.fit.payloads import DoesNotFit, encode_coefficients
+from moec_zarr.bitstream.shared import ENTRY_BYTES
+from moec_zarr.dictionary import Dictionary
+from moec_zarr.fit.payloads import DoesNotFit, encode_after_entry
 from moec_zarr.fit.transform.basis_choice import choose_bases, squared_error, try_bases
 from moec_zarr.fit.transform.basis_search import (
     energy_of,
@@ -22,6 +25,7 @@ from moec_zarr.fit.transform.basis_search import (
 )
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
 from moec_zarr.fit.transform.expert_fit import Restoration, restore_within
+from moec_zarr.fit.transform.heads import choose_head, find_head, try_head
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
     RATE,
@@ -84,17 +88,20 @@ _SMALL_ARRAY = 1 << 17
 
 
 class Transform(NamedTuple):
-    """Coefficients with the bytes of their section, and what restores them."""
+    """Coefficients with the bytes of their section but for a dictionary's entry, and what restores them."""
 
     coefficients: Coefficients
     payload: bytes
     context: Context
     restoration: Restoration | None = None
+    entry: int | None = None
+    shared: Dictionary | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both sections."""
-        return len(self.payload) + (0 if self.restoration is None else len(self.restoration.payload))
+        """Bytes of both sections, with those that say which entry comes before."""
+        entry = 0 if self.entry is None else ENTRY_BYTES
+        return len(self.payload) + entry + (0 if self.restoration is None else len(self.restoration.payload))
 
     def field(self, precision: np.dtype[Any] = SINGLE) -> AnyTransform:
         """Return the field that they are decoded to."""
@@ -112,6 +119,7 @@ def fit_transform(
     budget: int,
     warm_start: Coefficients | None = None,
     leave: Callable[[Floats], int] | None = None,
+    shared: Dictionary | None = None,
 ) -> Transform | None:
     """Fit the transform of a grid within a byte budget; None if it pays for none.
 
@@ -128,12 +136,14 @@ def fit_transform(
     leave : callable, optional
         Returns how many bytes are left for something else, from the values of a first transform of about as
         many bytes.
+    shared : Dictionary, optional
+        Whose bases are taken where they suit, in place of the comparison.
     """
     shape = target.shape
     target, valid = fold_grid(target, valid)
     count = max(1, int(min(_COEFFICIENTS_PER_BYTE * budget, DENSEST * target.size)))
     whole = target if valid is None else fill_smoothly(target, valid)
-    start = find_start(whole, valid, count, warm_start)
+    start = find_start(whole, valid, count, warm_start, shared)
     if start is None:
         return None
     if leave is not None and target.shape == shape:
@@ -141,7 +151,7 @@ def fit_transform(
     taken, found = start[2].bits / 8, _within_budget(*start, budget)
     if warm_start is not None or taken <= _TOO_FINE * budget:
         return found and found.unfold(shape)
-    start = find_start(whole, valid, max(1, int(count * budget / taken)))
+    start = find_start(whole, valid, max(1, int(count * budget / taken)), None, shared)
     other = None if start is None else _within_budget(*start, budget)
     known = [each for each in (found, other) if each is not None]
 
@@ -162,6 +172,7 @@ def fit_mean(target: Floats, valid: Bools | None) -> Transform:
     return _single(target.shape, mean * math.sqrt(math.prod(folded_shape(target.shape))))
 
 
+@lru_cache(maxsize=16)
 def smallest_transform(shape: tuple[int, ...]) -> int:
     """Return the bytes of the smallest transform of a grid."""
     return len(_single(shape, 1.0).payload)
@@ -186,16 +197,20 @@ def straighten_within(
     """
     for coefficients in straighten(transform.coefficients, values, target, valid, zero):
         try:
-            better = encode_transform(coefficients, transform.context, coefficients.shape)
+            better = encode_transform(coefficients, transform.context, coefficients.shape, transform.shared)
         except DoesNotFit:
             continue
-        if len(better.payload) <= budget:
+        if better.nbytes <= budget:
             return better
     return transform
 
 
 def fit_transform_to_error(
-    target: Floats, valid: Bools | None, error: float, zero: float = 0.0
+    target: Floats,
+    valid: Bools | None,
+    error: float,
+    zero: float = 0.0,
+    shared: Dictionary | None = None,
 ) -> tuple[Transform, float] | None:
     """Fit the smallest transform within a mean square error; return its error too. None if none reaches it.
 
@@ -207,6 +222,8 @@ def fit_transform_to_error(
         Mean over the valid voxels, of values that are clipped to -1..1 as a decoder does.
     zero : float
         The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
+    shared : Dictionary, optional
+        As for :func:`fit_transform`.
     """
     if valid is not None:
         target = np.where(valid, target, np.float32(0))
@@ -215,7 +232,7 @@ def fit_transform_to_error(
     whole = target if valid is None else fill_smoothly(target, valid)
     count, start = max(1, estimate_count(whole, error)), None
     while start is None and count <= whole.size:  # of few coefficients none may be worth its bytes
-        start = find_start(whole, valid, count)
+        start = find_start(whole, valid, count, None, shared)
         count *= 4
     if start is None:
         return None
@@ -268,10 +285,16 @@ def fit_transform_to_error(
     if best is None:
         return None
     found, context, measured, restoration = best
-    return encode_transform(found, context, shape)._replace(restoration=restoration), measured
+    transform = encode_transform(found, context, shape, search.shared)
+    return transform._replace(restoration=restoration), measured
 
 
-def encode_transform(coefficients: Coefficients, context: Context, shape: tuple[int, ...]) -> Transform:
+def encode_transform(
+    coefficients: Coefficients,
+    context: Context,
+    shape: tuple[int, ...],
+    shared: Dictionary | None = None,
+) -> Transform:
     """Encode the coefficients of a folded grid; return the transform of the grid of a shape.
 
     Raises
@@ -279,7 +302,8 @@ def encode_transform(coefficients: Coefficients, context: Context, shape: tuple[
     DoesNotFit
         If they cannot be coded.
     """
-    return Transform(coefficients, encode_coefficients(coefficients, context), context).unfold(shape)
+    payload, entry = encode_after_entry(coefficients, context, shared)
+    return Transform(coefficients, payload, context, None, entry, shared).unfold(shape)
 
 
 def estimate_count(whole: Floats, error: float) -> int:
@@ -294,14 +318,22 @@ def _finer(own: float, error: float, slope: float) -> float:
 
 
 def find_start(
-    whole: Floats, valid: Bools | None, count: int, warm_start: Coefficients | None = None
+    whole: Floats,
+    valid: Bools | None,
+    count: int,
+    warm_start: Coefficients | None = None,
+    shared: Dictionary | None = None,
 ) -> tuple[Search, Parameters | None, Quantised] | None:
     """Find the best bases, or take those of a warm start, and integers in them.
 
     `whole` is the target, filled smoothly where it is not valid.
     """
     if warm_start is None:
-        best = choose_bases(whole, valid, count)
+        best = None if shared is None else choose_head(whole, valid, count, shared)
+        if best is None or best.quantised is None:
+            best = choose_bases(whole, valid, count)
+    elif (head := find_head(shared, warm_start.bases, whole.shape)) is not None and shared is not None:
+        best = try_head(whole, head, warm_start.step, shared, count)
     else:
         best = try_bases(analyse(whole, warm_start.bases), warm_start.bases, warm_start.step)
     if best is None or best.quantised is None:
@@ -309,7 +341,8 @@ def find_start(
     search = best.search
     if valid is not None:
         whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
-        search = prepare_search(analyse(whole, search.bases), search.bases)
+        inpainted = prepare_search(analyse(whole, search.bases), search.bases)
+        search = replace(inpainted, shared=search.shared, context=search.context)
     return search, best.parameters, best.quantised
 
 
@@ -364,7 +397,7 @@ def _within_budget(
         if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
             transform = _coded(search, quantised)
             if transform is not None:
-                exact = len(transform.payload)
+                exact = transform.nbytes
                 head, size = head + exact - size, float(exact)
                 if exact <= budget and quantised.error < smallest_error:
                     best, smallest_error = transform, quantised.error
@@ -404,16 +437,14 @@ def _coded(search: Search, quantised: Quantised) -> Transform | None:
     search.kept.clear()  # with what coding needs they would take the most memory
     coefficients = place_coefficients(search, quantised)
     try:
-        return Transform(
-            coefficients, encode_coefficients(coefficients, quantised.context), quantised.context
-        )
+        return encode_transform(coefficients, quantised.context, search.shape, search.shared)
     except DoesNotFit:
         return None
 
 
 def _coded_within(search: Search, quantised: Quantised, budget: int) -> Transform | None:
     transform = _coded(search, quantised)
-    return transform if transform is not None and len(transform.payload) <= budget else None
+    return transform if transform is not None and transform.nbytes <= budget else None
 
 
 def _coarser(size: float, budget: int, power: float) -> float:

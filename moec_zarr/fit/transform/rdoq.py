@@ -34,6 +34,7 @@ from moec_zarr.bitstream.contexts import (
     zero_context_activity,
 )
 from moec_zarr.bitstream.range_coder import PRECISION
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.transform import rdoq_kernels as kernels
 from moec_zarr.fit.transform.basis_search import Bases
 from moec_zarr.fit.transform.context_fit import (
@@ -90,6 +91,10 @@ class Search:
     kept : list of _Rows
         Those of the last step, which one next to it uses again where they are many. They take most of the
         memory: whoever needs it empties the list.
+    shared : Dictionary or None
+        What the section may begin with.
+    context : Context or None
+        With which integers are coded, whatever they are; it is fitted to them where None.
     """
 
     shape: tuple[int, ...]
@@ -102,6 +107,8 @@ class Search:
     band_sizes: Integers
     band_octaves: Integers
     kept: list[_Rows] = field(default_factory=list)
+    shared: Dictionary | None = None
+    context: Context | None = None
 
 
 def prepare_search(coefficients: Floats, bases: Bases) -> Search:
@@ -201,13 +208,16 @@ def quantise_at(
     parameters = start if known is None else known
     logs, table = logarithms(), bit_table()
     for iterations in steps:
-        sample = _sample(magnitudes, rows, len(search.shape))
-        octave = float(sample.octaves @ sample.share)
-        starts = [parameters]
-        if len(sample.share) < _FEW_ROWS and known is not None:
-            starts.append(start)  # a fit to few rows may go astray, and the next ones with it
-        fits = [round_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
-        coded = [_coded(rows, magnitudes, round_parameters(each, count)) for each in fits]
+        fits, contexts = [parameters], [search.context]
+        if search.context is None:
+            sample = _sample(magnitudes, rows, len(search.shape))
+            octave = float(sample.octaves @ sample.share)
+            starts = [parameters]
+            if len(sample.share) < _FEW_ROWS and known is not None:
+                starts.append(start)  # a fit to few rows may go astray, and the next ones with it
+            fits = [round_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
+            contexts = [round_parameters(each, count) for each in fits]
+        coded = [_coded(rows, magnitudes, each) for each in contexts if each is not None]
         parameters, (context, base, activity, _, _) = min(
             zip(fits, coded, strict=True), key=lambda each: each[1].total
         )

@@ -1,0 +1,182 @@
+"""Bytes, quality and CPU time of chunks with and without a dictionary, beside SPERR.
+
+``python -m benchmarks.dictionary FOLDER`` cuts each field of a folder of ``.npz`` files (array ``data``) into
+chunks: a dictionary is trained on every other one, and encodes some of the rest. What is written of a target
+is summed or averaged over the chunks tested:
+
+- *bytes* at equal quality: of a ratio the dictionary's stream is made at a second one too, and its bytes are
+  interpolated (octaves of the ratio over dB) to where it has the PSNR of the stream without; of bounds they
+  are the bytes themselves;
+- *dB* at equal bytes, of a ratio: the mean, and the least of any chunk;
+- CPU seconds per million voxels on one thread, both in the same run, one after the other;
+- SPERR (imagecodecs) at the bytes of the stream without a dictionary, in dB, or at the same bound, in bytes;
+  NaN is filled in with the mean, and its mask is free.
+
+A measurement is a line in the file of results; what is there already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import benchmarks.one_thread  # noqa: F401
+
+# isort: split
+import numpy as np
+
+from benchmarks.fields import find_fields
+from benchmarks.records import Array, Line, Records, codec_version, origin
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.codec.train import train_dictionary
+from moec_zarr.config import config
+from moec_zarr.quality import measure
+from moec_zarr.settings import Settings
+
+RATIOS = (1000.0, 100.0, 10.0)
+BOUNDS = (1e-2, 1e-3)  # of the range
+# Voxels of an axis of a chunk; by default those of 64^3 voxels or fewer.
+CHUNKS = {
+    "globcurrent_u_nan_3d": (61, 41, 81),
+    "era5_t2m_3d": (93, 33, 49),
+    "gems_co2_3d": (31, 40, 80),
+    "um_xwind_4d": (15, 5, 36, 48),
+    "glosea4_sst_ens_4d": (13, 6, 48, 48),
+    "cmip6_siconc_nan_3d": (12, 97, 90),
+    "turbulence_wmag_3d": (45, 45, 45),
+    "vorticity_3d": (41, 42, 42),
+}
+MOST_TRAINED, MOST_TESTED = 8, 4
+FURTHER = 1.1  # times the ratio: the second one
+STEPS = 14  # of the search for SPERR's quality
+
+
+def cut(array: Array, shape: tuple[int, ...]) -> list[Array]:
+    """Whole chunks, but those of a single value and those of which most is missing."""
+    chunks = []
+    for place in product(*(range(n // side) for n, side in zip(array.shape, shape, strict=True))):
+        part = array[tuple(slice(i * n, i * n + n) for i, n in zip(place, shape, strict=True))]
+        valid = np.isfinite(part)
+        if valid.mean() > 0.2 and np.ptp(part[valid]) > 0:
+            chunks.append(np.ascontiguousarray(part))
+    return chunks
+
+
+def _timed(array: Array, settings: Settings) -> tuple[bytes, float, float]:
+    """The stream, CPU seconds per million voxels, and dB."""
+    begun = time.process_time()
+    stream = encode(array, settings)
+    seconds = (time.process_time() - begun) / array.size * 1e6
+    decoded = decode(stream, dictionary=settings.shared)
+    valid = np.isfinite(array) if array.dtype.kind == "f" else None
+    return stream, seconds, min(measure(array, decoded, valid).psnr, 200.0)
+
+
+def measure_chunks(chunks: list[Array], settings: Settings) -> Line:
+    """Train on some chunks, and compare on others."""
+    trained_on, tested = chunks[::2][:MOST_TRAINED], chunks[1::2][:MOST_TESTED]
+    encode(tested[0], settings)  # what is compiled is loaded
+    begun = time.process_time()
+    trained = train_dictionary(settings, trained_on)
+    seconds = (time.process_time() - begun) / (len(trained_on) * tested[0].size) * 1e6
+    encode(tested[0], trained)
+    rows = []
+    for array in tested:
+        plain, plain_seconds, plain_db = _timed(array, settings)
+        own, own_seconds, db = _timed(array, trained)
+        equal = float(len(own))
+        if settings.ratio is not None:
+            less, _, less_db = _timed(array, replace(trained, ratio=FURTHER * settings.ratio))
+            octaves = np.log2(len(own) / len(less))
+            equal *= 2 ** ((plain_db - db) / max((db - less_db) / octaves, 0.5) if octaves else 0.0)
+        peer = _sperr(array, settings, len(plain))
+        rows.append((len(plain), len(own), equal, plain_db, db, plain_seconds, own_seconds, *peer))
+    plain_bytes, own_bytes, equal, plain_db, db, before, after, sperr, sperr_seconds = np.array(rows).T
+    return {
+        "trained": len(trained_on), "tested": len(tested), "chunk": list(tested[0].shape),
+        "dictionary_bytes": 0 if trained.dictionary is None else len(trained.dictionary) * 3 // 4,
+        "train_cpu_per_million": seconds,
+        "bytes": float(plain_bytes.sum()), "dictionary_stream_bytes": float(own_bytes.sum()),
+        "bytes_at_equal_quality": float(np.exp(np.mean(np.log(equal / plain_bytes)))),
+        "db": float(plain_db.mean()), "gain_db": float(np.mean(db - plain_db)),
+        "median_gain_db": float(np.median(db - plain_db)), "least_gain_db": float(np.min(db - plain_db)),
+        "cpu_per_million": float(np.median(before)), "dictionary_cpu_per_million": float(np.median(after)),
+        "cpu_share": float(np.median(after / before)),
+        "sperr": float(sperr.sum() if settings.is_bounded else sperr.mean()),
+        "sperr_cpu_per_million": float(np.median(sperr_seconds)),
+    }  # fmt: skip
+
+
+def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float]:
+    """SPERR's dB at so many bytes, or its bytes at the bound; and CPU seconds per million voxels."""
+    import imagecodecs  # type: ignore[import-not-found, unused-ignore]
+
+    valid = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    given = np.where(valid, array, array[valid].mean(dtype="f8")).astype("f4")
+    given = given.reshape(-1, *given.shape[-2:])
+
+    def coded(level: float, mode: str) -> tuple[bytes, float]:
+        begun = time.process_time()
+        stream = imagecodecs.sperr_encode(given, level=level, mode=mode)
+        return stream, (time.process_time() - begun) / array.size * 1e6
+
+    if settings.max_error is not None:
+        stream, seconds = coded(settings.max_error, "pwe")
+        return float(len(stream)), seconds
+    low, high, best, spent = -40.0, 200.0, None, 0.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        stream, seconds = coded(middle, "psnr")
+        if len(stream) <= budget:
+            low, best, spent = middle, stream, seconds
+        else:
+            high = middle
+    if best is None:
+        return 0.0, 0.0
+    decoded = imagecodecs.sperr_decode(best).reshape(array.shape)
+    return measure(array, decoded.astype(array.dtype), valid).psnr, spent
+
+
+def main() -> None:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--fields", nargs="*", default=())
+    parser.add_argument("--ratios", nargs="*", type=float, default=RATIOS)
+    parser.add_argument("--bounds", nargs="*", type=float, default=BOUNDS)
+    default = Path(__file__).parent / "results" / "dictionary.jsonl"
+    parser.add_argument("--results", type=Path, default=default)
+    options = parser.parse_args()
+    records = Records(options.results)
+    targets: list[dict[str, Any]] = [{"ratio": ratio} for ratio in options.ratios]
+    targets += [{"bound": bound} for bound in options.bounds]
+    for (name, load), target in product(find_fields(options.folder, options.fields).items(), targets):
+        array = load()
+        chunks = cut(array, CHUNKS.get(name, tuple(min(n, 64) for n in array.shape)))
+        if "bound" in target:
+            valid = array[np.isfinite(array)]
+            settings = Settings(max_error=target["bound"] * float(np.ptp(valid)), effort="fast")
+        else:
+            settings = Settings(ratio=target["ratio"], effort="fast")
+        line = {
+            "benchmark": "dictionary",
+            "field": name,
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
+        }
+        line |= {"codec": "moec_zarr", "settings": target, "version": codec_version()}
+        if line in records or len(chunks) < 4:
+            continue
+        with config.set(cache=0, progress=False, refit="allow", budget="keep"):
+            line |= measure_chunks(chunks, settings)
+        records.add(line | origin())
+        print(name, target, {key: round(value, 3) for key, value in line.items() if isinstance(value, float)})
+
+
+if __name__ == "__main__":
+    main()

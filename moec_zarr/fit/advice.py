@@ -1,0 +1,61 @@
+"""What a dictionary tells an encoder, beside its entries."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+from moec_zarr.dictionary import Dictionary
+
+__all__ = ["Advice", "read_advice"]
+
+_NETWORKS_LOST, _FITS_LOST, _FITS_WON, _NO_SEARCH, _FITTED = 1, 2, 4, 8, 16
+_STEP_UNIT = 8  # parts of an octave in which a step over a bound is written
+_ADVICE = struct.Struct("<Bb")
+_UNKNOWN = -128
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was found on the chunks that a dictionary was trained on.
+
+    Attributes
+    ----------
+    networks_lost : bool
+        No network was the best candidate.
+    fits_lost, fits_won : bool
+        Under a bound, values that are rounded took clearly fewer bytes than any fit, or clearly more.
+    no_search : bool
+        Bases are not searched even where none of the dictionary suits.
+    fitted : bool
+        Nothing was stored exactly.
+    step : float or None
+        The step over the bound that took the fewest bytes, where it was about the same for all.
+    """
+
+    networks_lost: bool = False
+    fits_lost: bool = False
+    fits_won: bool = False
+    no_search: bool = False
+    fitted: bool = False
+    step: float | None = None
+
+    def write(self) -> bytes:
+        """Write it as it stands in a dictionary."""
+        flags = _NETWORKS_LOST * self.networks_lost | _FITS_LOST * self.fits_lost
+        flags |= _FITS_WON * self.fits_won | _NO_SEARCH * self.no_search | _FITTED * self.fitted
+        octaves = _UNKNOWN if self.step is None else round(_STEP_UNIT * math.log2(self.step))
+        return _ADVICE.pack(flags, min(max(octaves, _UNKNOWN), 127))
+
+
+def read_advice(dictionary: Dictionary | None) -> Advice:
+    """Return the advice of a dictionary; none where there is no dictionary, or another version's."""
+    if dictionary is None or len(dictionary.advice) != _ADVICE.size:
+        return Advice()
+    flags, octaves = _ADVICE.unpack(dictionary.advice)
+    step = None if octaves == _UNKNOWN else 2.0 ** (octaves / _STEP_UNIT)
+    return Advice(
+        bool(flags & _NETWORKS_LOST), bool(flags & _FITS_LOST), bool(flags & _FITS_WON),
+        bool(flags & _NO_SEARCH), bool(flags & _FITTED), step,
+    )  # fmt: skip

@@ -1,0 +1,183 @@
+"""Codecs that were trained on some chunks of a variable: what their streams hold, and their targets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+
+import moec_zarr
+from moec_zarr import DictionaryError, MoECCodec, MoECError, MoECSerializer, inspect, train_dictionary
+from moec_zarr.bitstream.container import Section, read_stream
+from moec_zarr.codec.decode import decode, decode_group
+from tests.support.fields import psnr
+
+SHAPE = (12, 16, 20)
+
+
+def chunk(number: int, land: bool = False) -> np.ndarray:
+    """Waves of one kind, other ones in each chunk, with noise; land that never moves."""
+    rng = np.random.default_rng(number)
+    t, y, x = np.meshgrid(*(np.linspace(0, 1, n) for n in SHAPE), indexing="ij")
+    field = sum(
+        np.sin(rng.uniform(2, 9) * x + rng.uniform(2, 9) * y + 5 * t + rng.uniform(0, 6)) for _ in range(4)
+    )
+    field = (10 * field + rng.normal(0, 0.1, SHAPE)).astype("f4")
+    if land:
+        field[:, (y[0] - 0.3) ** 2 + (x[0] + 0.1 * np.sin(9 * y[0]) - 0.4) ** 2 < 0.1] = np.nan
+    return field
+
+
+TRAINED_ON = [chunk(n, land=True) for n in range(5)]
+OTHERS = [chunk(n, land=True) for n in range(20, 24)]
+
+
+@pytest.fixture(scope="module")
+def trained() -> MoECCodec:
+    return train_dictionary(MoECCodec(ratio=50, effort="fast"), TRAINED_ON)
+
+
+def test_training_is_repeatable_and_leaves_the_rest_as_it_is(trained):
+    again = train_dictionary(trained, iter(TRAINED_ON))  # a dictionary that is there is replaced
+    assert again == trained
+    assert replace(trained, dictionary=None) == MoECCodec(ratio=50, effort="fast")
+    assert len(repr(trained)) < 100
+
+
+def test_the_mask_and_the_head_stand_in_the_dictionary_alone(trained):
+    plain = replace(trained, dictionary=None)
+    gains = []
+    for array in OTHERS:
+        stream = trained.encode(array)
+        held = read_stream(stream)[1]
+        assert Section.SHARED in held
+        assert Section.MASK not in held
+        assert len(stream) <= array.nbytes / 50
+        decoded = trained.decode(stream)
+        np.testing.assert_array_equal(np.isnan(decoded), np.isnan(array))
+        own = plain.encode(array)
+        assert Section.MASK in read_stream(own)[1]
+        gains.append(psnr(array, decoded) - psnr(array, plain.decode(own)))
+    assert np.median(gains) > 0.5  # of 300 bytes the mask takes 22, a head 20
+
+
+def test_the_same_bytes_each_time(trained):
+    assert trained.encode(OTHERS[0]) == trained.encode(OTHERS[0].copy())
+
+
+def test_other_readers_refuse_the_stream(trained):
+    stream = trained.encode(OTHERS[0])
+    for codec in replace(trained, dictionary=None), train_dictionary(trained, [chunk(n) for n in range(3)]):
+        with pytest.raises(DictionaryError, match="metadata"):
+            codec.decode(stream)
+        with pytest.raises(DictionaryError):
+            codec.decode(stream, out=np.empty(SHAPE, "f4"))
+    with pytest.raises(DictionaryError):
+        inspect(stream)
+    assert inspect(stream, codec=trained).kind == "transform"
+
+
+@pytest.mark.parametrize(
+    "target", [{"max_error": 0.5}, {"max_relative_error": 0.05}, {"psnr": 45}, {"ratio": 40, "scale": "log"}]
+)
+@pytest.mark.parametrize("land", [False, True])
+def test_targets_hold(target, land):
+    codec = train_dictionary(MoECCodec(**target, effort="fast"), [chunk(n, land) for n in range(4)])
+    array = chunk(30, land)
+    stream = codec.encode(array)
+    decoded = codec.decode(stream)
+    valid = np.isfinite(array)
+    np.testing.assert_array_equal(np.isfinite(decoded), valid)
+    error = np.abs(array[valid].astype("f8") - decoded[valid])
+    if "max_error" in target:
+        assert error.max() <= 0.5
+    elif "max_relative_error" in target:
+        assert (error <= 0.05 * np.abs(array[valid])).all()
+    elif "psnr" in target:
+        assert psnr(array, decoded) >= 45
+    else:
+        assert len(stream) <= array.nbytes / 40
+
+
+@pytest.mark.parametrize("target", [{"max_error": 0.5}, {"psnr": 45}], ids=str)
+def test_streams_are_smaller_at_the_same_quality(target):
+    codec = train_dictionary(MoECCodec(**target, effort="fast"), [chunk(n) for n in range(4)])
+    plain = replace(codec, dictionary=None)
+    sizes = [(len(codec.encode(array)), len(plain.encode(array))) for array in map(chunk, range(30, 34))]
+    trained, own = np.sum(sizes, axis=0)
+    assert trained < own
+
+
+def test_a_chunk_of_another_kind_takes_no_harm(trained):
+    """Noise in few columns, and other shapes."""
+    rng = np.random.default_rng(0)
+    odd = np.zeros(SHAPE, "f4")
+    odd[:, 3, 5] = rng.normal(size=12)
+    odd[4] += rng.normal(size=SHAPE[1:])
+    for array in odd, chunk(3)[:5], chunk(3)[:1], chunk(3)[:, 0], np.zeros(SHAPE, "f4"), chunk(1)[:0]:
+        codec = replace(trained, ratio=4)
+        plain = replace(codec, dictionary=None)
+        stream, own = codec.encode(array), plain.encode(array)
+        if array.size:
+            assert len(stream) <= max(array.nbytes / 4, len(own))
+        decoded = codec.decode(stream)
+        np.testing.assert_array_equal(decoded.shape, array.shape)
+        if array.size and np.ptp(array):
+            assert psnr(array, decoded) >= psnr(array, plain.decode(own)) - 0.5
+
+
+def test_constant_chunks_share_nothing():
+    codec = MoECCodec(ratio=4, effort="fast")
+    assert train_dictionary(codec, [np.full(SHAPE, n, "f4") for n in range(3)]).dictionary is None
+
+
+def test_too_few_chunks_are_refused():
+    with pytest.raises(MoECError, match="got 1 chunks"):
+        train_dictionary(MoECCodec(ratio=4), [chunk(0)])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_both_zarr_formats_keep_it(tmp_path, trained, zarr_format):
+    data = np.concatenate(OTHERS)
+    array = moec_zarr.open(
+        tmp_path / "a.zarr", mode="w", shape=data.shape, chunks=SHAPE, dtype="f4", compressor=trained,
+        zarr_format=zarr_format,
+    )  # fmt: skip
+    array[...] = data
+    metadata = (tmp_path / "a.zarr" / ("zarr.json" if zarr_format == 3 else ".zarray")).read_text()
+    assert trained.dictionary in json.dumps(json.loads(metadata))
+    again = zarr.open(tmp_path / "a.zarr", mode="r")
+    whole = again[...]
+    for number, each in enumerate(OTHERS):
+        expected = trained.decode(trained.encode(each))
+        np.testing.assert_array_equal(whole[12 * number : 12 * number + 12], expected)
+    np.testing.assert_allclose(again[10:30, 4, ::3], whole[10:30, 4, ::3], rtol=1e-4)
+    infos = [info for _, info in moec_zarr.archive.inspection.inspect_streams(again)]
+    assert [info.shape for info in infos] == [SHAPE] * 4
+    assert all("shared" in info.sections for info in infos)
+
+
+def test_a_group_of_parts(trained):
+    streams = [trained.encode(each) for each in OTHERS]
+    part = (slice(2, 5), slice(None), 7)
+    for own, stream in zip(
+        decode_group(streams, [part] * 4, shape=SHAPE, dictionary=trained.shared), streams, strict=True
+    ):
+        np.testing.assert_allclose(own, decode(stream, dictionary=trained.shared)[part], rtol=1e-4)
+
+
+@pytest.mark.torch
+def test_torch_decodes_it_too(trained):
+    stream = trained.encode(OTHERS[0])
+    expected = trained.decode(stream)
+    with moec_zarr.config.set(decoder="torch", cache=0):
+        np.testing.assert_allclose(trained.decode(stream), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_serializer_trains_too():
+    codec = train_dictionary(MoECSerializer(ratio=50, effort="fast"), TRAINED_ON)
+    assert isinstance(codec, MoECSerializer)
+    assert MoECSerializer.from_dict(codec.to_dict()) == codec
