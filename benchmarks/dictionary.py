@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -128,7 +129,7 @@ def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float]
     if settings.max_error is not None:
         stream, seconds = coded(settings.max_error, "pwe")
         return float(len(stream)), seconds
-    low, high, best, spent = -40.0, 200.0, None, 0.0
+    low, high, best, spent = 1.0, 200.0, None, 0.0
     for _ in range(STEPS):
         middle = (low + high) / 2
         stream, seconds = coded(middle, "psnr")
@@ -142,7 +143,7 @@ def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float]
     return measure(array, decoded.astype(array.dtype), valid).psnr, spent
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("folder", type=Path)
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--bounds", nargs="*", type=float, default=BOUNDS)
     default = Path(__file__).parent / "results" / "dictionary.jsonl"
     parser.add_argument("--results", type=Path, default=default)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     records = Records(options.results)
     targets: list[dict[str, Any]] = [{"ratio": ratio} for ratio in options.ratios]
     targets += [{"bound": bound} for bound in options.bounds]
