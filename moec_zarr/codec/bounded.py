@@ -17,7 +17,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import Section
 from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
-from moec_zarr.codec.lossless import encode_rounded
+from moec_zarr.codec.lossless import encode_rounded, encode_rounded_within
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
 from moec_zarr.fit.advice import read_advice
@@ -68,11 +68,10 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     smaller than.
     """
     advice = read_advice(chunk.dictionary)
-    if advice.fits_won:
-        fitted = _encode_fits(chunk, settings, None)
-        if fitted is not None:
-            return fitted
-    best = encode_rounded(chunk, settings.max_error or 0.0, settings.max_relative_error or 0.0)
+    bounds = settings.max_error or 0.0, settings.max_relative_error or 0.0
+    if advice.fits_won and (fitted := _encode_fits(chunk, settings, None)) is not None:
+        return encode_rounded_within(chunk, *bounds, len(fitted)) or fitted
+    best = encode_rounded(chunk, *bounds)
     if advice.fits_lost:
         return best
     return _encode_fits(chunk, settings, best) or best

@@ -23,7 +23,13 @@ from moec_zarr.fit.prediction import estimate, list_predictors
 from moec_zarr.model.levels import Grid
 from moec_zarr.quality import measure
 
-__all__ = ["encode_gridded", "encode_lossless", "encode_lossless_within", "encode_rounded"]
+__all__ = [
+    "encode_gridded",
+    "encode_lossless",
+    "encode_lossless_within",
+    "encode_rounded",
+    "encode_rounded_within",
+]
 
 _log = logging.getLogger(__name__)
 _FEW_RUNS = 4  # of these, where a dictionary says that chunks like this one are fitted
@@ -68,6 +74,13 @@ def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float)
     stream = _encode(chunk, max_error, max_relative_error, None)
     assert stream is not None
     return stream
+
+
+def encode_rounded_within(
+    chunk: Prepared, max_error: float, max_relative_error: float, limit: int
+) -> bytes | None:
+    """Encode the same; return None if that takes more bytes than a limit, which samples may say."""
+    return _encode(chunk, max_error, max_relative_error, limit)
 
 
 def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) -> bytes | None:

@@ -129,6 +129,14 @@ def test_a_chunk_of_another_kind_takes_no_harm(trained):
             assert psnr(array, decoded) >= psnr(array, plain.decode(own)) - 0.5
 
 
+def test_values_that_repeat_are_stored_rounded_though_fits_won_so_far():
+    codec = train_dictionary(MoECCodec(max_error=0.5, effort="fast"), [chunk(n) for n in range(4)])
+    odd = np.where(np.random.default_rng(0).random((24, 32, 40)) < 0.01, 40, 0).astype("f4")
+    own = replace(codec, dictionary=None).encode(odd)
+    assert inspect(own).kind == "rounded" or inspect(own).kind == "lossless"
+    assert len(codec.encode(odd)) <= 1.05 * len(own)
+
+
 def test_constant_chunks_share_nothing():
     codec = MoECCodec(ratio=4, effort="fast")
     assert train_dictionary(codec, [np.full(SHAPE, n, "f4") for n in range(3)]).dictionary is None
