@@ -140,6 +140,8 @@ def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float]
     if best is None:
         return 0.0, 0.0
     decoded = imagecodecs.sperr_decode(best).reshape(array.shape)
+    decoded = np.clip(decoded, array[valid].min(), array[valid].max())
+    decoded = np.rint(decoded) if array.dtype.kind in "iu" else decoded
     return measure(array, decoded.astype(array.dtype), valid).psnr, spent
 
 
