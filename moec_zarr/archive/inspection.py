@@ -24,6 +24,8 @@ from moec_zarr.bitstream.container import VERSION, Header, Section, read_stream
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import CorruptStreamError, MoECError
+from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.linear_experts import RestoredField
 from moec_zarr.model.network import chosen_experts, expert_load
 from moec_zarr.quality import half_range
 from moec_zarr.settings import Settings
@@ -264,6 +266,8 @@ def inspect_streams(
 def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) -> Integers | None:
     """Return which expert evaluates each voxel of a chunk, in the middle slice along its last two axes.
 
+    Where there is no network, it is the linear expert that weighs most: the nearest of the knots.
+
     Parameters
     ----------
     array : zarr.Array
@@ -277,7 +281,7 @@ def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) 
     -------
     int64 array of two axes, or None
         Within the bounding box of the chunk's valid values. None where the chunk is not stored, has no
-        network, or has fewer than two axes longer than 1.
+        experts, or has fewer than two axes longer than 1.
     """
     places = [divmod(i, n) for i, n in zip(index, _per_shard(array), strict=True)]
     data = read_object(array, tuple(outer for outer, _ in places))
@@ -288,11 +292,17 @@ def expert_map(array: zarr.Array[Any], index: tuple[int, ...], most: int = 256) 
     codec = codec_of(array)
     parts = open_stream(stream, array.chunks, None if codec is None else codec.shared)
     lengths = [n for n in parts.shape if n > 1]
-    if parts.network is None or len(lengths) < 2:
+    if len(lengths) < 2 or (parts.network is None and parts.linear_experts is None):
         return None
     indices = [np.array([n // 2]) for n in lengths[:-2]]
     indices += [np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) for n in lengths[-2:]]
-    return np.asarray(chosen_experts(parts.network, lengths, indices)[(0,) * (len(lengths) - 2)])
+    if parts.network is not None:
+        found = chosen_experts(parts.network, lengths, indices)
+    else:
+        assert parts.coefficients is not None
+        assert parts.linear_experts is not None
+        found = RestoredField(CoefficientField(parts.coefficients), parts.linear_experts).nearest(indices)
+    return np.asarray(found[(0,) * (len(lengths) - 2)])
 
 
 def stored_objects(

@@ -195,6 +195,19 @@ class RestoredField:
             out[tile] = self._restored(base, rows, False)
         return out
 
+    def nearest(self, indices: Sequence[Integers]) -> Integers:
+        """Return which knots are nearest to each voxel of a grid: that of steepness, and of the value.
+
+        They are numbered together, those of steepness first.
+        """
+        values, near = read_around(self.base, [OFFSETS] * len(self.shape), indices, False)
+        flat = values.reshape(-1)
+        _, steepness = around(flat, iter(near))
+        (steep, level), count = self.experts.knots(), 1 + len(self.experts.steepness)
+        numbers = np.searchsorted((steep[1:] + steep[:-1]) / 2, steepness)
+        numbers += count * np.searchsorted((level[1:] + level[:-1]) / 2, flat)
+        return np.asarray(numbers.reshape(values.shape))
+
     def _evaluated(self, box: Sequence[Integers]) -> Array:
         """Return the transform in a box, evaluated part by part."""
         assert isinstance(self.base, CoefficientField)

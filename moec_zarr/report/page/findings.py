@@ -217,7 +217,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
-    """The experts of a network in one chunk.
+    """The experts of a network, or those that restore a transform, in one chunk.
 
     Attributes
     ----------
@@ -226,12 +226,15 @@ class Experts:
     map : int64 array, shape (y, x)
         The expert of each voxel, in the chunk's middle slice.
     load : tuple of float
-        Share of the chunk's voxels that each expert evaluates.
+        Share of the chunk's voxels that each expert evaluates; of linear ones, of the slice's.
+    of_network : bool
+        Whether they are a network's.
     """
 
     chunk: str
     map: Integers
     load: tuple[float, ...]
+    of_network: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -285,13 +285,18 @@ def _find_experts(
     array: zarr.Array[Any], chunks: ChunkGrid, axes: Sequence[Axis], infos: _Infos
 ) -> Experts | None:
     """Find the chunk with the most experts, and which of them evaluates what."""
-    index = max(infos, key=lambda i: infos[i].experts, default=None)
-    if index is None or infos[index].experts < 2:
+    if not infos:
+        return None
+    index = max(infos, key=lambda i: (infos[i].experts, infos[i].sections.get("linear_experts", 0)))
+    of_network = infos[index].experts > 1
+    if not of_network and "linear_experts" not in infos[index].sections:
         return None
     found = expert_map(array, index)
-    if found is None:
+    if found is None or (not of_network and not found.any()):
         return None
-    return Experts(chunk=_name_region(axes, chunks.region(index)), map=found, load=infos[index].load)
+    load = infos[index].load if of_network else tuple((np.bincount(found.reshape(-1)) / found.size).tolist())
+    region = _name_region(axes, chunks.region(index))
+    return Experts(chunk=region, map=found, load=load, of_network=of_network)
 
 
 def _find_bound(infos: Iterable[StreamInfo]) -> float | None:
