@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import bounded, cells, relative, speed, targets, zeros
+from benchmarks import bounded, cells, experts, relative, speed, targets, zeros
 from benchmarks.records import ROOT, Line, Records, latest, markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -288,6 +288,17 @@ def biases() -> str:
     return zeros.biases(results("zeros")) + origin(results("zeros"))
 
 
+# ------------------------------------------------------------------------------ experts.jsonl
+
+
+def linear_experts() -> str:
+    """Tabulate what linear experts add at each ratio, and what they cost."""
+    lines = results("experts")
+    for line in lines:
+        line["field"] = FIELDS.get(line["field"], line["field"])
+    return experts.table(lines) + origin(results("experts"))
+
+
 # ------------------------------------------------------------------------------ cells.jsonl
 
 
@@ -389,6 +400,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bounds-by-field": bounds_by_field,
     "in-short": in_short,
     "repeated": repeated,
+    "linear-experts": linear_experts,
     "biases": biases,
     "picture-noise": picture_noise,
     "picture-error": picture_error,
