@@ -30,6 +30,7 @@ __all__ = ["OFFSETS", "VALUE_KNOTS", "AnyTransform", "LinearExperts", "RestoredF
 OFFSETS = np.array([1, -1, 2, -2])  # of the neighbours along each axis
 VALUE_KNOTS = 128  # to half the range
 _BLOCK = 1 << 16  # voxels that NumPy restores together: what they take stays in the cache
+_ROWS = 1 << 13  # that compiled code restores together: short ones would need more memory than their voxels
 _BASE_BLOCK = 1 << 18  # voxels that a transform is evaluated at together
 
 
@@ -187,12 +188,12 @@ class RestoredField:
             )
             return self._restored(base, wanted, pointwise)
         near = self._evaluated(box)
-        if is_compiled(near.size) and all((np.diff(own[-1]) == 1).all() for own in (wanted, box)):
-            return self._compiled(near, box, wanted)
+        in_rows = is_compiled(near.size) and all((np.diff(own[-1]) == 1).all() for own in (wanted, box))
         out = np.empty([len(index) for index in wanted], near.dtype)
         base = SampledField(near, box, self.shape, self.norm)
-        for tile, rows in tiled(wanted, pointwise=False, voxels=_BLOCK):
-            out[tile] = self._restored(base, rows, False)
+        voxels = max(1, _ROWS * len(wanted[-1])) if in_rows else _BLOCK
+        for tile, rows in tiled(wanted, pointwise=False, voxels=voxels):
+            out[tile] = self._compiled(near, box, rows) if in_rows else self._restored(base, rows, False)
         return out
 
     def nearest(self, indices: Sequence[Integers]) -> Integers:
