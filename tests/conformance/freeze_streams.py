@@ -25,8 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.container import VERSION, Section, write_stream
+from moec_zarr.bitstream.contexts import Context
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted
+from moec_zarr.bitstream.linear_experts import write_linear_experts
 from moec_zarr.bitstream.prediction import Predictor
+from moec_zarr.bitstream.residual import write_residual
 from moec_zarr.bitstream.values import write_lossless, write_masked_values
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.lossless import encode_rounded
@@ -34,8 +37,12 @@ from moec_zarr.codec.prepare import find_masked_values, prepare
 from moec_zarr.demo.simulate import simulate
 from moec_zarr.dictionary import Dictionary, Entry
 from moec_zarr.fit.presets import PRESETS
-from moec_zarr.model.basis import AxisBasis
+from moec_zarr.fit.transform.rate_control import fit_transform
+from moec_zarr.model.basis import DOUBLE, AxisBasis
+from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.levels import Bits, as_integers
+from moec_zarr.model.linear_experts import LinearExperts, RestoredField
+from moec_zarr.model.residual import Residual
 from moec_zarr.settings import Settings
 from tests.conformance import reference_decoder
 from tests.support.fields import smooth
@@ -91,6 +98,13 @@ def _rain(shape: tuple[int, ...], dtype: str = "f4") -> NDArray[Any]:
     return np.maximum(np.rint(smooth(shape, scale=30) - 12), 0).astype(dtype) / np.array(10, dtype)
 
 
+def _ball() -> NDArray[Any]:
+    """A ball with a sharp edge, in layers."""
+    z, y, x = np.indices((16, 20, 24))
+    ball = np.tanh(3 * np.sqrt((z - 7) ** 2 + (y - 9) ** 2 + (x - 11) ** 2) - 21)
+    return (ball + 0.3 * (np.sin(z / 2) > 0)).astype("f4")
+
+
 def _wet(shape: tuple[int, ...]) -> NDArray[Any]:
     """Zeros, and large numbers where there are none."""
     return np.where(smooth(shape) > 60, 400 + np.rint(_rough(shape)), 0).astype("f8")
@@ -118,6 +132,8 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "transform_folded": (_rough((2, 2100)), {}),
     "transform_rank_5": (_rough((4, 5, 1, 6, 5), "f8"), {}),
     "transform_mask": (_with_masked_values(_rough(SHAPE)), {"stream_bytes": 300}),
+    "restored": (_ball(), {"stream_bytes": 500}),
+    "restored_residual": (_ball()[8], {"max_error": 0.05}),
     "mask": (_with_masked_values(smooth(SHAPE)), {"stream_bytes": 300, "experts": 1}),
     "mask_packed": (_thin(), {"missing": 255}),
     "missing": (_with_missing(), {"missing": -999}),
@@ -190,6 +206,35 @@ def decode_by_reference(feature: str, stream: bytes) -> reference_decoder.Decode
     return reference_decoder.decode(stream, data)
 
 
+# What restores the transform of a stream that the encoder would not restore, and its corrections.
+EXPERTS = LinearExperts(
+    (170, 190), (), (160, 150), np.array([[[-1, 0], [2, -1]], [[1, 3], [0, 0]], [[0, -2], [5, 1]]], np.int32),
+    np.array([[1], [0], [-4]], np.int32),
+)  # fmt: skip
+CONTEXT = Context((20, 10, 5, 20, 10, 5), floor=8, rise=0, power=128, offset=0, slope=0)
+
+
+def _corrected(data: NDArray[Any], bound: float) -> bytes:
+    """A stream with a transform, `EXPERTS`, and corrections that keep a bound."""
+    chunk, half = prepare(data, None, None), np.ptp(data.astype("f8")) / 2
+    target = (data - (data.min() + half)) / half
+    transform = fit_transform(target.astype("f4"), None, 150)
+    restored = RestoredField(CoefficientField(transform.coefficients, DOUBLE), EXPERTS).whole()
+    spacing = np.float32(1.9 * bound / half)
+    corrections = np.rint((target - restored) / spacing).astype(np.int8)
+    error = float(np.abs(restored + spacing * corrections - target).max() / 2)
+    header = replace(chunk.header, psnr=0.0, max_error=error)
+    payload = write_linear_experts(EXPERTS, (16, 16))
+    return write_stream(
+        header,
+        {
+            Section.RESIDUAL: write_residual(Residual(bound, float(spacing), corrections), CONTEXT),
+            Section.TRANSFORM: transform.payload,
+            Section.LINEAR_EXPERTS: payload,
+        },
+    )
+
+
 def paths(feature: str) -> tuple[Path, Path]:
     """Of a feature's stream, and of what it decodes to."""
     stem = f"v{VERSION}_{feature}"
@@ -210,6 +255,8 @@ def make_stream(feature: str) -> bytes:
     if feature == "lossless":  # as it was stored before there were integers
         chunk = prepare(data, None, None)
         return write_stream(chunk.header, {Section.LOSSLESS: write_lossless(data)})
+    if feature == "restored_residual":
+        return _corrected(data, others["max_error"])
     others = {"effort": "fast"} | others
     if not {"max_error", "max_relative_error"} & others.keys():
         others["ratio"] = data.nbytes / others.pop("stream_bytes", 230)

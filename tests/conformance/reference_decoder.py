@@ -238,7 +238,7 @@ def read_network(data: bytes, axes: int, reads_transform: bool, taken: int = 0) 
     for name in shapes:
         if not name.startswith("gate"):
             code = source.number(1)
-            network.steps[name] = (8 + code % 8) * 2.0 ** (code // 8 - 27)
+            network.steps[name] = step(code)
     integers = read_integers(source, [math.prod(shape) for shape in shapes.values()])
     for (name, shape), values in zip(shapes.items(), integers, strict=True):
         network.integers[name] = np.array(values, np.int64).reshape(shape)
@@ -383,6 +383,7 @@ class Coefficients:
     present: NDArray[np.bool_]
     context: tuple[int, ...]
     integers: NDArray[np.int64]
+    experts: LinearExperts | None = None
 
     def __post_init__(self) -> None:
         self.joint_axes = [axis for axis, basis in enumerate(self.bases) if basis.joint]
@@ -439,8 +440,9 @@ class Coefficients:
         return total
 
     def values(self) -> NDArray[np.float64]:
-        """What the coefficients add up to at each voxel, in C order."""
-        return self.folded_values()[tuple(places(self.shape).T)]
+        """z at each voxel, in C order."""
+        z = self.folded_values()[tuple(places(self.shape).T)]
+        return self.experts.restored(z.reshape(self.shape)).ravel() if self.experts else z
 
     def folded_values(self) -> NDArray[np.float64]:
         coefficients = self.integers * self.step
@@ -558,6 +560,70 @@ def read_by_wavefront(
     check(len(magnitudes) <= 8 * size, "too many coefficients")
     for index, magnitude in magnitudes.items():
         array[index] = -magnitude if decoder.symbol(EVEN) else magnitude
+
+
+# -------------------------------------------------------------------------- linear experts
+
+
+def step(code: int) -> float:
+    return float((8 + code % 8) * 2.0 ** (code // 8 - 27))
+
+
+@dataclass
+class LinearExperts:
+    """Knots and weights as they are coded."""
+
+    steepness: list[int]
+    value: list[int]
+    units: list[int]
+    shift: int
+    taps: NDArray[np.int64]
+    constants: NDArray[np.int64]
+
+    def restored(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What becomes of z, of the shape of the box without its axes of length 1."""
+
+        def moved(axis: int, k: int) -> NDArray[np.float64]:
+            n = z.shape[axis]
+            return z.take([min(max(i + k, 0), n - 1) for i in range(n)], axis)
+
+        taps, constants = self.taps * step(self.units[0]), self.constants * step(self.units[1])
+        if self.shift:
+            constants[0, 0] += math.copysign(step(abs(self.shift)), self.shift)
+        steepness = sum(abs(moved(axis, 1) - moved(axis, -1)) for axis in range(z.ndim))
+        steep = ramps(np.asarray(steepness), [0.0, *map(step, self.steepness)])
+        level = ramps(z, [knot / 128 for knot in self.value])
+        result = z.copy()
+        for row, height in enumerate(steep + level[1:]):
+            for axis, distance in itertools.product(range(z.ndim), (1, 2)):
+                bend = moved(axis, distance) + moved(axis, -distance) - 2 * z
+                result += taps[row, axis, distance - 1] * height * bend
+        for (j, s), (k, v) in itertools.product(enumerate(steep), enumerate(level)):
+            result += constants[j, k] * s * v
+        return result
+
+
+def ramps(values: NDArray[np.float64], knots: list[float]) -> list[NDArray[np.float64]]:
+    """One, and the height of each ramp at each voxel."""
+    rising = [np.clip((values - a) / (b - a), 0, 1) for a, b in itertools.pairwise(knots)]
+    return [np.ones(values.shape), *rising]
+
+
+def read_linear_experts(data: bytes, axes: int) -> LinearExperts:
+    source = Reader(data)
+    level, steep = divmod(source.number(1), 16)
+    steepness = list(source.take(steep))
+    value = np.frombuffer(source.take(level + 1 if level else 0), "i1").tolist()
+    check(all(a < b for knots in (steepness, value) for a, b in itertools.pairwise(knots)), "knots")
+    units = list(source.take(2))
+    shift = int(np.frombuffer(source.take(1), "i1")[0])
+    check(shift != -128, "shift")
+    shapes = (1 + steep + level, axes, 2), (1 + steep, 1 + level)
+    groups = [np.array(group) for group in read_integers(source, [math.prod(shape) for shape in shapes])]
+    for group, unit in zip(groups, units, strict=True):
+        check(abs(group).max() * step(unit) <= 16, "weight")
+    taps, constants = (group.reshape(shape) for group, shape in zip(groups, shapes, strict=True))
+    return LinearExperts(steepness, value, units, shift, taps, constants)
 
 
 # -------------------------------------------------------------------------------- residual
@@ -726,13 +792,14 @@ def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number and number in {*range(1, 10), 11}, "section")
+        check(max(sections, default=0) < number <= 11, "section")
         sections[number] = source.take(source.varint())
     held = dict(sections)
     taken = expand(sections, dictionary) if 11 in sections else {}
     stored = {3, 4, 5, 6, 8, 9} & set(sections)
     check(not {3, 8} & stored or len(stored) == 1, "values twice")
     check(7 not in sections or bool({4, 5, 6} & set(sections)), "scale of nothing")
+    check(10 not in sections or 6 in sections, "experts of nothing")
 
     box, fill = shape, low
     if 1 in sections:
@@ -767,6 +834,8 @@ def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
         network = read_network(sections[4], len(long), 6 in sections, taken.get(4, 0))
     if 6 in sections:
         coefficients = read_coefficients(sections[6], long, taken.get(6, 0))
+        if 10 in sections:
+            coefficients.experts = read_linear_experts(sections[10], len(long))
     if 5 in sections:
         residual = read_residual(sections[5], long, taken.get(5, 0))
     if 7 in sections:
@@ -789,7 +858,7 @@ def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
     array[tuple(slice(n) for n in box)] = inner
     return Decoded(
         dtype, bool(head >> 5 & 1), shape, low, high, psnr, max_error, box, held, masked_values,
-        exact_values,         network, coefficients, residual, scale, array,
+        exact_values, network, coefficients, residual, scale, array,
     )  # fmt: skip
 
 

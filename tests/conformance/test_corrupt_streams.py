@@ -21,14 +21,17 @@ from tests.support.decoders import assert_agrees, assert_same_parts
 from tests.support.streams import (
     ALL_BANDS,
     coefficients_section,
+    experts_section,
     header,
     large_words,
+    restored_body,
     transform_body,
     with_checksum,
 )
 
 PLAIN = write_header(header("u1", (2, 3), low=np.uint8(0), high=np.uint8(9)))
 PACKED = zlib.compress(bytes(6))
+LARGEST = b"\xff\xff\xff\xfe"  # words of the largest symbol, again and again
 
 
 def bad_headers():
@@ -48,7 +51,7 @@ def bad_sections():
     yield "number 0", PLAIN + b"\0\0"
     yield "number 5", PLAIN + b"\5\0"
     yield "number 8", PLAIN + b"\x08\0"
-    yield "number 10", PLAIN + b"\x0a\0"
+    yield "number 11", transform_body(coefficients_section()) + b"\x0b\0"
     yield "twice", PLAIN + b"\1\3\2\3\7" * 2
     yield "out of order", PLAIN + b"\2\0" + b"\1\3\2\3\7"
     yield "beyond the end", PLAIN + b"\2\5\0"
@@ -274,6 +277,32 @@ def bad_exact_values():
     yield "corrupt mask", PLAIN + b"\x09\4\7\2\4\0"
 
 
+def bad_linear_experts():
+    whole = experts_section()
+    yield from ((f"{n} bytes", restored_body(whole[:n])) for n in range(len(whole) - 2))
+    for name, payload in {
+        "equal knots of steepness": experts_section(b"\2\xc0\xc0\xa8\x90\0"),
+        "falling knots of steepness": experts_section(b"\2\xc0\xbf\xa8\x90\0"),
+        "equal knots of the value": experts_section(b"\x10\x40\x40\xa8\x90\0"),
+        "falling knots of the value": experts_section(b"\x10\x40\xbf\xa8\x90\0"),
+        "a reserved shift": experts_section(b"\x11\xc0\0\x40\xa8\x90\x80"),
+        # A unit of 8, and integers of 3.
+        "a tap of 24": experts_section(b"\0\xd8\x90\0", b"\3\0\0", LARGEST),
+        "a constant of 24": experts_section(b"\0\x90\xd8\0", b"\0\3\0", LARGEST),
+        "a largest of 32768": experts_section(coded=b"\x80\x80\2\0\0"),
+        "invalid words": experts_section(words=b"\xff" * 16),
+    }.items():
+        yield name, restored_body(payload)
+    yield "of nothing", PLAIN + bytes([10, len(whole)]) + whole
+    network = b"\4\x12" + bytes([3, 1, 2, 1]) + bytes([112] * 7) + bytes(7)
+    yield "beside a network alone", PLAIN + network + bytes([10, len(whole)]) + whole
+    yield "twice", restored_body(whole) + bytes([10, len(whole)]) + whole
+    yield (
+        "before a transform",
+        PLAIN + bytes([10, len(whole)]) + whole + transform_body(coefficients_section())[len(PLAIN) :],
+    )
+
+
 CORRUPT = [
     pytest.param(body, id=f"{part}: {name}")
     for part, bodies in {
@@ -288,6 +317,7 @@ CORRUPT = [
         "transform": bad_transforms(),
         "scale": bad_scales(),
         "exact values": bad_exact_values(),
+        "linear experts": bad_linear_experts(),
     }.items()
     for name, body in bodies
 ]
@@ -326,6 +356,26 @@ def test_sound_scales_decode(options):
 def test_sound_transforms_decode(payload):
     """Those that the corrupt ones differ from in one thing."""
     stream = with_checksum(transform_body(payload, dtype="f4"))
+    assert_same_parts(stream)
+    assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        experts_section(),
+        experts_section(b"\1\xc0\xa8\x90\0"),
+        experts_section(b"\x10\xc0\x40\xa8\x90\x7f"),
+        experts_section(b"\0\xa8\x90\0"),
+        experts_section(b"\0\xd8\x90\0", b"\2\0\0", LARGEST),
+        experts_section(b"\xff" + bytes([*range(100, 115), *range(16), 168, 144, 0]), words=b"\x55"),
+    ],
+    ids=["both gates", "steepness", "value", "no gate", "a tap of 16", "the most ramps"],
+)
+def test_sound_linear_experts_decode(payload):
+    """Those that the corrupt ones differ from in one thing."""
+    transform = coefficients_section(coded=b"\1\x12\x34\x56")
+    stream = with_checksum(restored_body(payload, transform, dtype="f4"))
     assert_same_parts(stream)
     assert_agrees(stream, decode(stream), reference_decoder.decode(stream).array)
 

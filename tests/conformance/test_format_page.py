@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moec_zarr.bitstream.linear_experts import read_linear_experts, write_linear_experts
 from moec_zarr.bitstream.masks import encode_mask
 from tests.conformance import reference_decoder
 from tests.support.decoders import USUAL_ERROR
@@ -27,6 +28,28 @@ def test_example_of_a_mask():
     for _, c, s, bit in rows:
         assert int(s) == 1 + ((65536 - int(c)) * (2**24 - 2) >> 16)
         assert decoder.symbol([0, int(s), 2**24]) == int(bit)
+
+
+def test_example_of_linear_experts():
+    (example,) = re.findall(r"The bytes `([0-9A-F ]+)` are experts", PAGE)
+    rows = re.findall(r"^\|((?: -?[\d.]+ \|){6} -?0\.\d{9} )\|$", PAGE, re.MULTILINE)
+    table = np.array([[float(number) for number in row.split("|")] for row in rows])
+    assert table.shape == (5, 7)
+    data = bytes.fromhex(example)
+    experts = read_linear_experts(data, 1)
+    assert write_linear_experts(experts, (data[8], data[10])) == data
+    taps, constants = experts.weights()
+    np.testing.assert_array_equal(taps, np.array([[-1, 0], [-2, 1], [1, 0]]) / 8)
+    np.testing.assert_array_equal(constants, np.array([[0, 1], [2, 0]]) / 64 - [[1 / 512, 0], [0, 0]])
+    z, near, far, steepness, rise, level, restored = table.T
+    ahead, behind = np.append(z[1:], z[-1]), np.append(z[0], z[:-1])
+    np.testing.assert_array_equal(near, ahead + behind - 2 * z)
+    np.testing.assert_array_equal(steepness, abs(ahead - behind))
+    filtered = taps @ [near, far]
+    by_hand = z + filtered[0] + rise * filtered[1] + level * filtered[2]
+    by_hand += constants[0, 0] + constants[0, 1] * level + constants[1, 0] * rise
+    np.testing.assert_array_equal(by_hand, restored)
+    np.testing.assert_array_equal(reference_decoder.read_linear_experts(data, 1).restored(z), restored)
 
 
 def test_constants_of_the_classes():

@@ -13,6 +13,7 @@ from tests.conformance import reference_decoder
 from tests.conformance.freeze_streams import BASES, DICTIONARIES, FEATURES, decode_by_reference, paths
 from tests.support.decoders import assert_agrees, assert_same_parts
 from tests.support.fields import psnr, smooth
+from tests.support.streams import with_checksum
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,26 @@ def test_residuals_of_the_frozen_streams(decoded):
         assert error.max() <= settings["max_error"]
     corrected = {feature for feature in sections if decoded[feature].residual.corrections.any()}
     assert corrected == sections.keys() - {"residual_alone"}
+
+
+def test_linear_experts_of_the_frozen_streams(decoded):
+    """One with gates of both kinds and a shift; one beside corrections, which keep their bound."""
+    assert set(decoded["restored"].sections) == {6, 10}
+    experts = decoded["restored"].coefficients.experts
+    assert experts.steepness
+    assert experts.value
+    assert experts.shift
+    assert set(decoded["restored_residual"].sections) == {5, 6, 10}
+    assert decoded["restored_residual"].coefficients.experts.steepness
+    data, settings = FEATURES["restored_residual"]
+    error = np.abs(data.astype("f8") - decoded["restored_residual"].array)
+    assert error.max() <= settings["max_error"] < 4 * error.max()
+    # Without them, others come out.
+    for feature in "restored", "restored_residual":
+        stream = paths(feature)[0].read_bytes()
+        section = open_stream(stream).sections["linear_experts"]
+        plain = reference_decoder.decode(with_checksum(stream[8 : -section - 2])).array
+        assert psnr(FEATURES[feature][0], plain) < psnr(FEATURES[feature][0], decoded[feature].array) - 0.3
 
 
 def test_scales_of_the_frozen_streams(decoded):

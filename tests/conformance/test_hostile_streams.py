@@ -25,7 +25,14 @@ from moec_zarr.bitstream.network import write_network
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.codec.decode import decode
 from tests.support.strategies import random_network
-from tests.support.streams import coefficients_section, header, transform_body, with_checksum
+from tests.support.streams import (
+    coefficients_section,
+    experts_section,
+    header,
+    restored_body,
+    transform_body,
+    with_checksum,
+)
 
 MIB = 2**20
 WORDS_OF_ONES = b"\xff\xff\xff\xfe"  # words for symbols that take next to no bytes
@@ -100,6 +107,15 @@ def transform(
     return transform_body(payload, shape)
 
 
+def most_experts(shape: tuple[int, ...]) -> bytes:
+    """All ramps that there can be, with weights that are not zero; a transform that costs next to nothing."""
+    folded = (32, 2048) if shape == (2**16,) else shape
+    mask = encode_mask(np.ones([n.bit_length() for n in folded], bool))
+    payload = coefficients_section(bytes(len(folded)), mask=mask, axes=len(folded)) + bytes(16)
+    ramps = b"\xff" + bytes([*range(1, 16), *range(16)]) + bytes([104, 104, 0])
+    return restored_body(experts_section(ramps, b"\3\0\3\0", WORDS_OF_ONES * 200), payload, shape, "f4")
+
+
 def cases() -> Iterator[tuple[str, Case]]:
     yield "five masks", Case(masks(5, (512, 512)), (512, 512), "masked values")
     yield "500 masks of three bytes", Case(masks(500, (512, 512)), (512, 512), "masked values", seconds=0.5)
@@ -155,6 +171,16 @@ def cases() -> Iterator[tuple[str, Case]]:
     line = start((2**29,)) + network(1, 256, 1, 1, axes=1)
     yield "load of a long axis", Case(line, (2**29,), fixed=96 * MIB, read=inspect)
 
+    for shape in (2**16,), (256, 256), (32, 16, 16, 16, 2):
+        fixed = 64 * MIB if len(shape) == 1 else 2 * MIB  # the matrix of a long axis
+        yield f"most experts of {len(shape)} axes", Case(most_experts(shape), shape, dtype="f4", fixed=fixed)
+    claim = experts_section(b"\xff", b"")
+    mean = coefficients_section(bytes(2), mask=encode_mask(np.ones((9, 9), bool)), coded=b"\1")
+    yield (
+        "experts that are only claimed",
+        Case(restored_body(claim, mean, (256, 256)), (256, 256), "truncated", fixed=8 * MIB, seconds=0.5),
+    )
+
     likely = bytes([1, 0, 1]) + bytes(16) + b"\0\0"  # integers that are foretold, in no words
     repeated = bytes([1, 3, 1]) + bytes(16) + b"\0\0"
     for name, coded in ("predicted", likely), ("repeated", repeated):
@@ -188,6 +214,7 @@ def _tables() -> None:
     """Tables and compiled code that the first stream pays for, and all others share."""
     decode(with_checksum(transform((4, 4), b"\1", likely=False)))
     decode(with_checksum(masks(1, (256, 256))), shape=(256, 256))
+    decode(with_checksum(most_experts((256, 256))), shape=(256, 256))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -19,7 +19,7 @@ from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.decode import decode, decode_group
 from moec_zarr.errors import CorruptStreamError
 from tests.conformance import reference_decoder
-from tests.support.streams import coefficients_section, with_checksum
+from tests.support.streams import coefficients_section, experts_section, with_checksum
 
 COUNT = 400
 
@@ -41,6 +41,8 @@ def payload(number: int, box: tuple[int, ...], dtype: np.dtype[Any], rng: random
         return sizes + bytes([1, 9] * (axes + 5)) + rng.randbytes(6)
     if number == 5:
         return np.float64(1).tobytes() + np.float32(rng.choice((0.25, 3e38))).tobytes()
+    if number == 10:
+        return experts_section(words=rng.randbytes(9))
     mask = encode_mask(np.ones([1] * axes, bool))
     return coefficients_section(bytes(axes), mask=mask, coded=b"\1" + rng.randbytes(4), axes=axes)
 
@@ -53,7 +55,9 @@ def stream(seed: int) -> tuple[bytes, tuple[int, ...]]:
     ends = np.array([0, rng.choice((0, 9))], dtype)
     body = bytes([DTYPES.index(dtype.str[1:]), len(shape)]) + bytes(shape) + ends.tobytes() + bytes(4)
     box = shape
-    for number in sorted(rng.sample(range(1, 7), rng.choice((0, 1, 1, 2, 2, 3)))):
+    numbers = sorted(rng.sample(range(1, 7), rng.choice((0, 1, 1, 2, 2, 3))))
+    restored = [10] if rng.random() < (0.5 if 6 in numbers else 0.05) else []
+    for number in numbers + restored:
         if number == 1:
             box = tuple(max(1, n - rng.randrange(2)) for n in shape)
         section = payload(number, box, dtype, rng)

@@ -114,6 +114,7 @@ def assert_same_parts(stream: bytes, dictionary: Dictionary | None = None) -> No
     assert (parts.coefficients is None) == (reference.coefficients is None)
     if parts.coefficients is not None:
         _assert_same_transform(parts.coefficients, reference.coefficients)
+        _assert_same_experts(parts.linear_experts, reference.coefficients.experts)
 
 
 def _assert_same_scale(scaled: Any, reference: Any) -> None:
@@ -144,6 +145,15 @@ def _assert_same_transform(coefficients: Any, reference: Any) -> None:
         assert (functions.basis.levels, functions.basis.joint) == (basis.levels, basis.joint)
         matrix = synthesis_matrix(functions.basis, len(functions.bands))
         np.testing.assert_allclose(matrix, basis.functions, atol=1e-6)
+
+
+def _assert_same_experts(experts: Any, reference: Any) -> None:
+    assert (experts is None) == (reference is None)
+    if experts is not None:
+        assert (list(experts.steepness), list(experts.value)) == (reference.steepness, reference.value)
+        assert (list(experts.units), experts.shift) == (reference.units, reference.shift)
+        np.testing.assert_array_equal(experts.taps, reference.taps)
+        np.testing.assert_array_equal(experts.constants, reference.constants)
 
 
 def _assert_same_residual(residual: Any, reference: Any) -> None:

@@ -64,6 +64,25 @@ def large_words(magnitude: int = 319) -> bytes:
     return payload[len(before) :]
 
 
+def experts_section(
+    head: bytes = b"\x11\xc0\0\x40\xa8\x90\x88", coded: bytes = b"\2\x0c\2\x0c", words: bytes = b"\x55\xaa"
+) -> bytes:
+    """The payload of a section of linear experts, by default a sound one.
+
+    It has one ramp of steepness, to 1, and one of the value, from 0 to a half, taps of 1/8, constants of 1/64
+    and a shift.
+    """
+    return head + coded + words
+
+
+def restored_body(
+    experts: bytes, transform: bytes | None = None, shape: tuple[int, ...] = (2, 3), dtype: DTypeLike = "u1"
+) -> bytes:
+    """The body of a stream with a transform and linear experts, by default of a sound transform."""
+    body = transform_body(coefficients_section() if transform is None else transform, shape, dtype)
+    return body + bytes([10]) + write_varint(len(experts)) + experts
+
+
 def transform_body(payload: bytes, shape: tuple[int, ...] = (2, 3), dtype: DTypeLike = "u1") -> bytes:
     """The body of a stream with a transform alone."""
     low = np.zeros((), dtype)[()]
