@@ -20,6 +20,7 @@ from moec_zarr.model.basis import (
 )
 from moec_zarr.model.coefficients import Coefficients
 from moec_zarr.model.features import Stencil
+from moec_zarr.model.linear_experts import LinearExperts
 from moec_zarr.model.network import Architecture, Network
 
 FEW = settings(max_examples=60, deadline=None)  # each example takes milliseconds
@@ -115,3 +116,16 @@ def random_network(
         integers[name] = np.rint(rng.normal(size=shape) * deviation * 2**10).astype(np.int32)
         codes[name] = 8 * 14  # steps of 2**-10
     return Network(architecture, integers, codes)
+
+
+def random_linear_experts(
+    axes: int, steep: int = 3, level: int = 2, shift: int = 0, seed: int = 0
+) -> LinearExperts:
+    """Experts of so many ramps of steepness and of the value, which change values by tenths."""
+    rng = np.random.default_rng(seed)
+    value = tuple(np.sort(rng.choice(np.arange(-100, 100), level + 1, replace=False)).tolist())
+    return LinearExperts(
+        tuple(range(170, 170 + 9 * steep, 9)), value if level else (), (150, 130),
+        rng.integers(-9, 10, (1 + steep + level, axes, 2), np.int32),
+        rng.integers(-9, 10, (1 + steep, 1 + level), np.int32), shift,
+    )  # fmt: skip
