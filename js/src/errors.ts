@@ -1,0 +1,19 @@
+/** Base of every error that this package raises itself, wrong options included. */
+export class MoECError extends Error {
+  override readonly name: string = "MoECError";
+}
+
+/** Bytes that are not a complete, undamaged stream, or not of the shape and type that was asked for. */
+export class CorruptStreamError extends MoECError {
+  override readonly name: string = "CorruptStreamError";
+}
+
+/** A stream of a version of the format that this package does not read. */
+export class UnsupportedVersionError extends MoECError {
+  override readonly name: string = "UnsupportedVersionError";
+}
+
+/** Refuse a stream unless a rule of the format holds. */
+export function check(holds: boolean, message: string): asserts holds {
+  if (!holds) throw new CorruptStreamError(`${message}; the stream is damaged, fetch it again`);
+}
