@@ -1,5 +1,6 @@
 import { product } from "./shapes.js";
 
+const ROWS = 8;
 const TILE = 512; // numbers of a row that are multiplied at a time, so that many rows stay in the cache
 
 /**
@@ -31,6 +32,36 @@ export function multiplyAlong(
   return result;
 }
 
+/** The same of an array that is 0 but for a few elements. */
+export function multiplySparse(
+  places: Int32Array,
+  values: Float64Array,
+  shape: readonly number[],
+  axis: number,
+  matrix: Float64Array,
+  n: number,
+): Float64Array {
+  const old = shape[axis];
+  const after = product(shape.slice(axis + 1));
+  const result = new Float64Array((product(shape) / old) * n);
+  const functions = new Int32Array(places.length);
+  const firsts = new Int32Array(places.length);
+  for (let i = 0; i < places.length; i++) {
+    const own = Math.floor(places[i] / after);
+    functions[i] = own % old;
+    firsts[i] = ((own - functions[i]) / old) * n * after + (places[i] - own * after);
+  }
+  // A few rows at a time, which stay in the cache.
+  for (let start = 0; start < n; start += ROWS) {
+    const end = Math.min(start + ROWS, n);
+    for (let i = 0; i < places.length; i++) {
+      const [value, k, first] = [values[i], functions[i], firsts[i]];
+      for (let x = start; x < end; x++) result[first + x * after] += value * matrix[x * old + k];
+    }
+  }
+  return result;
+}
+
 /** New rows from old ones of `after` elements, those from `start` to `end` only. */
 function addRows(
   from: Float64Array,
@@ -48,22 +79,36 @@ function addRows(
     while (k < i * after + end && from[k] === 0) k++;
     if (k < i * after + end) used.push(i);
   }
-  for (let x = 0; x < n; x++) {
-    const row = x * old;
-    const here = x * after;
+  // Two new rows of four old ones at a time: what is read once is used twice.
+  let x = 0;
+  for (; x + 2 <= n; x += 2) {
+    const [row, next] = [x * old, (x + 1) * old];
+    const [here, below] = [x * after, (x + 1) * after];
     let i = 0;
     for (; i + 4 <= used.length; i += 4) {
       const [a, b, c, d] = [used[i], used[i + 1], used[i + 2], used[i + 3]];
       const [fa, fb, fc, fd] = [matrix[row + a], matrix[row + b], matrix[row + c], matrix[row + d]];
+      const [ga, gb, gc, gd] = [matrix[next + a], matrix[next + b], matrix[next + c], matrix[next + d]];
       const [pa, pb, pc, pd] = [a * after, b * after, c * after, d * after];
       for (let k = start; k < end; k++) {
-        to[here + k] += fa * from[pa + k] + fb * from[pb + k] + fc * from[pc + k] + fd * from[pd + k];
+        const [va, vb, vc, vd] = [from[pa + k], from[pb + k], from[pc + k], from[pd + k]];
+        to[here + k] += fa * va + fb * vb + fc * vc + fd * vd;
+        to[below + k] += ga * va + gb * vb + gc * vc + gd * vd;
       }
     }
     for (; i < used.length; i++) {
-      const factor = matrix[row + used[i]];
+      const [f, g] = [matrix[row + used[i]], matrix[next + used[i]]];
       const place = used[i] * after;
-      for (let k = start; k < end; k++) to[here + k] += factor * from[place + k];
+      for (let k = start; k < end; k++) {
+        to[here + k] += f * from[place + k];
+        to[below + k] += g * from[place + k];
+      }
+    }
+  }
+  for (; x < n; x++) {
+    for (const i of used) {
+      const factor = matrix[x * old + i];
+      for (let k = start; k < end; k++) to[x * after + k] += factor * from[i * after + k];
     }
   }
 }
@@ -77,32 +122,47 @@ function multiplyRows(
   n: number,
   to: Float64Array,
 ): void {
-  for (let i = 0; i < rows; i++) {
-    const start = i * old;
-    let end = start + old;
-    while (end > start && from[end - 1] === 0) end--;
-    const count = end - start;
+  for (let i = 0; i < rows; i += 2) {
+    // Two rows, or the last one twice, and four new elements of each at a time.
+    const [row, next] = [i, Math.min(i + 1, rows - 1)];
+    const [start, below] = [row * old, next * old];
+    let count = old;
+    while (count > 0 && from[start + count - 1] === 0 && from[below + count - 1] === 0) count--;
     let x = 0;
     for (; x + 4 <= n; x += 4) {
       const [a, b, c, d] = [x * old, (x + 1) * old, (x + 2) * old, (x + 3) * old];
       let [sa, sb, sc, sd] = [0, 0, 0, 0];
+      let [ta, tb, tc, td] = [0, 0, 0, 0];
       for (let k = 0; k < count; k++) {
-        const value = from[start + k];
-        sa += value * matrix[a + k];
-        sb += value * matrix[b + k];
-        sc += value * matrix[c + k];
-        sd += value * matrix[d + k];
+        const [s, t] = [from[start + k], from[below + k]];
+        const [ma, mb, mc, md] = [matrix[a + k], matrix[b + k], matrix[c + k], matrix[d + k]];
+        sa += s * ma;
+        sb += s * mb;
+        sc += s * mc;
+        sd += s * md;
+        ta += t * ma;
+        tb += t * mb;
+        tc += t * mc;
+        td += t * md;
       }
-      const place = i * n + x;
+      const [place, other] = [row * n + x, next * n + x];
+      to[other] = ta;
+      to[other + 1] = tb;
+      to[other + 2] = tc;
+      to[other + 3] = td;
       to[place] = sa;
       to[place + 1] = sb;
       to[place + 2] = sc;
       to[place + 3] = sd;
     }
     for (; x < n; x++) {
-      let sum = 0;
-      for (let k = 0; k < count; k++) sum += from[start + k] * matrix[x * old + k];
-      to[i * n + x] = sum;
+      let [s, t] = [0, 0];
+      for (let k = 0; k < count; k++) {
+        s += from[start + k] * matrix[x * old + k];
+        t += from[below + k] * matrix[x * old + k];
+      }
+      to[next * n + x] = t;
+      to[row * n + x] = s;
     }
   }
 }

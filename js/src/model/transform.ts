@@ -2,13 +2,15 @@
 
 import { type Coefficients, jointDepth } from "../bitstream/coefficients.js";
 import { type Basis, bandsOf } from "./basis.js";
-import { multiplyAlong } from "./multiply.js";
+import { multiplyAlong, multiplySparse } from "./multiply.js";
 import { product, stridesOf } from "./shapes.js";
 import { averageLengths, mergeAlong, norms } from "./wavelets.js";
 import { waveMatrix } from "./waves.js";
 
 /** The work of lifting a voxel of one axis, in multiplications of a matrix. */
 const LIFTING = 12;
+/** The work of multiplying a coefficient alone rather than with others in its row. */
+const SPARSE = 8;
 
 /** Axes that are brought from coefficients to voxels together: one, or all joint ones. */
 interface Step {
@@ -19,15 +21,26 @@ interface Step {
 }
 
 /** Add up the functions of coefficients, in the folded shape of the axes, in C order. */
-export function synthesise({ bases, step, extent, integers }: Coefficients): Float64Array {
-  let array: Float64Array = new Float64Array(product(extent));
+export function synthesise(coefficients: Coefficients): Float64Array {
+  const { bases, extent, integers } = coefficients;
   const scale = waveletScale(bases, extent);
-  for (let i = 0; i < integers.places.length; i++) {
-    const place = integers.places[i];
-    array[place] = integers.values[i] * step * scale(place);
-  }
+  const values = Float64Array.from(integers.values, (integer, i) => {
+    return integer * coefficients.step * scale(integers.places[i]);
+  });
   const shape = [...extent];
-  for (const { axes } of planSteps(bases, extent)) {
+  const first = chooseFirst(coefficients);
+  let array: Float64Array;
+  if (first < 0) {
+    array = new Float64Array(product(extent));
+    for (let i = 0; i < values.length; i++) array[integers.places[i]] = values[i];
+  } else {
+    const { length, weights } = bases[first];
+    const matrix = waveMatrix(length, weights, extent[first]);
+    array = multiplySparse(integers.places, values, extent, first, matrix, length);
+    shape[first] = length;
+  }
+  const steps = planSteps(bases, extent).filter(({ axes }) => axes[0] !== first);
+  for (const { axes } of steps) {
     const levels = Math.max(...axes.map((axis) => bases[axis].levels));
     for (const axis of axes) {
       const n = bases[axis].length;
@@ -50,6 +63,13 @@ export function synthesise({ bases, step, extent, integers }: Coefficients): Flo
     }
   }
   return array;
+}
+
+/** The axis of waves that takes the most work, where few coefficients are not 0: they alone are multiplied. */
+function chooseFirst({ bases, extent, integers }: Coefficients): number {
+  if (integers.places.length * SPARSE > product(extent)) return -1;
+  const waves = bases.map((_, axis) => axis).filter((axis) => bases[axis].levels === 0);
+  return waves.reduce((best, axis) => (best < 0 || extent[axis] > extent[best] ? axis : best), -1);
 }
 
 /**
