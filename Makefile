@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the extra [all] brings, but torch; and what reads and writes the files of tests.
 BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 ome-zarr psutil scikit-image typer xarray
 
-.PHONY: demo test lint docs wheel arm oldest newest downstream streams clean
+.PHONY: demo test lint docs js wheel arm oldest newest downstream streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -21,6 +21,11 @@ lint: .venv/installed
 # The pages as a web site in site/; a broken link or an undocumented name is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict
+
+# The reader in TypeScript, and the page that shows a store in a browser; needs Node 20 or later.
+js:
+	cd js && npm ci --no-audit --no-fund --loglevel=error && npm run --silent lint && npm run --silent types \
+		&& npm run --silent test && npm run --silent build
 
 # The wheel in an environment with nothing else but what it asks for: it must read a store.
 wheel:
@@ -87,5 +92,6 @@ streams: .venv/installed
 	touch $@
 
 clean:
+	rm -rf js/build js/dist js/node_modules
 	rm -rf .venv demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

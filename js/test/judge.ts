@@ -1,0 +1,24 @@
+/**
+ * Says of each line of base64 on the standard input what decoding it came to: "decoded" and a checksum of
+ * the values, or an error's name.
+ *
+ * `tests/conformance/test_typescript_reader.py` asks it.
+ */
+
+import { createInterface } from "node:readline";
+import { crc32 } from "../src/bitstream/crc32.js";
+import { decode } from "../src/index.js";
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const before = process.cpuUsage();
+  let said = "decoded";
+  let checksum = 0;
+  try {
+    const { data } = decode(Buffer.from(line, "base64"), { largest: 2 ** 26 });
+    checksum = crc32(new Uint8Array(data.buffer));
+  } catch (error) {
+    said = (error as Error).name;
+  }
+  const { user, system } = process.cpuUsage(before); // with the checksum, which takes next to nothing
+  console.log(JSON.stringify({ said, checksum, seconds: (user + system) / 1e6 }));
+}
