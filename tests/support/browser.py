@@ -70,9 +70,10 @@ class Page:
             self._loaded = True
         return message
 
-    async def open(self, path: Path) -> None:
+    async def open(self, place: Path | str) -> None:
+        """Open a file, or a URL."""
         self._loaded = False
-        await self.call("Page.navigate", url=path.resolve().as_uri())
+        await self.call("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
         while not self._loaded:
             await self._next()
 
