@@ -1,10 +1,11 @@
-"""The page of ``examples/browser`` in a real browser: it shows what xarray reads, of stores of both formats."""
+"""The page of ``examples/browser`` in a real browser shows what xarray reads, of stores of both formats."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import http.server
+import json
 import threading
 from pathlib import Path
 
@@ -95,8 +96,6 @@ def in_browser(tmp_path, visit):
 
 
 async def shown(page):
-    import json
-
     return json.loads(await page.value(SHOWN))
 
 
@@ -120,10 +119,11 @@ def test_it_shows_what_xarray_reads(served, tmp_path):
         labels = await page.value("[...document.querySelectorAll('output')].map((e) => e.value)")
         # A click in the middle of a voxel; the latitudes rise to the top.
         row, column = POINT
+        across, down = (column + 0.5) / SHAPE[3], 1 - (row + 0.5) / SHAPE[2]
         await page.value(
             "{const i = document.querySelector('#map image'), b = i.getBoundingClientRect();"
-            f"i.dispatchEvent(new MouseEvent('click', {{clientX: b.left + b.width * {(column + 0.5) / SHAPE[3]},"
-            f"clientY: b.top + b.height * {1 - (row + 0.5) / SHAPE[2]}}})); 1}}"
+            f"const clientX = b.left + {across} * b.width, clientY = b.top + {down} * b.height;"
+            "i.dispatchEvent(new MouseEvent('click', {clientX, clientY})); 1}"
         )
         await settled(page, f"shown.index[2] === {row} && shown.index[3] === {column}")
         found.append(await shown(page))

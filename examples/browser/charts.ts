@@ -1,6 +1,6 @@
 /** A slice with its colour bar, and a series, as SVG. */
 
-import { type Axis, formatNumber, formatTime } from "./store.js";
+import { type Axis, formatNumber, formatPower, formatTime, powerOf } from "./store.js";
 
 // Anchors of the colour map viridis (Smith and van der Walt), from low to high.
 const VIRIDIS = [
@@ -49,20 +49,34 @@ function roundTicks(low: number, high: number, count: number): number[] {
   return ticks;
 }
 
-/** Where along an axis, in steps, its labels stand. */
-function axisTicks({ values, label }: Axis, count: number): { at: number; text: string }[] {
+/** The power of ten that labels leave out, since the title says it; 0 where they are short as they are. */
+function sharedPower(ticks: readonly number[]): number {
+  const power = powerOf(Math.max(...ticks.map(Math.abs)));
+  return Number.isFinite(power) && (power < -2 || power > 4) ? power : 0;
+}
+
+/** Units with the power of ten that labels leave out. */
+function withPower(units: string, power: number): string {
+  return power ? `${formatPower(power)} ${units}`.trim() : units;
+}
+
+/** Where along an axis, in steps, its labels stand, and what the axis is called. */
+function axisTicks(axis: Axis, count: number): { title: string; ticks: { at: number; text: string }[] } {
+  const { values, label, title, name, units } = axis;
   const last = values.length - 1;
   const step = last > 0 ? (values[last] - values[0]) / last : 0;
   const uniform = values.every((value, i) => Math.abs(value - values[0] - i * step) <= 1e-3 * Math.abs(step));
   if (step !== 0 && uniform && label !== formatTime) {
     const ends = [values[0], values[last]].sort((a, b) => a - b);
-    return roundTicks(ends[0], ends[1], count).map((value) => ({
-      at: (value - values[0]) / step,
-      text: label(value),
-    }));
+    const numbers = roundTicks(ends[0], ends[1], count);
+    const power = sharedPower(numbers);
+    const ticks = numbers.map((value) => {
+      return { at: (value - values[0]) / step, text: formatNumber(value / 10 ** power) };
+    });
+    return { title: power ? `${name} (${withPower(units, power)})` : title, ticks };
   }
   const between = Math.max(Math.ceil(last / count), 1);
-  return values.flatMap((value, i) => (i % between ? [] : [{ at: i, text: label(value) }]));
+  return { title, ticks: values.flatMap((value, i) => (i % between ? [] : [{ at: i, text: label(value) }])) };
 }
 
 export function rangeOf(values: ArrayLike<number>): [number, number] {
@@ -112,24 +126,21 @@ export function drawMap(
   const x = (column: number) => left + ((column + 0.5) / columns) * width;
   const y = (row: number) => top + ((rowAt(row) + 0.5) / rows) * height;
   add(svg, "rect", { class: "axis", x: left, y: top, width, height });
-  for (const { at, text } of axisTicks(slice.axes[1], 6)) {
+  const across = axisTicks(slice.axes[1], 6);
+  for (const { at, text } of across.ticks) {
     add(svg, "line", { class: "axis", x1: x(at), x2: x(at), y1: top + height, y2: top + height + 5 });
     add(svg, "text", { x: x(at), y: top + height + 18, "text-anchor": "middle" }, text);
   }
-  for (const { at, text } of axisTicks(slice.axes[0], 5)) {
+  const down = axisTicks(slice.axes[0], 5);
+  for (const { at, text } of down.ticks) {
     const line = upward ? rows - 1 - at : at;
     const place = top + ((line + 0.5) / rows) * height;
     add(svg, "line", { class: "axis", x1: left - 5, x2: left, y1: place, y2: place });
     add(svg, "text", { x: left - 8, y: place + 4, "text-anchor": "end" }, text);
   }
-  add(
-    svg,
-    "text",
-    { x: left + width / 2, y: top + height + 38, "text-anchor": "middle" },
-    slice.axes[1].title,
-  );
+  add(svg, "text", { x: left + width / 2, y: top + height + 38, "text-anchor": "middle" }, across.title);
   const middle = `translate(14 ${top + height / 2}) rotate(-90)`;
-  add(svg, "text", { transform: middle, "text-anchor": "middle" }, slice.axes[0].title);
+  add(svg, "text", { transform: middle, "text-anchor": "middle" }, down.title);
   const [row, column] = slice.point;
   for (const name of ["mark", "mark inner"])
     add(svg, "circle", { class: name, cx: x(column), cy: y(row), r: 6 });
@@ -151,12 +162,14 @@ function drawBar(
   VIRIDIS.forEach((hex, i) => {
     add(gradient, "stop", { offset: i / (VIRIDIS.length - 1), "stop-color": `#${hex}` });
   });
-  add(svg, "text", { x, y: top + 9 }, slice.units || "value");
+  const ticks = roundTicks(low, high, 5);
+  const power = sharedPower(ticks);
+  add(svg, "text", { x, y: top + 9 }, withPower(slice.units, power) || "value");
   add(svg, "rect", { x, y: top + 18, width: 16, height: length, fill: "url(#bar)" });
-  for (const tick of roundTicks(low, high, 5)) {
+  for (const tick of ticks) {
     const y = top + 18 + length * (high > low ? 1 - (tick - low) / (high - low) : 0.5);
     add(svg, "line", { class: "axis", x1: x + 16, x2: x + 20, y1: y, y2: y });
-    add(svg, "text", { x: x + 23, y: y + 4 }, formatNumber(tick));
+    add(svg, "text", { x: x + 23, y: y + 4 }, formatNumber(tick / 10 ** power));
   }
   if (!hasMissing) return;
   add(svg, "rect", { class: "missing", x, y: top + height - 14, width: 16, height: 14 });
@@ -210,23 +223,28 @@ export function drawSeries(
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${right + 16} ${top + height + bottom}`);
   svg.setAttribute("aria-label", `Values along ${axis.name}`);
-  const ticks = roundTicks(...rangeOf(values), 5);
-  const [low, high] = rangeOf([...rangeOf(values), ...ticks]);
+  const [least, most] = rangeOf(values);
+  const ticks = roundTicks(least, most, 5);
+  const power = sharedPower(ticks);
+  const margin = 0.05 * (most - least);
+  const [low, high] = [least - margin, most + margin];
   const y = (value: number) => top + height * (high > low ? 1 - (value - low) / (high - low) : 0.5);
   const [first, last] = [axis.values[0], axis.values[axis.values.length - 1]];
   const x = (at: number) => left + 8 + ((right - left - 16) * (at - first)) / (last - first || 1);
-  add(svg, "text", { x: 4, y: 11 }, units || "value");
+  add(svg, "text", { x: 4, y: 11 }, withPower(units, power) || "value");
   for (const tick of ticks) {
     add(svg, "line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) });
-    add(svg, "text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, formatNumber(tick));
+    add(svg, "text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, formatNumber(tick / 10 ** power));
   }
   add(svg, "path", { class: "axis", d: `M${left} ${top}V${top + height}H${right}` });
-  for (const { at, text } of axisTicks(axis, axis.label === formatTime ? 3 : 6)) {
-    const place = x(axis.values[Math.round(at)]);
+  const along = axisTicks(axis, axis.label === formatTime ? 3 : 6);
+  for (const { at, text } of along.ticks) {
+    const [before, behind] = [axis.values[Math.floor(at)], axis.values[Math.ceil(at)]];
+    const place = x(before + (behind - before) * (at % 1));
     add(svg, "line", { class: "axis", x1: place, x2: place, y1: top + height, y2: top + height + 5 });
     add(svg, "text", { x: place, y: top + height + 18, "text-anchor": "middle" }, text);
   }
-  add(svg, "text", { x: (left + right) / 2, y: top + height + 38, "text-anchor": "middle" }, axis.title);
+  add(svg, "text", { x: (left + right) / 2, y: top + height + 38, "text-anchor": "middle" }, along.title);
   let path = "";
   values.forEach((value, i) => {
     const isNext = i > 0 && !Number.isNaN(values[i - 1]);

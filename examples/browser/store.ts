@@ -58,7 +58,9 @@ export async function openStore(url: string): Promise<Store> {
   const arrays = new Map<string, ZarrArray>();
   for (const { path, kind } of store.contents()) {
     if (kind !== "array") continue;
-    arrays.set(path.slice(1), await zarr.open(zarr.root(store).resolve(path.slice(1)), { kind: "array" }));
+    const place = zarr.root(store).resolve(path.slice(1));
+    const open = format2 ? zarr.open.v2 : zarr.open.v3;
+    arrays.set(path.slice(1), await open(place, { kind: "array" }));
   }
   const variables = [...arrays].flatMap(([name, array]) => describe(name, array, format2));
   if (!variables.length) throw new Error("the store holds no variable of two dimensions or more");
@@ -166,8 +168,22 @@ export function formatTime(time: number): string {
 }
 
 export function formatNumber(value: number): string {
-  if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-3)) return value.toExponential(2);
-  return String(Number(value.toPrecision(5))).replace("-", "−");
+  const power = powerOf(value);
+  if (value === 0 || (power >= -3 && power < 7)) return signed(Number(value.toPrecision(6)));
+  return `${signed(Number((value / 10 ** power).toPrecision(3)))} × ${formatPower(power)}`;
+}
+
+/** The power of ten that a number is a multiple of. */
+export function powerOf(value: number): number {
+  return Math.floor(Math.log10(Math.abs(value)));
+}
+
+export function formatPower(power: number): string {
+  return `10${[...String(power)].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("")}`;
+}
+
+function signed(value: number): string {
+  return String(value).replace("-", "−");
 }
 
 export function formatBytes(bytes: number): string {
