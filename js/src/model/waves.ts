@@ -2,9 +2,23 @@
 
 const SWEEPS = 60; // Jacobi's method needs about ten
 
-/** Function i at voxel x in `[x * extent + i]`, of the first `extent` functions. */
+const MOST_KEPT = 16; // matrices, which the chunks of a variable often share
+const LARGEST_KEPT = 2 ** 17; // numbers of one: 1 MiB
+const kept = new Map<string, Float64Array>();
+
+/** Function i at voxel x in `[x * extent + i]`, of the first `extent` functions. Not to be changed. */
 export function waveMatrix(n: number, weights: readonly number[], extent: number): Float64Array {
-  return weights.length ? graphModes(weights, extent) : cosines(n, extent);
+  const key = `${n} ${extent} ${weights}`;
+  const found = kept.get(key);
+  if (found) return found;
+  const matrix = weights.length ? graphModes(weights, extent) : cosines(n, extent);
+  if (matrix.length > LARGEST_KEPT) return matrix;
+  for (const oldest of kept.keys()) {
+    if (kept.size < MOST_KEPT) break;
+    kept.delete(oldest);
+  }
+  kept.set(key, matrix);
+  return matrix;
 }
 
 function cosines(n: number, extent: number): Float64Array {
