@@ -12,6 +12,9 @@ const LIFTING = 12;
 /** The work of multiplying a coefficient alone rather than with others in its row. */
 const SPARSE = 8;
 
+/** The share of its work that the last axis takes where it comes first. */
+const EARLY_END = 0.5;
+
 /** Axes that are brought from coefficients to voxels together: one, or all joint ones. */
 interface Step {
   axes: number[];
@@ -39,8 +42,7 @@ export function synthesise(coefficients: Coefficients): Float64Array {
     array = multiplySparse(integers.places, values, extent, first, matrix, length);
     shape[first] = length;
   }
-  const steps = planSteps(bases, extent).filter(({ axes }) => axes[0] !== first);
-  for (const { axes } of steps) {
+  for (const { axes } of planSteps(bases, extent, first)) {
     const levels = Math.max(...axes.map((axis) => bases[axis].levels));
     for (const axis of axes) {
       const n = bases[axis].length;
@@ -76,10 +78,11 @@ function chooseFirst({ bases, extent, integers }: Coefficients): number {
  * The order of axes that takes the least work: what makes the array grow much for little work comes late.
  *
  * Two neighbours stand in the wrong order where swapping them saves work, which for all orders means to sort.
+ * The last axis may come first all the same: rows of few coefficients end early.
  */
-function planSteps(bases: readonly Basis[], extent: readonly number[]): Step[] {
+function planSteps(bases: readonly Basis[], extent: readonly number[], done: number): Step[] {
   const joint = bases.map((_, axis) => axis).filter((axis) => bases[axis].joint);
-  const groups = bases.flatMap((basis, axis) => (basis.joint ? [] : [[axis]]));
+  const groups = bases.flatMap((basis, axis) => (basis.joint || axis === done ? [] : [[axis]]));
   if (joint.length) groups.push(joint);
   const steps = groups.map((axes) => {
     const growth = product(axes.map((axis) => bases[axis].length / extent[axis]));
@@ -87,7 +90,20 @@ function planSteps(bases: readonly Basis[], extent: readonly number[]): Step[] {
     return { axes, growth, work };
   });
   const rank = ({ growth, work }: Step) => (work * growth) / (growth - 1); // infinite where nothing grows
-  return steps.sort((a, b) => (rank(a) === rank(b) ? 0 : rank(b) - rank(a)));
+  const sorted = steps.sort((a, b) => (rank(a) === rank(b) ? 0 : rank(b) - rank(a)));
+  const isLast = ({ axes }: Step) => axes[0] === bases.length - 1 && bases[axes[0]].levels === 0;
+  const other = [...sorted.filter(isLast), ...sorted.filter((step) => !isLast(step))];
+  return workOf(other, other.some(isLast) ? EARLY_END : 1) < workOf(sorted, 1) ? other : sorted;
+}
+
+/** The work of steps in an order, of which the first takes a share of what it would take. */
+function workOf(steps: readonly Step[], share: number): number {
+  let [size, total] = [1, 0];
+  steps.forEach(({ growth, work }, i) => {
+    size *= growth;
+    total += size * work * (i ? 1 : share);
+  });
+  return total;
 }
 
 /** What a coefficient is multiplied by so that its wavelets have unit norm. */
