@@ -1,7 +1,8 @@
 /** Section 4: a network. */
 
 import { check } from "../errors.js";
-import { RangeDecoder } from "./range_decoder.js";
+import { stepSize } from "../model/steps.js";
+import { readGroups } from "./groups.js";
 import { Reader } from "./reader.js";
 
 const MOST_ENCODER = 1024;
@@ -10,8 +11,6 @@ const MOST_WIDTH = 1024;
 const MOST_LAYERS = 16;
 const WEIGHTS_PER_BYTE = 16;
 const MOST_WEIGHTS_OF_A_VOXEL = 2 ** 17;
-const LARGEST_INTEGER = 32767;
-const WHOLE = 2 ** 24;
 
 /** Where around a voxel a network reads the transform on an axis. */
 export interface Stencil {
@@ -96,8 +95,8 @@ export function readNetwork(bytes: Uint8Array, axes: number, corrects: boolean):
   const used = tensorSizes({ ...sizes, experts: 1 }).reduce((all, n) => all + n, 0);
   check(used <= MOST_WEIGHTS_OF_A_VOXEL, `${used} weights of a voxel`);
   const gates = sizes.experts > 1 ? 2 : 0;
-  const steps = counts.map((_, i) => (i < gates ? 1 : readStep(source)));
-  const tensors = readTensors(source, counts).map((integers, i) => integers.map((k) => k * steps[i]));
+  const steps = counts.map((_, i) => (i < gates ? 1 : stepSize(source.u8())));
+  const tensors = readGroups(source, counts).map((integers, i) => integers.map((k) => k * steps[i]));
   const take = () => tensors.shift() as Float64Array;
   const gateWeights = gates ? take() : new Float64Array(0);
   const gateBiases = gates ? take() : new Float64Array(0);
@@ -122,56 +121,4 @@ export function readNetwork(bytes: Uint8Array, axes: number, corrects: boolean):
     decoderWeights: take(),
     decoderBias: take()[0],
   };
-}
-
-function readStep(source: Reader): number {
-  const code = source.u8();
-  return (8 + (code % 8)) * 2 ** (Math.floor(code / 8) - 27);
-}
-
-/** The integers of tensors of so many elements, to the end of the section. */
-function readTensors(source: Reader, counts: number[]): Float64Array[] {
-  const heads = counts.map(() => {
-    const largest = source.varint();
-    check(largest <= LARGEST_INTEGER, `a largest integer of ${largest}`);
-    return { largest, distribution: largest ? source.u8() : 0 };
-  });
-  const decoder = new RangeDecoder(source.rest());
-  return heads.map(({ largest, distribution }, i) => {
-    const integers = new Float64Array(counts[i]);
-    if (largest === 0) return integers;
-    const table = cumulativeFrequencies(largest, distribution);
-    for (let element = 0; element < integers.length; element++) {
-      const target = decoder.target();
-      let [low, high] = [0, table.length - 1];
-      while (high - low > 1) {
-        const middle = (low + high) >> 1;
-        if (table[middle] <= target) low = middle;
-        else high = middle;
-      }
-      decoder.take(table[low], table[high] - table[low]);
-      integers[element] = low - largest;
-    }
-    return integers;
-  });
-}
-
-/** Cumulative frequencies of -largest, ..., largest, then 2^24. */
-function cumulativeFrequencies(largest: number, distribution: number): Int32Array {
-  const t = distribution >> 5;
-  const j = distribution & 31;
-  const a = BigInt((8 - (j % 4)) * 2 ** (29 - (j >> 2)) * 2 ** (t + 1));
-  const shares = Float64Array.from({ length: largest + 1 }, (_, k) => {
-    const x = BigInt(Math.floor((65536 * k) / (largest + 1)));
-    let share = Number(((1n << 20n) * a) / (a + x * x)); // up to 2^60 above the line
-    for (let turn = 0; turn < t; turn++) share = Math.floor((share * share) / 2 ** 20);
-    return share;
-  });
-  const total = 2 * shares.reduce((all, share) => all + share, 0) - shares[0];
-  const frequencies = shares.map((share) => 1 + Math.floor((share * (WHOLE - 2 * largest - 1)) / total));
-  const others = 2 * frequencies.reduce((all, frequency) => all + frequency, 0) - frequencies[0];
-  frequencies[0] += WHOLE - others;
-  const table = new Int32Array(2 * largest + 2);
-  for (let i = 0; i <= 2 * largest; i++) table[i + 1] = table[i] + frequencies[Math.abs(i - largest)];
-  return table;
 }

@@ -3,6 +3,7 @@
 import { readCoefficients } from "../bitstream/coefficients.js";
 import { inflate } from "../bitstream/inflate.js";
 import { readIntegers } from "../bitstream/integers.js";
+import { readLinearExperts } from "../bitstream/linear_experts.js";
 import { decodeMask } from "../bitstream/masks.js";
 import { readNetwork } from "../bitstream/network.js";
 import { Reader } from "../bitstream/reader.js";
@@ -19,6 +20,7 @@ import {
 } from "../model/dtype.js";
 import { addNetwork } from "../model/evaluate.js";
 import { transformNorm } from "../model/features.js";
+import { restoreByExperts } from "../model/linear_experts.js";
 import { type Limits, restore, restoreFromScale } from "../model/restore.js";
 import { longAxes, paddedShape, product, visitRows } from "../model/shapes.js";
 import { synthesise } from "../model/transform.js";
@@ -186,7 +188,7 @@ function readLossless(bytes: Uint8Array, count: number, dtype: Dtype): TypedArra
   return result;
 }
 
-/** The sum of the network, the residual and the transform, if there is any of them. */
+/** The sum of the network, the residual and the transform, which experts may restore, if there is any of them. */
 function decodeFitted(limits: Limits, box: number[], sections: Sections): TypedArray | undefined {
   const parts = [SECTION.network, SECTION.residual, SECTION.transform].map((number) => sections.get(number));
   const [coded, corrections, transformed] = parts;
@@ -196,10 +198,13 @@ function decodeFitted(limits: Limits, box: number[], sections: Sections): TypedA
   // All that is read is read before anything is evaluated.
   const network = coded && readNetwork(coded, shape.length, transformed !== undefined);
   const coefficients = transformed && readCoefficients(transformed, shape);
+  const restoring = sections.get(SECTION.linearExperts);
+  const experts = restoring && readLinearExperts(restoring, shape.length);
   const residual = corrections && readResidual(corrections, box);
   const scaled = sections.get(SECTION.scale);
   const scale = scaled && readScale(scaled, box, limits.dtype);
-  const z = coefficients && unfold(synthesise(coefficients), shape);
+  const transform = coefficients && unfold(synthesise(coefficients), shape);
+  const z = transform && experts ? restoreByExperts(experts, shape, transform) : transform;
   let y = z ?? new Float64Array(product(box));
   if (network) {
     if (z) y = z.slice();

@@ -21,6 +21,7 @@ export const SECTION = {
   scale: 7,
   integers: 8,
   exact: 9,
+  linearExperts: 10,
 } as const;
 const NUMBERS: ReadonlySet<number> = new Set(Object.values(SECTION));
 /** Sections that add up to the values, and those that hold the values alone. */
@@ -88,5 +89,6 @@ function readSections(source: Reader): Sections {
   const stored = STORED.filter(has).length;
   check(stored === 0 || (stored === 1 && !fitted && !has(SECTION.exact)), "values that are held twice");
   check(fitted || !has(SECTION.scale), "a scale of nothing");
+  check(has(SECTION.transform) || !has(SECTION.linearExperts), "linear experts that restore nothing");
   return sections;
 }
