@@ -1,6 +1,6 @@
 /**
  * Says of each line of base64 on the standard input what decoding it came to: "decoded" and a checksum of
- * the values, or an error's name.
+ * the values, or an error's name. With `--values` the bytes of the values stand beside it, as base64.
  *
  * `tests/conformance/test_typescript_reader.py` asks it.
  */
@@ -13,12 +13,14 @@ for await (const line of createInterface({ input: process.stdin })) {
   const before = process.cpuUsage();
   let said = "decoded";
   let checksum = 0;
+  let values: string | undefined;
   try {
     const { data } = decode(Buffer.from(line, "base64"), { largest: 2 ** 26 });
     checksum = crc32(new Uint8Array(data.buffer));
+    if (process.argv.includes("--values")) values = Buffer.from(data.buffer).toString("base64");
   } catch (error) {
     said = (error as Error).name;
   }
   const { user, system } = process.cpuUsage(before); // with the checksum, which takes next to nothing
-  console.log(JSON.stringify({ said, checksum, seconds: (user + system) / 1e6 }));
+  console.log(JSON.stringify({ said, checksum, seconds: (user + system) / 1e6, values }));
 }

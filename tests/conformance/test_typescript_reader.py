@@ -1,4 +1,7 @@
-"""The reader in ``js/`` refuses what the format calls corrupt, within bounds on those made to cost much."""
+"""The reader in ``js/`` refuses what the format calls corrupt, within bounds on those made to cost much.
+
+What linear experts restore is compared with what the package decodes; frozen streams, by tests in ``js/``.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,35 @@ import math
 import shutil
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numcodecs import zstd
+from numpy.typing import NDArray
 
-from moec_zarr.bitstream.container import write_header
+from moec_zarr.bitstream.container import Section, read_stream, write_header, write_stream
+from moec_zarr.bitstream.linear_experts import write_linear_experts
 from moec_zarr.bitstream.primitives import write_varint
+from moec_zarr.bitstream.stream import open_stream
+from moec_zarr.codec.decode import decode
+from moec_zarr.codec.encode import encode
+from moec_zarr.errors import CorruptStreamError
+from moec_zarr.model.linear_experts import LinearExperts
+from moec_zarr.settings import Settings
 from tests.conformance.freeze_streams import FEATURES, paths
 from tests.conformance.test_corrupt_streams import CORRUPT
 from tests.conformance.test_hostile_streams import CASES
-from tests.support.streams import header, with_checksum
+from tests.support.streams import coefficients_section, header, transform_body, with_checksum
 
 JUDGE = Path(__file__).parents[2] / "js" / "build" / "test" / "judge.js"
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None or not JUDGE.exists(), reason="`make js` has not run")
 SLOW = 4  # times that plain loops may take what NumPy and compiled ones may
+SINGLE = 1e-5  # of half the range: of values that NumPy computes in single precision
+DOUBLE = 2**-27  # of what corrections are added to
 
 
 def judge(streams: list[bytes]) -> list[tuple[str, float, int]]:
@@ -34,6 +49,21 @@ def judge(streams: list[bytes]) -> list[tuple[str, float, int]]:
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(streams)
     return [(answer["said"], answer["seconds"], answer["checksum"]) for answer in answers]
+
+
+def read(streams: list[bytes]) -> list[NDArray[Any]]:
+    """What the streams decode to, flat."""
+    lines = "\n".join(base64.b64encode(stream).decode() for stream in streams)
+    done = subprocess.run([NODE, JUDGE, "--values"], input=lines, capture_output=True, text=True, check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {answer["said"] for answer in answers} == {"decoded"}
+    arrays = []
+    for stream, answer in zip(streams, answers, strict=True):
+        own, data = read_stream(stream)[0], base64.b64decode(answer["values"])
+        width = len(data) // math.prod(own.shape)  # that of halves is 4 where the engine has none
+        native = own.dtype.newbyteorder("=")
+        arrays.append(np.frombuffer(data, f"{native.kind}{width}").astype(native))
+    return arrays
 
 
 def test_corrupt_streams_are_refused():
@@ -98,3 +128,121 @@ def test_damaged_streams_decode_or_are_refused():
             streams.append(with_checksum(bytes(damaged)))
     said = {said for said, *_ in judge(streams)}
     assert said <= {"decoded", "CorruptStreamError", "UnsupportedVersionError", "MoECError"}
+
+
+# ------------------------------------------------------------------------- linear experts
+
+EXPERTS = LinearExperts((152, 168, 184), (-64, -10, 40, 90), (144, 136), *[np.zeros(0, np.int32)] * 2, -100)
+
+
+def with_experts(stream: bytes, experts: LinearExperts) -> bytes:
+    """A stream whose transform is restored by experts of these knots, with weights at random."""
+    header, sections = read_stream(stream)
+    rng = np.random.default_rng(len(stream))
+    axes = sum(n > 1 for n in open_stream(stream).shape)
+    steep, level = len(experts.steepness), max(len(experts.value) - 1, 0)
+    taps = rng.integers(-3, 4, (1 + steep + level, axes, 2)).astype(np.int32)
+    constants = rng.integers(-3, 4, (1 + steep, 1 + level)).astype(np.int32)
+    payload = write_linear_experts(replace(experts, taps=taps, constants=constants), (100, 100))
+    return write_stream(header, sections | {Section.LINEAR_EXPERTS: payload})
+
+
+def assert_reads_alike(streams: list[bytes]) -> None:
+    """Both readers agree, on a scale in shares of what values differ by there."""
+    for stream, own in zip(streams, read(streams), strict=True):
+        expected, parts = decode(stream).reshape(-1).astype("f8"), open_stream(stream)
+        half: Any = float(parts.header.high) / 2 - float(parts.header.low) / 2
+        if parts.scaled is not None:
+            scale = parts.scaled.scale
+            half = scale.half * np.maximum(np.abs(expected), scale.knee)
+        share = DOUBLE if parts.residual is not None and parts.network is None else SINGLE
+        kept = np.finfo(own.dtype).eps * np.abs(expected) if own.dtype.kind == "f" else 1
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(own[~finite], expected[~finite])
+        allowed = np.broadcast_to(share * half + 2 * kept, expected.shape)[finite]
+        errors = np.abs(own[finite] - expected[finite])
+        assert (errors <= allowed).all()
+
+
+def blobs(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Balls with edges, and noise."""
+    rng = np.random.default_rng(0)
+    grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    out = rng.normal(0, 0.02, shape)
+    for _ in range(12):
+        centre, radius = rng.uniform(0, shape), rng.uniform(0.1, 0.35) * max(shape)
+        away = np.sqrt(sum((own - at) ** 2 for own, at in zip(grid, centre, strict=True)))
+        out += rng.uniform(-0.5, 0.5) * (1 - np.tanh(2 * (away - radius)))
+    return out.astype("f4")
+
+
+def test_transforms_that_are_written_with_experts_are_restored():
+    # Single axes win nothing by experts that the encoder finds: those below have others.
+    written = [
+        encode(blobs(shape), Settings(effort="fast", **target))
+        for shape, target in (
+            ((256, 300), {"ratio": 100}),
+            ((40, 48, 44), {"ratio": 30}),
+            ((24, 20, 22, 26), {"ratio": 100}),
+            ((64, 64, 60), {"max_error": 0.1}),
+        )
+    ]
+    assert all(open_stream(stream).linear_experts is not None for stream in written)
+    assert open_stream(written[-1]).residual is not None
+    assert_reads_alike(written)
+
+
+@pytest.mark.parametrize(
+    "experts",
+    [
+        EXPERTS,
+        replace(EXPERTS, value=(), shift=0),
+        replace(EXPERTS, steepness=(), shift=127),
+        replace(EXPERTS, steepness=(), value=()),
+    ],
+    ids=["all", "steepness", "value", "one"],
+)
+def test_experts_restore_every_transform(experts):
+    """One to five axes, folded ones, masks, scales, and corrections and networks that are added to it."""
+    frozen = [paths(feature)[0].read_bytes() for feature in FEATURES]
+    streams = [with_experts(each, experts) for each in frozen if open_stream(each).coefficients is not None]
+    found = [open_stream(each) for each in streams]
+    assert {sum(n > 1 for n in each.shape) for each in found} >= {1, 2, 3, 4}
+    assert any(each.network for each in found)
+    assert any(each.residual for each in found)
+    assert any(each.scaled for each in found)
+    assert_reads_alike(streams)
+
+
+def experts_body(payload: bytes) -> bytes:
+    return transform_body(coefficients_section()) + b"\x0a" + write_varint(len(payload)) + payload
+
+
+def test_corrupt_experts_are_refused():
+    two = np.zeros((1, 2, 2), np.int32), np.zeros((1, 1), np.int32)
+    sound = replace(EXPERTS, steepness=(), value=(), taps=two[0], constants=two[1], shift=0)
+    one = write_linear_experts(replace(sound, constants=np.full((1, 1), 3, np.int32)), (0, 0))
+    knots = bytes([0x12, 9, 10, 0xFE, 1, 144, 136, 0, 0, 0])  # two of the steepness, a ramp of the value
+    largest = bytes([0, 216, 136, 0, 1, 0, 0])  # a tap of 8
+    corrupt = {f"{n} bytes": one[:n] for n in range(6)} | {
+        "steepness that stays": knots[:2] + b"\x09" + knots[3:],
+        "steepness that falls": knots[:2] + b"\x08" + knots[3:],
+        "value that stays": knots[:4] + b"\xfe" + knots[5:],
+        "value that falls": knots[:4] + b"\x80" + knots[5:],
+        "reserved shift": bytes([0, 144, 136, 0x80, 0, 0]),
+        "large integer": bytes([0, 0, 136, 0, 0x80, 0x80, 2, 0, 0]),
+        "large tap": largest[:1] + b"\xe8" + largest[2:],
+        "large constant": bytes([0, 136, 0xE8, 0, 0, 1, 0]),
+    }
+    nothing = write_header(header("u1", (2, 3), low=np.uint8(0))) + b"\x0a" + write_varint(len(one)) + one
+    bodies = [*map(experts_body, corrupt.values()), nothing]
+    streams = [with_checksum(each) for each in bodies]
+    sane = [with_checksum(experts_body(each)) for each in (one, knots, largest)]
+    said = [said for said, *_ in judge(streams + sane)]
+    assert dict(zip([*corrupt, "no transform"], said, strict=False)) == dict.fromkeys(
+        [*corrupt, "no transform"], "CorruptStreamError"
+    )
+    assert said[len(streams) :] == ["decoded"] * len(sane)
+    for stream in streams:
+        with pytest.raises(CorruptStreamError):
+            open_stream(stream)
