@@ -51,7 +51,7 @@ def bad_sections():
     yield "number 0", PLAIN + b"\0\0"
     yield "number 5", PLAIN + b"\5\0"
     yield "number 8", PLAIN + b"\x08\0"
-    yield "number 11", transform_body(coefficients_section()) + b"\x0b\0"
+    yield "number 12", transform_body(coefficients_section()) + b"\x0c\0"
     yield "twice", PLAIN + b"\1\3\2\3\7" * 2
     yield "out of order", PLAIN + b"\2\0" + b"\1\3\2\3\7"
     yield "beyond the end", PLAIN + b"\2\5\0"
