@@ -80,7 +80,7 @@ def compiled(request):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(SINGLE, 1e-5), (DOUBLE, 1e-12)])
 @pytest.mark.parametrize(
-    ("axes", "gates"), [*((axes, (3, 2)) for axes in LENGTHS), *((2, own) for own in GATES)]
+    ("axes", "gates"), [(axes, (3, 2)) for axes in LENGTHS] + [(2, gates) for gates in GATES]
 )
 def test_values_are_those_of_the_formula(axes, precision, tolerance, gates, compiled):
     restored = field(axes, precision, *gates, shift=-118)
