@@ -179,9 +179,9 @@ def fit_experts(
         for raised in _PRICES:
             price = raised * worth * total / 8
             found = _quantise(steep_knots.knots, level_knots.knots, values.ndim, products, own_moment, price)
-            if found is None or len(found[0].payload) <= limit:
+            if len(found[0].payload) <= limit:
                 break
-        if found is None or len(found[0].payload) > limit:
+        if len(found[0].payload) > limit:
             continue
         left = max(total + found[1], _NOTHING * total)
         net = math.log(left / total) + _DOUBT * len(own_moment) / len(sample.errors)
@@ -347,8 +347,8 @@ def _quantise(
     products: Doubles,
     moment: Doubles,
     price: float,
-) -> tuple[Restoration, float] | None:
-    """Round the weights; return also by how much they change the squares of the errors.
+) -> tuple[Restoration, float]:
+    """Round the weights, none beyond what is written; return also the change of the squares of the errors.
 
     Parameters
     ----------
@@ -371,7 +371,8 @@ def _quantise(
     integers = np.zeros(len(moment), np.int64)
     for i, step in enumerate(steps):
         own = inverse[i, i]
-        nearest = round(left[i] / step)
+        most = min(MAX_MAGNITUDE, math.floor(LARGEST_WEIGHT / step))
+        nearest = max(-most, min(round(left[i] / step), most))
         choices = {nearest, nearest - (nearest > 0) + (nearest < 0), 0}
         integers[i] = min(
             choices, key=lambda q: ((left[i] - q * step) ** 2 / own + price * _bits(abs(q)), abs(q))
@@ -379,8 +380,6 @@ def _quantise(
         left -= inverse[:, i] * ((left[i] - integers[i] * step) / own)
         inverse -= np.outer(inverse[:, i], inverse[i] / own)
     weights = integers * steps
-    if np.abs(integers).max() > MAX_MAGNITUDE or np.abs(weights).max() > LARGEST_WEIGHT:
-        return None
     change = float(weights @ products @ weights - 2 * moment @ weights)
     taps = integers[:count].reshape(shape).astype(np.int32)
     constants = integers[count:].reshape(1 + len(steepness), -1).astype(np.int32)
