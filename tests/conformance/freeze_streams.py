@@ -235,35 +235,6 @@ def decode_by_reference(feature: str, stream: bytes) -> reference_decoder.Decode
     return reference_decoder.decode(stream, data)
 
 
-# What restores the transform of a stream that the encoder would not restore, and its corrections.
-EXPERTS = LinearExperts(
-    (170, 190), (), (160, 150), np.array([[[-1, 0], [2, -1]], [[1, 3], [0, 0]], [[0, -2], [5, 1]]], np.int32),
-    np.array([[1], [0], [-4]], np.int32),
-)  # fmt: skip
-CONTEXT = Context((20, 10, 5, 20, 10, 5), floor=8, rise=0, power=128, offset=0, slope=0)
-
-
-def _corrected(data: NDArray[Any], bound: float) -> bytes:
-    """A stream with a transform, `EXPERTS`, and corrections that keep a bound."""
-    chunk, half = prepare(data, None, None), np.ptp(data.astype("f8")) / 2
-    target = (data - (data.min() + half)) / half
-    transform = fit_transform(target.astype("f4"), None, 150)
-    restored = RestoredField(CoefficientField(transform.coefficients, DOUBLE), EXPERTS).whole()
-    spacing = np.float32(1.9 * bound / half)
-    corrections = np.rint((target - restored) / spacing).astype(np.int8)
-    error = float(np.abs(restored + spacing * corrections - target).max() / 2)
-    header = replace(chunk.header, psnr=0.0, max_error=error)
-    payload = write_linear_experts(EXPERTS, (16, 16))
-    return write_stream(
-        header,
-        {
-            Section.RESIDUAL: write_residual(Residual(bound, float(spacing), corrections), CONTEXT),
-            Section.TRANSFORM: transform.payload,
-            Section.LINEAR_EXPERTS: payload,
-        },
-    )
-
-
 def paths(feature: str) -> tuple[Path, Path]:
     """Of a feature's stream, and of what it decodes to."""
     stem = f"v{VERSION}_{feature}"
