@@ -12,11 +12,13 @@ from moec_zarr.settings import Settings
 from tests.codec.checks import assert_quality_is_stored
 from tests.codec.conftest import SHAPE
 from tests.conformance import reference_decoder
-from tests.conformance.freeze_streams import FEATURES, paths
+from tests.conformance.freeze_streams import DICTIONARIES, FEATURES, paths
 from tests.support.decoders import USUAL_ERROR, assert_agrees
 from tests.support.fields import assert_near, smooth
 from tests.support.fits import fast
 from tests.support.processes import run_python
+
+SHARED = DICTIONARIES["shared"]  # of the one stream that takes entries; others leave it alone
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def references():
 def assert_close(stream, values, expected):
     """Within 1e-5 of half the range, and a unit of integers, whose rounding may fall on the other side."""
     assert (values.shape, values.dtype) == (expected.shape, expected.dtype)
-    header = open_stream(stream).header
+    header = open_stream(stream, dictionary=SHARED).header
     half = float(header.high) / 2 - float(header.low) / 2
     apart = 0 if expected.dtype.kind == "f" else 1
     atol = USUAL_ERROR * half + apart
@@ -48,15 +50,15 @@ def assert_close(stream, values, expected):
 def test_devices_decode_the_frozen_streams(references, batch):
     with config.set(batch=batch):
         for stream, expected in references.values():
-            values = decode(stream)
-            assert_agrees(stream, values, expected)
+            values = decode(stream, dictionary=SHARED)
+            assert_agrees(stream, values, expected, SHARED)
             assert values.flags.writeable
 
 
 @pytest.mark.usefixtures("torch_decodes")
 def test_devices_keep_the_memory_order(references):
     for feature, (data, _) in FEATURES.items():
-        flags = decode(references[feature][0]).flags
+        flags = decode(references[feature][0], dictionary=SHARED).flags
         assert flags.f_contiguous == data.flags.f_contiguous
         assert flags.c_contiguous == data.flags.c_contiguous
 
@@ -77,7 +79,8 @@ def test_devices_decode_parts(references):
             tuple(np.empty(0, int) for _ in shape),
         ]
         for part in parts:
-            assert_close(stream, np.asarray(decode(stream, part)), np.asarray(expected[part], expected.dtype))
+            values = np.asarray(decode(stream, part, dictionary=SHARED))
+            assert_close(stream, values, np.asarray(expected[part], expected.dtype))
 
 
 def every_dtype():
@@ -141,9 +144,9 @@ def test_groups_are_decoded_as_each_of_them(references, decoder, device):
     parts[::3] = [None] * len(parts[::3])
     with config.set(decoder=decoder, device=device, cache=0):
         for selections in None, parts:
-            values = decode_group(streams, selections)
+            values = decode_group(streams, selections, dictionary=SHARED)
             for stream, part, own in zip(streams, selections or [None] * len(streams), values, strict=True):
-                expected = decode(stream, part)
+                expected = decode(stream, part, dictionary=SHARED)
                 np.testing.assert_array_equal(own, expected)
                 assert (own.dtype, own.strides) == (expected.dtype, expected.strides)
         assert decode_group([]) == []
@@ -187,14 +190,15 @@ def test_decoding_needs_no_torch():
 import sys
 sys.modules.update(dict.fromkeys(["numba", "torch", "scipy", "rich"]))  # an import of them now fails
 import numpy as np
-from tests.conformance.freeze_streams import FEATURES, paths
+from tests.conformance.freeze_streams import DICTIONARIES, FEATURES, paths
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.settings import Settings
 for feature in FEATURES:
     path, values = paths(feature)
     expected = np.load(values)["expected"].astype("f8")
-    np.testing.assert_allclose(decode(path.read_bytes()).astype("f8"), expected, rtol=1e-4, atol=1)
+    decoded = decode(path.read_bytes(), dictionary=DICTIONARIES.get(feature))
+    np.testing.assert_allclose(decoded.astype("f8"), expected, rtol=1e-4, atol=1)
 assert decode(encode(np.ones(9), Settings(ratio=1))).sum() == 9  # constant arrays need no fit
 try:
     encode(np.random.rand(20, 20, 20), Settings(ratio=20))

@@ -37,7 +37,6 @@ from moec_zarr.codec.prepare import find_masked_values, prepare
 from moec_zarr.demo.simulate import simulate
 from moec_zarr.dictionary import Dictionary, Entry
 from moec_zarr.fit.presets import PRESETS
-from moec_zarr.fit.transform.rate_control import fit_transform
 from moec_zarr.model.basis import DOUBLE, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.levels import Bits, as_integers
@@ -199,6 +198,8 @@ CONTEXT = Context((20, 10, 5, 20, 10, 5), floor=8, rise=0, power=128, offset=0, 
 
 def _corrected(data: NDArray[Any], bound: float) -> bytes:
     """A stream with a transform, `EXPERTS`, and corrections that keep a bound."""
+    from moec_zarr.fit.transform.rate_control import fit_transform  # needs numba, which readers need not have
+
     chunk, half = prepare(data, None, None), np.ptp(data.astype("f8")) / 2
     target = (data - (data.min() + half)) / half
     transform = fit_transform(target.astype("f4"), None, 150)
