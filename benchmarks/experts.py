@@ -92,7 +92,7 @@ def table(lines: list[Line]) -> str:
     """Tabulate what experts add in dB at each ratio, with their bytes, and the times in the median."""
     lines = [line for line in latest(lines) if "psnr_with" in line]
     ratios = sorted({line["ratio"] for line in lines}, reverse=True)
-    rows = []
+    rows, fields = [], len({line["field"] for line in lines})
     for field in dict.fromkeys(line["field"] for line in lines):
         found = {line["ratio"]: line for line in lines if line["field"] == field}
         rows.append([field, *(_cell(found[ratio]) if ratio in found else "-" for ratio in ratios)])
@@ -104,7 +104,9 @@ def table(lines: list[Line]) -> str:
             lambda x: f"{statistics.median(a['decode_cpu_with'] / a['decode_cpu_without'] for a in x):.2f}",
         ),
     ):
-        rows.append([name, *(figure([x for x in lines if x["ratio"] == ratio]) for ratio in ratios)])
+        by_ratio = [[line for line in lines if line["ratio"] == ratio] for ratio in ratios]
+        # A median of some of the fields says nothing.
+        rows.append([name, *(figure(own) if len(own) == fields else "-" for own in by_ratio)])
     return markdown(["field", *(f"{ratio:g}x" for ratio in ratios)], rows)
 
 

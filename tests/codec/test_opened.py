@@ -22,9 +22,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     streams: list[bytes] = []
     parse = opened.open_stream
 
-    def recorded(data: bytes, shape: tuple[int, ...] | None = None) -> Any:
+    def recorded(data: bytes, *others: Any) -> Any:
         streams.append(data)
-        return parse(data, shape)
+        return parse(data, *others)
 
     monkeypatch.setattr(opened, "open_stream", recorded)
     opened._kept.clear()

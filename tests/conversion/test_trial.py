@@ -42,7 +42,7 @@ def test_chunks_are_whole_and_spread(monkeypatch):
     monkeypatch.setattr(
         "moec_zarr.conversion.plan.trial.encode", lambda array, codec: seen.append(array) or zarr_stream
     )
-    monkeypatch.setattr("moec_zarr.conversion.plan.trial.decode", lambda stream: seen[-1])
+    monkeypatch.setattr("moec_zarr.conversion.plan.trial.decode", lambda stream, dictionary: seen[-1])
     zarr_stream = b"123"
     values = np.arange(23 * 4 * 4, dtype="f4").reshape(23, 4, 4)
     found = trial(xr.Dataset({"a": (DIMS, values)}), MoECCodec(psnr=40), 3, chunks={"time": 3})

@@ -61,11 +61,12 @@ def attempt(stream: bytes, way: int) -> bool:
         elif way == 2:
             header, _ = read_stream(stream)
             some = all(header.shape) and bool(header.shape)
-            decode(stream, tuple(np.array([n // 2, 0]) for n in header.shape) if some else None)
+            points = tuple(np.array([n // 2, 0]) for n in header.shape) if some else None
+            decode(stream, points, dictionary=_DICTIONARY)
         elif way == 3:
             _CODEC.decode(stream, out=bytearray(2880))
         else:
-            decode(stream)
+            decode(stream, dictionary=_DICTIONARY)
     except MoECError:
         return False
     return True
