@@ -127,7 +127,7 @@ def _restore(gate: _Gate, values: AnyArray, bends: AnyArray, steepness: AnyArray
     xp = array_namespace(values)
     one = xp.ones_like(values)[None]
     steep, level = (
-        xp.concat([one, xp.clip((own[None] - starts[:, None]) * slopes[:, None], 0, 1)])
+        xp.concat([one, xp.clip((own[None] - starts[:, None]) * slopes[:, None], 0.0, 1.0)])
         for own, starts, slopes in zip((steepness, values), gate.starts, gate.slopes, strict=True)
     )
     filtered = gate.taps @ bends
