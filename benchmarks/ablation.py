@@ -46,6 +46,7 @@ from moec_zarr.fit.payloads import DoesNotFit, choose_distribution
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model import network
 from moec_zarr.model.normalisation import Normalisation
+from moec_zarr.model.steps import step_size
 from moec_zarr.model.tiles import tiled
 
 RATIOS = (100.0, 300.0, 1000.0)
@@ -199,7 +200,7 @@ class Fit:
             done = step - turn
             if done and done % every == 0 and done < 0.75 * span:
                 codes = allocate(free, self._sensitivity(free, fixed))
-            rounding = {name: torch.tensor(network.step_size(code)) for name, code in codes.items()}
+            rounding = {name: torch.tensor(step_size(code)) for name, code in codes.items()}
             self._step(round_through(free, rounding) | fixed, optimiser, step, plan.steps)
         last = Allocator(sizes, gate, budget)
         if not last.fits(free, codes):

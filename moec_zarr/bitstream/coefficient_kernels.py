@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.bitstream.coding_order import ABSENT
-from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, MAX_COEFFICIENT, MAX_NEIGHBOUR
+from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, LARGEST_SYMBOL, MAX_COEFFICIENT, MAX_NEIGHBOUR
 from moec_zarr.bitstream.kernels import encode_one, first_point, refill, take_bit
 from moec_zarr.compiled import compiled
 
@@ -18,7 +18,6 @@ Array = NDArray[Any]
 
 # In place of a count: of invalid words, of an excess that is too large, of more coefficients than allowed.
 CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
-_LARGEST_SYMBOL = 63
 _HALF = 1 << 23
 
 
@@ -135,9 +134,9 @@ def decode_grid(
                 span = scale * (np.uint64(sums[number, magnitude]) - low)
                 span, point, used = refill(span, point, words, used)
             state[places[i]] = magnitude
-        if symbols == _LARGEST_SYMBOL:
+        if symbols == LARGEST_SYMBOL:
             for i in range(start, total):
-                if state[places[i]] < _LARGEST_SYMBOL:
+                if state[places[i]] < LARGEST_SYMBOL:
                     continue
                 order: Any = max(np.int64(chosen[i]) // 4 - 5, 0)
                 size = order
@@ -155,7 +154,7 @@ def decode_grid(
                 point -= rest * span
                 span, point, used = refill(span, point, words, used)
                 excess = np.int64(rest) + (1 << size) - (1 << order)
-                if excess > MAX_COEFFICIENT - _LARGEST_SYMBOL:
+                if excess > MAX_COEFFICIENT - LARGEST_SYMBOL:
                     return EXCESS, state
                 state[places[i]] += excess
         if total > start:
@@ -234,9 +233,9 @@ def encode_grid(
                 below = sums[chosen[i], symbol]
                 width = sums[chosen[i], symbol + 1] - below
                 used, low, span = encode_one(below, width, words, used, low, span)
-        if symbols == _LARGEST_SYMBOL:
+        if symbols == LARGEST_SYMBOL:
             for i in range(start, total):
-                excess = abs(values[places[i]]) - _LARGEST_SYMBOL
+                excess = abs(values[places[i]]) - LARGEST_SYMBOL
                 if excess < 0:
                     continue
                 # An Exp-Golomb code: a flag for each bit beyond the order, one that ends them, and the bits.

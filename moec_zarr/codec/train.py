@@ -97,9 +97,8 @@ def train_dictionary(codec: _Codec, chunks: Iterable[Any]) -> _Codec:
 
 
 def _encode(array: Array, codec: Settings) -> _Encoded | None:
-    try:
-        stream = encode(array, codec)
-    except BudgetError:
+    stream = _encode_with(array, codec)
+    if stream is None:
         return None
     return _Encoded(array, stream, open_stream(stream, array.shape), read_stream(stream)[1])
 

@@ -136,8 +136,8 @@ def _fit_transform(
         if not kept:
             return plain, choose_better(earlier, best)
         room = budget - better.nbytes - _SECTION
-        found = restore_within(better.coefficients, values, target, valid, field.zero, budget, room)
-        if found is not None and len(found.restoration.payload) <= room:
+        found = restore_within(values, target, valid, field.zero, budget, room)
+        if found is not None:
             restored = better._replace(restoration=found.restoration)
             return plain, Candidate(None, restored, found.error).log()
         # All bytes are the transform's then, whose bases are known.

@@ -25,7 +25,17 @@ from moec_zarr.model.steps import step_size
 from moec_zarr.model.tiles import as_arrays, tiled
 from moec_zarr.model.transform import Product
 
-__all__ = ["OFFSETS", "VALUE_KNOTS", "AnyTransform", "LinearExperts", "RestoredField", "around", "restore"]
+__all__ = [
+    "OFFSETS",
+    "VALUE_KNOTS",
+    "AnyTransform",
+    "LinearExperts",
+    "RestoredField",
+    "around",
+    "ramps",
+    "restore",
+    "restore_whole",
+]
 
 OFFSETS = np.array([1, -1, 2, -2])  # of the neighbours along each axis
 VALUE_KNOTS = 128  # to half the range
@@ -122,14 +132,16 @@ def around(values: AnyArray, near: Iterator[AnyArray]) -> tuple[AnyArray, AnyArr
     return xp.stack(bends), steepness
 
 
+def ramps(values: AnyArray, starts: AnyArray, slopes: AnyArray) -> AnyArray:
+    """Return a row of ones, and one of the heights of each ramp at some values."""
+    xp = array_namespace(values)
+    heights = xp.clip((values[None] - starts[:, None]) * slopes[:, None], 0.0, 1.0)
+    return xp.concat([xp.ones_like(values)[None], heights])
+
+
 def _restore(gate: _Gate, values: AnyArray, bends: AnyArray, steepness: AnyArray) -> AnyArray:
     """Return restored values, shape (voxels,)."""
-    xp = array_namespace(values)
-    one = xp.ones_like(values)[None]
-    steep, level = (
-        xp.concat([one, xp.clip((own[None] - starts[:, None]) * slopes[:, None], 0.0, 1.0)])
-        for own, starts, slopes in zip((steepness, values), gate.starts, gate.slopes, strict=True)
-    )
+    steep, level = map(ramps, (steepness, values), gate.starts, gate.slopes)
     filtered = gate.taps @ bends
     count = len(steep)
     return (
@@ -145,11 +157,11 @@ class RestoredField:
 
     Attributes
     ----------
-    base : CoefficientField or SentField
+    base : CoefficientField, SentField or SampledField
     experts : LinearExperts
     """
 
-    base: CoefficientField | SentField
+    base: CoefficientField | SentField | SampledField
     experts: LinearExperts
 
     @property
@@ -211,6 +223,8 @@ class RestoredField:
 
     def _evaluated(self, box: Sequence[Integers]) -> Array:
         """Return the transform in a box, evaluated part by part."""
+        if isinstance(self.base, SampledField):
+            return np.asarray(self.base.values(box))
         assert isinstance(self.base, CoefficientField)
         near = np.empty([len(index) for index in box], self.base.precision)
         for tile, rows in tiled(box, pointwise=False, voxels=_BASE_BLOCK):
@@ -263,3 +277,9 @@ AnyTransform = CoefficientField | RestoredField
 def restore(field: CoefficientField, experts: LinearExperts | None) -> AnyTransform:
     """Return a field restored by experts, itself where there are none."""
     return field if experts is None else RestoredField(field, experts)
+
+
+def restore_whole(values: Array, experts: LinearExperts) -> Array:
+    """Restore the values of a transform on its whole grid."""
+    indices = [np.arange(n) for n in values.shape]
+    return RestoredField(SampledField(values, indices, values.shape, 1.0), experts).whole()

@@ -137,7 +137,7 @@ def test_the_mean_stays_as_right_as_it_was_once_values_are_clipped(factor):
     coefficients = blurred(target)
     field = CoefficientField(coefficients)
     z = field.whole()
-    found = restore_within(coefficients, z, target, None, -1.0, BYTES)
+    found = restore_within(z, target, None, -1.0, BYTES)
     assert found is not None
     experts = found.restoration.experts
     error = np.clip(RestoredField(field, experts).whole(), -1, 1).astype("f8") - target

@@ -24,7 +24,7 @@ from moec_zarr.model.network import (
     Architecture,
     Network,
 )
-from moec_zarr.model.steps import step_size
+from moec_zarr.model.steps import STEP_SIZES, step_size
 
 __all__ = ["DECODER", "StepAllocator", "freeze_gate", "quantise", "round_through", "unshifted"]
 
@@ -35,7 +35,6 @@ DECODER = "decoder.weight", "decoder.bias"
 _PRECISION = 0.04  # octaves of error that a search leaves open; step codes are an eighth apart
 _FINEST, _COARSEST = -24.0, 40.0  # octaves of error that a search begins and ends at
 _FARTHEST = 4.0  # octaves that it goes at once
-_SIZES = np.array([step_size(code) for code in range(256)])
 
 
 def freeze_gate(weights: Weights) -> Gate:
@@ -145,6 +144,6 @@ class StepAllocator:
             # No larger than rounds all to zero, no finer than the largest integer that is coded.
             largest = float(weight.detach().abs().max())
             step = max(min(step, 4 * largest + 1e-6), 1.2 * largest / MAX_MAGNITUDE)
-            code = int(np.abs(np.log2(_SIZES) - math.log2(step)).argmin())
+            code = int(np.abs(np.log2(STEP_SIZES) - math.log2(step)).argmin())
             codes[name] = max(code, self._finest.get(name, 0))
         return codes

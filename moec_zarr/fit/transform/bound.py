@@ -152,13 +152,13 @@ def fit_transform_to_bound(
 def _restored(transform: Transform, target: Floats, valid: Bools | None, bound: float) -> Transform:
     """Return a transform with experts, if these save more bits of corrections than they take."""
     values = CoefficientField(transform.coefficients).whole()
-    restored = restore_within(transform.coefficients, values, target, valid, 0.0, len(transform.payload))
+    restored = restore_within(values, target, valid, 0.0, len(transform.payload))
     if restored is None:
         return transform
     better = transform._replace(restoration=restored.restoration)
     own, other = (
-        8 * each.nbytes + _estimate_bits(find_corrections(target, each.field().whole(), valid, bound))
-        for each in (transform, better)
+        8 * each.nbytes + _estimate_bits(find_corrections(target, decoded, valid, bound))
+        for each, decoded in ((transform, values), (better, restored.values))
     )
     return better if other < own else transform
 

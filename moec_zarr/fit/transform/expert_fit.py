@@ -23,10 +23,9 @@ from moec_zarr.bitstream.linear_experts import LARGEST_WEIGHT, write_linear_expe
 from moec_zarr.bitstream.range_coder import MAX_MAGNITUDE
 from moec_zarr.fit.payloads import choose_distribution
 from moec_zarr.fit.transform.straighten import measure_clipped, small_bias
-from moec_zarr.model.coefficients import CoefficientField, Coefficients
-from moec_zarr.model.linear_experts import OFFSETS, VALUE_KNOTS, LinearExperts, RestoredField, around
+from moec_zarr.model.linear_experts import OFFSETS, VALUE_KNOTS, LinearExperts, around, ramps, restore_whole
 from moec_zarr.model.neighbourhood import neighbours
-from moec_zarr.model.steps import step_size
+from moec_zarr.model.steps import STEP_SIZES, nearest_code
 
 __all__ = ["Restoration", "Restored", "fit_experts", "restore_within"]
 
@@ -54,7 +53,6 @@ _NOTHING = 1e-3  # of an error, in place of none
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _CLIPPED = 1e-6  # of half the range: values beyond an end differ by less once they are clipped
 _COARSEST = 200  # code of the coarsest unit: a tap of 2
-_STEPS = np.array([step_size(code) for code in range(256)])
 
 
 class Restoration(NamedTuple):
@@ -75,14 +73,14 @@ class _Sample(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What restores a transform, and the mean square error that is left."""
+    """What restores a transform, the mean square error that is left, and the values."""
 
     restoration: Restoration
     error: float
+    values: Floats
 
 
 def restore_within(
-    coefficients: Coefficients,
     values: Floats,
     target: Floats,
     valid: Bools | None,
@@ -94,10 +92,7 @@ def restore_within(
 
     Parameters
     ----------
-    coefficients : Coefficients
-    values : float32 array
-        What they add up to.
-    target, valid, nbytes, limit
+    values, target, valid, nbytes, limit
         As for :func:`fit_experts`.
     zero : float
         The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
@@ -106,7 +101,7 @@ def restore_within(
     if found is None:
         return None
     bias, error = measure_clipped(values, target, valid)
-    restored = RestoredField(CoefficientField(coefficients), found.experts).whole()
+    restored = restore_whole(values, found.experts)
     moved, left = measure_clipped(restored, target, valid)
     small, distance = float(max(abs(bias), small_bias(target, valid, zero))), 0.0
     for _ in range(_SHIFTS):
@@ -114,16 +109,16 @@ def restore_within(
             break
         # What is clipped does not move.
         distance -= moved * restored.size / max(1, int(np.count_nonzero(np.abs(restored + distance) < 1)))
-        code = int(np.argmin(np.abs(_STEPS[1:128] - abs(distance)))) + 1
+        code = min(max(nearest_code(abs(distance)), 1), 127)
         own = replace(found.experts, shift=int(math.copysign(code, distance)))
-        found, distance = _written(own), math.copysign(_STEPS[code], distance)
+        found, distance = _written(own), math.copysign(STEP_SIZES[code], distance)
         moved, left = measure_clipped(restored + np.float32(distance), target, valid)
     if abs(moved) > max(small, _LEFT * abs(distance)):
         return None
     worth = worth_of(nbytes, values.size) * len(found.payload)
     if math.log(max(left, _NOTHING * error) / error) > -worth:
         return None
-    return Restored(found, left)
+    return Restored(found, left, restored + np.float32(distance) if distance else restored)
 
 
 def worth_of(nbytes: int, voxels: int) -> float:
@@ -159,7 +154,7 @@ def fit_experts(
     steepness, levels = _knots(sample, spread)
     gram, moment = _products(sample, steepness, levels)
     worth = worth_of(nbytes, values.size)
-    candidates: list[tuple[float, int, tuple[_Knots, _Knots], Doubles, Doubles]] = []
+    candidates: list[tuple[float, int, float, tuple[_Knots, _Knots], Doubles, Doubles]] = []
     for steep in _FEWER_STEEP:
         for level in _FEWER_VALUES:
             own = _merged(steepness, steep), _merged(levels, level)
@@ -171,11 +166,10 @@ def fit_experts(
             # A sample tells less of many weights (Akaike): neighbours err alike.
             doubt = _DOUBT * len(own_moment) / len(sample.errors)
             estimate = math.log(left / total) + doubt + worth * (_HEAD + len(own_moment) * _BITS / 8)
-            candidates.append((estimate, len(candidates), own, products, own_moment))
+            candidates.append((estimate, len(candidates), doubt, own, products, own_moment))
     best, least = None, 0.0
-    for *_, (steep_knots, level_knots), products, own_moment in sorted(candidates, key=lambda c: c[:2])[
-        :_TRIED
-    ]:
+    likely = sorted(candidates, key=lambda each: each[:2])[:_TRIED]
+    for _, _, doubt, (steep_knots, level_knots), products, own_moment in likely:
         for raised in _PRICES:
             price = raised * worth * total / 8
             found = _quantise(steep_knots.knots, level_knots.knots, values.ndim, products, own_moment, price)
@@ -184,8 +178,7 @@ def fit_experts(
         if len(found[0].payload) > limit:
             continue
         left = max(total + found[1], _NOTHING * total)
-        net = math.log(left / total) + _DOUBT * len(own_moment) / len(sample.errors)
-        net += _MARGIN * worth * len(found[0].payload)
+        net = math.log(left / total) + doubt + _MARGIN * worth * len(found[0].payload)
         if net < least:
             best, least = found[0], net
     if best is not None:
@@ -251,26 +244,28 @@ class _Knots(NamedTuple):
 
 def _knots(sample: _Sample, spread: float) -> tuple[_Knots, _Knots]:
     """Return the finest knots of steepness and of the value."""
-    order = np.argsort(sample.steepness)
-    total = np.cumsum(sample.weights[order])
-    steepness = sample.steepness[order][np.searchsorted(total, np.multiply(_STEEPNESS, total[-1]))]
-    codes = [int(np.argmin(np.abs(_STEPS - own))) for own in steepness]
-    order = np.argsort(sample.values)
-    total = np.cumsum(sample.weights[order])
-    values = sample.values[order][np.searchsorted(total, np.multiply(_VALUES, total[-1]))]
+    codes = map(nearest_code, _quantiles(sample.steepness, sample.weights, _STEEPNESS))
+    values = _quantiles(sample.values, sample.weights, _VALUES)
     numbers = np.clip(np.rint(VALUE_KNOTS * values), -VALUE_KNOTS, VALUE_KNOTS - 1).astype(int).tolist()
     shortest = _SHORTEST_RAMP * spread
     own: list[int] = []
     for code in codes:
-        if _STEPS[code] - (_STEPS[own[-1]] if own else 0.0) >= shortest:
+        if STEP_SIZES[code] - (STEP_SIZES[own[-1]] if own else 0.0) >= shortest:
             own.append(code)
-    steep = _Knots(tuple(own), np.array([0.0, *_STEPS[own]]), np.eye(1 + len(own)))
+    steep = _Knots(tuple(own), np.array([0.0, *STEP_SIZES[own]]), np.eye(1 + len(own)))
     levels: list[int] = []
     for number in numbers:
         if not levels or (number - levels[-1]) / VALUE_KNOTS >= max(shortest, 1 / VALUE_KNOTS):
             levels.append(number)
     places = np.array(levels) / VALUE_KNOTS
     return steep, _Knots(tuple(levels), places, np.eye(max(1, len(levels))))
+
+
+def _quantiles(values: Doubles, weights: Doubles, shares: Sequence[float]) -> Doubles:
+    """Return quantiles of weighted values."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return np.asarray(values[order][np.searchsorted(total, np.multiply(shares, total[-1]))])
 
 
 def _merged(finest: _Knots, kept: Sequence[int] | None) -> _Knots:
@@ -306,7 +301,10 @@ def _mixing(steep: _Knots, level: _Knots, axes: int) -> Doubles:
 
 def _products(sample: _Sample, steepness: _Knots, levels: _Knots) -> tuple[Doubles, Doubles]:
     """Return the products of all columns of the finest knots, and with what is to be added."""
-    steep, level = _ramps(sample.steepness, steepness.places), _ramps(sample.values, levels.places)
+    steep, level = (
+        ramps(own, knots.places[:-1], 1 / np.diff(knots.places)).astype(np.float32)
+        for own, knots in ((sample.steepness, steepness), (sample.values, levels))
+    )
     root = np.sqrt(sample.weights).astype(np.float32)
     terms = np.concatenate([steep, level[1:]])
     bends = sample.bends.astype(np.float32)
@@ -319,13 +317,6 @@ def _products(sample: _Sample, steepness: _Knots, levels: _Knots) -> tuple[Doubl
     columns *= root
     wanted = (sample.errors * root).astype(np.float32)
     return (columns @ columns.T).astype(np.float64), (columns @ wanted).astype(np.float64)
-
-
-def _ramps(values: Doubles, places: Doubles) -> Floats:
-    """Return a row of ones, and the height of each ramp."""
-    starts, lengths = places[:-1, None], np.diff(places)[:, None]
-    heights = np.clip((values - starts) / lengths, 0, 1) if len(lengths) else np.empty((0, values.size))
-    return np.concatenate([np.ones((1, values.size)), heights]).astype(np.float32)
 
 
 # -------------------------------------------------------------------------------- weights
@@ -364,10 +355,10 @@ def _quantise(
     inverse = np.linalg.inv(_ridged(products))
     left = inverse @ moment
     units = [
-        int(np.clip(np.argmin(np.abs(_STEPS - math.sqrt(_ROUND * price * own))), 0, _COARSEST))
+        min(nearest_code(math.sqrt(_ROUND * price * own)), _COARSEST)
         for own in (np.median(np.diag(inverse)[:count]), np.median(np.diag(inverse)[count:]))
     ]
-    steps = np.repeat(_STEPS[units], [count, len(moment) - count])
+    steps = np.repeat(STEP_SIZES[units], [count, len(moment) - count])
     integers = np.zeros(len(moment), np.int64)
     for i, step in enumerate(steps):
         own = inverse[i, i]

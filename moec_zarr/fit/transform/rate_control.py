@@ -268,9 +268,9 @@ def fit_transform_to_error(
             measured, restoration = max(mean_error(values, target, valid), _LEAST_ERROR), None
             if target.shape == shape:
                 nbytes = max(1, round(quantised.bits / 8))
-                restored = restore_within(found, values, target, valid, zero, nbytes)
+                restored = restore_within(values, target, valid, zero, nbytes)
                 if restored is not None:
-                    restoration, measured = restored
+                    restoration, measured, _ = restored
             if measured <= error and (best is None or measured > best[2]):
                 best = found, quantised.context, measured, restoration
             close = _CLOSE_ERROR if turn < _EARLY_ROUNDS else _LATE_CLOSE_ERROR
