@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the extra [all] brings, but torch; and what reads and writes the files of tests.
 BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 ome-zarr psutil scikit-image typer xarray
 
-.PHONY: demo test lint docs js wheel arm oldest newest downstream streams clean
+.PHONY: demo test lint docs js peers wheel arm oldest newest downstream streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -26,6 +26,10 @@ docs: .venv/installed-docs
 js:
 	cd js && npm ci --no-audit --no-fund --loglevel=error && npm run --silent lint && npm run --silent types \
 		&& npm run --silent test && npm run --silent build
+
+# Beside this package, in its own environment: the native codecs that benchmarks compare with.
+peers: .venv/installed
+	$(BIN)/python -m pip install -e '.[dev,bench]' -c constraints.txt
 
 # The wheel in an environment with nothing else but what it asks for: it must read a store.
 wheel:

@@ -27,8 +27,8 @@ import numcodecs
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.records import Array, Line, Records, codec_version, origin, quality
-from benchmarks.speed import OURS, warm
+from benchmarks.records import OURS, Array, Line, Records, codec_version, origin, quality
+from benchmarks.speed import warm
 from examples.microscope import cells
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode

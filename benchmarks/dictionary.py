@@ -9,15 +9,17 @@ is summed or averaged over the chunks tested:
   are the bytes themselves;
 - *dB* at equal bytes, of a ratio: the mean, and the least of any chunk;
 - CPU seconds per million voxels on one thread, both in the same run, one after the other;
-- SPERR (imagecodecs) at the bytes of the stream without a dictionary, in dB, or at the same bound, in bytes;
-  NaN is filled in with the mean, and its mask is free.
+- SPERR at the bytes of the stream without a dictionary, in dB, or at the same bound, in bytes, as
+  ``benchmarks/peers.py`` measures it.
 
-A measurement is a line in the file of results; what is there already is not measured again.
+A measurement is a line in the file of results; what is there already is not measured again. Tables are
+printed at the end, or by ``--report`` alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +33,9 @@ import benchmarks.one_thread  # noqa: F401
 import numpy as np
 
 from benchmarks.fields import find_fields
-from benchmarks.records import Array, Line, Records, codec_version, origin
+from benchmarks.forms import UnreachableError
+from benchmarks.peers import measure as measure_peer
+from benchmarks.records import Array, Line, Records, codec_version, latest, markdown, origin
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.train import train_dictionary
@@ -54,7 +58,6 @@ CHUNKS = {
 }
 MOST_TRAINED, MOST_TESTED = 8, 4
 FURTHER = 1.1  # times the ratio: the second one
-STEPS = 14  # of the search for SPERR's quality
 
 
 def cut(array: Array, shape: tuple[int, ...]) -> list[Array]:
@@ -115,34 +118,78 @@ def measure_chunks(chunks: list[Array], settings: Settings) -> Line:
 
 def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float]:
     """SPERR's dB at so many bytes, or its bytes at the bound; and CPU seconds per million voxels."""
-    import imagecodecs  # type: ignore[import-not-found, unused-ignore]
-
-    valid = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
-    given = np.where(valid, array, array[valid].mean(dtype="f8")).astype("f4")
-    given = given.reshape(-1, *given.shape[-2:])
-
-    def coded(level: float, mode: str) -> tuple[bytes, float]:
-        begun = time.process_time()
-        stream = imagecodecs.sperr_encode(given, level=level, mode=mode)
-        return stream, (time.process_time() - begun) / array.size * 1e6
-
-    if settings.max_error is not None:
-        stream, seconds = coded(settings.max_error, "pwe")
-        return float(len(stream)), seconds
-    low, high, best, spent = 1.0, 200.0, None, 0.0
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        stream, seconds = coded(middle, "psnr")
-        if len(stream) <= budget:
-            low, best, spent = middle, stream, seconds
-        else:
-            high = middle
-    if best is None:
+    bound = settings.max_error
+    try:
+        line, decoded = measure_peer(
+            "SPERR", array, budget=None if bound is not None else budget, bound=bound
+        )
+    except UnreachableError:
         return 0.0, 0.0
-    decoded = imagecodecs.sperr_decode(best).reshape(array.shape)
-    decoded = np.clip(decoded, array[valid].min(), array[valid].max())
-    decoded = np.rint(decoded) if array.dtype.kind in "iu" else decoded
-    return measure(array, decoded.astype(array.dtype), valid).psnr, spent
+    valid = np.isfinite(array) if array.dtype.kind == "f" else None
+    value = measure(array, decoded, valid).psnr if bound is None else float(line["bytes"])
+    return value, line["encode_cpu"] / array.size * 1e6
+
+
+def table(lines: list[Line]) -> str:
+    """Tabulate what a dictionary brings to each field at each target, beside SPERR."""
+    rows = []
+    for line in _ordered(lines):
+        share, target = line["bytes_at_equal_quality"] - 1, line["settings"]
+        gain = f"{line['median_gain_db']:+.2f}, {line['least_gain_db']:+.2f}" if "ratio" in target else ""
+        peer = f"{line['sperr']:.0f} bytes, ours {line['dictionary_stream_bytes']:.0f}"
+        if "ratio" in target:
+            peer = f"{line['sperr']:.2f} dB, ours {line['db'] + line['gain_db']:.2f}"
+        seconds = [line[f"{name}cpu_per_million"] for name in ("", "dictionary_", "sperr_")]
+        rows.append([
+            line["field"], _target(line), f"{100 * share:+.1f}", gain, *(f"{s:.2f}" for s in seconds[:2]),
+            *((peer, f"{seconds[2]:.3f}") if line["sperr"] else ("none fits", "")),
+        ])  # fmt: skip
+    header = (
+        "field", "target", "bytes, %", "dB: median, least", "CPU without", "with", "SPERR", "its CPU",
+    )  # fmt: skip
+    return markdown(header, rows, text_columns=2)
+
+
+def medians(lines: list[Line]) -> str:
+    """Tabulate chunks with a dictionary beside those without and SPERR, in the median over fields."""
+    rows, targets = [], dict.fromkeys(_target(line) for line in _ordered(lines))
+    for target in targets:
+        each = [line for line in lines if _target(line) == target and line["sperr"]]
+        if "x" in target:
+            beside = [line["db"] + line["gain_db"] - line["sperr"] for line in each]
+            quality = f"{statistics.median(beside):+.2f} dB" if beside else ""
+        else:
+            shares = [100 * line["dictionary_stream_bytes"] / line["sperr"] for line in each]
+            quality = f"{statistics.median(shares):.0f} % of bytes" if shares else ""
+        seconds = [
+            [line[f"{name}cpu_per_million"] for line in each] for name in ("", "dictionary_", "sperr_")
+        ]
+        slower = [own / peer for own, peer in zip(*seconds[1:], strict=True)]
+        rows.append([
+            target, str(len(each)), quality, *(f"{statistics.median(s):.2f}" for s in seconds),
+            f"{statistics.median(slower):.0f}",
+        ])  # fmt: skip
+    header = (
+        "target", "fields", "with, beside SPERR", "CPU without", "with", "SPERR", "with, times SPERR",
+    )  # fmt: skip
+    return markdown(header, rows)
+
+
+def _target(line: Line) -> str:
+    target = line["settings"]
+    return f"{target['ratio']:g}x" if "ratio" in target else f"bound {target['bound']:g} of the range"
+
+
+def _ordered(lines: list[Line]) -> list[Line]:
+    """By target, high ratios first and then wide bounds, and by field."""
+    return sorted(
+        latest(lines),
+        key=lambda line: (
+            -line["settings"].get("ratio", 0),
+            -line["settings"].get("bound", 0),
+            line["field"],
+        ),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,8 +201,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bounds", nargs="*", type=float, default=BOUNDS)
     default = Path(__file__).parent / "results" / "dictionary.jsonl"
     parser.add_argument("--results", type=Path, default=default)
+    parser.add_argument("--report", action="store_true", help="measure nothing, print the tables")
     options = parser.parse_args(arguments)
     records = Records(options.results)
+    if not options.report:
+        run(options, records)
+    print(medians(records.lines), table(records.lines), sep="\n")
+
+
+def run(options: argparse.Namespace, records: Records) -> None:
+    """Measure what is not there yet."""
     targets: list[dict[str, Any]] = [{"ratio": ratio} for ratio in options.ratios]
     targets += [{"bound": bound} for bound in options.bounds]
     for (name, load), target in product(find_fields(options.folder, options.fields).items(), targets):

@@ -1,8 +1,9 @@
 """What linear experts add to a transform: PSNR at ratios with and without them, and what they cost.
 
 ``python -m benchmarks.experts FOLDER`` measures each field of a folder of ``.npz`` files (array ``data``), at
-effort "fast". PSNR is over the range of the array; times are CPU seconds of one thread, in a process that is
-warm, both of them one after the other.
+effort "fast", and integers beside x265 and SVT-AV1 at the same bytes (``benchmarks/video.py``). PSNR is over
+the range of the array; times are CPU seconds of one thread, in a process that is warm, one after the other.
+Of large fields the middle is taken, as ``benchmarks.rd`` does.
 
 A measurement is a line in the file of results; what is there already is not measured again.
 """
@@ -19,10 +20,13 @@ from unittest.mock import patch
 import benchmarks.one_thread  # noqa: F401
 
 # isort: split
-from benchmarks.fields import find_fields
+from benchmarks.fields import cropped, find_fields
+from benchmarks.forms import UnreachableError, UnsuitableError
 from benchmarks.isolate import LimitError, isolated
-from benchmarks.records import Array, Line, Records, codec_version, latest, markdown, origin
-from benchmarks.speed import GIGABYTES, million, warm
+from benchmarks.peers import PEERS
+from benchmarks.peers import measure as measure_peer
+from benchmarks.records import Array, Line, Records, codec_version, latest, markdown, million, origin
+from benchmarks.speed import GIGABYTES, warm
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
@@ -31,6 +35,7 @@ from moec_zarr.settings import Settings
 from moec_zarr.statistics import valid_voxels
 
 RATIOS = (1000.0, 300.0, 100.0, 30.0)
+VIDEO = [name for name, peer in PEERS.items() if peer.integers]
 DECODES = 3  # of which the fastest counts
 
 
@@ -43,7 +48,18 @@ def measure_both(array: Array, ratio: float) -> Line:
         line |= _measured(array, settings, "with")
         with patch("moec_zarr.fit.select.fit_experts", lambda *_: None):
             line |= _measured(array, settings, "without")
+    for codec in VIDEO if array.dtype.kind in "iu" else ():
+        line |= _video(array, ratio, codec)
     return line
+
+
+def _video(array: Array, ratio: float, codec: str) -> Line:
+    try:
+        found, decoded = measure_peer(codec, array, budget=int(array.nbytes / ratio))
+    except (UnreachableError, UnsuitableError) as error:
+        return {f"reason_{codec}": str(error)}
+    own = {f"{name}_{codec}": found[name] for name in ("bytes", "encode_cpu", "decode_cpu")}
+    return own | {f"psnr_{codec}": measure(array, decoded, None).psnr}
 
 
 def _measured(array: Array, settings: Settings, name: str) -> Line:
@@ -69,7 +85,7 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
     """Measure what is not there yet."""
     here = origin()
     for field, load in find_fields(arguments.folder, arguments.fields).items():
-        array = load()
+        array = cropped(load())
         for ratio in arguments.ratios:
             line = {
                 "benchmark": "experts", "field": field, "shape": array.shape, "dtype": array.dtype.str,
@@ -88,14 +104,31 @@ def run(arguments: argparse.Namespace, records: Records) -> None:
             print(f"{field} {ratio:g}x: {gain:+.3f} dB {line.get('reason', '')}", flush=True)
 
 
-def table(lines: list[Line]) -> str:
+def beside_video(lines: list[Line], names: dict[str, str] | None = None) -> str:
+    """Tabulate integers with and without experts beside video codecs: dB, and CPU s/M to encode."""
+    columns = {"with experts": "with", "without": "without"} | {codec: codec for codec in VIDEO}
+    rows = []
+    for line in latest(lines):
+        if any(f"psnr_{codec}" in line or f"reason_{codec}" in line for codec in VIDEO):
+            cells = [
+                f"{line[f'psnr_{name}']:.2f} ({line[f'encode_cpu_{name}'] / million(line):.2f})"
+                if f"psnr_{name}" in line
+                else "-"
+                for name in columns.values()
+            ]
+            rows.append([(names or {}).get(line["field"], line["field"]), f"{line['ratio']:g}x", *cells])
+    return markdown(["field", "ratio", *columns], rows, text_columns=2)
+
+
+def table(lines: list[Line], names: dict[str, str] | None = None) -> str:
     """Tabulate what experts add in dB at each ratio, with their bytes, and the times in the median."""
     lines = [line for line in latest(lines) if "psnr_with" in line]
     ratios = sorted({line["ratio"] for line in lines}, reverse=True)
     rows, fields = [], len({line["field"] for line in lines})
     for field in dict.fromkeys(line["field"] for line in lines):
         found = {line["ratio"]: line for line in lines if line["field"] == field}
-        rows.append([field, *(_cell(found[ratio]) if ratio in found else "-" for ratio in ratios)])
+        text = (names or {}).get(field, field)
+        rows.append([text, *(_cell(found[ratio]) if ratio in found else "-" for ratio in ratios)])
     for name, figure in (
         ("median, dB", lambda x: f"{statistics.median(a['psnr_with'] - a['psnr_without'] for a in x):+.3f}"),
         ("encode, CPU s/M more, median", lambda x: f"{statistics.median(map(_more, x)):+.2f}"),
@@ -132,7 +165,7 @@ def main(words: list[str] | None = None) -> None:
     records = Records(arguments.results)
     if not arguments.report:
         run(arguments, records)
-    print(table(records.lines))
+    print(table(records.lines), beside_video(records.lines), sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def isolated(function: Callable[..., Any], *args: Any, seconds: float, gigabytes
     """What ``function(*args)`` returns or raises in a process of its own.
 
     Its output is thrown away. Memory is watched from outside, for a limit on address space would
-    also count what WebAssembly reserves and never touches.
+    also count what libraries reserve and never touch.
 
     Raises
     ------

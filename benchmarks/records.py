@@ -25,7 +25,9 @@ from moec_zarr.report.comparison.metrics import compare
 Array = NDArray[Any]
 Line = dict[str, Any]
 
-KEY = ("benchmark", "field", "shape", "dtype", "codec", "settings", "ratio", "share", "version")
+OURS = "moec_zarr"
+# "beside" is the version of this codec in whose run a peer was measured.
+KEY = ("benchmark", "field", "shape", "dtype", "codec", "settings", "ratio", "share", "version", "beside")
 ROOT = Path(__file__).parent.parent
 
 
@@ -45,6 +47,10 @@ class Records:
     def __contains__(self, line: Line) -> bool:
         """Whether this measurement was made; only what identifies it is looked at."""
         return _key(line) in self._keys
+
+    def earlier(self, line: Line) -> list[Line]:
+        """The same measurement in other runs: beside other versions of this codec."""
+        return [each for each in self.lines if _key({**each, "beside": line.get("beside")}) == _key(line)]
 
     def add(self, line: Line) -> None:
         """Append a measurement; it is on disk when this returns."""
@@ -74,8 +80,24 @@ def latest(lines: Iterable[Line]) -> list[Line]:
     """The last measurement of each kind, whatever the version, in the order of their first."""
     kinds: dict[str, Line] = {}
     for line in lines:
-        kinds[_key({**line, "version": None})] = line
+        kinds[_key({**line, "version": None, "beside": None})] = line
     return list(kinds.values())
+
+
+def series(line: Line) -> str:
+    """The codec, with its effort."""
+    effort = line["settings"].get("effort")
+    return f'{line["codec"]}, "{effort}"' if effort else str(line["codec"])
+
+
+def million(line: Line) -> float:
+    """Voxels of a line's field."""
+    return math.prod(line["shape"]) / 1e6
+
+
+def nbytes(line: Line) -> int:
+    """Bytes of a line's field."""
+    return math.prod(line["shape"]) * np.dtype(line["dtype"]).itemsize
 
 
 def quality(original: Array, decoded: Array) -> Line:

@@ -36,21 +36,25 @@ import benchmarks.one_thread  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.bounded import nbytes
 from benchmarks.fields import find_fields
+from benchmarks.forms import Layout, UnsuitableError, filled, layouts
 from benchmarks.isolate import LimitError, isolated
-from benchmarks.peers import Layout, UnsuitableError, filled, layouts
+from benchmarks.peers import sperr, sz3, unsperr, unsz3
 from benchmarks.records import (
+    OURS,
     Array,
     Line,
     Records,
     codec_version,
     latest,
     markdown,
+    million,
+    nbytes,
     origin,
+    series,
     versions,
 )
-from benchmarks.speed import GIGABYTES, OURS, million, series, warm
+from benchmarks.speed import GIGABYTES, warm
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
@@ -132,20 +136,13 @@ def measure_pcodec(array: Array, relative: float, effort: str) -> Line:
 
 
 def _sz3(layout: Layout, bound: float) -> tuple[bytes, Callable[[], Array]]:
-    from pysz import sz, szConfig, szErrorBoundMode
-
-    settings = szConfig()
-    settings.errorBoundMode = szErrorBoundMode.ABS
-    settings.absErrorBound = bound
-    stream, _ = sz.compress(layout.array, settings)
-    return stream.tobytes(), lambda: sz.decompress(stream, layout.array.dtype, layout.array.shape)[0]
+    stream = sz3(layout.array, bound)
+    return stream, lambda: unsz3(stream, layout.array)
 
 
 def _sperr(layout: Layout, bound: float) -> tuple[bytes, Callable[[], Array]]:
-    import imagecodecs
-
-    stream = imagecodecs.sperr_encode(layout.array, level=bound, mode="pwe")
-    return stream, lambda: imagecodecs.sperr_decode(stream)
+    stream = sperr(layout.array, bound, "pwe")
+    return stream, lambda: unsperr(stream)
 
 
 AXES = {"SZ3": (_sz3, 1, 4), "SPERR": (_sperr, 2, 3)}
@@ -182,10 +179,7 @@ def measure_on_logarithms(array: Array, relative: float, peer: str) -> Line:
         if layout is None:
             continue
         begun = time.process_time()
-        try:
-            stream, decoder = function(layout, bound)
-        except (ImportError, ModuleNotFoundError) as error:
-            raise UnsuitableError(f"{peer} is not installed") from error
+        stream, decoder = function(layout, bound)
         encoded = time.process_time()
         if best and len(stream) + extra >= best["bytes"]:
             continue

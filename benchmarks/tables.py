@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import bounded, cells, experts, relative, speed, targets, zeros
-from benchmarks.records import ROOT, Line, Records, latest, markdown
+from benchmarks import beside, cells, dictionary, experts, pictures, relative, speed, targets, zeros
+from benchmarks.records import OURS, ROOT, Line, Records, latest, markdown, million, nbytes
 
 RESULTS = Path(__file__).parent / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-OURS, FAST = "moec_zarr", {"effort": "fast"}
+FAST = {"effort": "fast"}
 FIELDS = {
     "um_xwind_4d": "zonal wind, 4D",
     "glosea4_sst_ens_4d": "sea surface temperature, ensemble, 4D",
@@ -35,7 +35,6 @@ FIELDS = {
     "mouse_brain_3d": "mouse brain, microscopy, integers",
     "neurons_3d": "neurons, microscopy, integers",
 }
-IN_SHORT = ("era5_t2m_3d", "globcurrent_u_nan_3d", "turbulence_wmag_3d", "neurons_3d")
 PICTURED = ("um_xwind_4d", "era5_t2m_3d", "turbulence_wmag_3d", "ct_chest_3d")
 
 
@@ -54,7 +53,7 @@ def origin(lines: list[Line]) -> str:
     commits: dict[str, list[str]] = {}
     for line in sorted(lines, key=lambda line: (line["codec"] != OURS, line["codec"])):
         own = line["codec"] == OURS
-        name = f'"{line["settings"]["effort"]}"' if own else f"{line['codec']} {line['version']}"
+        name = f'"{line["settings"].get("effort", "fast")}"' if own else f"{line['codec']} {line['version']}"
         commits.setdefault(line["commit"], []).append(name)
     codecs = [f"{commit}: {', '.join(dict.fromkeys(names))}" for commit, names in sorted(commits.items())]
     machines = dict.fromkeys(f"{m['processor']}, {m['cores']} cores" for m in (x["machine"] for x in lines))
@@ -78,51 +77,17 @@ def of_fast(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line["codec"] == OURS and line["settings"] == FAST]
 
 
-def by_place(lines: list[Line]) -> dict[tuple[str, float], dict[str, Line]]:
-    """Group lines by field and ratio or bound, then by codec and effort."""
-    places: dict[tuple[str, float], dict[str, Line]] = {}
-    for line in lines:
-        place = line["field"], line.get("ratio", line.get("share"))
-        places.setdefault(place, {})[speed.series(line)] = line
-    return places
-
-
-def medians() -> str:
-    """Tabulate times and leads, in the median and at worst."""
-    return speed.summary(at_speed()) + origin(at_speed())
-
-
-def fields() -> str:
-    """Tabulate PSNR of each field at each ratio with that of the best peer, and times."""
-    lines = at_speed()
-    places, ratios = by_place(lines), sorted({line["ratio"] for line in lines}, reverse=True)
-    rows = []
-    for field in [*FIELDS, speed.PHANTOM]:
-        ours = [places.get((field, ratio), {}).get('moec_zarr, "fast"') for ratio in ratios]
-        peers = [_best_peer(places.get((field, ratio), {})) for ratio in ratios]
-        cells = [
-            f"{line['psnr']:.2f}" + (f" ({peer:.2f})" if peer else "") if line else ""
-            for line, peer in zip(ours, peers, strict=True)
-        ]
-        rows.append([field, *cells, *(_seconds(line) for line in (ours[0], ours[-1]))])
-    times = [f"encode at {ratio:g}x, CPU s/M" for ratio in (ratios[0], ratios[-1])]
-    return markdown(["field", *(f"{ratio:g}x" for ratio in ratios), *times], rows) + origin(lines)
-
-
-def _best_peer(codecs: dict[str, Line]) -> float | None:
-    return max((line["psnr"] for line in codecs.values() if line["codec"] != OURS), default=None)
-
-
 def _seconds(line: Line | None) -> str:
-    return f"{line['encode_cpu'] / speed.million(line):.2f}" if line else ""
+    return f"{beside.encoding(line):.2f}" if line else ""
 
 
 def efforts() -> str:
     """Tabulate what more effort gains at 1000x."""
     lines = [line for line in at_speed() if line["codec"] == OURS and line["ratio"] == 1000]
-    places, rows = by_place(lines), []
+    places = {(line["field"], line["settings"]["effort"]): line for line in lines}
+    rows = []
     for field in [*FIELDS, speed.PHANTOM]:
-        found = [places[field, 1000].get(f'{OURS}, "{effort}"') for effort in speed.EFFORTS]
+        found = [places.get((field, effort)) for effort in speed.EFFORTS]
         values = [f"{line['psnr']:.2f}" if line else "" for line in found]
         rows.append([field, *values, *(_seconds(line) for line in found)])
     names = [f'"{effort}"' for effort in speed.EFFORTS]
@@ -137,11 +102,11 @@ def memory() -> str:
     for ratio in sorted({line["ratio"] for line in lines}, reverse=True):
         each = [line for line in lines if line["ratio"] == ratio]
         rates = [
-            statistics.median(speed.million(line) / line[name] for line in each)
+            statistics.median(million(line) / line[name] for line in each)
             for name in ("decode_cpu", "decode_cpu_numpy")
         ]
         held = [
-            [line[name] * 2**20 / speed.million(line) / 1e6 for line in each]
+            [line[name] * 2**20 / million(line) / 1e6 for line in each]
             for name in ("encode_megabytes", "decode_megabytes")
         ]
         cells = [f"{statistics.median(values):.0f}, {max(values):.0f}" for values in held]
@@ -193,70 +158,32 @@ def quality() -> str:
     return markdown(["field", *(f"{ratio:g}x" for ratio in ratios)], rows) + origin(lines)
 
 
-# ---------------------------------------------------------------------------- bounded.jsonl
+# --------------------------------------------------------------------------------- rd.jsonl
 
 
-def relations() -> dict[float, dict[str, float]]:
-    """Work out our bytes over those of the best peer, by bound and field."""
-    found: dict[float, dict[str, float]] = {}
-    for (field, share), codecs in by_place(results("bounded")).items():
-        peers = [line["bytes"] for line in codecs.values() if line["codec"] != OURS and "bytes" in line]
-        ours = codecs.get(f'{OURS}, "fast"', {})
-        if peers and "bytes" in ours:
-            found.setdefault(share, {})[field] = ours["bytes"] / min(peers)
-    return dict(sorted(found.items(), reverse=True))
+def ratios(lines: list[Line]) -> str:
+    """Tabulate each field at each ratio beside the best peer."""
+    return beside.by_field([line for line in lines if "ratio" in line], FIELDS)
 
 
-def bounds() -> str:
-    """Tabulate bytes beside the best peer's and times, for each bound."""
-    lines, rows = results("bounded"), []
-    for share, relation in relations().items():
-        values = relation.values()
-        seconds = [
-            line["encode_cpu"] / speed.million(line) for line in of_fast(lines) if line["share"] == share
-        ]
-        shares = [f"{value:.3f}" for value in (statistics.median(values), min(values), max(values))]
-        rows.append([f"{share:g}", *shares, f"{statistics.median(seconds):.2f}"])
-    header = ("bound, of the range", "median", "least", "most", "encode, CPU s/M")
-    return markdown(header, rows) + origin(lines)
+def bounds(lines: list[Line]) -> str:
+    """Tabulate each field at each bound beside the best peer."""
+    return beside.by_field([line for line in lines if "share" in line], FIELDS)
 
 
-def bounds_by_field() -> str:
-    """Tabulate the ratio of each field at each bound, with that of the best peer."""
-    places, relation, rows = by_place(results("bounded")), relations(), []
-    for field, text in FIELDS.items():
-        cells = []
-        for share in relation:
-            ours = places[field, share][f'{OURS}, "fast"']
-            ratio = bounded.nbytes(ours) / ours["bytes"]
-            cells.append(f"{ratio:.1f}x ({ratio * relation[share][field]:.1f}x)")
-        rows.append([text, *cells])
-    header = ["field", *(f"1 in {1 / share:,.0f}" for share in relation)]
-    return markdown(header, rows) + origin(results("bounded"))
+def in_short(lines: list[Line]) -> str:
+    """Tabulate this codec beside SPERR, and say who else wins."""
+    return beside.in_short(lines, FIELDS)
 
 
-def in_short() -> str:
-    """Tabulate a few fields beside SPERR, and say bytes at bounds in a sentence, for the README."""
-    places, rows, lines = by_place(at_speed()), [], []
-    for field in IN_SHORT:
-        ours, peer = places[field, 1000][f'{OURS}, "fast"'], places[field, 1000]["SPERR"]
-        psnr = [f"{line['psnr']:.2f}" for line in (ours, peer)]
-        rows.append([FIELDS[field], *psnr, _seconds(ours), _seconds(peer)])
-        lines += [ours, peer]
-    header = ("field", "PSNR, dB", "SPERR", "encode, s/M", "SPERR")
-    found = relations()
-    shares = _listed(f"1/{1 / share:,.0f}" for share in found)
-    bytes_ = _listed(f"{100 * statistics.median(each.values()):.0f}" for each in found.values())
-    text = (
-        f"At bounds on the error of {shares} of the range, streams take\n"
-        f"{bytes_} % of the bytes of the best of SPERR, SZ3 and ZFP, in the median over fields.\n"
-    )
-    return markdown(header, rows) + "\n" + text + origin(lines + results("bounded"))
+def lost(lines: list[Line]) -> str:
+    """Tabulate where a peer is better."""
+    return beside.lost(lines, FIELDS)
 
 
-def _listed(words: Iterable[str]) -> str:
-    *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
+def integers(lines: list[Line]) -> str:
+    """Tabulate integer fields beside video codecs."""
+    return beside.of_integers(lines, FIELDS)
 
 
 # -------------------------------------------------------------------------------- gpu.jsonl
@@ -293,10 +220,12 @@ def biases() -> str:
 
 def linear_experts() -> str:
     """Tabulate what linear experts add at each ratio, and what they cost."""
-    lines = results("experts")
-    for line in lines:
-        line["field"] = FIELDS.get(line["field"], line["field"])
-    return experts.table(lines) + origin(results("experts"))
+    return experts.table(results("experts"), FIELDS) + origin(results("experts"))
+
+
+def experts_and_video() -> str:
+    """Tabulate integers with and without linear experts beside video codecs."""
+    return experts.beside_video(results("experts"), FIELDS)
 
 
 # ------------------------------------------------------------------------------ cells.jsonl
@@ -366,7 +295,7 @@ def picture_bounds() -> str:
     return of_pictures(
         "bound",
         IN_BOUNDS,
-        lambda line: f"{bounded.nbytes(line) / line['bytes']:,.0f}x ({line['dice_original']:.3f})",
+        lambda line: f"{nbytes(line) / line['bytes']:,.0f}x ({line['dice_original']:.3f})",
     )
 
 
@@ -375,7 +304,7 @@ def picture_noise() -> str:
     rows = []
     for photons, lines in by_photons().items():
         bits = lines["zstd"]["entropy"]
-        reached = [f"{bounded.nbytes(lines[name]) / lines[name]['bytes']:.1f}x" for name in cells.LOSSLESS]
+        reached = [f"{nbytes(lines[name]) / lines[name]['bytes']:.1f}x" for name in cells.LOSSLESS]
         rows.append([f"{photons:g}", f"{bits:.2f}", f"{16 / bits:.1f}x", *reached])
     header = ("photons", "noise, bits a voxel", "lossless at most", *cells.LOSSLESS)
     lines = [line for line in results("cells") if line["codec"] in cells.LOSSLESS]
@@ -389,18 +318,23 @@ def of(name: str, table: Callable[[list[Line]], str]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "medians": medians,
-    "fields": fields,
+    "medians": partial(of, "rd", beside.medians),
+    "in-short": partial(of, "rd", in_short),
+    "fields": partial(of, "rd", ratios),
+    "lost": partial(of, "rd", lost),
+    "integers": partial(of, "rd", integers),
+    "bounds": partial(of, "rd", beside.bytes_at_bounds),
+    "bounds-by-field": partial(of, "rd", bounds),
+    "dictionaries": partial(of, "dictionary", dictionary.table),
+    "dictionary-medians": partial(of, "dictionary", dictionary.medians),
     "efforts": efforts,
     "memory": memory,
     "reads": reads,
-    "bounds": bounds,
     "groups": groups,
     "quality": quality,
-    "bounds-by-field": bounds_by_field,
-    "in-short": in_short,
     "repeated": repeated,
     "linear-experts": linear_experts,
+    "experts-and-video": experts_and_video,
     "biases": biases,
     "picture-noise": picture_noise,
     "picture-error": picture_error,
@@ -421,8 +355,10 @@ def main() -> None:
     for page in PAGES:
         page.write_text(filled(page.read_text()))
     images = ROOT / "docs" / "images"
-    speed.plot(results("speed"), images / "psnr_by_time.png")
-    speed.plot_quality(results("speed"), images / "psnr_by_ratio.png", PICTURED)
+    pictures.plot_times(results("rd"), images / "psnr_by_time.png")
+    pictures.plot_quality(
+        results("rd"), {name: FIELDS[name] for name in PICTURED}, images / "psnr_by_ratio.png"
+    )
 
 
 if __name__ == "__main__":

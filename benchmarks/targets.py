@@ -26,8 +26,8 @@ import benchmarks.one_thread  # noqa: F401
 import numpy as np
 
 from benchmarks.fields import find_fields
-from benchmarks.records import Array, Line, Records, codec_version, markdown, origin
-from benchmarks.speed import OURS, warm
+from benchmarks.records import OURS, Array, Line, Records, codec_version, markdown, origin
+from benchmarks.speed import warm
 from examples.rain_and_humidity import LEVELS, simulate_month
 from moec_zarr import judge
 from moec_zarr.codec.decode import decode

@@ -26,20 +26,23 @@ import benchmarks.one_thread  # noqa: F401
 import numpy as np
 
 from benchmarks.fields import find_fields
+from benchmarks.forms import UnreachableError, UnsuitableError, bisect, filled, layouts
 from benchmarks.isolate import LimitError, isolated
-from benchmarks.peers import UnreachableError, UnsuitableError, bisect, filled, layouts
+from benchmarks.peers import sz3, unsz3
 from benchmarks.records import (
+    OURS,
     Array,
     Line,
     Records,
     codec_version,
     latest,
     markdown,
+    million,
     origin,
     versions,
 )
-from benchmarks.relative import _sz3, _warming
-from benchmarks.speed import GIGABYTES, OURS, million, warm
+from benchmarks.relative import _warming
+from benchmarks.speed import GIGABYTES, warm
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
@@ -74,18 +77,17 @@ def measure_sz3(array: Array, ratio: float) -> Line:
     for layout in layouts(given, 1, 4):
         try:
             x, stream = bisect(
-                lambda x, layout=layout: _sz3(layout, span * 10 ** (DECADES * (x - 1)))[0],
+                lambda x, layout=layout: sz3(layout.array, span * 10 ** (DECADES * (x - 1))),
                 budget,
                 steps=STEPS,
             )
         except UnreachableError:
             continue
-        except ImportError as error:
-            raise UnsuitableError("pysz is not installed") from error
         begun = time.process_time()
-        stream, decoder = _sz3(layout, span * 10 ** (DECADES * (x - 1)))
+        stream = sz3(layout.array, span * 10 ** (DECADES * (x - 1)))
         encoded = time.process_time()
-        back = np.where(valid, layout.restore(np.asarray(decoder())).reshape(array.shape), array)
+        back = layout.restore(unsz3(stream, layout.array)).reshape(array.shape)
+        back = np.where(valid, back, array)
         found = {"bytes": len(stream), "encode_cpu": encoded - begun} | figures(array, back)
         if not best or found["psnr"] > best["psnr"]:
             best = found | {"form": layout.name}

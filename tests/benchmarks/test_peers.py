@@ -1,4 +1,4 @@
-"""Other codecs at a given number of bytes, each in a process of its own."""
+"""Other codecs at a given number of bytes and within bounds; functions in processes of their own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import pytest
 
+from benchmarks.forms import UnreachableError, UnsuitableError, bisect, filled
 from benchmarks.isolate import LimitError, isolated
-from benchmarks.peers import PEERS, UnreachableError, UnsuitableError, bisect, filled, measure
-from tests.support.fields import psnr, smooth
+from benchmarks.peers import PEERS, measure
+from tests.support.fields import psnr, rough, smooth
 from tests.support.processes import ROOT
 
 
@@ -58,20 +59,37 @@ def installed(peer: str) -> bool:
 def test_a_peer_keeps_within_the_bytes_and_gives_back_the_array(peer: str, case: str) -> None:
     if not installed(peer):
         pytest.skip(f"{PEERS[peer].package} is not installed")
-    shape = (3, 8, 32, 32) if case == "four axes" else (24, 32, 32)
+    shape = (3, 8, 32, 32) if case == "four axes" else (24, 32, 31)
     array = smooth(shape, "u2" if case == "integers" else "f4", scale=1000)
     if case == "nan":
         array[:, 3:9, :7] = np.nan
-    budget = array.size // 2  # what TTHRESH needs for so small an array
-    if peer == "HEVC" and case != "integers":
+    budget = array.size // 2
+    if PEERS[peer].integers and case != "integers":
         with pytest.raises(UnsuitableError, match="integers"):
-            measure(peer, array, budget)
+            measure(peer, array, budget=budget)
         return
-    found, decoded = measure(peer, array, budget)
-    assert found["bytes"] <= budget
+    line, decoded = measure(peer, array, budget=budget)
+    assert line["bytes"] <= budget
     assert (decoded.shape, decoded.dtype) == (array.shape, array.dtype)
     assert np.array_equal(np.isnan(decoded), np.isnan(array)) if case == "nan" else np.isfinite(decoded).all()
     assert psnr(array, decoded) > 30
+    again, _ = measure(peer, array, budget=0, found=line["found"])  # nothing is searched
+    assert (again["found"], again["bytes"]) == (line["found"], line["bytes"])
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_keeps_a_bound_or_says_that_it_has_none(peer: str) -> None:
+    if not installed(peer):
+        pytest.skip(f"{PEERS[peer].package} is not installed")
+    if not PEERS[peer].bounded:
+        with pytest.raises(UnsuitableError, match="bound"):
+            measure(peer, rough((9, 12, 14), "i2"), bound=5.0)
+        return
+    for array in rough((9, 12, 14)), rough((4, 5, 9, 12), "i2"):
+        bound = 0.05 * float(array.max() - array.min())
+        line, decoded = measure(peer, array, bound=bound)
+        assert 0 < line["bytes"] < array.nbytes
+        assert np.abs(decoded.astype("f8") - array).max() <= bound * 1.001
 
 
 def test_what_is_missing_takes_the_nearest_value() -> None:

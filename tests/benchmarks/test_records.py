@@ -18,7 +18,7 @@ from tests.benchmarks.lines import LINES, line
 
 def test_records_know_what_was_measured(tmp_path: Path) -> None:
     path = tmp_path / "results" / "rd.jsonl"
-    Records(path).add(line(shape=(4, 5), psnr=np.float64("inf")))
+    Records(path).add(line(shape=(100, 10_000), psnr=np.float64("inf")))
     with path.open("a") as file:
         file.write('{"benchmark": "r')  # ended while it wrote
     again = Records(path)
@@ -31,7 +31,7 @@ def test_records_know_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_the_latest_version_counts() -> None:
-    assert [each["psnr"] for each in latest(LINES) if each["codec"] == "SPERR"] == [30.0, 40.0, None]
+    assert [each.get("psnr") for each in latest(LINES) if each["codec"] == "SPERR"] == [30.0, 40.0, None]
 
 
 def test_the_sources_are_those_that_a_stream_depends_on() -> None:

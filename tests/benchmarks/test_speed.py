@@ -1,4 +1,4 @@
-"""The speed benchmark: one field measured, what comes first, tables of known lines."""
+"""The speed benchmark: one field measured, tables of known lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_run_measures_writes_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(speed, "isolated", lambda function, *args, **limits: function(*args))
     monkeypatch.setattr(speed, "warm", lambda effort: None)
     np.savez(tmp_path / "a.npz", data=smooth((24, 24, 20)))
-    words = [str(tmp_path), "--fields", "a", "--ratios", "100", "10", "--efforts", "fast", "--peers"]
+    words = [str(tmp_path), "--fields", "a", "--ratios", "100", "10", "--efforts", "fast"]
     words += ["--results", str(tmp_path / "speed.jsonl")]
     speed.main([*words, "--minutes", "0"])
     assert not Records(tmp_path / "speed.jsonl").lines
@@ -44,8 +44,6 @@ def test_run_measures_writes_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     speed.main(words)
     assert Records(tmp_path / "speed.jsonl").lines == lines
     assert "### Reads" in (tmp_path / "speed.md").read_text()
-    for name in "speed.png", "speed-quality.png":
-        assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_tables_of_known_lines() -> None:
@@ -55,13 +53,10 @@ def test_tables_of_known_lines() -> None:
     ]
     text = speed.tables([
         measured("moec_zarr", 41.5, 3.0, "fast", reads=reads, decode_cpu_numpy=1.0, encode_megabytes=64.2),
-        measured("SPERR", 40.0, 0.5),
-        measured("SZ3", 36.0, 0.25),
-        measured("ZFP", None, 0.25, reason="takes at least 9 bytes"),
+        measured("moec_zarr", None, 0.25, "best", reason="took more than 9 s"),
     ])  # fmt: skip
     assert '| a | moec_zarr, "fast" | 41.50 | 80000 | 1.500 | 3.000 | 4.0 | 2.0 | 64 |  |' in text
-    assert '| 100 | moec_zarr, "fast" | 1 | 1.500 | 1.500 | 4.0 | 4.0 | +1.50, +1.50 |' in text
-    assert "| a | 100 | ZFP | takes at least 9 bytes |" in text
+    assert '| a | 100 | moec_zarr, "best" | took more than 9 s |' in text
     # 5 ms and 3% of 100 ms are allowed.
     assert '| 100 | moec_zarr, "fast" | chunk | one voxel | 1 | 5e-05 | 30.0 | 4.0 | 0.50 |' in text
 

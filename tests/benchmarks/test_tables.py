@@ -35,26 +35,28 @@ def test_every_line_says_version_commit_and_machine(path: Path) -> None:
 
 def line(codec: str, commit: str, **others: Any) -> dict[str, Any]:
     return {
-        "benchmark": "bounded", "field": "a", "shape": [10, 100], "dtype": "<f4", "share": 0.1,
+        "benchmark": "rd", "field": "a", "shape": [10, 100], "dtype": "<f4", "share": 0.1, "bound": 2.0,
         "codec": codec, "settings": {"effort": "fast"} if codec == "moec_zarr" else {}, "version": "1.2",
         "commit": commit, "machine": {"processor": "P", "cores": 2}, "load": 0.5, "encode_cpu": 0.001,
+        "decode_cpu": 0.001, "psnr": 40.0,
     } | others  # fmt: skip
 
 
 def test_marks_are_filled_from_the_newest_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         line("moec_zarr", "old", bytes=30),
+        line("SPERR", "old", bytes=90, beside="1.1"),
         line("moec_zarr", "new", bytes=50, load=1.5),
-        line("SPERR", "new", bytes=100),
-        line("SZ3", "new", bytes=200),
+        line("SPERR", "new", bytes=100, beside="1.2"),
+        line("SZ3", "new", bytes=200, beside="1.2"),
         line("ZFP", "new", reason="takes no such array"),
     ]
-    (tmp_path / "bounded.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    (tmp_path / "rd.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     text = tables.filled("Before.\n\n<!-- table: bounds -->\nold table\n<!-- end -->\n\nAfter.\n")
     assert text.startswith("Before.\n\n<!-- table: bounds -->\n\n| bound")
     assert text.endswith("\n<!-- end -->\n\nAfter.\n")
-    assert "| 0.1 | 0.500 | 0.500 | 0.500 | 1.00 |" in text
+    assert "| bound 0.1 | 0.500 | 0.500 | 0.500 |" in text
     assert 'Measured at commit new: "fast", SPERR 1.2, SZ3 1.2, ZFP 1.2; P, 2 cores; load 0.5 to 1.5.' in text
     assert "old" not in text
     assert tables.filled(text) == text
