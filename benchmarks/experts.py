@@ -108,7 +108,7 @@ def beside_video(lines: list[Line], names: dict[str, str] | None = None) -> str:
     """Tabulate integers with and without experts beside video codecs: dB, and CPU s/M to encode."""
     columns = {"with experts": "with", "without": "without"} | {codec: codec for codec in VIDEO}
     rows = []
-    for line in latest(lines):
+    for line in sorted(latest(lines), key=lambda line: (line["field"], -line["ratio"])):
         if any(f"psnr_{codec}" in line or f"reason_{codec}" in line for codec in VIDEO):
             cells = [
                 f"{line[f'psnr_{name}']:.2f} ({line[f'encode_cpu_{name}'] / million(line):.2f})"

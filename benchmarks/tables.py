@@ -225,7 +225,8 @@ def linear_experts() -> str:
 
 def experts_and_video() -> str:
     """Tabulate integers with and without linear experts beside video codecs."""
-    return experts.beside_video(results("experts"), FIELDS)
+    lines = [line for line in results("experts") if line["dtype"][1] in "iu"]
+    return experts.beside_video(lines, FIELDS) + origin(lines)
 
 
 # ------------------------------------------------------------------------------ cells.jsonl
