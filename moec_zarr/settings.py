@@ -155,6 +155,11 @@ class Settings:
         return None if self.dictionary is None else parse_dictionary(self.dictionary)
 
     @property
+    def dictionary_bytes(self) -> int:
+        """Bytes of the dictionary; 0 without one."""
+        return 0 if self.shared is None else self.shared.nbytes
+
+    @property
     def is_bounded(self) -> bool:
         """Whether the target is a bound on the error of every value."""
         return self.max_error is not None or self.max_relative_error is not None

@@ -17,13 +17,16 @@ __all__ = [
     "FLAGS",
     "LIMITS",
     "PACKING",
+    "STORAGE",
     "WRITTEN",
     "exact_encoding",
     "has_one_sentinel",
     "is_packed",
     "one_sentinel",
+    "part_of",
     "sentinel_of",
     "stored_dtype",
+    "stored_values",
     "unpack_limits",
 ]
 
@@ -39,6 +42,20 @@ LIMITS = ("valid_min", "valid_max", "valid_range")
 _SENTINELS = ("_FillValue", "missing_value")
 WRITTEN = ("dtype", "_Unsigned", *PACKING, *_SENTINELS)
 """What of a variable's encoding says by which numbers its values are written."""
+
+STORAGE = frozenset(
+    (
+        "chunks",
+        "shards",
+        "preferred_chunks",
+        "compressor",
+        "compressors",
+        "filters",
+        "serializer",
+        "fill_value",
+    )
+)
+"""What of a variable's encoding says how zarr stores it, rather than what its values mean."""
 
 _RESOLVED = 1 / 16  # of a step of packed values, which rounding to float32 may take
 
@@ -170,3 +187,25 @@ def _unsigned(values: Array, var: xr.Variable) -> Array:
         packed = np.dtype(var.encoding.get("dtype") or values.dtype)
         return values.astype(f"i{packed.itemsize}").view(f"u{packed.itemsize}")
     return values
+
+
+def part_of(var: xr.Variable, region: tuple[slice, ...], encoding: Mapping[str, Any]) -> xr.Variable:
+    """Return a region of a variable, of which nothing is read yet, with the encoding of its values alone."""
+    part = var[region].to_base_variable()
+    if part.chunks is not None:
+        from dask.base import optimize
+
+        # Only what the region needs travels to a worker, not the graph of the whole variable.
+        (part,) = optimize(part)
+    part = part.copy(deep=False)
+    part.attrs, part.encoding = {}, {key: value for key, value in encoding.items() if key not in STORAGE}
+    return part
+
+
+def stored_values(part: xr.Variable, name: str) -> Array:
+    """Read a part of a variable, and return its values as they are to be stored."""
+    from xarray.conventions import encode_cf_variable
+
+    # dask would otherwise send pieces of it around the cluster.
+    values = part.compute(scheduler="synchronous")
+    return np.asarray(encode_cf_variable(values, name=name).values)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +15,13 @@ from zarr.codecs import TransposeCodec
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.training import HELD_OUT, LEAST, choose_regions, train_codec
 from moec_zarr.adapters.zarr_codec import check_array
 from moec_zarr.errors import MoECError, UnsupportedArrayError
 
 __all__ = ["open"]
+
+_log = logging.getLogger(__name__)
 
 
 def open(  # noqa: A001  # the namesake of zarr.open
@@ -28,6 +33,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
     chunks: Sequence[int] | int | None = None,
     dtype: DTypeLike | None = None,
     compressor: MoECCodec | None = None,
+    train: Any = None,
     zarr_format: Literal[2, 3] | None = None,
     storage_options: dict[str, Any] | None = None,
     config: Any = None,
@@ -54,6 +60,11 @@ def open(  # noqa: A001  # the namesake of zarr.open
         Dtype of a new array.
     compressor : MoECCodec, optional
         The codec of a new array. In format 3 its `serializer` is used, and no other codec follows.
+    train : array_like, optional
+        Values like those that a new array will hold, such as a part of them, along the same axes: a NumPy
+        or zarr array, or what else has a shape and slices. Chunks of it are read, eight at most, and two on
+        which the result is tried, to train a dictionary for `compressor` as `train_dictionary` does. It is
+        left out where the chunks share nothing, or the two get worse by it.
     zarr_format : 2 or 3, optional
         Format of a new array. By default zarr's setting ``default_zarr_format``, which is 3.
     storage_options : dict, optional
@@ -74,7 +85,7 @@ def open(  # noqa: A001  # the namesake of zarr.open
     MoECError
         If `compressor` is not a `MoECCodec`; if the array exists with another shape, dtype, chunk
         shape or compressor than the one given; if shape, dtype or compressor is missing for a new
-        array; or if `store` holds a group.
+        array; if `store` holds a group; or if `train` has fewer than six chunks that are not constant.
     UnsupportedArrayError
         If no array of this dtype or rank can be encoded, or `filters` has one other than a transposition.
     FileNotFoundError
@@ -125,6 +136,8 @@ def open(  # noqa: A001  # the namesake of zarr.open
         chunks = choose_chunks([2 * extent for extent in shards], dtype, compressor, align=shards)
     elif chunks is None:
         chunks = choose_chunks(shape, dtype, compressor)
+    if train is not None:
+        compressor = _train(compressor, train, tuple(chunks), np.dtype(dtype))
     zarr_format = zarr_format or zarr.config.get("default_zarr_format")
     codecs: dict[str, Any] = (
         {"compressors": compressor}
@@ -144,6 +157,35 @@ def open(  # noqa: A001  # the namesake of zarr.open
         **codecs,
         **kwargs,
     )
+
+
+def _train(codec: MoECCodec, values: Any, chunks: tuple[int, ...], dtype: np.dtype[Any]) -> MoECCodec:
+    """Return a codec with what chunks of some values share.
+
+    Raises
+    ------
+    MoECError
+        If there are too few of them.
+    """
+    values = values if hasattr(values, "shape") else np.asarray(values)
+    shape = tuple(values.shape)
+    if len(shape) != len(chunks):
+        raise MoECError(
+            f"train has {len(shape)} axes, the array {len(chunks)}; give values along the same ones"
+        )
+    regions = [
+        region
+        for region in choose_regions(shape, chunks)
+        if all(part.stop - part.start == side for part, side in zip(region, chunks, strict=True))
+    ]
+    trained = train_codec(codec, (np.asarray(values[region], dtype) for region in regions))
+    if trained.chunks < LEAST + HELD_OUT:
+        raise MoECError(
+            f"train holds {trained.chunks} chunks of shape {chunks} with different values, and "
+            f"{LEAST + HELD_OUT} are needed; give more values, smaller chunks=, or leave train= out"
+        )
+    _log.info(trained.told)
+    return trained.codec
 
 
 def _check_filters(filters: Any) -> None:
@@ -166,6 +208,8 @@ def _check_stored(array: zarr.Array[Any], **asked: Any) -> None:
         if value is None:
             continue
         stored = codec_of(array) if name == "compressor" else getattr(array, name)
+        if isinstance(stored, MoECCodec) and value == replace(stored, dictionary=None):
+            continue  # a dictionary belongs to the array
         if value != stored:
             raise MoECError(
                 f"the array exists with {name} {stored!r}, got {value!r}; leave {name}= out to open it as "

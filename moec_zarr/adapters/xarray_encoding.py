@@ -21,6 +21,7 @@ from moec_zarr.adapters.meaning import (
     unpack_limits,
 )
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
+from moec_zarr.adapters.training import MOST, parts_to_train, train_on
 from moec_zarr.adapters.tree import datasets_of, flatten, group_of, local_name, split
 from moec_zarr.adapters.uneven import describe_uneven, find_uneven_axis, weighs_alike
 from moec_zarr.adapters.zarr_codec import check_array
@@ -31,7 +32,7 @@ from moec_zarr.settings import Settings
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["encoding", "make_entries", "related"]
+__all__ = ["codec_entry", "encoding", "make_entries", "related"]
 
 _log = logging.getLogger(__name__)
 # What of the encoding of a variable describes values rather than how zarr stores them.
@@ -49,6 +50,8 @@ def encoding(
     codec: MoECCodec | Mapping[Any, MoECCodec | None],
     zarr_format: Literal[2, 3] = 3,
     variables: Iterable[Hashable] | None = None,
+    *,
+    train: bool = False,
 ) -> dict[Hashable, dict[Any, Any]]:
     """Make the ``encoding`` argument of ``to_zarr`` that compresses the fields of a dataset or tree.
 
@@ -85,6 +88,11 @@ def encoding(
         The ``zarr_format`` that you pass to ``to_zarr``.
     variables : iterable of str, optional
         Names of the data variables to compress, instead of the default choice.
+    train : bool
+        Train a dictionary for each of these variables, as `train_dictionary` does, on chunks of `ds` that
+        are spread over it: eight at most, which are read, and two on which it is tried. It is left out
+        where these get worse by it, where fewer than six chunks hold different values, and where the codec
+        has one already.
 
     Returns
     -------
@@ -103,7 +111,7 @@ def encoding(
         If the dask chunks of a variable are too small for the ratio.
     """
     if hasattr(ds, "subtree"):
-        return _tree_encoding(cast("xr.DataTree", ds), codec, zarr_format, variables)
+        return _tree_encoding(cast("xr.DataTree", ds), codec, zarr_format, variables, train)
     if not hasattr(ds, "data_vars"):
         if ds.name is None:
             raise MoECError("a DataArray needs a name to be written; give it one by .rename(name)")
@@ -122,7 +130,18 @@ def encoding(
     groups = split(ds, inherit=True)
     for name, codec_ in codecs.items():
         _warn_of_levels(groups[group_of(name)], name, codec_, entries[name]["chunks"])
+        if train and codec_.dictionary is None and not codec_.is_lossless:
+            _train(str(name), ds[name].variable, entries[name], zarr_format)
     return entries
+
+
+def _train(name: str, var: xr.Variable, entry: dict[str, Any], zarr_format: Literal[2, 3]) -> None:
+    """Put a dictionary into the entry of a variable."""
+    codec = find_codec([entry.get("serializer"), *(entry["compressors"] or ())])
+    assert codec is not None
+    trained = train_on(codec, parts_to_train(var, entry["chunks"], entry, MOST), name)
+    _log.info("variable %r: %s", name, trained.told)
+    entry |= codec_entry(trained.codec, zarr_format)
 
 
 def _warn_of_levels(ds: xr.Dataset, path: Hashable, settings: Settings, chunks: tuple[int, ...]) -> None:
@@ -163,10 +182,12 @@ def _tree_encoding(
     codec: MoECCodec | Mapping[Any, MoECCodec | None],
     zarr_format: Literal[2, 3],
     variables: Iterable[Hashable] | None,
+    train: bool,
 ) -> dict[Hashable, dict[Any, Any]]:
     """Return the entries of each group of a tree that has some, by path."""
     found: dict[Hashable, dict[Any, Any]] = {}
-    for name, entry in encoding(flatten(datasets_of(tree)), codec, zarr_format, variables).items():
+    flat = flatten(datasets_of(tree))
+    for name, entry in encoding(flat, codec, zarr_format, variables, train=train).items():
         found.setdefault(f"/{group_of(name)}", {})[local_name(name)] = entry
     return found
 
@@ -198,9 +219,14 @@ def _entry(name: Hashable, var: xr.Variable, codec: MoECCodec, zarr_format: Lite
             entry["fill_value"] = sentinel
         if codec.missing is None:
             codec = replace(codec, missing=sentinel)
+    return entry | codec_entry(codec, zarr_format)
+
+
+def codec_entry(codec: MoECCodec, zarr_format: Literal[2, 3]) -> dict[str, Any]:
+    """Return what the entry of a variable says of its codec."""
     if zarr_format == 2:
-        return entry | {"compressors": [codec], "filters": None}
-    return entry | {"serializer": codec.serializer(), "compressors": None, "filters": None}
+        return {"compressors": [codec], "filters": None}
+    return {"serializer": codec.serializer(), "compressors": None, "filters": None}
 
 
 def _is_stale(var: xr.Variable, zarr_format: Literal[2, 3]) -> bool:

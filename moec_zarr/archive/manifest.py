@@ -69,6 +69,7 @@ PLAN_OF = f"{PREFIX}plan"
 
 _APPEND = "append.json"
 _GROUPS = "groups.json"
+_LONG = 60  # characters of a text that are shown
 _DEFAULT = re.compile(r"^c[./]?")  # begins the name of a chunk in format 3
 
 
@@ -204,6 +205,8 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterable[str]:
 def _words(value: Any) -> str:
     if isinstance(value, list):
         return "(" + ", ".join(map(str, value)) + ")"
+    if isinstance(value, str) and len(value) > _LONG:
+        return json.dumps(f"{value[:12]}...")  # a dictionary
     return "absent" if value is None else json.dumps(value)
 
 

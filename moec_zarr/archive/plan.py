@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.pyramid import Method
+from moec_zarr.adapters.training import HELD_OUT
+from moec_zarr.adapters.xarray_encoding import codec_entry
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.settings import Effort, Settings
 
-__all__ = ["STORAGE", "Plan", "PlannedVariable", "Rebuilt"]
-
-STORAGE = frozenset(
-    (
-        "chunks",
-        "shards",
-        "preferred_chunks",
-        "compressor",
-        "compressors",
-        "filters",
-        "serializer",
-        "fill_value",
-    )
-)
-"""What of a variable's encoding says how zarr stores it, rather than what its values mean."""
+__all__ = ["Plan", "PlannedVariable", "Rebuilt"]
 
 # The cost model, on one core. A transform takes so many seconds a million voxels, by ratio (between them,
 # interpolated in the ratio's logarithm); a network so many seconds in a chunk of 2 million voxels, fewer in
 # smaller ones. A PSNR takes a transform half as long again as a ratio, and a network three fits; a bound is
 # taken for one of a thousandth of the range. Checking a chunk decodes it. Reading is not counted, nor that a
-# GPU is faster: the first tasks tell more.
+# GPU is faster: the first tasks tell more. To train a dictionary, each of some chunks is fitted by itself and
+# then with the bases of each other; it is tried on others, which are fitted with and without it.
 _TRANSFORM_SECONDS = {5.0: 6.0, 10.0: 4.0, 100.0: 1.4, 1000.0: 0.8}
 _PSNR_AS_RATIO = 100.0
 _BOUND_SECONDS = 4.0
@@ -42,10 +31,11 @@ _NETWORK_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best":
 _NETWORK_VOXELS = 2_000_000
 _DECODED = 8_000_000  # voxels per second
 _FITS_FOR_PSNR = 3
+_GIVEN_BASES = 0.5  # of the time of a transform whose bases are searched for
 
 
-def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
-    """Time of a chunk on one core, by the cost model."""
+def _seconds_per_chunk(settings: Settings, voxels: int) -> tuple[float, float]:
+    """Time of a chunk on one core, by the cost model: of a transform, and of all else."""
     ratios = np.log(list(_TRANSFORM_SECONDS))
     seconds = list(_TRANSFORM_SECONDS.values())
     each = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds))
@@ -59,7 +49,7 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> float:
         size = voxels / _NETWORK_VOXELS
         network = _NETWORK_SECONDS[settings.effort] * max(size**0.4, size)
         network *= 1 if settings.psnr is None else _FITS_FOR_PSNR
-    return transform + network + voxels / _DECODED
+    return transform, network + voxels / _DECODED
 
 
 Index = tuple[int, ...]
@@ -106,6 +96,8 @@ class PlannedVariable:
         The encoding with which xarray creates it.
     rebuilt : Rebuilt or None
         How its values are made, where they are not those of the source.
+    training : int
+        Number of chunks on which a dictionary is trained before the work begins; 0 where none is.
     """
 
     name: str
@@ -118,6 +110,7 @@ class PlannedVariable:
     shards: tuple[int, ...] | None
     encoding: dict[str, Any]
     rebuilt: Rebuilt | None = None
+    training: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -161,7 +154,21 @@ class PlannedVariable:
         if self.codec is None or self.chunks is None:
             return 0.0
         chunks = len(ChunkGrid(self.shape, self.chunks))
-        return chunks * _seconds_per_chunk(self.codec, math.prod(self.chunks))
+        return chunks * sum(_seconds_per_chunk(self.codec, math.prod(self.chunks)))
+
+    @property
+    def training_seconds(self) -> float:
+        """Time of the training on one core, by the cost model."""
+        if self.codec is None or self.chunks is None or not self.training:
+            return 0.0
+        transform, rest = _seconds_per_chunk(self.codec, math.prod(self.chunks))
+        tried = 2 * HELD_OUT * (transform + rest)
+        return self.training * (transform + rest + self.training * _GIVEN_BASES * transform) + tried
+
+    @property
+    def dictionary_bytes(self) -> int:
+        """Bytes of the codec's dictionary; 0 without one."""
+        return 0 if self.codec is None else self.codec.dictionary_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +211,23 @@ class Plan:
     def tasks(self) -> int:
         """Number of tasks."""
         return sum(variable.tasks for variable in self.variables)
+
+    def with_codecs(self, codecs: Mapping[str, MoECCodec]) -> Plan:
+        """Return the plan with other codecs for some variables, after which nothing is left to be trained."""
+        return replace(
+            self,
+            variables=tuple(
+                replace(
+                    each,
+                    training=0,
+                    codec=codecs[each.name],
+                    encoding=each.encoding | codec_entry(codecs[each.name], self.zarr_format),
+                )
+                if each.name in codecs
+                else replace(each, training=0)
+                for each in self.variables
+            ),
+        )
 
     @property
     def read_bytes(self) -> int:

@@ -12,11 +12,12 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
+from moec_zarr.adapters.meaning import STORAGE
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import flatten, map_groups, owns_dims
 from moec_zarr.adapters.zarr_groups import array_of, open_groups
 from moec_zarr.archive.manifest import Manifest
-from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable, Rebuilt
+from moec_zarr.archive.plan import Plan, PlannedVariable, Rebuilt
 from moec_zarr.archive.single import whole_of
 from moec_zarr.archive.storage import StorageOptions, store_at
 

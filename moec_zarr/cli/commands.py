@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from moec_zarr.adapters.choice import no_fields
+from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.tree import join_path, select, split
 from moec_zarr.archive.inspection import compressed_arrays, inspect_streams
 from moec_zarr.archive.quality_table import open_quality
@@ -37,6 +38,7 @@ from moec_zarr.cli.options import storage_options
 from moec_zarr.cli.quality import quality_result, quality_tables
 from moec_zarr.cli.report import report
 from moec_zarr.cli.tables import (
+    bytes_text,
     number,
     streams_row,
     table,
@@ -114,6 +116,7 @@ def inspect(
                 name: {
                     "shape": array.shape,
                     "chunks": array.chunks,
+                    "dictionary_bytes": _dictionary_bytes(array),
                     "streams": [{"index": index} | asdict(info) for index, info in infos.items()],
                 }
                 for name, (array, infos) in streams.items()
@@ -125,11 +128,23 @@ def inspect(
         "streams", "bytes", "ratio", "PSNR dB", "max error", "bound", "experts", "load", "bytes by section"
     )  # fmt: skip
     _out.print(table(("variable", *columns), rows))
+    for name, (array, _) in streams.items():
+        if size := _dictionary_bytes(array):
+            _out.print(
+                f"streams of {name} are read with a dictionary of {bytes_text(size)} in its metadata",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
     if chunks:
         for name, (_, infos) in streams.items():
             lines = [(str(index), info.kind, *streams_row([info])[1:]) for index, info in infos.items()]
             _out.print()
             _out.print(table(("chunk", "kind", *columns[1:]), lines, title=name))
+
+
+def _dictionary_bytes(array: Any) -> int:
+    """Return the bytes of the dictionary in the metadata of an array; 0 without one."""
+    codec = codec_of(array)
+    return 0 if codec is None else codec.dictionary_bytes
 
 
 @app.command()

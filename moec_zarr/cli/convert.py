@@ -149,6 +149,14 @@ def convert(
             help="Make coarser levels of images again of the finest one, as it is decoded.",
         ),
     ] = False,
+    train: Annotated[
+        bool | None,
+        typer.Option(
+            "--train/--no-train",
+            help="Train a dictionary for each variable first, or for none; by default where there are many "
+            "chunks. Chunks cannot be read without the metadata then.",
+        ),
+    ] = None,
     break_lock: Annotated[
         bool,
         typer.Option("--break-lock", help="Take over DST from a run that was killed on another machine."),
@@ -195,7 +203,8 @@ def convert(
         chunks=_sizes("--chunks", chunks) or "auto", shards=_sizes("--shards", shards),
         zarr_format=None if zarr_format is None else 3 if zarr_format == 3 else 2,
         append=append, incomplete=incomplete, on_budget=on_budget, rebuild_levels=rebuild_levels,
-        client=scheduler, workers=workers, resume=resume, break_lock=break_lock, storage_options=stores,
+        train=train, client=scheduler, workers=workers, resume=resume, break_lock=break_lock,
+        storage_options=stores,
     )  # fmt: skip
     if device is not None:
         config.set(device=device)
@@ -261,6 +270,8 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
     left = sum(
         each.seconds * (1 - done.get(each.name, 0) / each.tasks) for each in planned.variables if each.tasks
     )
+    training = sum(each.training_seconds for each in planned.variables)
+    left += training
     if as_json:
         figures = {
             each.name: {
@@ -269,6 +280,9 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
                 "bytes_in": each.nbytes,
                 "bytes_out": each.stored_bytes,
                 "core_seconds": each.seconds,
+                "training_chunks": each.training,
+                "training_core_seconds": each.training_seconds,
+                "dictionary_bytes": each.dictionary_bytes,
                 "reason": each.reason,
             }
             for each in planned.variables
@@ -296,6 +310,14 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
         )
     if job.held:
         lines.append(f"{counted(job.held, 'step')} at the end fill no chunk, and are kept back")
+    if trained := [each for each in planned.compressed if each.training]:
+        names = ", ".join(f"{each.name} on {counted(each.training, 'chunk')}" for each in trained)
+        share = training / sum(each.seconds for each in trained)
+        lines.append(
+            f"dictionaries are trained first, of {names}: about {duration(training)} on one core, "
+            f"{share:.0%} of the time of their fits; --trial N tells what they bring, --no-train leaves them "
+            "out"
+        )
     if any(done.values()):
         lines.append(f"{sum(done.values())} of the tasks are done; the others take about {duration(left)}")
     console.out.print(plan_table(planned))

@@ -74,7 +74,10 @@ def plan_table(plan: Plan) -> Table:
         )
         what = each.reason and f"lossless: {each.reason}"
         if each.codec is not None:
-            what = ", ".join(f"{key}={value}" for key, value in each.codec.configuration().items())
+            shown = each.codec.configuration()
+            if each.dictionary_bytes:
+                shown["dictionary"] = bytes_text(each.dictionary_bytes)
+            what = ", ".join(f"{key}={value}" for key, value in shown.items())
         stored = bytes_text(each.stored_bytes) if each.codec else ""
         hours = f"{each.seconds / 3600:.3g}" if each.codec else ""
         rows.append(

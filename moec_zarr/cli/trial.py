@@ -22,7 +22,8 @@ def announce(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
         result.append(each)
         if not quiet:
             err.print(
-                f"{each.variable} {_target(each)}: fitted in {duration(each.seconds)}",
+                f"{each.variable} {_target(each)}: fitted in {duration(each.seconds)}"
+                + (f", trained in {duration(each.training)}" if each.training else ""),
                 highlight=False,
                 soft_wrap=True,
             )
@@ -31,7 +32,10 @@ def announce(trials: Iterable[Trial], quiet: bool) -> list[Trial]:
 
 def _target(trial: Trial) -> str:
     settings = trial.codec.configuration()
-    return ", ".join(f"{name} {settings[name]:g}" for name in TARGETS if name in settings)
+    targets = [f"{name} {settings[name]:g}" for name in TARGETS if name in settings]
+    if size := trial.codec.dictionary_bytes:
+        targets.append(f"dictionary of {bytes_text(size)}")
+    return ", ".join(targets)
 
 
 def trial_table(trials: Iterable[Trial]) -> Table:
@@ -71,6 +75,8 @@ def trial_result(trials: Iterable[Trial]) -> list[dict[str, Any]]:
             "max_error": each.quality.max_error if each.chunks else None,
             "whole_core_seconds": each.whole_seconds,
             "whole_bytes": each.whole_bytes,
+            "dictionary_bytes": each.codec.dictionary_bytes,
+            "training_seconds": each.training,
             "error": each.error or None,
         }
         for each in trials

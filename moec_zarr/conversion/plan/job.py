@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import zarr
+
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import dims_named
 from moec_zarr.archive.attributes import check_attributes
-from moec_zarr.archive.manifest import Manifest
+from moec_zarr.archive.manifest import Manifest, read_manifest
 from moec_zarr.archive.plan import Plan
-from moec_zarr.archive.storage import StorageOptions, store_at
-from moec_zarr.archive.stored import Destination
+from moec_zarr.archive.storage import StorageOptions, store_at, to_read
+from moec_zarr.archive.stored import Destination, hide_expected_warnings
 from moec_zarr.conversion.plan.append import Growth, plan_append, whole_chunks
 from moec_zarr.conversion.plan.checks import check_values
 from moec_zarr.conversion.plan.options import ConversionOptions
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Job", "plan_job"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +80,11 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
     if append is not None:
         growth = plan_append(ds, store_at(dst, options.storage_options), append, options.incomplete)
         if growth is not None:
-            layout = options.codec, options.variables, options.chunks, options.shards
-            if layout != (None, None, "auto", None):
+            layout = options.codec, options.variables, options.chunks, options.shards, options.train
+            if layout != (None, None, "auto", None, None):
                 raise MoECError(
-                    "an append takes codec, variables, chunks and shards from the store; leave them out"
+                    "an append takes codec, variables, chunks, shards and dictionaries (train=) from the "
+                    "store; leave them out"
                 )
             if growth.added:
                 check_values(growth.plan, growth.ds)
@@ -90,7 +97,7 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
     planned = plan(ds, options)
     check_values(planned, ds)
     if options.incomplete != "hold" or append is None:
-        return Job(plan=planned, ds=ds)
+        return Job(plan=_keep_dictionaries(planned, dst, options), ds=ds)
     if options.chunks == "auto" or append not in options.chunks:
         raise MoECError(
             f"give the size of chunks along {append!r} (--chunks {append}=N), so that it does not depend on "
@@ -102,4 +109,36 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
     along = dims_named(ds.dims, append)
     part = ds.isel(dict.fromkeys(along, slice(whole)))
     planned = plan(part, options)
+    planned = _keep_dictionaries(planned, dst, options)
     return Job(plan=planned, ds=part, held=ds.sizes[along[0]] - whole)
+
+
+@hide_expected_warnings()
+def _keep_dictionaries(planned: Plan, dst: Destination, options: ConversionOptions) -> Plan:
+    """Return the plan with the dictionaries that a destination was begun with, if it was begun.
+
+    What it was begun without gets none: its chunks were made without.
+    """
+    if not options.resume:
+        return planned
+    try:
+        store = to_read(store_at(dst, options.storage_options))
+        manifest = read_manifest(zarr.open_group(store, mode="r", use_consolidated=False))
+    except (FileNotFoundError, ValueError, TypeError):
+        return planned  # whatever else is there is refused when the work begins
+    if manifest is None:
+        return planned
+    codecs = {}
+    for each in planned.compressed:
+        known = manifest.plan["variables"].get(each.name, {}).get("codec")
+        if known is None or each.codec is None or options.train is False:
+            continue
+        begun = MoECCodec.from_configuration(known)
+        if begun.dictionary is not None and each.codec == replace(begun, dictionary=None):
+            codecs[each.name] = begun
+        elif begun.dictionary is None and options.train:
+            _log.warning(
+                "%s was begun without a dictionary for %r, and goes on without; --overwrite (resume=False) "
+                "makes it anew", dst, each.name,
+            )  # fmt: skip
+    return planned.with_codecs(codecs)

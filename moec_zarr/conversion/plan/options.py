@@ -41,6 +41,7 @@ class ConversionOptions:
     incomplete: Incomplete | None = None
     on_budget: OnBudget = "keep"
     rebuild_levels: bool = False
+    train: bool | None = None
     client: Client | str | None = None
     workers: int | None = None
     resources: Mapping[str, float] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -9,11 +11,12 @@ import numpy as np
 from moec_zarr.adapters.choice import choose
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
-from moec_zarr.adapters.meaning import exact_encoding
+from moec_zarr.adapters.meaning import STORAGE, exact_encoding
+from moec_zarr.adapters.training import HELD_OUT, LEAST, MOST
 from moec_zarr.adapters.tree import group_of, split
 from moec_zarr.adapters.xarray_encoding import make_entries
 from moec_zarr.adapters.zarr_groups import array_of, is_consolidated
-from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.conversion.plan.chunks import (
     align,
     check_budget,
@@ -34,6 +37,8 @@ __all__ = ["plan"]
 
 _WHOLE_BYTES = 2**24  # a lossless variable up to this size is written together with the metadata
 _LOSSLESS_BYTES = 2**24  # a chunk of a larger one
+_TRAINED_BYTES = 2**28  # of the chunks that a dictionary is trained on
+_TRAINING = 1 / 8  # of the time of all fits, at most, goes into a dictionary
 
 
 def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
@@ -52,7 +57,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     ds : Dataset
         The source.
     options : ConversionOptions
-        Its codec, variables, chunks, shards and zarr format count.
+        Its codec, variables, chunks, shards, zarr format, levels and dictionaries count.
 
     Raises
     ------
@@ -128,7 +133,30 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
     if not result.compressed:
         why = ", ".join(f"{each.name!r}: {each.reason}" for each in planned) or "it is empty"
         raise MoECError(f"the source has nothing to compress ({why}); name the variables, or lower the ratio")
-    return plan_rebuilding(result, ds) if options.rebuild_levels else result
+    if options.rebuild_levels:
+        result = plan_rebuilding(result, ds)
+    return replace(result, variables=tuple(_plan_training(each, options.train) for each in result.variables))
+
+
+def _plan_training(each: PlannedVariable, asked: bool | None) -> PlannedVariable:
+    """Plan on how many chunks a dictionary is trained: by default, as many as are worth their time.
+
+    A level that is made again has no values yet.
+    """
+    codec = each.codec
+    if asked is False or codec is None or codec.dictionary or codec.is_lossless or each.rebuilt is not None:
+        return each
+    assert each.chunks is not None
+    whole = math.prod(max(n // side, 1) for n, side in zip(each.shape, each.chunks, strict=True))
+    nbytes = math.prod(each.chunks) * each.dtype.itemsize
+    for count in range(min(MOST, whole - HELD_OUT), LEAST - 1, -1):
+        planned = replace(each, training=count)
+        is_small = (count + HELD_OUT) * nbytes <= _TRAINED_BYTES
+        if asked and (is_small or count == LEAST):
+            return planned
+        if is_small and planned.training_seconds <= _TRAINING * each.seconds:
+            return planned
+    return each
 
 
 def _choose_format(ds: xr.Dataset, options: ConversionOptions) -> Literal[2, 3]:

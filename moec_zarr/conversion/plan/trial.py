@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from moec_zarr.adapters.meaning import part_of, stored_values
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
-from moec_zarr.archive.plan import STORAGE, Plan, PlannedVariable
+from moec_zarr.adapters.training import choose_regions, train_codec
+from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.arrays import Array
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.codec.decode import decode
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Trial", "trial", "try_plan"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class Trial:
         How far the decoded chunks are from the source.
     whole : int
         Number of such chunks in the whole variable.
+    training : float
+        Seconds that the codec's dictionary took to train; 0 where it has none, or had it before.
     error : str
         Why a chunk cannot meet the target; empty if all do. If not empty, the other figures are those of the
         chunks before it.
@@ -63,6 +68,7 @@ class Trial:
     bytes_out: int
     quality: Quality
     whole: int
+    training: float = 0.0
     error: str = ""
 
     @property
@@ -88,16 +94,18 @@ def trial(
     *,
     variables: Iterable[str] | None = None,
     chunks: Literal["auto"] | Sizes = "auto",
+    train: bool | None = None,
 ) -> list[Trial]:
     """Fit a few chunks of each variable at several targets, in this process, one after the other.
 
     The chunks have the shapes that `convert` would use, and are spread evenly over the variable. Each is
     fitted at its target, at an easier one and at a harder one: half and double a ratio or a bound, 6 dB to
-    either side of a PSNR. Nothing is written.
+    either side of a PSNR. Where `convert` would train a dictionary, it is trained here, on other chunks, and
+    these are fitted with it as well. Nothing is written.
 
     Parameters
     ----------
-    src, codec, variables, chunks
+    src, codec, variables, chunks, train
         As `convert` takes them.
     count : int
         Number of chunks of each variable.
@@ -105,14 +113,14 @@ def trial(
     Returns
     -------
     list of Trial
-        One for each variable and target.
+        One for each variable and target, and one for each dictionary.
 
     Raises
     ------
     MoECError
         As `convert` does before any work is done, or if `count` is not positive.
     """
-    options = ConversionOptions(codec=codec, variables=variables, chunks=chunks)
+    options = ConversionOptions(codec=codec, variables=variables, chunks=chunks, train=train)
     with open_source(src) as ds:
         planned = plan(ds, options)
         check_values(planned, ds)
@@ -124,9 +132,34 @@ def try_plan(planned: Plan, ds: xr.Dataset, count: int) -> Iterator[Trial]:
     if count < 1:
         raise MoECError(f"a trial takes at least one chunk of each variable, got {count}")
     for variable in planned.compressed:
-        values = [_values(variable, ds, region) for region in _regions(variable, count)]
+        regions = list(_regions(variable, count))
+        values = [_values(variable, ds, region) for region in regions]
         for codec in _nearby(variable.codec):
             yield _try(variable, codec, values)
+        begun = time.perf_counter()
+        other = _with_or_without(variable, ds, regions)
+        seconds = time.perf_counter() - begun if variable.training else 0.0
+        if other is not None:
+            yield replace(_try(variable, other, values), training=seconds)
+
+
+def _with_or_without(
+    variable: PlannedVariable, ds: xr.Dataset, regions: list[tuple[slice, ...]]
+) -> MoECCodec | None:
+    """Return the codec with a dictionary that is trained now, or without the one that it has; else None.
+
+    It is trained on other regions than those given.
+    """
+    codec = variable.codec
+    if codec is None or codec.dictionary is not None:
+        return None if codec is None else replace(codec, dictionary=None)
+    if not variable.training or variable.chunks is None:
+        return None
+    chosen = choose_regions(variable.shape, variable.chunks, variable.training)
+    blocks = (_values(variable, ds, region) for region in chosen if region not in regions)
+    trained = train_codec(codec, blocks, variable.training)
+    _log.info("variable %r: %s", variable.name, trained.told)
+    return trained.codec if trained.codec.dictionary is not None else None
 
 
 def _nearby(codec: MoECCodec | None) -> list[MoECCodec]:
@@ -164,15 +197,7 @@ def _regions(variable: PlannedVariable, count: int) -> Iterator[tuple[slice, ...
 
 def _values(variable: PlannedVariable, ds: xr.Dataset, region: tuple[slice, ...]) -> Array:
     """Return the values of a region as they would be stored."""
-    from xarray.conventions import encode_cf_variable
-
-    source = ds.variables[variable.name][region].to_base_variable()
-    if source.chunks is not None:
-        source = source.compute(scheduler="synchronous")
-    source = source.copy(deep=False)
-    source.attrs = {}
-    source.encoding = {key: value for key, value in variable.encoding.items() if key not in STORAGE}
-    return np.asarray(encode_cf_variable(source, name=variable.name).values)
+    return stored_values(part_of(ds.variables[variable.name], region, variable.encoding), variable.name)
 
 
 def _try(variable: PlannedVariable, codec: MoECCodec, values: list[Array]) -> Trial:

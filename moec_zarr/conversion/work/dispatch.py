@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from moec_zarr.adapters.meaning import part_of
 from moec_zarr.archive.lock import Lock
 from moec_zarr.archive.manifest import Manifest
-from moec_zarr.archive.plan import STORAGE, Plan
+from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.records import Record, has_record
 from moec_zarr.archive.status import Failure, Progress
 from moec_zarr.config import config
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client, Future
 
-__all__ = ["make_tasks", "run_tasks"]
+__all__ = ["error_of", "make_tasks", "run_tasks"]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -49,28 +50,19 @@ def make_tasks(
     on_budget: OnBudget = "keep",
 ) -> Iterator[Task]:
     """Iterate over tasks at the indices that are wanted of each variable, made as they are asked for."""
-    from dask.base import optimize
-
     for each in planned.variables:
         if not each.tasks or each.name not in wanted:
             continue
-        meaning = {key: value for key, value in each.encoding.items() if key not in STORAGE}
         digests = manifest.digests(each.name)
         array: Any = group[each.name]
         for index in wanted[each.name]:
             whole = each.grid.region(index)
             region, inside = _covered(whole, each.dims, offsets)
-            source = ds.variables[each.name][inside].to_base_variable()
-            if source.chunks is not None:
-                # Only what this region needs travels to the worker, not the graph of the whole source.
-                (source,) = optimize(source)
-            source = source.copy(deep=False)
-            source.attrs, source.encoding = {}, meaning
             yield Task(
                 variable=each.name,
                 index=index,
                 region=region,
-                source=source,
+                source=part_of(ds.variables[each.name], inside, each.encoding),
                 bytes_before=each.dtype.itemsize * (_size(whole) - _size(region)),
                 files=files_behind(ds, each.dims, inside),
                 array=array,
@@ -246,7 +238,7 @@ class _Dispatch:
         """
         job, attempt = self.running.pop(future)
         self.began.pop(future, None)
-        for task, result in zip(job, results or [_error_of(future)] * len(job), strict=True):
+        for task, result in zip(job, results or [error_of(future)] * len(job), strict=True):
             self._settle_task(task, result, attempt)
 
     def _settle_task(self, task: Task, result: Record | BaseException, attempt: int) -> None:
@@ -289,7 +281,7 @@ def _together(task: Task) -> int:
     return -(-groups * task.group // count_chunks(task))
 
 
-def _error_of(future: Future[Any]) -> BaseException:
+def error_of(future: Future[Any]) -> BaseException:
     """Return what a finished task raised."""
     if future.cancelled():
         raise MoECError("the scheduler lost the tasks; check the cluster and start the same conversion again")

@@ -104,6 +104,7 @@ def _attributes(summary: Summary) -> dict[str, Any]:
         "implementation": f"moec_zarr {version('moec_zarr')}",
         "reading": _READING,
         "codec": repr(summary.codec),
+        "dictionary_bytes": None if summary.codec is None else summary.codec.dictionary_bytes or None,
         "ratio": summary.ratio and float(f"{summary.ratio:.6g}"),
         "psnr": round(quality.psnr, 3) if math.isfinite(quality.psnr) else None,
         "max_error": quality.max_error,

@@ -18,6 +18,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import StorePath, WrapperStore
 
+from moec_zarr.adapters.meaning import stored_values
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.archive.inspection import headers_within
 from moec_zarr.archive.records import Record, write_record
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from zarr.abc.buffer import Buffer
 
-__all__ = ["DestinationError", "Task", "count_chunks", "do_tasks", "measure_stored"]
+__all__ = ["DestinationError", "Task", "count_chunks", "do_tasks", "measure_stored", "task_lock"]
 
 _T = TypeVar("_T")
-_task_lock = threading.Lock()  # a process does one job at a time, whatever number of threads it was given
+task_lock = threading.Lock()
+"""A process does one job at a time, whatever number of threads it was given."""
+
 _BLOCK = 2**20  # voxels compared at a time
 _FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -128,7 +131,7 @@ def do_tasks(tasks: Sequence[Task], attempt: int = 1) -> list[Record | Exception
     # The chunks of a shard would be fitted side by side, and a worker has the cores of one fit.
     together = max(1, min(first.group, count * count_chunks(first)))
     with (
-        _task_lock,
+        task_lock,
         config.set(
             device=first.device,
             threads=first.threads,
@@ -257,13 +260,9 @@ def measure_stored(task: Task) -> Quality:
 
 def _stored_values(task: Task) -> Array:
     """Return the values of the region as they are to be stored, in the array's dtype."""
-    from xarray.conventions import encode_cf_variable
-
-    # dask would otherwise send the parts of the region around the cluster.
     with reading(task.files):
-        values = task.source.compute(scheduler="synchronous")
-    stored = np.asarray(encode_cf_variable(values, name=task.variable).values)
-    return stored.astype(task.array.dtype, copy=False)
+        values = stored_values(task.source, task.variable)
+    return values.astype(task.array.dtype, copy=False)
 
 
 def _to_refusal(error: OSError) -> OSError | DestinationError:
