@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from moec_zarr.adapters.meaning import part_of, stored_values
 from moec_zarr.arrays import Array
-from moec_zarr.bitstream.container import read_stream
+from moec_zarr.bitstream.container import Section, read_stream
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.codec.encode import encode
 from moec_zarr.config import config
+from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import BudgetError
+from moec_zarr.fit.advice import Advice, read_advice
 from moec_zarr.settings import Settings
 from moec_zarr.statistics import valid_voxels
 
@@ -122,8 +124,9 @@ def train_on(codec: _Codec, parts: Iterable[xr.Variable], name: str, count: int 
 def train_codec(codec: _Codec, blocks: Iterable[Array], count: int = MOST) -> Trained[_Codec]:
     """Train a dictionary on `count` chunks, and keep it where two others do not get worse by it.
 
-    Chunks that are constant or mostly missing are left out. With fewer than six others there is no
-    dictionary. It is the same for the same chunks.
+    Where neither takes an entry, its advice alone is kept, with which every chunk is read by itself. Chunks
+    that are constant or mostly missing are not counted. With fewer than six there is no dictionary. Times
+    decide about nothing: the result is the same for the same chunks.
 
     Parameters
     ----------
@@ -147,15 +150,23 @@ def train_codec(codec: _Codec, blocks: Iterable[Array], count: int = MOST) -> Tr
         seconds = time.perf_counter() - begun
         if trained.shared is None:
             return Trained(plain, len(chosen), f"no dictionary is made: {len(used)} chunks share nothing")
-        lost, share = _try(others, plain, trained)
-    gain = f"{-lost * _OCTAVE:+.2f} dB" if codec.ratio is not None else f"{2**lost - 1:+.1%} bytes"
+        tried = _try(others, plain, trained)
+        if not tried.taken:
+            trained = replace(codec, dictionary=_advice_alone(trained.shared))
+    if tried.lost > _WORSE:
+        trained = plain
+    change = f"{-tried.lost * _OCTAVE:+.2f} dB" if codec.ratio else f"{2**tried.lost - 1:+.1%} bytes"
     told = (
-        f"a dictionary of {trained.shared.nbytes} bytes, trained on {len(used)} chunks in {seconds:.3g} s; "
-        f"others come out with {gain}, in {share:.0%} of the time"
+        f"trained on {len(used)} chunks in {seconds:.3g} s; others come out with {change}, in "
+        f"{tried.share:.0%} of the time"
     )
-    if lost > _WORSE:
-        return Trained(plain, len(chosen), f"{told}; it is left out")
-    return Trained(trained, len(chosen), told)
+    kept = "no dictionary" if trained.shared is None else f"a dictionary of {trained.shared.nbytes} bytes"
+    return Trained(trained, len(chosen), f"{kept}, {told}")
+
+
+def _advice_alone(shared: Dictionary) -> str | None:
+    """Return a dictionary without entries, which no chunk takes; None where it would say nothing."""
+    return None if read_advice(shared) == Advice() else Dictionary.make([], shared.advice).text
 
 
 def _says_something(block: Array, codec: Settings) -> bool:
@@ -164,19 +175,39 @@ def _says_something(block: Array, codec: Settings) -> bool:
     return valid.size > _VALID * block.size and bool(valid.min() < valid.max())
 
 
-def _try(blocks: Iterable[Array], plain: Settings, trained: Settings) -> tuple[float, float]:
-    """Return the octaves that a dictionary loses in the mean, and its share of the time."""
-    lost, seconds = [], {plain: 0.0, trained: 0.0}
+class _Tried(NamedTuple):
+    """What a dictionary does for chunks that it was not trained on.
+
+    Attributes
+    ----------
+    lost : float
+        Octaves of the error, or of the bytes, in the mean.
+    share : float
+        Of the time that they take without it.
+    taken : bool
+        Whether a stream takes an entry.
+    """
+
+    lost: float
+    share: float
+    taken: bool
+
+
+def _try(blocks: Iterable[Array], plain: Settings, trained: Settings) -> _Tried:
+    """Encode chunks with and without a dictionary."""
+    lost, seconds, taken = [], {plain: 0.0, trained: 0.0}, False
     for block in blocks:
         costs = []
         for codec in seconds:
             begun = time.process_time()
             stream = _encode(block, codec)
             seconds[codec] += time.process_time() - begun
-            costs.append(None if stream is None else _cost(block, stream, codec))
-        if costs[0] is not None and costs[1] is not None:
+            if stream is not None:
+                costs.append(_cost(block, stream, codec))
+                taken |= Section.SHARED in read_stream(stream)[1]
+        if len(costs) == len(seconds):
             lost.append(costs[1] - costs[0])
-    return sum(lost) / max(len(lost), 1), seconds[trained] / max(seconds[plain], 1e-9)
+    return _Tried(sum(lost) / max(len(lost), 1), seconds[trained] / max(seconds[plain], 1e-9), taken)
 
 
 def _encode(block: Array, codec: Settings) -> bytes | None:
