@@ -83,8 +83,8 @@ def plan_job(ds: xr.Dataset, dst: Destination, options: ConversionOptions) -> Jo
             layout = options.codec, options.variables, options.chunks, options.shards, options.train
             if layout != (None, None, "auto", None, None):
                 raise MoECError(
-                    "an append takes codec, variables, chunks, shards and dictionaries (train=) from the "
-                    "store; leave them out"
+                    "an append takes codec, variables, chunks, shards and dictionaries from the store; leave "
+                    "them out, and --train (train=)"
                 )
             if growth.added:
                 check_values(growth.plan, growth.ds)
