@@ -47,7 +47,7 @@ LEAST, MOST = 4, 8
 HELD_OUT = 2
 """Number of chunks beside these, on which it is tried."""
 
-_LOOKED_AT = 3  # times as many chunks, until enough of them say something
+_LOOKED_AT = 2  # times as many chunks, until enough of them say something
 _VALID = 0.2  # share of the voxels of a chunk that says something
 _WORSE = 0.005  # octaves of bytes, or of the error, that a dictionary may lose: it saves time
 _OCTAVE = 20 * math.log10(2)  # dB

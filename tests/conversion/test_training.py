@@ -65,7 +65,7 @@ def hand_over(patch, codec):
 
     def train(connected, needed, planned, *args):
         calls.append(1)
-        return planned.with_codecs({"a": codec})
+        return planned.with_codecs({each.name: codec for each in planned.compressed if each.training})
 
     patch.setattr("moec_zarr.conversion.work.run.train_dictionaries", train)
     return calls
@@ -218,6 +218,41 @@ def test_a_run_that_is_really_killed_goes_on(trained, tmp_path, client, sign):
     assert stored(dst) == stored(trained / "3.zarr")
     assert codec_at(dst) == codec_at(trained / "3.zarr")
     assert verify(dst, days(6)).ok
+
+
+def test_each_array_of_a_tree_has_its_own_and_small_ones_none(tmp_path, client):
+    parts = {"/one": days(6), "/two": days(6, 50).transpose(), "/small": days(3)}
+    sizes = {"time": STEPS}
+    tree = xr.DataTree.from_dict(parts)
+    convert(tree, tmp_path / "d.zarr", CODEC, chunks=sizes, train=True, client=client)
+    group = zarr.open_group(tmp_path / "d.zarr", mode="r")
+    one, two, small = (codec_of(group[f"{path}/a"]) for path in ("one", "two", "small"))
+    assert small.dictionary is None
+    assert len({one.dictionary, two.dictionary, None}) == 3
+    before = stored(tmp_path / "d.zarr")
+    (tmp_path / "d.zarr/two/a/c/0/0/0").unlink()
+    convert(tree, tmp_path / "d.zarr", CODEC, chunks=sizes, client=client)
+    assert stored(tmp_path / "d.zarr") == before
+
+
+def test_a_single_array_keeps_its_own(tmp_path, client, monkeypatch, trained):
+    """It has no group that it lies in."""
+    calls = hand_over(monkeypatch, replace(codec_at(trained / "3.zarr"), missing=None))
+    values = np.nan_to_num(days(6).a.values)
+    zarr.save_array(tmp_path / "s.zarr", values)
+    for _ in range(2):
+        convert(
+            tmp_path / "s.zarr",
+            tmp_path / "d.zarr",
+            CODEC,
+            chunks={"dim_0": STEPS},
+            train=True,
+            client=client,
+        )
+    array = zarr.open_array(tmp_path / "d.zarr", mode="r")
+    assert codec_of(array).dictionary
+    assert calls == [1]
+    assert np.abs(array[...] - values).max() < 5
 
 
 def test_nothing_is_shared_by_what_needs_no_fit_or_is_constant(tmp_path, client):

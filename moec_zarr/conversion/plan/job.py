@@ -124,14 +124,15 @@ def _keep_dictionaries(planned: Plan, dst: Destination, options: ConversionOptio
     try:
         store = to_read(store_at(dst, options.storage_options))
         manifest = read_manifest(zarr.open_group(store, mode="r", use_consolidated=False))
-    except (FileNotFoundError, ValueError, TypeError):
-        return planned  # whatever else is there is refused when the work begins
+    except (OSError, ValueError, TypeError):
+        return planned  # nothing is there, or what is refused when the work begins
     if manifest is None:
         return planned
     codecs = {}
     for each in planned.compressed:
-        known = manifest.plan["variables"].get(each.name, {}).get("codec")
-        if known is None or each.codec is None or options.train is False:
+        known = manifest.plan["variables"].get(each.name)
+        known = known.get("codec") if isinstance(known, dict) else None
+        if not isinstance(known, dict) or each.codec is None or options.train is False:
             continue
         begun = MoECCodec.from_configuration(known)
         if begun.dictionary is not None and each.codec == replace(begun, dictionary=None):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.training import Trained, parts_to_train, train_on
 from moec_zarr.archive.lock import Lock
-from moec_zarr.archive.plan import Plan
+from moec_zarr.archive.plan import Plan, PlannedVariable
 from moec_zarr.config import config
+from moec_zarr.conversion.work.cluster import offering
 from moec_zarr.conversion.work.dispatch import error_of
 from moec_zarr.conversion.work.worker import task_lock
 
@@ -75,14 +76,18 @@ def train_dictionaries(
     """
     from distributed import wait
 
+    left = [each for each in planned.compressed if each.training]
+    count = len(left)
     futures: dict[Future[Any], str] = {}
     codecs: dict[str, MoECCodec] = {}
     try:
-        for training in _trainings(planned, ds):
-            futures[_submit(client, training, resources)] = training.variable
-        count = len(futures)
-        while futures:
-            say(f"training dictionaries, {count - len(futures)} of {count} done")
+        while left or futures:
+            # A source that lives in memory travels: as much of it as workers take at a time.
+            slots = max(1, sum(worker["nthreads"] for worker in offering(client, resources).values()))
+            while left and len(futures) < slots:
+                each = left.pop(0)
+                futures[_submit(client, _make_training(each, ds), resources)] = each.name
+            say(f"training dictionaries, {count - len(left) - len(futures)} of {count} done")
             lock.check()
             try:
                 with client.as_current():
@@ -106,18 +111,17 @@ def train_dictionaries(
     return planned.with_codecs(codecs)
 
 
-def _trainings(planned: Plan, ds: xr.Dataset) -> Iterator[_Training]:
-    for each in planned.compressed:
-        if each.training and each.codec is not None and each.chunks is not None:
-            var = ds.variables[each.name]
-            yield _Training(
-                variable=each.name,
-                codec=each.codec,
-                parts=parts_to_train(var, each.chunks, each.encoding, each.training),
-                count=each.training,
-                device=config.get("device"),
-                threads=config.get("threads"),
-            )
+def _make_training(each: PlannedVariable, ds: xr.Dataset) -> _Training:
+    assert each.codec is not None
+    assert each.chunks is not None
+    return _Training(
+        variable=each.name,
+        codec=each.codec,
+        parts=parts_to_train(ds.variables[each.name], each.chunks, each.encoding, each.training),
+        count=each.training,
+        device=config.get("device"),
+        threads=config.get("threads"),
+    )
 
 
 def _submit(client: Client, training: _Training, resources: Mapping[str, float]) -> Future[Any]:
