@@ -152,7 +152,7 @@ def test_what_was_begun_without_goes_on_without(tmp_path, client, trainings, cap
     before = stored(dst)
     (dst / "a/c/3/0/0").unlink()
     begin(days(6), dst, client)
-    assert "begun without a dictionary for 'a', and goes on without" in caplog.text
+    assert "goes on without a dictionary for 'a', as it was begun" in caplog.text
     assert (stored(dst), trainings) == (before, [])
 
 

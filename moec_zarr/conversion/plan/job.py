@@ -137,9 +137,6 @@ def _keep_dictionaries(planned: Plan, dst: Destination, options: ConversionOptio
         begun = MoECCodec.from_configuration(known)
         if begun.dictionary is not None and each.codec == replace(begun, dictionary=None):
             codecs[each.name] = begun
-        elif begun.dictionary is None and options.train:
-            _log.warning(
-                "%s was begun without a dictionary for %r, and goes on without; --overwrite (resume=False) "
-                "makes it anew", dst, each.name,
-            )  # fmt: skip
+        elif begun.dictionary is None and options.train and each.training:
+            _log.warning("%s goes on without a dictionary for %r, as it was begun", dst, each.name)
     return planned.with_codecs(codecs)
