@@ -51,6 +51,7 @@ _FIRST = 1 << 12  # values that tell at once that there are others
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
+_FEWER = 0.9  # of the bytes of a transform alone: a network is tried with so many first
 _SINGLE_PRECISION = 100.0  # dB from which decoders in single precision add to the error what can be seen
 _BOUND_BYTES = 14  # of the section of a bound without corrections
 _USED = 0.9  # of a limit: what leaves more is looked at again
@@ -279,15 +280,15 @@ def _fit_within(
     return fitted, add_bound(chunk, fitted)
 
 
-def _fit_to_psnr(chunk: Prepared, target: float) -> Encoded:
-    """Return the smallest stream of a transform alone that reaches a PSNR."""
+def _fit_to_psnr(chunk: Prepared, target: float) -> tuple[Candidate, Encoded]:
+    """Return the smallest transform alone that reaches a PSNR, and its stream."""
     from moec_zarr.fit.select import fit_to_error
 
     # Half the range is 1 in normalised values, its peak 2.
     error = 4 * 10 ** (-(target + _PSNR_MARGIN) / 10) / _share_fitted(chunk)
     fitted = fit_to_error(chunk.field, error, chunk.dictionary)
     encoded = _finish(chunk, fitted)
-    return add_bound(chunk, fitted) if _hangs_on_precision(fitted, encoded) else encoded
+    return fitted, add_bound(chunk, fitted) if _hangs_on_precision(fitted, encoded) else encoded
 
 
 def _hangs_on_precision(fitted: Candidate, encoded: Encoded) -> bool:
@@ -322,14 +323,20 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
     """
     target = settings.psnr
     assert target is not None
-    if not settings.has_networks:
-        return _transform_psnr(chunk, target)
-    from moec_zarr.fit.select import smallest_network
+    from moec_zarr.fit.select import may_gain, smallest_network
 
     smallest = smallest_network(chunk.array.ndim, settings.experts)
-    best = exact = encode_lossless(chunk)
-    room, share = max(4.0 * smallest, chunk.array.nbytes / 4000), 0.25
-    low, high = float(smallest), float(len(exact))
+    if settings.model == "network" or settings.experts is not None:
+        best = encode_lossless(chunk)
+        room = max(4.0 * smallest, chunk.array.nbytes / 4000)
+    else:
+        best, transform = _transform_psnr(chunk, target)
+        if not settings.has_networks or transform is None:
+            return best
+        if not may_gain(chunk.field, settings, len(best), transform):
+            return best
+        room = _FEWER * len(best)
+    low, high, share = float(smallest), float(len(best)), 0.25
     reached = -math.inf
     for _ in range(_PSNR_FITS):
         if not low <= room < high:
@@ -355,37 +362,39 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
         # About 4 dB are won by doubling the bytes; a bracket that exists is never left.
         room = min(room * 2 ** max(-3.0, min(3.0, (target + 0.5 * _OVERSHOOT - psnr) / 4)), 0.98 * high)
         room = max(room, 1.02 * low)
-    if best is not exact:
-        return best
-    _log.debug("no fit below %d bytes reached %.2f dB (best %.2f)", len(exact), target, reached)
-    return exact if settings.model == "network" or settings.experts else _transform_psnr(chunk, target)
+    _log.debug("%d bytes; fits reached %.2f dB of %.2f", len(best), reached, target)
+    return best
 
 
-def _transform_psnr(chunk: Prepared, target: float) -> bytes:
-    """Fit the smallest transform that reaches the PSNR; return the exact stream if that is smaller.
+def _transform_psnr(chunk: Prepared, target: float) -> tuple[bytes, Candidate | None]:
+    """Fit the smallest transform that reaches the PSNR; return the stream and the transform.
+
+    None in place of the transform where the stream is exact, since that is smaller, or takes corrections.
 
     Rounding to an integer dtype adds an error that a transform does not see: then it aims higher. Where no
     transform is so close, corrections are.
     """
-    aim, best = target, None
+    aim, best, fitted = target, None, None
     for _ in range(_PSNR_FITS):
         try:
-            last = _fit_to_psnr(chunk, aim)
+            fitted, last = _fit_to_psnr(chunk, aim)
         except DoesNotFit:
             break
         if last.psnr >= target:
             best = last
             break
         if last.psnr == -math.inf:  # squares of errors exceed the largest double
-            return encode_lossless(chunk)
+            return encode_lossless(chunk), None
         aim += max(1.5 * (target - last.psnr), 0.02)
     if best is None:
-        best = encode_to_psnr(chunk, target, _error_at(chunk, target))
+        best, fitted = encode_to_psnr(chunk, target, _error_at(chunk, target)), None
     if best is None:
         exact = encode_lossless(chunk)
         _log.info("%.2f dB takes the %d bytes of a lossless stream", target, len(exact))
-        return exact
-    return encode_lossless_within(chunk, len(best.stream)) or best.stream
+        return exact, None
+    if (smaller := encode_lossless_within(chunk, len(best.stream))) is not None:
+        return smaller, None
+    return best.stream, fitted
 
 
 def _error_at(chunk: Prepared, psnr: float) -> float:

@@ -29,14 +29,36 @@ from moec_zarr.model.network import Architecture, Network
 from moec_zarr.runtime import choose_device
 from moec_zarr.settings import Settings
 
-__all__ = ["fit_alone", "fit_corrected"]
+__all__ = ["fit_alone", "fit_corrected", "probe_correction"]
 
 _LARGEST_SHIFT = 10  # octaves between half the range of the data and the scale they are fitted at
 _DEVIATION_SAMPLES = 1 << 16  # voxels that the deviation is measured on
 _CORRECTION_SHARE = 0.05  # of the bytes are for a network that corrects the transform
 _CORRECTION_BYTES = 200  # that it has at least
-_FURTHER = 0.985  # of the error of the first alternation, about, that is left by all of them
+_FURTHER = 0.95  # of the error of the first alternation, at least, that is left by all of them
 _STALLED = 2  # alternations without gain, after which the last one is made
+
+
+def probe_correction(
+    field: Field, settings: Settings, preset: Preset, budget: int, alone: Candidate
+) -> float:
+    """Train a network for a moment to correct a transform; return the share of the error that it leaves.
+
+    This is 1 where the bytes pay for no such network.
+    """
+    correction = _correction_bytes(budget)
+    if correction is None or alone.transform is None:
+        return 1.0
+    transform = alone.transform.field()
+    based = replace(field, base=transform.whole(), norm=transform.norm)
+    short = replace(
+        preset, steps=preset.probed_steps, batch=preset.batch // 4, allocations=1, starts=preset.starts[:1]
+    )
+    try:
+        fitted = _fit_correction(based, settings, short, correction, 0, None)
+    except DoesNotFit:
+        return 1.0
+    return fitted.error / fitted.before if fitted.before else 1.0
 
 
 def fit_corrected(
@@ -57,8 +79,8 @@ def fit_corrected(
     transform is left as it is.
     """
     valid = field.valid
-    correction = max(int(_CORRECTION_SHARE * budget), _CORRECTION_BYTES)
-    if correction > budget // 3:
+    correction = _correction_bytes(budget)
+    if correction is None:
         return None
     best: Candidate | None = None
     network: Network | None = None
@@ -79,7 +101,7 @@ def fit_corrected(
         room = budget - transform.nbytes - FRAME - base.ndim
         based = replace(field, base=base, norm=coefficients.norm)
         try:
-            network = _fit_correction(based, settings, short, room, number, network)
+            network = _fit_correction(based, settings, short, room, number, network).network
         except DoesNotFit:
             break
         values = np.clip(_on_whole_grid(network, coefficients), -1, 1)
@@ -96,10 +118,16 @@ def fit_corrected(
     return best
 
 
+def _correction_bytes(budget: int) -> int | None:
+    """Return the bytes of a network that corrects a transform; None where there are too few for one."""
+    correction = max(int(_CORRECTION_SHARE * budget), _CORRECTION_BYTES)
+    return None if correction > budget // 3 else correction
+
+
 def _fit_correction(
     field: Field, settings: Settings, preset: Preset, budget: int, turn: int, initial: Network | None
-) -> Network:
-    """Return a network that reads and corrects the field's base; from `initial`, if any."""
+) -> Fitted:
+    """Fit a network that reads and corrects the field's base; from `initial`, if any."""
     assert field.base is not None
     if initial is None:
         stencils = stencils_for(field.base, field.norm)
@@ -110,7 +138,7 @@ def _fit_correction(
     field = replace(field, stencils=stencils)
     result = _fit_network(field, settings.seed + turn, preset, architecture, budget, initial)
     assert result is not None  # no error is too large to go on
-    return replace(result.network, stencils=stencils)
+    return result._replace(network=replace(result.network, stencils=stencils))
 
 
 def fit_alone(

@@ -2,11 +2,13 @@
 
 The transform alone wins where the field is smooth or periodic, a network alone where few bytes meet
 much structure, and a small network that corrects the transform in between. All that the effort and
-the settings allow are fitted, what they reach is measured, the best is kept.
+the settings allow are fitted, what they reach is measured, the best is kept. Effort "balanced" fits networks
+where one that is trained for a moment promises a gain.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -15,7 +17,7 @@ from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.presets import PRESETS, scale_preset
+from moec_zarr.fit.presets import PRESETS, Preset, scale_preset
 from moec_zarr.fit.transform.expert_fit import fit_experts, restore_within
 from moec_zarr.fit.transform.rate_control import (
     fit_mean,
@@ -29,10 +31,15 @@ from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
-__all__ = ["fit", "fit_to_error", "smallest_fit", "smallest_network"]
+__all__ = ["fit", "fit_to_error", "may_gain", "smallest_fit", "smallest_network"]
 
+_log = logging.getLogger(__name__)
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
 _SECTION = 3  # bytes of a small section's number and length, at most
+# Logarithm of the error that experts or a short network take off where a network alone may win, and more of
+# it at a bit a voxel.
+_SHARP = 0.035, 2.8
+_CORRECTED = 0.988  # of its error, that a short network leaves where one that corrects it is worth a fit
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
 
@@ -68,46 +75,108 @@ def fit(
     DoesNotFit
         If the bytes suffice for no candidate.
     """
-    shape, valid = field.array.shape, field.valid
-    voxels = field.array.size if valid is None else int(valid.sum())
-    presets = [scale_preset(preset, voxels, share) for preset in PRESETS[settings.effort]]
+    presets = [scale_preset(preset, _voxels(field), share) for preset in PRESETS[settings.effort]]
     target = None
     if settings.model != "network":
         target = field.normalised()
     best = plain = None
     if target is not None and settings.experts is None:  # else a network is asked for
         plain, best = _fit_transform(field, target, budget, settings.shared)
-    enough = best is None or budget >= smallest_network(len(shape), settings.experts)
+    enough = best is None or budget >= smallest_network(field.array.ndim, settings.experts)
     if enough and settings.has_networks:
-        from moec_zarr.fit import networks
-
-        def to_beat() -> float:  # clipping is no matter of theirs
-            own = plain if best is not None and best.is_straightened else best
-            return math.inf if own is None else own.error
-
         with torch_threads():
             for turn, preset in enumerate(presets):
-                start, part = turn / len(presets), 1 / len(presets)
 
-                def report(done: float, start: float = start, part: float = part) -> None:
-                    progress(start + part * done)
+                def report(done: float, turn: int = turn) -> None:
+                    progress((turn + done) / len(presets))
 
-                target_error = to_beat()
-                alone = networks.fit_alone(
-                    field, settings, preset, budget, target_error, lambda done: report(done / 2)
-                )
-                best = choose_better(best, alone)
-                if target is None or (alone and alone.error < _DECIDED * target_error):
-                    continue
-                target_error = to_beat()
-                corrected = networks.fit_corrected(
-                    field, settings, preset, budget, target, plain, target_error,
-                    lambda done: report((1 + done) / 2),
-                )  # fmt: skip
-                best = choose_better(best, corrected)
+                best = _fit_networks(field, settings, preset, budget, target, plain, best, report)
     if best is None:
         raise DoesNotFit(f"nothing fits into {budget} bytes")
     return best
+
+
+def _fit_networks(
+    field: Field,
+    settings: Settings,
+    preset: Preset,
+    budget: int,
+    target: Floats | None,
+    plain: Candidate | None,
+    best: Candidate | None,
+    progress: Callable[[float], None],
+) -> Candidate | None:
+    """Fit a network alone and one that corrects the transform; return the best of these and of `best`.
+
+    Parameters
+    ----------
+    target : float32 array, or None
+        Targets of a transform; None where there is to be none.
+    plain, best : Candidate or None
+        The transform alone, as it is and made better.
+    progress : callable
+        Called with the share done.
+    """
+    from moec_zarr.fit import networks
+
+    def to_beat() -> float:  # clipping is no matter of theirs
+        own = plain if best is not None and best.is_straightened else best
+        return math.inf if own is None else own.error
+
+    alone_pays = correction_pays = True
+    if preset.probed_steps and plain is not None and best is not None:
+        alone_pays, correction_pays = _probe(field, settings, preset, budget, plain, best)
+    target_error = to_beat()
+    if alone_pays:
+        alone = networks.fit_alone(
+            field, settings, preset, budget, target_error, lambda done: progress(done / 2)
+        )
+        best = choose_better(best, alone)
+        if alone and alone.error < _DECIDED * target_error:
+            return best
+    if target is not None and correction_pays:
+        corrected = networks.fit_corrected(
+            field, settings, preset, budget, target, plain, to_beat(), lambda done: progress((1 + done) / 2)
+        )
+        best = choose_better(best, corrected)
+    return best
+
+
+def _probe(
+    field: Field, settings: Settings, preset: Preset, budget: int, plain: Candidate, best: Candidate
+) -> tuple[bool, bool]:
+    """Say whether a network alone may beat a transform, and whether one may that corrects it.
+
+    A network that corrects it is trained for a moment. One alone wins where few bytes meet sharp surfaces:
+    there experts, or that network, gain much.
+    """
+    from moec_zarr.fit import networks
+
+    left = networks.probe_correction(field, settings, preset, budget, best)
+    _log.info("a short network leaves %.3f of the transform's error", left)
+    gain = -math.log(min(left, best.error / plain.error))
+    return gain > _SHARP[0] + _SHARP[1] * 8 * budget / field.array.size, left < _CORRECTED
+
+
+def may_gain(field: Field, settings: Settings, budget: int, fitted: Candidate) -> bool:
+    """Say whether networks are worth a fit to a chunk whose transform takes so many bytes.
+
+    Parameters
+    ----------
+    field, settings, budget
+        As for :func:`fit`.
+    fitted : Candidate
+        The transform.
+    """
+    preset = scale_preset(PRESETS[settings.effort][0], _voxels(field), 1.0)
+    if not preset.probed_steps:
+        return True
+    with torch_threads():
+        return any(_probe(field, settings, preset, budget, fitted, fitted))
+
+
+def _voxels(field: Field) -> int:
+    return field.array.size if field.valid is None else int(field.valid.sum())
 
 
 def _fit_transform(

@@ -39,13 +39,14 @@ _MARGIN = 0.997  # of the budget while training goes on: the entropy still drift
 
 
 class Fitted(NamedTuple):
-    """A network, and its mean square error at some hundred thousands of voxels.
+    """A network, its mean square error at some hundred thousands of voxels, and what it is without a network.
 
-    The error is that of normalised values without the field's shift.
+    The errors are those of normalised values without the field's shift.
     """
 
     network: Network
     error: float
+    before: float
 
 
 Outcome: TypeAlias = Fitted | DoesNotFit | None
@@ -129,7 +130,7 @@ def _short_fit(training: Training, networks: Networks, steps: int) -> list[float
     """Train all of the weights, to a rate of zero; the mean square errors reached."""
     optimiser = training.optimiser(networks.weights)
     training.run(networks, optimiser, range(steps), steps, report=False)
-    return training.errors(networks, _RACED)
+    return training.errors(networks, _RACED)[0]
 
 
 def _train_whole(training: Training, networks: Networks) -> dict[int, Outcome]:
@@ -243,8 +244,8 @@ def _measure_networks(training: Training, fits: Sequence[int], networks: Sequenc
         return []
     shifts = [training.fits[i].field.normalisation.shift for i in fits]
     weights = [float_weights(network, shift) for network, shift in zip(networks, shifts, strict=True)]
-    errors = training.errors(Networks(list(fits), training.stack(fits, weights)), _JUDGED)
+    errors, squares = training.errors(Networks(list(fits), training.stack(fits, weights)), _JUDGED)
     return [
-        Fitted(network, error * 4.0**-shift)
-        for network, error, shift in zip(networks, errors, shifts, strict=True)
+        Fitted(network, error * 4.0**-shift, square * 4.0**-shift)
+        for network, error, square, shift in zip(networks, errors, squares, shifts, strict=True)
     ]

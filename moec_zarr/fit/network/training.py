@@ -111,17 +111,17 @@ class Training:
             self.fits[i].progress(share)
 
     @torch.no_grad()
-    def errors(self, networks: Networks, batches: int) -> list[float]:
-        """Estimate the mean square error of each network, in the units of the fit."""
+    def errors(self, networks: Networks, batches: int) -> tuple[list[float], list[float]]:
+        """Estimate the mean square of each network's error, and of its targets, in the units of the fit."""
         self.batches.of(networks.fits)
-        total = torch.zeros(len(networks.fits), dtype=torch.float64, device=self.device)
+        total = torch.zeros(2, len(networks.fits), dtype=torch.float64, device=self.device)
         for _ in range(batches):
             u, features, target = self.batches()
             values, _ = forward(self.architecture, networks.weights, u, features)
-            total += (values - target).square().mean(dim=1)
+            total += torch.stack([(values - target).square().mean(dim=1), target.square().mean(dim=1)])
         # One that is not a number loses every comparison.
-        errors: list[float] = (total / batches).nan_to_num(nan=math.inf, posinf=math.inf).tolist()
-        return errors
+        errors, squares = (total / batches).nan_to_num(nan=math.inf, posinf=math.inf).tolist()
+        return errors, squares
 
     def sensitivities(self, networks: Networks, gates: Weights) -> list[dict[str, float]]:
         """Estimate the mean square derivative of a value by a weight, for each network and tensor.
