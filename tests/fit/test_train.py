@@ -57,7 +57,7 @@ def first(waves):
 
 
 def test_fit_keeps_its_budget_and_reports_its_error(waves, first):
-    network, error = first
+    network, error, _ = first
     assert network.architecture == ARCHITECTURE
     assert len(encode_network(network)) <= BUDGET
     assert error_of(network, waves.array) == pytest.approx(error, rel=0.1)
@@ -83,7 +83,7 @@ def test_balance_spreads_the_points_over_the_experts(waves):
 
 
 def test_fit_goes_on_from_a_network(waves, first):
-    network, error = first
+    network, error, _ = first
     result = fit_network(waves, ARCHITECTURE, PRESET, BUDGET, initial=network)
     assert result is not None
     assert result[1] < 0.7 * error
@@ -91,7 +91,7 @@ def test_fit_goes_on_from_a_network(waves, first):
 
 
 def test_fit_of_a_seed_is_repeatable(waves, first):
-    network, error = fit_network(waves, ARCHITECTURE, PRESET, BUDGET)
+    network, error, _ = fit_network(waves, ARCHITECTURE, PRESET, BUDGET)
     assert error == pytest.approx(first[1], rel=1e-3)
     assert encode_network(network) == encode_network(first[0])
 
@@ -100,7 +100,7 @@ def test_shift_scales_targets_but_not_values(waves):
     """Fitted at a sixteenth of the range, the error is that of the values in the stream."""
     small = replace(waves, array=waves.array / 16)
     shifted = replace(small, normalisation=Normalisation(0.0, 1.0, shift=4))
-    network, error = fit_network(shifted, ARCHITECTURE, PRESET, BUDGET)
+    network, error, _ = fit_network(shifted, ARCHITECTURE, PRESET, BUDGET)
     assert error_of(network, small.array) == pytest.approx(error, rel=0.1)
     assert error < 0.7 * small.array.var()
 
