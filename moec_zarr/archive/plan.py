@@ -28,6 +28,7 @@ _TRANSFORM_SECONDS = {5.0: 6.0, 10.0: 4.0, 100.0: 1.4, 1000.0: 0.8}
 _PSNR_AS_RATIO = 100.0
 _BOUND_SECONDS = 4.0
 _NETWORK_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
+_PROBE_SECONDS = 0.8  # of a network that tells whether others are worth a fit: most often none is
 _NETWORK_VOXELS = 2_000_000
 _DECODED = 8_000_000  # voxels per second
 _FITS_FOR_PSNR = 3
@@ -49,6 +50,8 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> tuple[float, float]:
         size = voxels / _NETWORK_VOXELS
         network = _NETWORK_SECONDS[settings.effort] * max(size**0.4, size)
         network *= 1 if settings.psnr is None else _FITS_FOR_PSNR
+        if settings.effort == "balanced" and settings.model == "auto" and settings.experts is None:
+            network = _PROBE_SECONDS * max(size**0.4, size)
     return transform, network + voxels / _DECODED
 
 
