@@ -13,6 +13,11 @@ export class UnsupportedVersionError extends MoECError {
   override readonly name: string = "UnsupportedVersionError";
 }
 
+/** A stream that takes entries of a dictionary, where another one was given, or none. */
+export class DictionaryError extends MoECError {
+  override readonly name: string = "DictionaryError";
+}
+
 /** Refuse a stream unless a rule of the format holds. */
 export function check(holds: boolean, message: string): asserts holds {
   if (!holds) throw new CorruptStreamError(`${message}; the stream is damaged, fetch it again`);

@@ -12,6 +12,11 @@ interface ChunkMetadata {
   codecs: { name: string; configuration: Record<string, unknown> }[];
 }
 
+/** The part of the codec's metadata that is needed to read. */
+interface Configuration {
+  dictionary?: string;
+}
+
 /** What zarrita takes for a decoded chunk. */
 interface Chunk {
   data: TypedArray;
@@ -35,7 +40,10 @@ function storedOrder({ codecs, shape }: ChunkMetadata): number[] | undefined {
 abstract class Codec {
   readonly kind = "array_to_bytes";
 
-  constructor(protected readonly meta: ChunkMetadata) {}
+  constructor(
+    private readonly configuration: Configuration,
+    protected readonly meta: ChunkMetadata,
+  ) {}
 
   encode(): never {
     throw new MoECError("arrays are written in Python: https://pypi.org/project/moec-zarr");
@@ -45,7 +53,8 @@ abstract class Codec {
 
   /** A stream of this shape and of the array's type, in C order. */
   protected read(bytes: Uint8Array, shape: readonly number[]): TypedArray {
-    return decode(bytes, { shape, dtype: this.meta.dataType as DtypeName }).data;
+    const { dictionary } = this.configuration;
+    return decode(bytes, { shape, dtype: this.meta.dataType as DtypeName, dictionary }).data;
   }
 
   protected chunk(data: TypedArray): Chunk {
@@ -55,8 +64,8 @@ abstract class Codec {
 
 /** `moec_zarr.moec` of zarr format 3; a transpose codec before it changes the shape that is stored. */
 export class MoECSerializer extends Codec {
-  static fromConfig(_: unknown, meta: ChunkMetadata): MoECSerializer {
-    return new MoECSerializer(meta);
+  static fromConfig(configuration: Configuration, meta: ChunkMetadata): MoECSerializer {
+    return new MoECSerializer(configuration, meta);
   }
 
   override decode(bytes: Uint8Array): Chunk {
@@ -67,8 +76,8 @@ export class MoECSerializer extends Codec {
 
 /** `moec` of numcodecs, in zarr format 2: the stored shape is the chunk's, whatever the order in memory. */
 export class MoECCodec extends Codec {
-  static fromConfig(_: unknown, meta: ChunkMetadata): MoECCodec {
-    return new MoECCodec(meta);
+  static fromConfig(configuration: Configuration, meta: ChunkMetadata): MoECCodec {
+    return new MoECCodec(configuration, meta);
   }
 
   override decode(bytes: Uint8Array): Chunk {

@@ -5,11 +5,16 @@ import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { crc32 } from "../src/bitstream/crc32.js";
 import { CorruptStreamError, decode, MoECError, UnsupportedVersionError } from "../src/index.js";
+import { dictionaryOf } from "./dictionaries.js";
 
 const FOLDER = new URL("../../../tests/conformance/streams/", import.meta.url);
 const STREAMS = readdirSync(FOLDER)
   .filter((name) => name.endsWith(".moec"))
-  .map((name) => ({ name, stream: new Uint8Array(readFileSync(new URL(name, FOLDER))) }));
+  .map((name) => ({
+    name,
+    stream: new Uint8Array(readFileSync(new URL(name, FOLDER))),
+    dictionary: dictionaryOf(name.slice(0, -5)),
+  }));
 const SECONDS = 2;
 
 function mended(stream: Uint8Array): Uint8Array {
@@ -18,10 +23,10 @@ function mended(stream: Uint8Array): Uint8Array {
 }
 
 /** Whether a stream decodes; fails where it does neither that nor raises an error of the package. */
-function decodes(stream: Uint8Array): boolean {
+function decodes(stream: Uint8Array, dictionary: string | undefined): boolean {
   const before = performance.now();
   try {
-    decode(stream, { largest: 2 ** 24 });
+    decode(stream, { largest: 2 ** 24, dictionary });
     return true;
   } catch (error) {
     assert.ok(error instanceof MoECError, String((error as Error).stack));
@@ -52,9 +57,9 @@ test("streams that are cut off are refused", () => {
 });
 
 test("streams that are cut off and have their checksum mended decode or are refused", () => {
-  for (const { stream } of STREAMS) {
+  for (const { stream, dictionary } of STREAMS) {
     for (let length = 8; length < stream.length; length += 1 + (length >> 5)) {
-      decodes(mended(stream.slice(0, length)));
+      decodes(mended(stream.slice(0, length)), dictionary);
     }
   }
 });
@@ -63,7 +68,7 @@ test("streams with changed bytes decode or are refused", () => {
   const random = numbers(1);
   let decoded = 0;
   let refused = 0;
-  for (const { stream } of STREAMS) {
+  for (const { stream, dictionary } of STREAMS) {
     for (let i = 0; i < 25; i++) {
       const changed = stream.slice();
       for (let k = 0; k < 1 + (i % 3); k++) {
@@ -71,7 +76,7 @@ test("streams with changed bytes decode or are refused", () => {
         changed[8 + (random.next().value % Math.min(room, changed.length - 8))] ^=
           1 + (random.next().value % 255);
       }
-      if (decodes(mended(changed))) decoded++;
+      if (decodes(mended(changed), dictionary)) decoded++;
       else refused++;
     }
   }

@@ -2,7 +2,8 @@
  * Says of each line of base64 on the standard input what decoding it came to: "decoded" and a checksum of
  * the values, or an error's name. With `--values` the bytes of the values stand beside it, as base64.
  *
- * `tests/conformance/test_typescript_reader.py` asks it.
+ * Behind the stream and a space may stand the text of a dictionary. `tests/conformance/test_typescript_reader.py`
+ * asks it.
  */
 
 import { createInterface } from "node:readline";
@@ -15,7 +16,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   let checksum = 0;
   let values: string | undefined;
   try {
-    const { data } = decode(Buffer.from(line, "base64"), { largest: 2 ** 26 });
+    const [stream, dictionary] = line.split(" ");
+    const { data } = decode(Buffer.from(stream, "base64"), { largest: 2 ** 26, dictionary });
     checksum = crc32(new Uint8Array(data.buffer));
     if (process.argv.includes("--values")) values = Buffer.from(data.buffer).toString("base64");
   } catch (error) {

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import * as zarr from "zarrita";
-import { decode } from "../src/index.js";
+import { DictionaryError, decode } from "../src/index.js";
 import { register } from "../src/zarrita.js";
+import { dictionaryOf } from "./dictionaries.js";
 
 register(zarr.registry);
 
@@ -14,7 +15,13 @@ const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 const read = (name: string) => new Uint8Array(readFileSync(new URL(`v0_${name}.moec`, FOLDER)));
 
 /** A store of one array of one chunk. */
-function store3(stream: Uint8Array, shape: number[], type: string, before: unknown[] = []) {
+function store3(
+  stream: Uint8Array,
+  shape: number[],
+  type: string,
+  before: unknown[] = [],
+  dictionary?: string,
+) {
   const metadata = {
     zarr_format: 3,
     node_type: "array",
@@ -22,7 +29,7 @@ function store3(stream: Uint8Array, shape: number[], type: string, before: unkno
     data_type: type,
     chunk_grid: { name: "regular", configuration: { chunk_shape: shape } },
     chunk_key_encoding: { name: "default" },
-    codecs: [...before, { name: "moec_zarr.moec", configuration: { ratio: 10 } }],
+    codecs: [...before, { name: "moec_zarr.moec", configuration: { ratio: 10, dictionary } }],
     fill_value: 0,
     attributes: {},
   };
@@ -33,8 +40,8 @@ function store3(stream: Uint8Array, shape: number[], type: string, before: unkno
   ]);
 }
 
-function store2(stream: Uint8Array, shape: number[], dtype: string, order: string) {
-  const compressor = { id: "moec", ratio: 10 };
+function store2(stream: Uint8Array, shape: number[], dtype: string, order: string, dictionary?: string) {
+  const compressor = { id: "moec", ratio: 10, dictionary };
   const metadata = {
     zarr_format: 2,
     shape,
@@ -77,6 +84,16 @@ for (const [name, type, dtype] of [
     assert.deepEqual(await values(store2(stream, shape, dtype, "F")), expected);
   });
 }
+
+test("the dictionary stands in the metadata", async () => {
+  const [stream, dictionary] = [read("shared"), dictionaryOf("v0_shared") as string];
+  const { data, shape } = decode(stream, { dictionary });
+  const expected = [...(data as Float32Array)];
+  assert.deepEqual(await values(store3(stream, shape, "float32", [], dictionary)), expected);
+  assert.deepEqual(await values(store2(stream, shape, "<f4", "C", dictionary)), expected);
+  const array = await zarr.open(store3(stream, shape, "float32"), { kind: "array" });
+  await assert.rejects(zarr.get(array), (error: Error) => error.cause instanceof DictionaryError);
+});
 
 test("transposed chunks", async () => {
   const stream = read("int16");

@@ -2,9 +2,10 @@
 
 Without a name all of them are written anew.
 
-Each feature of the format has one stream in ``tests/conformance/streams``, beside what it decodes to.
-That is taken from the original data where the stream is exact, and from the reference decoder where a
-network or a transform is in it, never from the code under test.
+Each feature of the format has one stream in ``tests/conformance/streams``, beside what it decodes to, and
+the dictionary that it takes entries of, if there is one. What it decodes to is taken from the original data
+where the stream is exact, and from the reference decoder where a network or a transform is in it, never
+from the code under test.
 
 With ``experts`` and the effort "fast" the encoder makes a network alone; without, it measures what
 is best, which may differ where rounding does.
@@ -292,6 +293,8 @@ def main() -> None:
         stream_path, expected_path = paths(feature)
         stream_path.write_bytes(stream)
         np.savez_compressed(expected_path, expected=expected)
+        if feature in DICTIONARIES:
+            stream_path.with_suffix(".dictionary").write_text(DICTIONARIES[feature].text)
         size = expected_path.stat().st_size
         print(f"{stream_path.name}: {len(stream)} bytes; {expected_path.name}: {size} bytes")
 

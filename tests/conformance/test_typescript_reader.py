@@ -9,6 +9,7 @@ import base64
 import json
 import math
 import shutil
+import struct
 import subprocess
 import zlib
 from dataclasses import replace
@@ -22,14 +23,16 @@ from numpy.typing import NDArray
 
 from moec_zarr.bitstream.container import Section, read_stream, write_header, write_stream
 from moec_zarr.bitstream.linear_experts import write_linear_experts
+from moec_zarr.bitstream.masks import encode_mask, write_mask
 from moec_zarr.bitstream.primitives import write_varint
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
+from moec_zarr.dictionary import Dictionary, Entry
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.linear_experts import LinearExperts
 from moec_zarr.settings import Settings
-from tests.conformance.freeze_streams import FEATURES, paths
+from tests.conformance.freeze_streams import DICTIONARIES, FEATURES, paths
 from tests.conformance.test_corrupt_streams import CORRUPT
 from tests.conformance.test_hostile_streams import CASES
 from tests.support.streams import coefficients_section, header, transform_body, with_checksum
@@ -42,9 +45,9 @@ SINGLE = 1e-5  # of half the range: of values that NumPy computes in single prec
 DOUBLE = 2**-27  # of what corrections are added to
 
 
-def judge(streams: list[bytes]) -> list[tuple[str, float, int]]:
+def judge(streams: list[bytes], dictionary: str = "") -> list[tuple[str, float, int]]:
     """What decoding each of the streams came to, its CPU seconds, and the CRC-32 of the values."""
-    lines = "\n".join(base64.b64encode(stream).decode() for stream in streams)
+    lines = "\n".join(f"{base64.b64encode(stream).decode()} {dictionary}" for stream in streams)
     done = subprocess.run([NODE, JUDGE], input=lines, capture_output=True, text=True, check=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(streams)
@@ -130,6 +133,54 @@ def test_damaged_streams_decode_or_are_refused():
     assert said <= {"decoded", "CorruptStreamError", "UnsupportedVersionError", "MoECError"}
 
 
+# ------------------------------------------------------------------------- entries of a dictionary
+
+
+def take(dictionary: Dictionary, *numbers: int) -> bytes:
+    return section(11, struct.pack("<I", dictionary.checksum) + b"".join(map(write_varint, numbers)))
+
+
+def section(number: int, payload: bytes) -> bytes:
+    return bytes([number]) + write_varint(len(payload)) + payload
+
+
+def test_entries_stand_before_the_rest_of_their_sections():
+    """A transform, whole and parted anywhere, a mask and a box; the bytes are put together by hand."""
+    whole = coefficients_section()
+    moved = whole[:2] + whole[6:-1] + whole[2:6] + whole[-1:]  # `step` behind the bands
+    mask = b"\7" + write_mask(np.ones((2, 3), bool))
+    plain = write_header(header("u1", (2, 3), low=np.uint8(0), high=np.uint8(9)))
+    [(_, _, expected)] = judge([with_checksum(plain + section(6, whole))])
+    for at in range(1, len(moved) + 1):
+        dictionary = Dictionary.make([Entry(2, mask), Entry(6, moved[:at]), Entry(1, b"\2\1\5")])
+        bodies = [
+            plain + section(6, moved[at:]) + take(dictionary, 1),
+            plain + section(6, moved[at:]) + take(dictionary, 2, 0, 1),
+            plain + section(6, moved[at:]) + take(dictionary, 1, 2),  # out of order
+            plain + section(6, moved[at:]) + take(dictionary, 1, 1),
+            plain + section(6, moved[at:]) + take(dictionary, 3),
+            plain + section(6, moved[at:]) + take(dictionary),
+            plain + take(dictionary, 1),  # no transform beside it
+            plain + take(dictionary, 0),
+        ]
+        said = judge([with_checksum(body) for body in bodies], dictionary.text)
+        assert [each for each, *_ in said[2:7]] == ["CorruptStreamError"] * 5
+        # Where the entry is the whole, no byte of the stream allows for coefficients.
+        assert said[0][::2] == ("decoded", expected) or at == len(moved)
+        assert said[7][::2] == ("decoded", zlib.crc32(bytes([7] * 6)))
+        assert judge([with_checksum(bodies[0])])[0][0] == "DictionaryError"
+
+
+def test_large_entries_allow_for_no_coefficients():
+    every = encode_mask(np.ones((10, 10), bool))
+    likely = coefficients_section(b"\0\0", mask=every, coded=b"\1\xff\xff\xff\xfe", likely=True)
+    entry = likely[:2] + likely[6:-5] + likely[2:6] + likely[-5:] + bytes(60_000)
+    dictionary = Dictionary.make([Entry(6, entry)])
+    body = write_header(header("u1", (513, 513), low=np.uint8(0)))
+    body += section(6, bytes(20)) + take(dictionary, 0)
+    assert judge([with_checksum(body)], dictionary.text)[0][0] == "CorruptStreamError"
+
+
 # ------------------------------------------------------------------------- linear experts
 
 EXPERTS = LinearExperts((152, 168, 184), (-64, -10, 40, 90), (144, 136), *[np.zeros(0, np.int32)] * 2, -100)
@@ -204,8 +255,7 @@ def test_transforms_that_are_written_with_experts_are_restored():
 )
 def test_experts_restore_every_transform(experts):
     """One to five axes, folded ones, masks, scales, and corrections and networks that are added to it."""
-    # Those that take entries of a dictionary are not read in TypeScript yet.
-    frozen = [paths(feature)[0].read_bytes() for feature in FEATURES if feature != "shared"]
+    frozen = [paths(feature)[0].read_bytes() for feature in FEATURES if feature not in DICTIONARIES]
     streams = [with_experts(each, experts) for each in frozen if open_stream(each).coefficients is not None]
     found = [open_stream(each) for each in streams]
     assert {sum(n > 1 for n in each.shape) for each in found} >= {1, 2, 3, 4}

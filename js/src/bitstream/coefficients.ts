@@ -20,22 +20,21 @@ export interface Coefficients {
   integers: Sparse;
 }
 
-/** Read the coefficients of a box without its axes of length 1. */
-export function readCoefficients(bytes: Uint8Array, shape: readonly number[]): Coefficients {
+/** Read the coefficients of a box without its axes of length 1, of whose bytes a dictionary has `taken`. */
+export function readCoefficients(bytes: Uint8Array, shape: readonly number[], taken = 0): Coefficients {
   check(shape.length > 0, "a transform without axes");
   const source = new Reader(bytes);
   const bases = shape.flatMap(foldAxis).map((n) => readBasis(source, n));
   check(bases.filter((basis) => basis.joint).length !== 1, "a single joint axis");
-  const step = source.f32();
-  check(step >= 2 ** -64 && step <= 2 ** 64, `a step of ${step}`);
+  let step = taken ? 0 : source.f32();
   const context = readContext(source, bases.length);
   const counts = bases.map(bandCount);
   const present = decodeMask(source.block(), counts);
+  if (taken) step = source.f32(); // behind what chunks may share
+  check(step >= 2 ** -64 && step <= 2 ** 64, `a step of ${step}`);
   const extent = presentExtent(bases, counts, present);
-  check(
-    product(extent) <= COEFFICIENTS_PER_BYTE * bytes.length,
-    `${product(extent)} coefficients in ${bytes.length} bytes`,
-  );
+  const size = bytes.length - taken;
+  check(product(extent) <= COEFFICIENTS_PER_BYTE * size, `${product(extent)} coefficients in ${size} bytes`);
   const grid: Grid = {
     extent,
     bands: bases.map((basis, axis) => bandsOf(basis, extent[axis])),
@@ -43,7 +42,7 @@ export function readCoefficients(bytes: Uint8Array, shape: readonly number[]): C
     ...productBands(bases, counts, present),
     counts,
   };
-  return { bases, step, extent, integers: readWavefronts(source, bytes.length, grid, context) };
+  return { bases, step, extent, integers: readWavefronts(source, size, grid, context) };
 }
 
 function readBasis(source: Reader, n: number): Basis {

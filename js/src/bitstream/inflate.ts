@@ -1,24 +1,18 @@
 import { check } from "../errors.js";
 
 // RFC 1951, section 3.2.5: base and extra bits of the codes of lengths and of distances.
-// biome-ignore format: one table
-const LENGTHS = Uint16Array.of(
-  3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195,
-  227, 258,
-);
-// biome-ignore format: one table
-const LENGTH_BITS = Uint8Array.of(
-  0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
-);
-// biome-ignore format: one table
-const DISTANCES = Uint16Array.of(
-  1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073,
-  4097, 6145, 8193, 12289, 16385, 24577,
-);
-// biome-ignore format: one table
-const DISTANCE_BITS = Uint8Array.of(
-  0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13,
-);
+const bitsFrom = (length: number, run: number) =>
+  Uint8Array.from({ length }, (_, code) => Math.max(Math.floor(code / run) - 1, 0));
+const basesFrom = (first: number, bits: Uint8Array) => {
+  const bases = new Uint16Array(bits.length).fill(first);
+  for (let code = 1; code < bits.length; code++) bases[code] = bases[code - 1] + 2 ** bits[code - 1];
+  return bases;
+};
+const LENGTH_BITS = bitsFrom(29, 4);
+const LENGTHS = basesFrom(3, LENGTH_BITS);
+[LENGTHS[28], LENGTH_BITS[28]] = [258, 0]; // out of line
+const DISTANCE_BITS = bitsFrom(30, 2);
+const DISTANCES = basesFrom(1, DISTANCE_BITS);
 // biome-ignore format: one table
 const ORDER = Uint8Array.of(
   16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,

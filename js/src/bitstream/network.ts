@@ -61,8 +61,10 @@ function tensorSizes({ axes, features, encoder, experts, width, layers }: Sizes)
   return [...gate, ...encoders, ...hidden.flat(), width, 1];
 }
 
-/** Read a network of so many axes; `corrects` says whether it reads a transform. */
-export function readNetwork(bytes: Uint8Array, axes: number, corrects: boolean): Network {
+/**
+ * Read a network of so many axes; `corrects` says whether it reads a transform, `taken` how many bytes a dictionary has.
+ */
+export function readNetwork(bytes: Uint8Array, axes: number, corrects: boolean, taken = 0): Network {
   check(axes > 0, "a network without axes");
   const source = new Reader(bytes);
   const stencils = [...source.take(corrects ? axes : 0)].map((byte) => ({
@@ -91,7 +93,10 @@ export function readNetwork(bytes: Uint8Array, axes: number, corrects: boolean):
   );
   const counts = tensorSizes(sizes);
   const total = counts.reduce((all, n) => all + n, 0);
-  check(total <= WEIGHTS_PER_BYTE * bytes.length, `${total} weights in ${bytes.length} bytes`);
+  check(
+    total <= WEIGHTS_PER_BYTE * (bytes.length - taken),
+    `${total} weights in ${bytes.length - taken} bytes`,
+  );
   const used = tensorSizes({ ...sizes, experts: 1 }).reduce((all, n) => all + n, 0);
   check(used <= MOST_WEIGHTS_OF_A_VOXEL, `${used} weights of a voxel`);
   const gates = sizes.experts > 1 ? 2 : 0;

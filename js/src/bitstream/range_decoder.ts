@@ -1,4 +1,4 @@
-import { CorruptStreamError } from "../errors.js";
+import { check } from "../errors.js";
 
 const TWO_16 = 2 ** 16;
 const TWO_24 = 2 ** 24;
@@ -91,14 +91,10 @@ export class RangeDecoder {
     const top = Math.floor(this.rangeLow / TWO_24);
     this.scale = this.rangeHigh * 256 + top;
     this.wholeLow = top * TWO_24;
-    if (
-      this.pointHigh > this.rangeHigh ||
-      (this.pointHigh === this.rangeHigh && this.pointLow >= this.wholeLow)
-    ) {
-      throw new CorruptStreamError(
-        "words that the range coder refuses; the stream is damaged, fetch it again",
-      );
-    }
+    check(
+      this.pointHigh < this.rangeHigh || (this.pointHigh === this.rangeHigh && this.pointLow < this.wholeLow),
+      "words that the range coder refuses",
+    );
   }
 
   /** Multiply the scale, below 2^40, by a frequency, at most 2^24. */

@@ -1,4 +1,4 @@
-import { CorruptStreamError } from "../errors.js";
+import { check } from "../errors.js";
 
 /** Reads little-endian numbers from bytes, from the start to the end. */
 export class Reader {
@@ -15,11 +15,7 @@ export class Reader {
   }
 
   private advance(count: number): number {
-    if (!(count <= this.left)) {
-      throw new CorruptStreamError(
-        `the stream claims ${count} bytes where ${this.left} are left; it is truncated, fetch it again`,
-      );
-    }
+    if (!(count <= this.left)) check(false, `${count} bytes where ${this.left} are left`);
     this.at += count;
     return this.at - count;
   }
@@ -93,6 +89,6 @@ export class Reader {
       value += (byte & 127) * 2 ** (7 * position);
       if (byte < 128) return value;
     }
-    throw new CorruptStreamError("a number of more than nine bytes; the stream is damaged, fetch it again");
+    check(false, "a number of more than nine bytes");
   }
 }

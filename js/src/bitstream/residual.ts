@@ -12,8 +12,8 @@ export interface Residual {
   corrections: Sparse | undefined;
 }
 
-/** Read the corrections of a box. */
-export function readResidual(bytes: Uint8Array, box: readonly number[]): Residual {
+/** Read the corrections of a box, of whose bytes a dictionary has `taken`. */
+export function readResidual(bytes: Uint8Array, box: readonly number[], taken = 0): Residual {
   const source = new Reader(bytes);
   const bound = source.f64();
   const spacing = source.f32();
@@ -34,7 +34,7 @@ export function readResidual(bytes: Uint8Array, box: readonly number[]): Residua
     ),
     held: heldPlaces(shape),
   };
-  return { spacing, corrections: readWavefronts(source, bytes.length, grid, context) };
+  return { spacing, corrections: readWavefronts(source, bytes.length - taken, grid, context) };
 }
 
 /** Where voxels stand on folded axes; nothing where they stand everywhere. */

@@ -1,4 +1,4 @@
-import { CorruptStreamError, check, UnsupportedVersionError } from "../errors.js";
+import { check } from "../errors.js";
 import { product, stridesOf } from "../model/shapes.js";
 import { type Context, classOf, FLAG_ZEROS, magnitudeTables, quietActivity } from "./classes.js";
 import { RangeDecoder } from "./range_decoder.js";
@@ -48,12 +48,7 @@ export interface Sparse {
 /** Read the integers of a grid to the end of a section of `size` bytes. */
 export function readWavefronts(source: Reader, size: number, grid: Grid, context: Context): Sparse {
   const coded = source.varint();
-  if (coded === WITH_EXCESS) {
-    throw new UnsupportedVersionError(
-      "the stream is of an older preview of the format, which coded large coefficients otherwise; write it again",
-    );
-  }
-  check(coded >= 1 && coded <= 64, `a largest magnitude of ${coded}`);
+  check(coded >= 1 && coded <= 64 && coded !== WITH_EXCESS, `a largest magnitude of ${coded}`);
   const decoder = new RangeDecoder(source.rest());
   const { places, magnitudes } = decodeMagnitudes(
     decoder,
@@ -120,10 +115,7 @@ function decodeMagnitudes(
 function readExcess(decoder: RangeDecoder, number: number): number {
   const order = Math.max((number >> 2) - 5, 0);
   let length = order;
-  while (decoder.bit(2 ** 23)) {
-    if (++length > MOST_BITS)
-      throw new CorruptStreamError("an excess of too many bits; the stream is damaged");
-  }
+  while (decoder.bit(2 ** 23)) check(++length <= MOST_BITS, "an excess of too many bits");
   const excess = 2 ** length - 2 ** order + decoder.number(length);
   check(excess <= LARGEST - WITH_EXCESS, `an excess of ${excess}`);
   return excess;

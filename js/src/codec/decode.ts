@@ -24,7 +24,8 @@ import { restoreByExperts } from "../model/linear_experts.js";
 import { type Limits, restore, restoreFromScale } from "../model/restore.js";
 import { longAxes, paddedShape, product, visitRows } from "../model/shapes.js";
 import { synthesise } from "../model/transform.js";
-import { type Header, readStream, SECTION, type Sections } from "./header.js";
+import { expand } from "./dictionary.js";
+import { checkSections, type Header, readStream, SECTION, type Sections, type Taken } from "./header.js";
 
 const LARGEST = 2 ** 30;
 
@@ -35,6 +36,8 @@ export interface DecodeOptions {
   dtype?: DtypeName;
   /** Most bytes of values that are accepted where no shape is given: 1 GiB by default. */
   largest?: number;
+  /** What the chunks of an array share, where there is one: `dictionary` of the codec's metadata. */
+  dictionary?: string;
 }
 
 export interface Decoded {
@@ -45,22 +48,25 @@ export interface Decoded {
 }
 
 /**
- * Decode a stream, which needs nothing but its bytes.
+ * Decode a stream, which needs nothing but its bytes, and the dictionary where its array has one.
  *
  * Integers of 64 bits come as `BigInt64Array` and `BigUint64Array`; halves as `Float16Array`, and as a
  * `Float32Array` of the same values where the engine has none.
  *
  * @throws {CorruptStreamError} if the bytes are not a complete, undamaged stream, or not one of the shape and type
  * that are asked for.
+ * @throws {DictionaryError} if it takes entries of another dictionary than the one given.
  * @throws {UnsupportedVersionError} if another version of the format wrote it.
- * @throws {MoECError} if it holds more bytes than `largest`.
+ * @throws {MoECError} if it holds more bytes than `largest`, or the dictionary is none.
  */
 export function decode(bytes: Uint8Array, options: DecodeOptions = {}): Decoded {
-  const { header, sections } = readStream(bytes);
+  const { header, sections: held } = readStream(bytes);
   checkSize(header, options);
+  const { sections, taken } = expand(held, options.dictionary);
+  checkSections(sections);
   const { dtype, shape } = header;
   const [box, fill] = readBox(sections.get(SECTION.box), header);
-  const inner = decodeBox(header, box, sections);
+  const inner = decodeBox(header, box, sections, taken);
   if (box.every((n, axis) => n === shape[axis])) return { data: inner, shape, dtype: dtype.name };
   const data = makeArray(dtype, product(shape));
   data.fill(fill as never);
@@ -101,7 +107,7 @@ function readBox(bytes: Uint8Array | undefined, { shape, dtype, low }: Header): 
 }
 
 /** The values of the box, in C order. */
-function decodeBox(header: Header, box: number[], sections: Sections): TypedArray {
+function decodeBox(header: Header, box: number[], sections: Sections, taken: Taken): TypedArray {
   const { dtype, low, high } = header;
   const masked = readMasks(sections.get(SECTION.masked), box, dtype);
   const finite = masked.filter(({ value }) => isFiniteValue(value));
@@ -110,7 +116,7 @@ function decodeBox(header: Header, box: number[], sections: Sections): TypedArra
   const count = product(box);
   const values =
     readStored(header, box, masked, sections) ??
-    decodeFitted(limits, box, sections) ??
+    decodeFitted(limits, box, sections, taken) ??
     (makeArray(dtype, count).fill(low as never) as TypedArray);
   const exact = readMasks(sections.get(SECTION.exact), box, dtype);
   check(
@@ -189,18 +195,24 @@ function readLossless(bytes: Uint8Array, count: number, dtype: Dtype): TypedArra
 }
 
 /** The sum of the network, the residual and the transform, which experts may restore, if there is any of them. */
-function decodeFitted(limits: Limits, box: number[], sections: Sections): TypedArray | undefined {
+function decodeFitted(
+  limits: Limits,
+  box: number[],
+  sections: Sections,
+  taken: Taken,
+): TypedArray | undefined {
   const parts = [SECTION.network, SECTION.residual, SECTION.transform].map((number) => sections.get(number));
   const [coded, corrections, transformed] = parts;
   if (!coded && !corrections && !transformed) return undefined;
   check(!box.includes(0), "a model of no voxels");
   const shape = longAxes(box);
   // All that is read is read before anything is evaluated.
-  const network = coded && readNetwork(coded, shape.length, transformed !== undefined);
-  const coefficients = transformed && readCoefficients(transformed, shape);
+  const network =
+    coded && readNetwork(coded, shape.length, transformed !== undefined, taken.get(SECTION.network));
+  const coefficients = transformed && readCoefficients(transformed, shape, taken.get(SECTION.transform));
   const restoring = sections.get(SECTION.linearExperts);
   const experts = restoring && readLinearExperts(restoring, shape.length);
-  const residual = corrections && readResidual(corrections, box);
+  const residual = corrections && readResidual(corrections, box, taken.get(SECTION.residual));
   const scaled = sections.get(SECTION.scale);
   const scale = scaled && readScale(scaled, box, limits.dtype);
   const transform = coefficients && unfold(synthesise(coefficients), shape);

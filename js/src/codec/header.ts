@@ -22,6 +22,7 @@ export const SECTION = {
   integers: 8,
   exact: 9,
   linearExperts: 10,
+  shared: 11,
 } as const;
 const NUMBERS: ReadonlySet<number> = new Set(Object.values(SECTION));
 /** Sections that add up to the values, and those that hold the values alone. */
@@ -39,6 +40,9 @@ export interface Header {
 
 /** The payloads of sections by their numbers. */
 export type Sections = ReadonlyMap<number, Uint8Array>;
+
+/** How many bytes of a section's payload an entry of a dictionary has, by its number. */
+export type Taken = ReadonlyMap<number, number>;
 
 /** Check the frame of a stream, and read its header and what sections it has. */
 export function readStream(bytes: Uint8Array): { header: Header; sections: Sections } {
@@ -84,11 +88,15 @@ function readSections(source: Reader): Sections {
     sections.set(number, source.block());
     before = number;
   }
+  return sections;
+}
+
+/** Refuse sections that do not go together. */
+export function checkSections(sections: Sections): void {
   const has = (number: number) => sections.has(number);
   const fitted = FITTED.some(has);
   const stored = STORED.filter(has).length;
   check(stored === 0 || (stored === 1 && !fitted && !has(SECTION.exact)), "values that are held twice");
   check(fitted || !has(SECTION.scale), "a scale of nothing");
   check(has(SECTION.transform) || !has(SECTION.linearExperts), "linear experts that restore nothing");
-  return sections;
 }

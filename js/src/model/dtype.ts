@@ -17,12 +17,27 @@ export type TypedArray =
 /** One element: a bigint of the types of 64-bit integers, else a number. */
 export type Value = number | bigint;
 
-// biome-ignore format: one table
-export const DTYPE_NAMES = [
-  "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
-] as const;
+/** `Float16Array` where the engine has one: of any number of them, a type of which TypeScript knows late. */
+const Halves = (globalThis as { Float16Array?: Float32ArrayConstructor }).Float16Array;
 
-export type DtypeName = (typeof DTYPE_NAMES)[number];
+/** The arrays of all types, in the order of their numbers; halves that are a `Float32Array` are exact too. */
+const ARRAYS = {
+  int8: Int8Array,
+  int16: Int16Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  float16: Halves ?? Float32Array,
+  float32: Float32Array,
+  float64: Float64Array,
+};
+
+export type DtypeName = keyof typeof ARRAYS;
+
+export const DTYPE_NAMES = Object.keys(ARRAYS) as DtypeName[];
 
 export interface Dtype {
   name: DtypeName;
@@ -41,35 +56,9 @@ export function isWide({ kind, size }: Dtype): boolean {
   return kind !== "f" && size === 8;
 }
 
-/** `Float16Array` where the engine has one: of any number of them, a type of which TypeScript knows late. */
-const Halves = (globalThis as { Float16Array?: Float32ArrayConstructor }).Float16Array;
-
-/** Make an array of zeros; of halves it is a `Float32Array` where there is no `Float16Array`. */
+/** Make an array of zeros. */
 export function makeArray({ name }: Dtype, length: number): TypedArray {
-  switch (name) {
-    case "int8":
-      return new Int8Array(length);
-    case "int16":
-      return new Int16Array(length);
-    case "int32":
-      return new Int32Array(length);
-    case "int64":
-      return new BigInt64Array(length);
-    case "uint8":
-      return new Uint8Array(length);
-    case "uint16":
-      return new Uint16Array(length);
-    case "uint32":
-      return new Uint32Array(length);
-    case "uint64":
-      return new BigUint64Array(length);
-    case "float16":
-      return new (Halves ?? Float32Array)(length);
-    case "float32":
-      return new Float32Array(length);
-    case "float64":
-      return new Float64Array(length);
-  }
+  return new ARRAYS[name](length);
 }
 
 /** The number that the bits of a half stand for. */
