@@ -74,7 +74,7 @@ downstream:
 		cftime fsspec netCDF4 hypothesis pytest pytest-asyncio pytest-benchmark pytest-timeout requests tomlkit
 	build/downstream/bin/python tests/downstream/run.py
 
-# Writes the frozen streams in tests/conformance/streams anew; only for a new feature of the format.
+# Writes all that holds the version of the format anew; streams that a release has written never change again.
 streams: .venv/installed
 	$(BIN)/python -m tests.conformance.freeze_streams
 

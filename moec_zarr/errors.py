@@ -33,7 +33,10 @@ class DictionaryError(MoECError):
 
 
 class UnsupportedVersionError(MoECError):
-    """Raised when a stream has a newer format version than this package reads."""
+    """Raised when a stream has another version of the format than this package reads.
+
+    The same holds for a section, a type or a rank that only a newer release knows.
+    """
 
 
 class UnsupportedArrayError(MoECError, TypeError):

@@ -8,7 +8,7 @@ export class CorruptStreamError extends MoECError {
   override readonly name: string = "CorruptStreamError";
 }
 
-/** A stream of a version of the format that this package does not read. */
+/** A stream of another version of the format, or of a later release of this one. */
 export class UnsupportedVersionError extends MoECError {
   override readonly name: string = "UnsupportedVersionError";
 }

@@ -36,56 +36,37 @@ function storedOrder({ codecs, shape }: ChunkMetadata): number[] | undefined {
   return order === "F" ? shape.map((_, axis) => shape.length - 1 - axis) : (order as number[]);
 }
 
-/** Decodes chunks. Only what this package can read back may be written: there is no `encode`. */
-abstract class Codec {
-  readonly kind = "array_to_bytes";
-
-  constructor(
-    private readonly configuration: Configuration,
-    protected readonly meta: ChunkMetadata,
-  ) {}
-
-  encode(): never {
-    throw new MoECError("arrays are written in Python: https://pypi.org/project/moec-zarr");
-  }
-
-  abstract decode(bytes: Uint8Array): Chunk;
-
-  /** A stream of this shape and of the array's type, in C order. */
-  protected read(bytes: Uint8Array, shape: readonly number[]): TypedArray {
-    const { dictionary } = this.configuration;
-    return decode(bytes, { shape, dtype: this.meta.dataType as DtypeName, dictionary }).data;
-  }
-
-  protected chunk(data: TypedArray): Chunk {
-    return { data, shape: this.meta.shape, stride: stridesOf(this.meta.shape) };
-  }
+/** Make a codec that reads chunks, of a function that reads them in the shape in which they are stored. */
+function makeCodec(
+  read: (stored: (shape: readonly number[]) => TypedArray, shape: number[], order?: number[]) => TypedArray,
+) {
+  return {
+    fromConfig({ dictionary }: Configuration, meta: ChunkMetadata) {
+      const { shape } = meta;
+      return {
+        kind: "array_to_bytes",
+        encode(): never {
+          throw new MoECError("arrays are written in Python: https://pypi.org/project/moec-zarr");
+        },
+        decode(bytes: Uint8Array): Chunk {
+          const dtype = meta.dataType as DtypeName;
+          const stored = (own: readonly number[]) => decode(bytes, { shape: own, dtype, dictionary }).data;
+          return { data: read(stored, shape, storedOrder(meta)), shape, stride: stridesOf(shape) };
+        },
+      };
+    },
+  };
 }
 
 /** `moec_zarr.moec` of zarr format 3; a transpose codec before it changes the shape that is stored. */
-export class MoECSerializer extends Codec {
-  static fromConfig(configuration: Configuration, meta: ChunkMetadata): MoECSerializer {
-    return new MoECSerializer(configuration, meta);
-  }
-
-  override decode(bytes: Uint8Array): Chunk {
-    const { shape } = this.meta;
-    return this.chunk(this.read(bytes, storedOrder(this.meta)?.map((axis) => shape[axis]) ?? shape));
-  }
-}
+export const MoECSerializer = makeCodec((stored, shape, order) =>
+  stored(order?.map((axis) => shape[axis]) ?? shape),
+);
 
 /** `moec` of numcodecs, in zarr format 2: the stored shape is the chunk's, whatever the order in memory. */
-export class MoECCodec extends Codec {
-  static fromConfig(configuration: Configuration, meta: ChunkMetadata): MoECCodec {
-    return new MoECCodec(configuration, meta);
-  }
-
-  override decode(bytes: Uint8Array): Chunk {
-    const { shape } = this.meta;
-    const data = this.read(bytes, shape);
-    return this.chunk(storedOrder(this.meta) ? toFortran(data, shape) : data);
-  }
-}
+export const MoECCodec = makeCodec((stored, shape, order) =>
+  order ? toFortran(stored(shape), shape) : stored(shape),
+);
 
 /** The same array in Fortran memory order, as zarrita expects it where metadata say so. */
 function toFortran(data: TypedArray, shape: readonly number[]): TypedArray {

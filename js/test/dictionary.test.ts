@@ -8,8 +8,8 @@ import { sha256Start } from "../src/bitstream/sha256.js";
 import { DictionaryError, decode, MoECError } from "../src/index.js";
 import { dictionaryOf } from "./dictionaries.js";
 
-const STREAM = readFileSync(new URL("../../../tests/conformance/streams/v0_shared.moec", import.meta.url));
-const DICTIONARY = dictionaryOf("v0_shared") as string;
+const STREAM = readFileSync(new URL("../../../tests/conformance/streams/v1_shared.moec", import.meta.url));
+const DICTIONARY = dictionaryOf("v1_shared") as string;
 
 test("the checksum is the start of SHA-256", () => {
   for (const length of [...Array(200).keys(), 1000, 65535, 65536]) {

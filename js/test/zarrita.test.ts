@@ -12,7 +12,7 @@ register(zarr.registry);
 
 const FOLDER = new URL("../../../tests/conformance/streams/", import.meta.url);
 const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
-const read = (name: string) => new Uint8Array(readFileSync(new URL(`v0_${name}.moec`, FOLDER)));
+const read = (name: string) => new Uint8Array(readFileSync(new URL(`v1_${name}.moec`, FOLDER)));
 
 /** A store of one array of one chunk. */
 function store3(
@@ -86,7 +86,7 @@ for (const [name, type, dtype] of [
 }
 
 test("the dictionary stands in the metadata", async () => {
-  const [stream, dictionary] = [read("shared"), dictionaryOf("v0_shared") as string];
+  const [stream, dictionary] = [read("shared"), dictionaryOf("v1_shared") as string];
   const { data, shape } = decode(stream, { dictionary });
   const expected = [...(data as Float32Array)];
   assert.deepEqual(await values(store3(stream, shape, "float32", [], dictionary)), expected);

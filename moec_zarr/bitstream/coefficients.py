@@ -35,7 +35,7 @@ from moec_zarr.bitstream.masks import decode_mask, read_coded_mask, write_mask
 from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.bitstream.range_coder import EVEN, PRECISION, RangeDecoder, end_words, range_words
 from moec_zarr.compiled import is_compiled
-from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
+from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.basis import (
     AXIS_NEIGHBOURS,
     LONGEST_GRAPH_AXIS,
@@ -65,7 +65,6 @@ __all__ = [
 STEPS = 2.0**-64, 2.0**64  # between which a step lies
 COEFFICIENTS_PER_BYTE = 1 << 13  # of the extent that is coded, at most
 NONZERO_PER_BYTE = 8  # coefficients that are not zero, at most; real streams have less than two
-_WITH_EXCESSES = LARGEST_SYMBOL + 1  # in place of the largest magnitude
 _JOINT, _GRAPH = 1 << 4, 1 << 5  # flags of an axis' basis
 
 
@@ -123,7 +122,7 @@ def write_integers(
     grid = lay_out(functions, octaves, context)
     words, used, low, _ = encode(integers.reshape(-1), grid, zero_frequencies(), _sums(symbols), symbols)
     payload = end_words(words, int(used), int(low))
-    return write_varint(symbols if symbols < LARGEST_SYMBOL else _WITH_EXCESSES) + payload
+    return write_varint(symbols) + payload
 
 
 def _extend(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
@@ -220,19 +219,12 @@ def read_integers(
 
     Raises
     ------
-    UnsupportedVersionError
-        If a preview wrote them.
     CorruptStreamError
         If no encoder writes such bytes.
     """
     symbols, offset = read_varint(data, offset)
-    if symbols == LARGEST_SYMBOL:
-        raise UnsupportedVersionError(
-            "the stream is of an older preview, which coded large coefficients otherwise; it reads it still"
-        )
-    if not 1 <= symbols <= _WITH_EXCESSES:
+    if not 1 <= symbols <= LARGEST_SYMBOL:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
-    symbols = min(symbols, LARGEST_SYMBOL)
     most = NONZERO_PER_BYTE * (len(data) - taken)
     if is_compiled(octaves.size):
         return _decode_compiled(data[offset:], lay_out(functions, octaves, context), symbols, most).reshape(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from moec_zarr.bitstream.primitives import read_varint, write_varint
-from moec_zarr.errors import CorruptStreamError, UnsupportedVersionError
+from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 
 __all__ = [
     "DTYPES",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MAGIC = b"MoE"
-VERSION = 0  # 0 until release 0.1: such streams are read by the very version that wrote them
+VERSION = 1  # 0 was that of development versions, of which none was released
 QUALITY_BYTES = 4
 FRAME = 8  # bytes at most of a section's number and length
 MAX_RANK = 5
@@ -99,6 +99,16 @@ def is_storable(shape: tuple[int, ...]) -> bool:
 
 
 _Values = dict[str, Any]
+_DEVELOPMENT = (
+    "a development version wrote it, before release 0.1: write the store anew from its source, or read it "
+    "with that very version"
+)
+
+
+def _unknown(what: str, last: str) -> UnsupportedVersionError:
+    return UnsupportedVersionError(
+        f"the stream has {what}, this moec_zarr knows those up to {last}; read it with a newer release"
+    )
 
 
 def _write_dtype(header: Header) -> bytes:
@@ -109,8 +119,10 @@ def _write_dtype(header: Header) -> bytes:
 
 def _read_dtype(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]:
     byte = data[offset]
-    if byte >> 7 or byte & 15 >= len(DTYPES):
-        raise CorruptStreamError(f"reserved dtype {byte:#04x}; the stream is damaged")
+    if byte >> 7:
+        raise CorruptStreamError(f"reserved bit of {byte:#04x}; the stream is damaged")
+    if byte & 15 >= len(DTYPES):
+        raise _unknown(f"dtype {byte & 15}", f"{len(DTYPES) - 1}")
     order = ">" if byte >> 4 & 1 else "<"
     memory = "F" if byte >> 5 & 1 else "C"
     dtype = np.dtype(order + DTYPES[byte & 15])
@@ -124,7 +136,7 @@ def _write_shape(header: Header) -> bytes:
 def _read_shape(data: bytes, offset: int, known: _Values) -> tuple[_Values, int]:
     rank, offset = data[offset], offset + 1
     if rank > MAX_RANK:
-        raise CorruptStreamError(f"rank {rank}, at most {MAX_RANK} can be stored; the stream is damaged")
+        raise _unknown(f"rank {rank}", f"{MAX_RANK}")
     shape = []
     for _ in range(rank):
         n, offset = read_varint(data, offset)
@@ -214,7 +226,8 @@ def read_stream(data: bytes) -> tuple[Header, dict[Section, bytes]]:
     CorruptStreamError
         If the bytes are not a whole, undamaged stream.
     UnsupportedVersionError
-        If they follow a version of the format other than this one.
+        If they follow a version of the format other than this one, or hold what is reserved for later
+        releases.
     """
     if data[:3] != MAGIC:
         raise CorruptStreamError(
@@ -223,7 +236,7 @@ def read_stream(data: bytes) -> tuple[Header, dict[Section, bytes]]:
     if len(data) > 3 and data[3] != VERSION:
         raise UnsupportedVersionError(
             f"the stream has version {data[3]} of the format, this moec_zarr reads version {VERSION}; "
-            "read it with the release that wrote it, or a newer one"
+            + (_DEVELOPMENT if data[3] < VERSION else "read it with a newer release")
         )
     body = data[8:]
     if len(data) < 8 or struct.unpack_from("<I", data, 4)[0] != zlib.crc32(body):
@@ -237,7 +250,7 @@ def read_stream(data: bytes) -> tuple[Header, dict[Section, bytes]]:
             values, offset = field.read(body, offset, known)
             known |= values
     except (IndexError, struct.error, ValueError) as error:
-        if isinstance(error, CorruptStreamError):
+        if isinstance(error, MoECError):
             raise
         raise CorruptStreamError(
             "the stream ends inside its header; it is truncated, fetch it again"
@@ -249,8 +262,10 @@ def _read_sections(body: bytes, offset: int) -> dict[Section, bytes]:
     sections: dict[Section, bytes] = {}
     while offset < len(body):
         number = body[offset]
-        if number not in set(Section) or any(number <= before for before in sections):
-            raise CorruptStreamError(f"section {number} is reserved or out of order; the stream is damaged")
+        if number <= max(sections, default=0):
+            raise CorruptStreamError(f"section {number} is out of order; the stream is damaged")
+        if number > max(Section):
+            raise _unknown(f"section {number}", f"{max(Section)}")
         length, offset = read_varint(body, offset + 1)
         if length > len(body) - offset:
             raise CorruptStreamError(f"section {number} claims {length} bytes, {len(body) - offset} are left")

@@ -28,7 +28,7 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
     Raises
     ------
     CorruptStreamError
-        If the data end inside it, or it exceeds 63 bits.
+        If the data end inside it, it exceeds 63 bits, or fewer bytes would do.
     """
     value = 0
     for shift in range(0, 63, 7):
@@ -38,6 +38,8 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
         offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if byte == 0 < shift:
+                raise CorruptStreamError(f"{value} stands in more bytes than it needs; the stream is damaged")
             return value, offset
     raise CorruptStreamError("a length in the stream exceeds 63 bits; the stream is damaged")
 

@@ -63,6 +63,8 @@ def read_bounding_box(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any])
             )
         inner.append(length)
     fill, offset = read_value(data, offset, dtype)
+    if tuple(inner) == shape:
+        raise CorruptStreamError(f"a bounding box of the whole shape {shape}; the stream is damaged")
     if offset != len(data):
         raise CorruptStreamError(
             f"a bounding box of {len(data)} bytes, expected {offset}; the stream is damaged"

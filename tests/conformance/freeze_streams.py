@@ -1,6 +1,7 @@
 """Write frozen streams: ``python -m tests.conformance.freeze_streams [FEATURE ...]``, an explicit act.
 
-Without a name all of them are written anew.
+Without a name all that holds the version of the format is written anew (``make streams``): all frozen
+streams, those that are refused, and the sample for the registry of zarr extensions. Other files there go.
 
 Each feature of the format has one stream in ``tests/conformance/streams``, beside what it decodes to, and
 the dictionary that it takes entries of, if there is one. What it decodes to is taken from the original data
@@ -14,6 +15,7 @@ is best, which may differ where rounding does.
 from __future__ import annotations
 
 import base64
+import json
 import struct
 import sys
 from contextlib import ExitStack
@@ -23,8 +25,10 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
+from moec_zarr import MoECSerializer
 from moec_zarr.bitstream.container import VERSION, Section, write_stream
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted
@@ -37,6 +41,7 @@ from moec_zarr.codec.lossless import encode_rounded
 from moec_zarr.codec.prepare import find_masked_values, prepare
 from moec_zarr.demo.simulate import simulate
 from moec_zarr.dictionary import Dictionary, Entry
+from moec_zarr.fit.advice import Advice
 from moec_zarr.fit.presets import PRESETS
 from moec_zarr.model.basis import DOUBLE, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
@@ -49,6 +54,8 @@ from tests.support.fields import smooth
 from tests.support.fits import as_integers_at_last
 
 FOLDER = Path(__file__).parent / "streams"
+REFUSED = FOLDER / "refused.jsonl"
+SAMPLE = Path(__file__).parents[2] / "docs" / "zarr-extension" / "sample.zarr"
 SHAPE = (8, 9, 10)
 
 
@@ -221,11 +228,12 @@ def _corrected(data: NDArray[Any], bound: float) -> bytes:
 
 
 # Dictionaries of streams that take entries of one: masks, and how a transform begins.
-_HEAD = bytes(3) + bytes([160, 40, 30] * 3) + struct.pack("<bbBhh", 44, 0, 58, -1400, -80)
+_HEAD = bytes(3) + bytes([3, 1, 1, 4, 0, 1, 7, 1, 0]) + struct.pack("<bbBhh", 39, 9, 128, -2327, -1188)
 _MASKS = write_masked_values(find_masked_values(_with_masked_values(_rough(SHAPE)), None), np.dtype("f4"))
 DICTIONARIES = {
     "shared": Dictionary.make(
-        [Entry(6, b"\x01\x02"), Entry(2, _MASKS), Entry(6, _HEAD), Entry(9, b"other")], b"advice"
+        [Entry(6, b"\x01\x02"), Entry(2, _MASKS), Entry(6, _HEAD), Entry(9, b"other")],
+        Advice(no_search=True).write(),
     )
 }
 
@@ -257,6 +265,10 @@ def make_stream(feature: str) -> bytes:
     if feature == "lossless":  # as it was stored before there were integers
         chunk = prepare(data, None, None)
         return write_stream(chunk.header, {Section.LOSSLESS: write_lossless(data)})
+    if feature == "residual_alone":
+        chunk, bound = prepare(data, None, None), others["max_error"]
+        corrections = write_residual(Residual(bound, 1.0, None), CONTEXT)
+        return write_stream(replace(chunk.header, psnr=0.0, max_error=1.0), {Section.RESIDUAL: corrections})
     if feature == "restored_residual":
         return _corrected(data, others["max_error"])
     others = {"effort": "fast"} | others
@@ -269,8 +281,11 @@ def make_stream(feature: str) -> bytes:
             patch.dict(PRESETS, fast=(replace(PRESETS["fast"][0], alternations=alternations),))
         )
         stack.enter_context(patch("moec_zarr.codec.bounded.encode_rounded", as_integers_at_last))
+        stack.enter_context(patch("moec_zarr.codec.encode.encode_lossless_within", return_value=None))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_SHARE", 0.3))
         stack.enter_context(patch("moec_zarr.fit.networks._CORRECTION_BYTES", 150))
+        if feature == "transform_and_experts":
+            stack.enter_context(patch("moec_zarr.fit.networks.fit_alone", return_value=None))
         if feature in BASES:
             candidates = patch(
                 "moec_zarr.fit.transform.basis_choice.list_bases", return_value=([BASES[feature]], 0.02)
@@ -281,8 +296,41 @@ def make_stream(feature: str) -> bytes:
         return encode(data, Settings(**others, dictionary=None if dictionary is None else dictionary.text))
 
 
+def list_refused() -> list[dict[str, str]]:
+    """Streams that are refused, as `REFUSED` holds them: those of the tests, but for a few of 16 KiB."""
+    from tests.conformance.test_corrupt_streams import CORRUPT, RESERVED
+    from tests.support.streams import with_checksum
+
+    bodies = [(str(case.id), "corrupt", case.values[0]) for case in CORRUPT]
+    bodies += [(name, "version", body) for name, body in RESERVED.items()]
+    streams = [(name, error, with_checksum(body)) for name, error, body in bodies]
+    streams.append(("version 2", "version", with_checksum(bodies[0][2], 2)))
+    return [
+        {"name": name, "error": error, "stream": stream.hex()}
+        for name, error, stream in streams
+        if len(stream) < 1000
+    ]
+
+
+def write_sample() -> None:
+    """The array that `docs/zarr-extension/README.md` describes."""
+    i, j, k = np.indices((4, 12, 16))
+    values = (100 * np.sin((i + 2 * j + 3 * k) / 12)).astype("f4")
+    serializer = MoECSerializer(max_error=0.25, effort="fast")
+    array = zarr.create_array(
+        SAMPLE, shape=values.shape, chunks=values.shape, dtype="f4", serializer=serializer, compressors=None,
+        overwrite=True,
+    )  # fmt: skip
+    array[:] = values
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
+    if not sys.argv[1:]:
+        for path in FOLDER.iterdir():
+            path.unlink()
+        REFUSED.write_text("".join(json.dumps(each) + "\n" for each in list_refused()))
+        write_sample()
     for feature in sys.argv[1:] or FEATURES:
         data, stream = FEATURES[feature][0], make_stream(feature)
         decoded = decode_by_reference(feature, stream)

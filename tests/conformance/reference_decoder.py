@@ -27,9 +27,18 @@ class CorruptError(Exception):
     """The bytes are not a stream."""
 
 
+class VersionError(Exception):
+    """Another version of the format wrote them, or a later release."""
+
+
 def check(condition: bool, what: str) -> None:
     if not condition:
         raise CorruptError(what)
+
+
+def know(condition: bool, what: str) -> None:
+    if not condition:
+        raise VersionError(what)
 
 
 class Reader:
@@ -56,6 +65,7 @@ class Reader:
             byte = self.number(1)
             value += (byte % 128) << (7 * position)
             if byte < 128:
+                check(byte > 0 or position == 0, "varint of too many bytes")
                 return value
         raise CorruptError("varint")
 
@@ -528,8 +538,7 @@ def read_by_wavefront(
     """Fill in the integers that are coded wavefront by wavefront, to the end of a section."""
     *weights, floor, rise, power, offset, slope = context
     largest = source.varint()
-    check(1 <= largest <= 64 and largest != 63, "largest")
-    largest = min(largest, 63)
+    check(1 <= largest <= 63, "largest")
     decoder = RangeDecoder(source.take(source.left))
     order = sorted((tuple(map(int, at)) for at in np.argwhere(held)), key=lambda at: (sum(at), -at[-1], at))
     magnitudes: dict[tuple[int, ...] | None, int] = {}
@@ -775,14 +784,16 @@ class Decoded:
 
 
 def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
-    check(data[:3] == b"MoE" and data[3:4] == b"\0", "magic or version")
+    check(data[:3] == b"MoE" and len(data) > 3, "magic")
+    know(data[3] == 1, "version")
     check(zlib.crc32(data[8:]) == int.from_bytes(data[4:8], "little"), "checksum")
     source = Reader(data[8:])
     head = source.number(1)
-    check(head % 16 <= 10 and head < 128, "dtype")
+    check(head < 128, "reserved bit")
+    know(head % 16 <= 10, "dtype")
     dtype = np.dtype((">" if head >> 4 & 1 else "<") + DTYPES[head % 16])
     rank = source.number(1)
-    check(rank <= 5, "rank")
+    know(rank <= 5, "rank")
     shape = tuple(source.varint() for _ in range(rank))
     check(math.prod(max(n, 1) for n in shape) < 2**32, "shape")
     low, high = source.value(dtype), source.value(dtype)
@@ -792,7 +803,8 @@ def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
     sections: dict[int, bytes] = {}
     while source.left:
         number = source.number(1)
-        check(max(sections, default=0) < number <= 11, "section")
+        check(max(sections, default=0) < number, "section")
+        know(number <= 11, "section")
         sections[number] = source.take(source.varint())
     held = dict(sections)
     taken = expand(sections, dictionary) if 11 in sections else {}
@@ -805,7 +817,7 @@ def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
     if 1 in sections:
         part = Reader(sections[1])
         box = tuple(part.varint() for _ in shape)
-        check(all(1 <= inner <= n for inner, n in zip(box, shape, strict=True)), "box")
+        check(all(1 <= inner <= n for inner, n in zip(box, shape, strict=True)) and box != shape, "box")
         fill = part.value(dtype)
         check(not part.left, "box")
     masked_values, exact_values = (read_masks(sections, number, box, dtype) for number in (2, 9))

@@ -7,9 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from moec_zarr.bitstream.linear_experts import read_linear_experts, write_linear_experts
 from moec_zarr.bitstream.masks import encode_mask
+from moec_zarr.bitstream.range_coder import RangeDecoder
 from tests.conformance import reference_decoder
 from tests.support.decoders import USUAL_ERROR
 
@@ -62,6 +64,35 @@ def test_constants_of_the_classes():
         exact = unit * (-1 / (2 * scale)).exp()
         assert r == int(exact) == reference_decoder.class_constant(number)
         assert abs(exact - round(exact)) > 1e-5  # so that double precision suffices
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_encoder_as_the_page_says(seed):
+    """It writes words that both decoders take back, with frequencies down to 1 of 2^24."""
+    rng = np.random.default_rng(seed)
+    rest = rng.choice([1, 5, 1000, 2**22], 40)
+    table = np.concatenate([[0], np.cumsum(rest[rest.cumsum() < 2**24]), [2**24]])
+    symbols = rng.integers(0, len(table) - 1, 300)
+    lower, span, words = 0, 2**64 - 1, 2
+    for symbol in symbols:
+        before, frequency = int(table[symbol]), int(table[symbol + 1] - table[symbol])
+        scale = span >> 24
+        lower, span = lower + scale * before, scale * frequency
+        if span < 2**32:
+            lower, span, words = lower << 32, span << 32, words + 1
+    number = lower + span - 1
+    for cleared in range(31, 0, -1):
+        if number >> cleared << cleared >= lower:
+            number = number >> cleared << cleared
+            break
+    data = b"".join(word.to_bytes(4, "little") for word in split_words(number, words)).rstrip(b"\0")
+    reference, decoder = reference_decoder.RangeDecoder(data), RangeDecoder(data)
+    assert [reference.symbol(table.tolist()) for _ in symbols] == symbols.tolist()
+    assert decoder.symbols([table.tolist()], [0] * len(symbols)) == symbols.tolist()
+
+
+def split_words(number: int, count: int) -> list[int]:
+    return [number >> 32 * i & 2**32 - 1 for i in reversed(range(count))]
 
 
 def test_lifting_factors():

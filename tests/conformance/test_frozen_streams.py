@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import numpy as np
 import pytest
 
 from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
+from moec_zarr.errors import CorruptStreamError, MoECError, UnsupportedVersionError
 from moec_zarr.settings import Settings
 from tests.conformance import reference_decoder
-from tests.conformance.freeze_streams import BASES, DICTIONARIES, FEATURES, decode_by_reference, paths
+from tests.conformance.freeze_streams import (
+    BASES,
+    DICTIONARIES,
+    FEATURES,
+    REFUSED,
+    decode_by_reference,
+    list_refused,
+    paths,
+)
 from tests.support.decoders import assert_agrees, assert_same_parts
 from tests.support.fields import psnr, smooth
 from tests.support.streams import with_checksum
@@ -39,8 +51,24 @@ def test_frozen_stream(feature):
 
 def test_every_frozen_file_belongs_to_a_feature():
     folder = paths("constant")[0].parent
-    expected = {path.name for feature in FEATURES for path in paths(feature)}
+    expected = {path.name for feature in FEATURES for path in paths(feature)} | {REFUSED.name}
+    expected |= {paths(feature)[0].with_suffix(".dictionary").name for feature in DICTIONARIES}
     assert {path.name for path in folder.iterdir()} == expected
+
+
+def test_frozen_dictionaries():
+    for feature, dictionary in DICTIONARIES.items():
+        assert paths(feature)[0].with_suffix(".dictionary").read_text() == dictionary.text
+
+
+def test_streams_that_are_refused():
+    frozen = [json.loads(line) for line in REFUSED.read_text().splitlines()]
+    assert frozen == list_refused()
+    errors = {"corrupt": CorruptStreamError, "version": UnsupportedVersionError}
+    for each in frozen:
+        with pytest.raises(MoECError) as raised:
+            decode(bytes.fromhex(each["stream"]))
+        assert raised.type is errors[each["error"]], each["name"]
 
 
 def test_networks_of_the_frozen_streams(decoded):
@@ -156,7 +184,9 @@ def test_entries_of_the_frozen_stream(decoded):
     assert set(shared.sections) == {6, 11}
     assert list(shared.sections[11][4:]) == [1, 2]
     assert [str(value) for value, _ in shared.masked_values] == ["nan", "inf", "-inf"]
-    assert list(shared.coefficients.context) == [160, 40, 30] * 3 + [44, 0, 58, -1400, -80]
+    *weights, floor, rise, power, offset, slope = shared.coefficients.context
+    context = bytes(weights) + struct.pack("<bbBhh", floor, rise, power, offset, slope)
+    assert head.data == bytes(3) + context  # cosines on three axes
     own = decoded["transform_mask"]
     assert len(masks.data) == len(own.sections[2])
     np.testing.assert_array_equal(shared.masked_values[0][1], own.masked_values[0][1])

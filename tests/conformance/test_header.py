@@ -42,8 +42,10 @@ def test_magic_version_and_checksum():
     assert decode(stream).tolist() == [[1, 1, 1], [1, 1, 1]]
     with pytest.raises(CorruptStreamError, match="not a MoEC stream"):
         decode(b"MoX" + stream[3:])
-    with pytest.raises(UnsupportedVersionError, match=r"version 9.*version 0"):
+    with pytest.raises(UnsupportedVersionError, match=r"version 9.*version 1; .*newer release"):
         decode(with_checksum(stream[8:], version=9))
+    with pytest.raises(UnsupportedVersionError, match=r"version 0.*development version .*store anew"):
+        decode(with_checksum(stream[8:], version=0))
     with pytest.raises(CorruptStreamError, match="checksum"):
         decode(stream[:-1] + bytes([stream[-1] ^ 1]))
     for length in range(len(stream)):

@@ -146,7 +146,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "corrections that are all zero", Case(residual((500, 500), b"\1", likely=False), (500, 500))
     large = transform(side, b"\x3e" + WORDS_OF_ONES)
     yield "large coefficients", Case(large, side, "not zero", fixed=8 * MIB)
-    larger = transform(side, b"\x40" + WORDS_OF_ONES)
+    larger = transform(side, b"\x3f" + WORDS_OF_ONES)
     yield "coefficients with excesses", Case(larger, side, "not zero", fixed=8 * MIB)
     yield "all zero", Case(transform(side, b"\1", likely=False), side)
     beyond = transform((2047, 2047), b"\1")

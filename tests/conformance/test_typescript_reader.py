@@ -33,7 +33,7 @@ from moec_zarr.errors import CorruptStreamError
 from moec_zarr.model.linear_experts import LinearExperts
 from moec_zarr.settings import Settings
 from tests.conformance.freeze_streams import DICTIONARIES, FEATURES, paths
-from tests.conformance.test_corrupt_streams import CORRUPT
+from tests.conformance.test_corrupt_streams import CORRUPT, RESERVED
 from tests.conformance.test_hostile_streams import CASES
 from tests.support.streams import coefficients_section, header, transform_body, with_checksum
 
@@ -75,6 +75,11 @@ def test_corrupt_streams_are_refused():
     assert {name for name, each in said.items() if each != "CorruptStreamError"} == set()
 
 
+def test_what_is_reserved_asks_for_a_newer_release():
+    answers = judge([with_checksum(body) for body in RESERVED.values()])
+    assert {said for said, *_ in answers} == {"UnsupportedVersionError"}
+
+
 def test_hostile_streams_are_bounded():
     # Those whose limit is another shape than the stream's, and those that are inspected only, are left out.
     cases = {
@@ -88,7 +93,7 @@ def test_hostile_streams_are_bounded():
         assert seconds < SLOW * case.seconds, name
 
 
-@pytest.mark.parametrize("version", [1, 255])
+@pytest.mark.parametrize("version", [0, 2, 255])
 def test_other_versions_are_named(version):
     stream = with_checksum(write_header(header("u1", (2, 3))), version)
     assert judge([stream])[0][0] == "UnsupportedVersionError"

@@ -27,7 +27,7 @@ def header(
     return Header(**fields | {"max_error": 0.1} | others)
 
 
-def with_checksum(body: bytes, version: int = 0) -> bytes:
+def with_checksum(body: bytes, version: int = 1) -> bytes:
     """The stream of a body, so that only what is in the body can be wrong."""
     return b"MoE" + bytes([version]) + zlib.crc32(body).to_bytes(4, "little") + body
 
@@ -59,7 +59,7 @@ def large_words(magnitude: int = 319) -> bytes:
     context = Context((9,) * 6, floor=0, rise=1, power=64, offset=1024, slope=0)
     integers = magnitude * np.array([[1, -1, 1], [-1, 1, -1]], np.int32)
     payload = write_coefficients(Coefficients((2, 3), (AxisBasis(1), AxisBasis()), 0.5, integers), context)
-    before = coefficients_section(coded=b"\x40")
+    before = coefficients_section(coded=b"\x3f")
     assert payload.startswith(before)
     return payload[len(before) :]
 

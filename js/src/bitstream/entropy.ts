@@ -2,6 +2,13 @@ import { check } from "../errors.js";
 
 const BEFORE = 16; // zero bytes that stand before the first one, more than a sequence can ask for in vain
 
+/** The smallest value of each code, of so many extra bits. */
+export function basesFrom(first: number, bits: ArrayLike<number>): Uint32Array {
+  const bases = new Uint32Array(bits.length).fill(first);
+  for (let code = 1; code < bits.length; code++) bases[code] = bases[code - 1] + 2 ** bits[code - 1];
+  return bases;
+}
+
 /** Reads bits of bytes backwards, as zstd's entropy coders were written (RFC 8878, section 4.1). */
 export class BackwardBits {
   /** Bits that are left; below 0 where more were read than there are, for which zeros stand. */

@@ -1,13 +1,9 @@
 import { check } from "../errors.js";
+import { basesFrom } from "./entropy.js";
 
 // RFC 1951, section 3.2.5: base and extra bits of the codes of lengths and of distances.
 const bitsFrom = (length: number, run: number) =>
   Uint8Array.from({ length }, (_, code) => Math.max(Math.floor(code / run) - 1, 0));
-const basesFrom = (first: number, bits: Uint8Array) => {
-  const bases = new Uint16Array(bits.length).fill(first);
-  for (let code = 1; code < bits.length; code++) bases[code] = bases[code - 1] + 2 ** bits[code - 1];
-  return bases;
-};
 const LENGTH_BITS = bitsFrom(29, 4);
 const LENGTHS = basesFrom(3, LENGTH_BITS);
 [LENGTHS[28], LENGTH_BITS[28]] = [258, 0]; // out of line

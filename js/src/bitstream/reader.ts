@@ -87,7 +87,10 @@ export class Reader {
     for (let position = 0; position < 9; position++) {
       const byte = this.u8();
       value += (byte & 127) * 2 ** (7 * position);
-      if (byte < 128) return value;
+      if (byte < 128) {
+        check(byte > 0 || position === 0, "a number of more bytes than it needs");
+        return value;
+      }
     }
     check(false, "a number of more than nine bytes");
   }

@@ -47,16 +47,10 @@ export interface Sparse {
 
 /** Read the integers of a grid to the end of a section of `size` bytes. */
 export function readWavefronts(source: Reader, size: number, grid: Grid, context: Context): Sparse {
-  const coded = source.varint();
-  check(coded >= 1 && coded <= 64 && coded !== WITH_EXCESS, `a largest magnitude of ${coded}`);
+  const largest = source.varint();
+  check(largest >= 1 && largest <= WITH_EXCESS, `a largest magnitude of ${largest}`);
   const decoder = new RangeDecoder(source.rest());
-  const { places, magnitudes } = decodeMagnitudes(
-    decoder,
-    grid,
-    context,
-    Math.min(coded, WITH_EXCESS),
-    8 * size,
-  );
+  const { places, magnitudes } = decodeMagnitudes(decoder, grid, context, largest, 8 * size);
   const values = Int32Array.from(magnitudes, (magnitude) => (decoder.bit(2 ** 23) ? -magnitude : magnitude));
   return { places: Int32Array.from(places), values };
 }

@@ -1,6 +1,7 @@
 import { check } from "../errors.js";
 import {
   BackwardBits,
+  basesFrom,
   makeStates,
   oneState,
   readStates,
@@ -23,11 +24,12 @@ interface Part {
 }
 
 function part(first: number, bits: number[], counts: number[], log: number, mostLog: number): Part {
-  const bases = new Uint32Array(bits.length);
-  bits.forEach((_, code) => {
-    bases[code] = code ? bases[code - 1] + 2 ** bits[code - 1] : first;
-  });
-  return { bits: Uint8Array.from(bits), bases, usual: makeStates(counts, log), mostLog };
+  return {
+    bits: Uint8Array.from(bits),
+    bases: basesFrom(first, bits),
+    usual: makeStates(counts, log),
+    mostLog,
+  };
 }
 
 const repeat = (value: number, count: number): number[] => Array(count).fill(value);

@@ -56,7 +56,7 @@ export interface Decoded {
  * @throws {CorruptStreamError} if the bytes are not a complete, undamaged stream, or not one of the shape and type
  * that are asked for.
  * @throws {DictionaryError} if it takes entries of another dictionary than the one given.
- * @throws {UnsupportedVersionError} if another version of the format wrote it.
+ * @throws {UnsupportedVersionError} if another version of the format wrote it, or a later release.
  * @throws {MoECError} if it holds more bytes than `largest`, or the dictionary is none.
  */
 export function decode(bytes: Uint8Array, options: DecodeOptions = {}): Decoded {
@@ -67,7 +67,7 @@ export function decode(bytes: Uint8Array, options: DecodeOptions = {}): Decoded 
   const { dtype, shape } = header;
   const [box, fill] = readBox(sections.get(SECTION.box), header);
   const inner = decodeBox(header, box, sections, taken);
-  if (box.every((n, axis) => n === shape[axis])) return { data: inner, shape, dtype: dtype.name };
+  if (box === shape) return { data: inner, shape, dtype: dtype.name };
   const data = makeArray(dtype, product(shape));
   data.fill(fill as never);
   const length = box[box.length - 1];
@@ -98,7 +98,7 @@ function readBox(bytes: Uint8Array | undefined, { shape, dtype, low }: Header): 
   const source = new Reader(bytes);
   const box = shape.map(() => source.varint());
   check(
-    box.every((n, axis) => n >= 1 && n <= shape[axis]),
+    box.every((n, axis) => n >= 1 && n <= shape[axis]) && box.some((n, axis) => n < shape[axis]),
     `a box of ${box}`,
   );
   const fill = readValue(source, dtype);

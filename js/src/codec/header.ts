@@ -2,11 +2,11 @@
 
 import { crc32 } from "../bitstream/crc32.js";
 import { Reader } from "../bitstream/reader.js";
-import { CorruptStreamError, check, UnsupportedVersionError } from "../errors.js";
+import { check, UnsupportedVersionError } from "../errors.js";
 import { DTYPE_NAMES, type Dtype, makeDtype, readValue, type Value } from "../model/dtype.js";
 import { product } from "../model/shapes.js";
 
-const VERSION = 0;
+const VERSION = 1;
 const MOST_VOXELS = 2 ** 32 - 1;
 const MOST_AXES = 5;
 
@@ -24,7 +24,6 @@ export const SECTION = {
   linearExperts: 10,
   shared: 11,
 } as const;
-const NUMBERS: ReadonlySet<number> = new Set(Object.values(SECTION));
 /** Sections that add up to the values, and those that hold the values alone. */
 const FITTED = [SECTION.network, SECTION.residual, SECTION.transform];
 const STORED = [SECTION.lossless, SECTION.integers];
@@ -47,13 +46,15 @@ export type Taken = ReadonlyMap<number, number>;
 /** Check the frame of a stream, and read its header and what sections it has. */
 export function readStream(bytes: Uint8Array): { header: Header; sections: Sections } {
   const frame = new Reader(bytes);
-  if (bytes.length < 8 || String.fromCharCode(...frame.take(3)) !== "MoE") {
-    throw new CorruptStreamError("the bytes are no stream of moec_zarr: they do not begin with 'MoE'");
-  }
+  check(
+    bytes.length >= 8 && String.fromCharCode(...frame.take(3)) === "MoE",
+    "bytes that do not begin with 'MoE'",
+  );
   const version = frame.u8();
   if (version !== VERSION) {
     throw new UnsupportedVersionError(
-      `the stream has version ${version} of the format, this package reads ${VERSION}; install a newer one`,
+      `the stream has version ${version} of the format, this package reads ${VERSION}; ` +
+        (version < VERSION ? "a development version wrote it: write it again" : "install a newer one"),
     );
   }
   const sum = frame.u32();
@@ -63,12 +64,22 @@ export function readStream(bytes: Uint8Array): { header: Header; sections: Secti
   return { header: readHeader(source), sections: readSections(source) };
 }
 
+/** Refuse a stream with what later releases may have added. */
+function know(known: boolean, what: string): void {
+  if (!known) {
+    throw new UnsupportedVersionError(
+      `the stream has ${what}, which this package does not know; install a newer one`,
+    );
+  }
+}
+
 function readHeader(source: Reader): Header {
   const head = source.u8();
-  check((head & 15) < DTYPE_NAMES.length && head < 128, "a reserved value of the header");
+  check(head < 128, "a reserved bit of the header");
+  know((head & 15) < DTYPE_NAMES.length, `type ${head & 15}`);
   const dtype = makeDtype(DTYPE_NAMES[head & 15]);
   const rank = source.u8();
-  check(rank <= MOST_AXES, `${rank} axes`);
+  know(rank <= MOST_AXES, `${rank} axes`);
   const shape = Array.from({ length: rank }, () => source.varint());
   check(product(shape.map((n) => Math.max(n, 1))) <= MOST_VOXELS, `a shape of ${shape}`);
   const low = readValue(source, dtype);
@@ -84,7 +95,8 @@ function readSections(source: Reader): Sections {
   let before = 0;
   while (source.left) {
     const number = source.u8();
-    check(NUMBERS.has(number) && number > before, `a section ${number} behind ${before}`);
+    check(number > before, `section ${number} behind ${before}`);
+    know(number <= SECTION.shared, `section ${number}`);
     sections.set(number, source.block());
     before = number;
   }
