@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the extra [all] brings, but torch; and what reads and writes the files of tests.
 BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 ome-zarr psutil scikit-image typer xarray
 
-.PHONY: demo test lint docs js peers wheel arm oldest newest downstream streams clean
+.PHONY: demo test lint docs js peers wheel arm oldest newest downstream release streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -37,7 +37,7 @@ wheel:
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel/dist .
 	build/wheel/bin/python -m pip install --quiet -c constraints.txt build/wheel/dist/*.whl
-	build/wheel/bin/python -I tests/read_with_wheel.py
+	build/wheel/bin/python -I tests/smoke.py base
 
 # The same for another processor: pip finds a wheel of everything that readers and writers need.
 arm: wheel
@@ -73,6 +73,24 @@ downstream:
 	build/downstream/bin/python -m pip install --quiet '.[encode]' zarr numcodecs xarray 'dask[distributed]' \
 		cftime fsspec netCDF4 hypothesis pytest pytest-asyncio pytest-benchmark pytest-timeout requests tomlkit
 	build/downstream/bin/python tests/downstream/run.py
+
+# A release but for its tag and its upload (docs/releases.md): dist/ has the sdist and the wheel that was built from it, which
+# works in environments with nothing else but what its extras ask for.
+release:
+	test -z "$$(git status --porcelain)"  # what is not committed is not released
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet build twine
+	build/release/tools/bin/python -m build --outdir dist
+	build/release/tools/bin/python -m twine check --strict dist/*
+	$(MAKE) --no-print-directory build/release/base build/release/encode build/release/all
+	cd dist && sha256sum *
+
+build/release/%:
+	$(PYTHON) -m venv $@
+	if [ $* = all ]; then $@/bin/python -m pip install --quiet $$(grep ^torch== constraints.txt); fi  # as in .venv
+	$@/bin/python -m pip install --quiet -c constraints.txt "$$(echo dist/*.whl)$(if $(filter base,$*),,[$*])"
+	$@/bin/python -I tests/smoke.py $*
 
 # Writes all that holds the version of the format anew; streams that a release has written never change again.
 streams: .venv/installed

@@ -87,15 +87,25 @@ def test_both_refuse_other_entries(entry: dict[str, Any]) -> None:
         MoECSerializer.from_dict(entry)
 
 
-def test_the_sample_is_what_the_page_says() -> None:
-    metadata = json.loads((FOLDER / "sample.zarr" / "zarr.json").read_text())
-    (codec,) = metadata["codecs"]
+@pytest.mark.parametrize("name", ["max_error", "dictionary"])
+def test_samples_are_what_their_page_says(name: str) -> None:
+    folder = FOLDER / "sample_data" / f"{name}.zarr"
+    (codec,) = json.loads((folder / "zarr.json").read_text())["codecs"]
     assert follows_schema(codec)
     page = (FOLDER / "README.md").read_text()
-    assert json.loads(page.partition("```json\n")[2].partition("```")[0]) == codec
-    array = zarr.open_array(FOLDER / "sample.zarr", mode="r")
+    example = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    assert codec["configuration"].items() >= example["configuration"].items()
+    assert ("dictionary" in codec["configuration"]) == (name == "dictionary")
+    array = zarr.open_array(folder, mode="r")
+    values = array[:]
     i, j, k = np.indices(array.shape)
-    expected = 100 * np.sin((i + 2 * j + 3 * k) / 12)
-    error = np.abs(array[:] - expected).max()
-    assert array.shape == (4, 12, 16)
+    land = (j + k < 9) if name == "dictionary" else np.zeros(array.shape, bool)
+    np.testing.assert_array_equal(np.isnan(values), land)
+    error = np.abs(values - 100 * np.sin((i + 2 * j + 3 * k) / 12))[~land].max()
+    assert array.shape == ((16 if land.any() else 4), 12, 16)
     assert 0 < error <= 0.25 + 1e-5  # its original was in single precision
+
+
+def test_the_page_lists_all_parameters() -> None:
+    page = (FOLDER / "README.md").read_text()
+    assert [name for name in PROPERTIES if f"| `{name}` |" not in page] == []

@@ -1,7 +1,7 @@
 """Write frozen streams: ``python -m tests.conformance.freeze_streams [FEATURE ...]``, an explicit act.
 
 Without a name all that holds the version of the format is written anew (``make streams``): all frozen
-streams, those that are refused, and the sample for the registry of zarr extensions. Other files there go.
+streams, those that are refused, and the samples for the registry of zarr extensions. Other files there go.
 
 Each feature of the format has one stream in ``tests/conformance/streams``, beside what it decodes to, and
 the dictionary that it takes entries of, if there is one. What it decodes to is taken from the original data
@@ -28,7 +28,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from moec_zarr import MoECSerializer
+from moec_zarr import MoECSerializer, train_dictionary
 from moec_zarr.bitstream.container import VERSION, Section, write_stream
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted
@@ -55,7 +55,7 @@ from tests.support.fits import as_integers_at_last
 
 FOLDER = Path(__file__).parent / "streams"
 REFUSED = FOLDER / "refused.jsonl"
-SAMPLE = Path(__file__).parents[2] / "docs" / "zarr-extension" / "sample.zarr"
+SAMPLES = Path(__file__).parents[2] / "docs" / "zarr-extension" / "sample_data"
 SHAPE = (8, 9, 10)
 
 
@@ -312,16 +312,19 @@ def list_refused() -> list[dict[str, str]]:
     ]
 
 
-def write_sample() -> None:
-    """The array that `docs/zarr-extension/README.md` describes."""
-    i, j, k = np.indices((4, 12, 16))
+def write_samples() -> None:
+    """The arrays that `docs/zarr-extension/sample_data/README.md` describes."""
+    i, j, k = np.indices((16, 12, 16))
     values = (100 * np.sin((i + 2 * j + 3 * k) / 12)).astype("f4")
-    serializer = MoECSerializer(max_error=0.25, effort="fast")
-    array = zarr.create_array(
-        SAMPLE, shape=values.shape, chunks=values.shape, dtype="f4", serializer=serializer, compressors=None,
-        overwrite=True,
-    )  # fmt: skip
-    array[:] = values
+    bounded = MoECSerializer(max_error=0.25, effort="fast")
+    with_land = np.where(j + k < 9, np.float32(np.nan), values)
+    shared = train_dictionary(bounded, with_land.reshape(4, 4, 12, 16))
+    for name, data, codec in (("max_error", values[:4], bounded), ("dictionary", with_land, shared)):
+        array = zarr.create_array(
+            SAMPLES / f"{name}.zarr", shape=data.shape, chunks=(4, 12, 16), dtype="f4",
+            serializer=codec, compressors=None, overwrite=True,
+        )  # fmt: skip
+        array[:] = data
 
 
 def main() -> None:
@@ -330,7 +333,7 @@ def main() -> None:
         for path in FOLDER.iterdir():
             path.unlink()
         REFUSED.write_text("".join(json.dumps(each) + "\n" for each in list_refused()))
-        write_sample()
+        write_samples()
     for feature in sys.argv[1:] or FEATURES:
         data, stream = FEATURES[feature][0], make_stream(feature)
         decoded = decode_by_reference(feature, stream)
