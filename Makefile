@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the extra [all] brings, but torch; and what reads and writes the files of tests.
 BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 ome-zarr psutil scikit-image typer xarray
 
-.PHONY: demo test lint docs js peers wheel arm oldest newest downstream release streams clean
+.PHONY: demo test lint docs js peers wheel arm oldest newest downstream release stores streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -47,8 +47,8 @@ arm: wheel
 
 # The codec, without torch, with the newest dependencies that this Python has, not those of constraints.txt. The kills
 # of every pair of writes take a minute, and hang on the order of writes rather than on versions.
-newest: NEWEST ?= tests/adapters tests/archive tests/cli tests/codec tests/conversion tests/report \
-	tests/test_fills.py tests/test_pages.py tests/test_statistics.py
+newest: NEWEST ?= tests/adapters tests/archive tests/cli tests/codec tests/compatibility tests/conversion \
+	tests/report tests/test_fills.py tests/test_pages.py tests/test_statistics.py
 newest:
 	rm -rf build/newest
 	$(PYTHON) -m venv build/newest
@@ -64,7 +64,8 @@ oldest:
 	$(PYTHON) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet -c constraints-oldest.txt '.[encode]' hypothesis pytest pytest-xdist scipy
 	build/oldest/bin/python -m pytest -q --numprocesses auto --dist loadfile tests/bitstream tests/model \
-		tests/codec/test_indexing.py tests/adapters/test_zarr_codec.py tests/adapters/test_numcodecs_codec.py
+		tests/compatibility tests/codec/test_indexing.py tests/adapters/test_zarr_codec.py \
+		tests/adapters/test_numcodecs_codec.py
 
 # The newest zarr, xarray and dask: their own tests, with this package as zarr's default serializer.
 downstream:
@@ -95,6 +96,10 @@ build/release/%:
 # Writes all that holds the version of the format anew; streams that a release has written never change again.
 streams: .venv/installed
 	$(BIN)/python -m tests.conformance.freeze_streams
+
+# Writes the stores of the version in pyproject.toml anew, until it is tagged: all later releases must read them.
+stores: .venv/installed
+	$(BIN)/python -m tests.compatibility.write_stores
 
 # The demo fits transforms, and draws: no torch, nothing that only tests need.
 .venv/installed-demo: pyproject.toml constraints.txt
