@@ -6,6 +6,7 @@ import asyncio
 import functools
 import http.server
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -163,3 +164,22 @@ def test_what_cannot_be_read_is_said(served, tmp_path):
         await settled(page, "/did not work/.test(document.querySelector('#message').textContent)")
 
     in_browser(tmp_path, visit)
+
+
+def test_a_worker_decodes_and_says_what_is_damaged(served, tmp_path):
+    folder, address = served
+    shutil.copytree(folder / "d.zarr", folder / "damaged.zarr")
+    (chunk,) = (path for path in (folder / "damaged.zarr" / "t").rglob("*0") if path.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[-1] ^= 1
+    chunk.write_bytes(data)
+
+    async def visit(page):
+        await page.open(f"{address}/page/index.html?store=/damaged.zarr")
+        await settled(page, "/did not work/.test(document.querySelector('#message').textContent)")
+        workers = "performance.getEntriesByType('resource').filter((e) => /decode.js$/.test(e.name)).length"
+        return await page.value("document.querySelector('#message').textContent"), await page.value(workers)
+
+    said, workers = in_browser(tmp_path, visit)
+    assert "checksum" in said
+    assert workers == 1

@@ -1,7 +1,7 @@
 /** What a store holds, and how many bytes came over the wire to say so. */
 
-import { register } from "moec-zarr/zarrita";
 import * as zarr from "zarrita";
+import { register } from "./codecs.js";
 
 register(zarr.registry);
 

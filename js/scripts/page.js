@@ -6,7 +6,7 @@ import { buildSync } from "esbuild";
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 const [from, to] = [at("../../examples/browser"), at("../dist/page")];
 buildSync({
-  entryPoints: [`${from}/main.ts`],
+  entryPoints: [`${from}/main.ts`, `${from}/decode.ts`],
   bundle: true,
   splitting: true, // zarrita's other codecs are loaded when a store has them
   format: "esm",
