@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from moec_zarr.errors import MoECError
+from moec_zarr.errors import MoECError, UnsupportedVersionError
 
 __all__ = ["MOST_BYTES", "MOST_ENTRIES", "Dictionary", "Entry", "parse_dictionary"]
 
 MOST_BYTES = 1 << 16
 MOST_ENTRIES = 256
 _SECTIONS = range(1, 10)
+_LAST_SECTION = 11
 _COUNT, _ROW = struct.Struct("<H"), struct.Struct("<BH")
 
 
@@ -85,6 +86,8 @@ def parse_dictionary(text: str) -> Dictionary:
 
     Raises
     ------
+    UnsupportedVersionError
+        If it has entries for sections that only a newer release knows.
     MoECError
         If it is none.
     """
@@ -106,6 +109,11 @@ def parse_dictionary(text: str) -> Dictionary:
         raise _refuse(f"{count} entries in {len(data)} bytes, at most {MOST_ENTRIES}")
     entries = []
     for section, length in _ROW.iter_unpack(data[_COUNT.size : offset]):
+        if section > _LAST_SECTION:
+            raise UnsupportedVersionError(
+                f"dictionary has an entry for section {section}, this moec_zarr knows those up to "
+                f"{_LAST_SECTION}; read it with a newer release"
+            )
         if section not in _SECTIONS or not 1 <= length <= len(data) - offset:
             raise _refuse(f"an entry of {length} bytes for section {section}")
         entries.append(Entry(section, data[offset : offset + length]))

@@ -22,3 +22,12 @@ export class DictionaryError extends MoECError {
 export function check(holds: boolean, message: string): asserts holds {
   if (!holds) throw new CorruptStreamError(`${message}; the stream is damaged, fetch it again`);
 }
+
+/** Refuse a stream with what later releases may have added. */
+export function know(known: boolean, what: string): void {
+  if (!known) {
+    throw new UnsupportedVersionError(
+      `the stream has ${what}, which this package does not know; install a newer one`,
+    );
+  }
+}

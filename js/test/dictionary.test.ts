@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { sha256Start } from "../src/bitstream/sha256.js";
-import { DictionaryError, decode, MoECError } from "../src/index.js";
+import { DictionaryError, decode, MoECError, UnsupportedVersionError } from "../src/index.js";
 import { dictionaryOf } from "./dictionaries.js";
 
 const STREAM = readFileSync(new URL("../../../tests/conformance/streams/v1_shared.moec", import.meta.url));
@@ -26,6 +26,11 @@ test("a stream is refused without its dictionary", () => {
   decode(STREAM, { dictionary: DICTIONARY });
   assert.throws(() => decode(STREAM, { dictionary: other }), /dictionary [0-9a-f]{8}, [0-9a-f]{8} was given/);
   decode(STREAM, { dictionary: DICTIONARY });
+});
+
+test("entries of later releases are named", () => {
+  const dictionary = Buffer.from([1, 0, 12, 1, 0, 97]).toString("base64");
+  assert.throws(() => decode(STREAM, { dictionary }), UnsupportedVersionError);
 });
 
 test("what is no dictionary is refused", () => {

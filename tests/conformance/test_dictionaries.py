@@ -10,7 +10,13 @@ import time
 import numpy as np
 import pytest
 
-from moec_zarr import CorruptStreamError, DictionaryError, MoECError, MoECSerializer
+from moec_zarr import (
+    CorruptStreamError,
+    DictionaryError,
+    MoECError,
+    MoECSerializer,
+    UnsupportedVersionError,
+)
 from moec_zarr.bitstream.container import write_header
 from moec_zarr.bitstream.masks import encode_mask, write_mask
 from moec_zarr.bitstream.primitives import write_varint
@@ -138,6 +144,12 @@ def test_dictionaries_in_metadata_are_checked(text):
         MoECSerializer.from_dict(
             {"name": "moec_zarr.moec", "configuration": {"ratio": 10, "dictionary": text}}
         )
+
+
+def test_entries_of_later_releases_are_named():
+    for section in 12, 255:
+        with pytest.raises(UnsupportedVersionError, match=f"section {section}.*newer release"):
+            MoECSerializer(ratio=10, dictionary=raw(b"\1\0" + ROW.pack(section, 1) + b"a"))
 
 
 def test_dictionaries_of_other_types_are_refused():

@@ -2,7 +2,7 @@
 
 import { Reader } from "../bitstream/reader.js";
 import { sha256Start } from "../bitstream/sha256.js";
-import { check, DictionaryError, MoECError } from "../errors.js";
+import { check, DictionaryError, know, MoECError, UnsupportedVersionError } from "../errors.js";
 import { SECTION, type Sections, type Taken } from "./header.js";
 
 const MOST_BYTES = 2 ** 16;
@@ -33,13 +33,14 @@ function parse(text: string): Dictionary {
     const rows = Array.from({ length: source.u16() }, () => [source.u8(), source.u16()]);
     const entries = rows.map(([section, length]) => ({ section, bytes: source.take(length) }));
     check(data.length <= MOST_BYTES && rows.length <= MOST_ENTRIES, "a dictionary that is too large");
-    check(
-      rows.every(([section, length]) => section >= 1 && section < SECTION.shared && length > 0),
-      "a dictionary of other sections",
-    );
+    for (const [section, length] of rows) {
+      know(section <= SECTION.shared, `an entry for section ${section}`);
+      check(section >= 1 && section < SECTION.shared && length > 0, "a dictionary of other sections");
+    }
     latest = { text, entries, checksum: sha256Start(data) };
     return latest;
   } catch (cause) {
+    if (cause instanceof UnsupportedVersionError) throw cause;
     throw new MoECError("the dictionary cannot be read; give the text in the store's metadata", { cause });
   }
 }

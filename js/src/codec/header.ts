@@ -2,7 +2,7 @@
 
 import { crc32 } from "../bitstream/crc32.js";
 import { Reader } from "../bitstream/reader.js";
-import { check, UnsupportedVersionError } from "../errors.js";
+import { check, know, UnsupportedVersionError } from "../errors.js";
 import { DTYPE_NAMES, type Dtype, makeDtype, readValue, type Value } from "../model/dtype.js";
 import { product } from "../model/shapes.js";
 
@@ -62,15 +62,6 @@ export function readStream(bytes: Uint8Array): { header: Header; sections: Secti
   check(sum === crc32(body), "a checksum that differs");
   const source = new Reader(body);
   return { header: readHeader(source), sections: readSections(source) };
-}
-
-/** Refuse a stream with what later releases may have added. */
-function know(known: boolean, what: string): void {
-  if (!known) {
-    throw new UnsupportedVersionError(
-      `the stream has ${what}, which this package does not know; install a newer one`,
-    );
-  }
 }
 
 function readHeader(source: Reader): Header {
