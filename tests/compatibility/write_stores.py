@@ -27,7 +27,8 @@ def find_arrays(folder: Path) -> dict[str, zarr.Array[Any]]:
     """All arrays of the stores of a version, by store and path."""
     found = {}
     for store in sorted(folder.glob("*.zarr")):
-        for path, member in zarr.open_group(store, mode="r", use_consolidated=False).members(max_depth=None):
+        group = zarr.open_group(store, mode="r", use_consolidated=False)
+        for path, member in sorted(group.members(max_depth=None), key=lambda each: each[0]):
             if isinstance(member, zarr.Array):
                 found[f"{store.name}/{path}"] = member
     return found
@@ -98,7 +99,8 @@ def main() -> None:
         write(folder)
     values = {name: array[:] for name, array in find_arrays(folder).items()}
     np.savez_compressed(folder / "values.npz", **values)
-    print(f"{folder}: {sum(path.stat().st_size for path in folder.rglob('*'))} bytes, {len(values)} arrays")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size} bytes, {len(values)} arrays")
 
 
 if __name__ == "__main__":
