@@ -126,16 +126,18 @@ def test_zstd_frames_of_all_kinds_unpack():
 
 def test_damaged_streams_decode_or_are_refused():
     rng = np.random.default_rng(1)
-    streams = []
+    streams: dict[str, list[bytes]] = {}  # by their dictionaries
     for feature in FEATURES:
+        own = streams.setdefault(DICTIONARIES[feature].text if feature in DICTIONARIES else "", [])
         body = paths(feature)[0].read_bytes()[8:]
         for _ in range(20):
             damaged = bytearray(body)
             for at in rng.integers(0, len(body), 3):
                 damaged[at] ^= int(rng.integers(1, 256))
-            streams.append(with_checksum(bytes(damaged)))
-    said = {said for said, *_ in judge(streams)}
-    assert said <= {"decoded", "CorruptStreamError", "UnsupportedVersionError", "MoECError"}
+            own.append(with_checksum(bytes(damaged)))
+    said = {said for dictionary, own in streams.items() for said, *_ in judge(own, dictionary)}
+    refused = {"CorruptStreamError", "DictionaryError", "MoECError", "UnsupportedVersionError"}
+    assert said <= {"decoded", *refused}
 
 
 # ------------------------------------------------------------------------- entries of a dictionary
