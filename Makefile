@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the extra [all] brings, but torch; and what reads and writes the files of tests.
 BESIDE := 'dask[distributed]' fsspec h5netcdf h5py jinja2 matplotlib netCDF4 ome-zarr psutil scikit-image typer xarray
 
-.PHONY: demo test lint docs js peers wheel arm oldest newest downstream release stores streams clean
+.PHONY: demo test lint docs js peers wheel arm oldest newest downstream streams clean
 
 demo: .venv/installed-demo
 	$(BIN)/python -m moec_zarr.demo
@@ -77,6 +77,7 @@ downstream:
 
 # A release but for its tag and its upload (docs/releases.md): dist/ has the sdist and the wheel that was built from it, which
 # works in environments with nothing else but what its extras ask for.
+.PHONY: release stores
 release:
 	test -z "$$(git status --porcelain)"  # what is not committed is not released
 	rm -rf dist build/release
