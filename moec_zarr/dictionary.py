@@ -27,7 +27,7 @@ __all__ = ["MOST_BYTES", "MOST_ENTRIES", "Dictionary", "Entry", "parse_dictionar
 
 MOST_BYTES = 1 << 16
 MOST_ENTRIES = 256
-_SECTIONS = range(1, 10)
+_SECTIONS = range(1, 11)
 _LAST_SECTION = 11
 _COUNT, _ROW = struct.Struct("<H"), struct.Struct("<BH")
 

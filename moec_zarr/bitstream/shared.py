@@ -14,9 +14,9 @@ __all__ = ["ENTRY_BYTES", "expand", "find_entry", "split_sections", "write_share
 
 _CHECKSUM = struct.Struct("<I")
 ENTRY_BYTES = 4 + _CHECKSUM.size  # of section 11 with one entry, number and length with it, at most
-_ALONE = frozenset(
-    {Section.BOX, Section.MASK, Section.SCALE, Section.EXACT}
-)  # that need no bytes of their own
+_ALONE = frozenset(  # that need no bytes of their own
+    {Section.BOX, Section.MASK, Section.SCALE, Section.EXACT, Section.LINEAR_EXPERTS}
+)
 
 
 def find_entry(dictionary: Dictionary | None, section: Section, payload: bytes) -> tuple[int, int] | None:

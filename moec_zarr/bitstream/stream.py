@@ -62,7 +62,7 @@ class Stream:
     bounds : pair of float
         On the absolute and the relative error of values that are stored rounded; 0 for none.
     sections : dict of str to int
-        Bytes of the header and of each section's payload.
+        Bytes of the header and of each section's payload, without those of a dictionary.
     """
 
     header: Header
@@ -178,14 +178,16 @@ def open_stream(
             sections[Section.TRANSFORM], grid, taken=taken.get(Section.TRANSFORM, 0)
         )
     if Section.LINEAR_EXPERTS in sections:
-        experts = read_linear_experts(sections[Section.LINEAR_EXPERTS], len(grid))
+        experts = read_linear_experts(
+            sections[Section.LINEAR_EXPERTS], len(grid), taken=taken.get(Section.LINEAR_EXPERTS, 0)
+        )
     if Section.RESIDUAL in sections:
         residual = read_residual(sections[Section.RESIDUAL], grid, taken=taken.get(Section.RESIDUAL, 0))
     if Section.SCALE in sections:
         scaled = read_scale(sections[Section.SCALE], shape, header.dtype)
     if Section.EXACT in sections:
         exact = read_exact_values(sections[Section.EXACT], shape, header.dtype)
-    lengths = {section.name.lower(): len(payload) for section, payload in held.items()}
+    lengths = {section.name.lower(): len(held.get(section, b"")) for section in sorted({*sections, *held})}
     lengths = {"header": len(data) - sum(lengths.values())} | lengths
     return Stream(
         header, box, masked, values, network, coefficients, experts, residual, scaled, exact, bounds, lengths

@@ -18,7 +18,7 @@ from tests.support.fields import assert_near, smooth
 from tests.support.fits import fast
 from tests.support.processes import run_python
 
-SHARED = DICTIONARIES["shared"]  # of the one stream that takes entries; others leave it alone
+SHARED = DICTIONARIES["shared"]  # of the streams that take entries; others leave it alone
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from moec_zarr import MoECSerializer, train_dictionary
 from moec_zarr.bitstream.container import VERSION, Section, write_stream
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted
-from moec_zarr.bitstream.linear_experts import write_linear_experts
+from moec_zarr.bitstream.linear_experts import write_linear_experts, write_shift
 from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.residual import write_residual
 from moec_zarr.bitstream.values import write_lossless, write_masked_values
@@ -141,6 +141,7 @@ FEATURES: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "transform_mask": (_with_masked_values(_rough(SHAPE)), {"stream_bytes": 300}),
     "restored": (_ball(), {"stream_bytes": 500}),
     "restored_residual": (_ball()[8], {"max_error": 0.05}),
+    "restored_shared": (_ball()[8], {}),
     "mask": (_with_masked_values(smooth(SHAPE)), {"stream_bytes": 300, "experts": 1}),
     "mask_packed": (_thin(), {"missing": 255}),
     "missing": (_with_missing(), {"missing": -999}),
@@ -227,15 +228,28 @@ def _corrected(data: NDArray[Any], bound: float) -> bytes:
     )
 
 
-# Dictionaries of streams that take entries of one: masks, and how a transform begins.
+# The dictionary of streams that take entries of one: masks, how a transform begins, experts.
 _HEAD = bytes(3) + bytes([3, 1, 1, 4, 0, 1, 7, 1, 0]) + struct.pack("<bbBhh", 39, 9, 128, -2327, -1188)
+_EXPERTS = write_linear_experts(EXPERTS, (16, 16))
 _MASKS = write_masked_values(find_masked_values(_with_masked_values(_rough(SHAPE)), None), np.dtype("f4"))
-DICTIONARIES = {
-    "shared": Dictionary.make(
-        [Entry(6, b"\x01\x02"), Entry(2, _MASKS), Entry(6, _HEAD), Entry(9, b"other")],
-        Advice(no_search=True).write(),
-    )
-}
+_DICTIONARY = Dictionary.make(
+    [Entry(6, b"\x01\x02"), Entry(2, _MASKS), Entry(6, _HEAD), Entry(9, b"other"), Entry(10, _EXPERTS)],
+    Advice(no_search=True).write(),
+)
+DICTIONARIES = dict.fromkeys(["shared", "restored_shared"], _DICTIONARY)
+
+
+def _restored_by_entry(data: NDArray[Any], shift: int) -> bytes:
+    """A stream with a transform, and with `EXPERTS` of the dictionary, but for a shift."""
+    from moec_zarr.fit.transform.rate_control import fit_transform
+
+    chunk = replace(prepare(data, None, None), dictionary=DICTIONARIES["restored_shared"])
+    transform = fit_transform(chunk.field.normalised(), None, 150)
+    sections = {
+        Section.TRANSFORM: transform.payload,
+        Section.LINEAR_EXPERTS: _EXPERTS + write_shift(shift),
+    }
+    return chunk.write(chunk.kept() | sections, replace(chunk.header, psnr=0.0, max_error=1.0))
 
 
 def decode_by_reference(feature: str, stream: bytes) -> reference_decoder.Decoded:
@@ -271,6 +285,8 @@ def make_stream(feature: str) -> bytes:
         return write_stream(replace(chunk.header, psnr=0.0, max_error=1.0), {Section.RESIDUAL: corrections})
     if feature == "restored_residual":
         return _corrected(data, others["max_error"])
+    if feature == "restored_shared":
+        return _restored_by_entry(data, -122)
     others = {"effort": "fast"} | others
     if not {"max_error", "max_relative_error"} & others.keys():
         others["ratio"] = data.nbytes / others.pop("stream_bytes", 230)

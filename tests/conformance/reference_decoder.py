@@ -618,7 +618,12 @@ def ramps(values: NDArray[np.float64], knots: list[float]) -> list[NDArray[np.fl
     return [np.ones(values.shape), *rising]
 
 
-def read_linear_experts(data: bytes, axes: int) -> LinearExperts:
+def read_linear_experts(data: bytes, axes: int, taken: int = 0) -> LinearExperts:
+    if taken:
+        experts, own = read_linear_experts(data[:taken], axes), data[taken:]
+        check(len(own) < 2 and own != b"\x80", "shift")
+        shift = int.from_bytes(own, signed=True)
+        return replace(experts, shift=shift + 32 * int(np.sign(shift))) if own else experts
     source = Reader(data)
     level, steep = divmod(source.number(1), 16)
     steepness = list(source.take(steep))
@@ -847,7 +852,7 @@ def decode(data: bytes, dictionary: bytes | None = None) -> Decoded:
     if 6 in sections:
         coefficients = read_coefficients(sections[6], long, taken.get(6, 0))
         if 10 in sections:
-            coefficients.experts = read_linear_experts(sections[10], len(long))
+            coefficients.experts = read_linear_experts(sections[10], len(long), taken.get(10, 0))
     if 5 in sections:
         residual = read_residual(sections[5], long, taken.get(5, 0))
     if 7 in sections:
@@ -890,7 +895,7 @@ def expand(sections: dict[int, bytes], dictionary: bytes | None) -> dict[int, in
         check(number < len(entries), "entry")
         section, data = entries[number]
         check(section > max(taken, default=0), "order of entries")
-        check(section in sections or section in {1, 2, 7, 9}, "an entry of nothing")
+        check(section in sections or section in {1, 2, 7, 9, 10}, "an entry of nothing")
         taken[section] = len(data)
         sections[section] = data + sections.get(section, b"")
     return taken

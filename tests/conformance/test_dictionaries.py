@@ -25,13 +25,14 @@ from moec_zarr.config import config
 from moec_zarr.dictionary import MOST_BYTES, Dictionary, Entry, parse_dictionary
 from tests.conformance import reference_decoder
 from tests.conformance.freeze_streams import DICTIONARIES, paths
-from tests.support.streams import ALL_BANDS, coefficients_section, header, with_checksum
+from tests.support.streams import ALL_BANDS, coefficients_section, experts_section, header, with_checksum
 
 STREAM, DICTIONARY = paths("shared")[0].read_bytes(), DICTIONARIES["shared"]
 PLAIN = write_header(header("u1", (2, 3), low=np.uint8(0), high=np.uint8(9)))
 WHOLE = coefficients_section()
 HEAD = WHOLE[:2] + WHOLE[6:-1]  # bases, context and bands, without the step and what follows
 REST = WHOLE[2:6] + WHOLE[-1:]
+EXPERTS = experts_section()
 MASK = b"\7" + write_mask(np.ones((2, 3), bool))  # the value 7 everywhere
 
 
@@ -94,6 +95,41 @@ def test_a_fitted_section_is_never_an_entry_alone(number):
     both_refuse(PLAIN + shared(dictionary, 0), dictionary)
 
 
+@pytest.mark.parametrize(
+    ("own", "shift"), [(b"", b"\x88"), (b"\0", b"\0"), (b"\xb1", b"\x91"), (b"\x5f", b"\x7f")], ids=str
+)
+def test_linear_experts_are_an_entry_with_a_shift_of_the_streams_own(own, shift):
+    """The stream holds what one without a dictionary does, whose section has that shift; codes are 32 less."""
+    dictionary = Dictionary.make([Entry(10, EXPERTS), Entry(2, MASK)])
+    rest = section(10, own) if own else b""
+    stream = with_checksum(PLAIN + section(6, WHOLE) + rest + shared(dictionary, 0))
+    whole = decode(with_checksum(PLAIN + section(6, WHOLE) + section(10, EXPERTS[:6] + shift + EXPERTS[7:])))
+    np.testing.assert_array_equal(decode(stream, dictionary=dictionary), whole)
+    reference = reference_decoder.decode(stream, base64.b64decode(dictionary.text))
+    np.testing.assert_array_equal(reference.array, whole)
+    part = decode(stream, (slice(None), slice(1, 3)), dictionary=dictionary)
+    np.testing.assert_array_equal(part, whole[:, 1:3])
+
+
+@pytest.mark.parametrize("own", [b"\x80", b"\0\0", EXPERTS], ids=str)
+def test_corrupt_bytes_behind_linear_experts(own):
+    dictionary = Dictionary.make([Entry(10, EXPERTS)])
+    both_refuse(PLAIN + section(6, WHOLE) + section(10, own) + shared(dictionary, 0), dictionary)
+
+
+@pytest.mark.parametrize("entry", [EXPERTS[:6], b"\x12" + EXPERTS[1:], b"\xff" + bytes(60_000)], ids=len)
+def test_corrupt_entries_of_linear_experts(entry):
+    """Cut ones, knots that do not rise, and large ones; what the stream holds does not complete them."""
+    dictionary = Dictionary.make([Entry(10, entry)])
+    for rest in b"", section(10, EXPERTS[len(entry) :]):
+        both_refuse(PLAIN + section(6, WHOLE) + rest + shared(dictionary, 0), dictionary)
+
+
+def test_linear_experts_of_a_dictionary_need_a_transform():
+    dictionary = Dictionary.make([Entry(10, EXPERTS)])
+    both_refuse(PLAIN + shared(dictionary, 0), dictionary)
+
+
 def test_cut_sections():
     dictionary = Dictionary.make([Entry(2, MASK), Entry(6, HEAD)])
     own = shared(dictionary, 1)[2:]
@@ -132,7 +168,7 @@ ROW = struct.Struct("<BH")
     "text",
     [
         "", "A", "no base64!", "AA==\n", raw(b"\0"), raw(b"\1\0"), raw(b"\1\1" + bytes(5000)),
-        raw(b"\1\0" + ROW.pack(0, 1) + b"a"), raw(b"\1\0" + ROW.pack(10, 1) + b"a"),
+        raw(b"\1\0" + ROW.pack(0, 1) + b"a"), raw(b"\1\0" + ROW.pack(11, 1) + b"a"),
         raw(b"\1\0" + ROW.pack(6, 0)), raw(b"\1\0" + ROW.pack(6, 2) + b"a"), raw(b"\0\0" + bytes(MOST_BYTES)),
         "A" * 10**6, "AAB=",
     ],

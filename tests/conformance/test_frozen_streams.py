@@ -17,6 +17,7 @@ from tests.conformance import reference_decoder
 from tests.conformance.freeze_streams import (
     BASES,
     DICTIONARIES,
+    EXPERTS,
     FEATURES,
     REFUSED,
     decode_by_reference,
@@ -180,7 +181,7 @@ def test_integers_of_the_frozen_streams(decoded):
 
 def test_entries_of_the_frozen_stream(decoded):
     """A whole mask, and the start of a transform, stand in the dictionary alone."""
-    shared, (_, masks, head, _) = decoded["shared"], DICTIONARIES["shared"].entries
+    shared, (_, masks, head, *_) = decoded["shared"], DICTIONARIES["shared"].entries
     assert set(shared.sections) == {6, 11}
     assert list(shared.sections[11][4:]) == [1, 2]
     assert [str(value) for value, _ in shared.masked_values] == ["nan", "inf", "-inf"]
@@ -191,6 +192,11 @@ def test_entries_of_the_frozen_stream(decoded):
     assert len(masks.data) == len(own.sections[2])
     np.testing.assert_array_equal(shared.masked_values[0][1], own.masked_values[0][1])
     assert head.data not in shared.sections[6]
+    restored = decoded["restored_shared"]
+    assert restored.sections.keys() == {1, 6, 10, 11}
+    assert [*restored.sections[10], *restored.sections[11][4:]] == [256 - 90, 4]
+    np.testing.assert_array_equal(restored.coefficients.experts.taps, EXPERTS.taps)
+    assert restored.coefficients.experts.shift == -122
 
 
 def test_other_features_of_the_frozen_streams(decoded):

@@ -287,7 +287,7 @@ def _find_experts(
     """Find the chunk with the most experts, and which of them evaluates what."""
     if not infos:
         return None
-    index = max(infos, key=lambda i: (infos[i].experts, infos[i].sections.get("linear_experts", 0)))
+    index = max(infos, key=lambda i: (infos[i].experts, infos[i].sections.get("linear_experts", -1)))
     of_network = infos[index].experts > 1
     if not of_network and "linear_experts" not in infos[index].sections:
         return None
