@@ -10,9 +10,10 @@ from moec_zarr.bitstream.primitives import read_varint, write_varint
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import CorruptStreamError, DictionaryError
 
-__all__ = ["ENTRY_BYTES", "expand", "find_entry", "split_sections", "write_shared"]
+__all__ = ["ENTRY_BYTES", "NUMBER_BYTES", "expand", "find_entry", "split_sections", "write_shared"]
 
 _CHECKSUM = struct.Struct("<I")
+NUMBER_BYTES = 2  # of an entry's, at most
 ENTRY_BYTES = 4 + _CHECKSUM.size  # of section 11 with one entry, number and length with it, at most
 _ALONE = frozenset(  # that need no bytes of their own
     {Section.BOX, Section.MASK, Section.SCALE, Section.EXACT, Section.LINEAR_EXPERTS}

@@ -154,12 +154,13 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
 
     If `reachable`, a limit that cannot be met is raised.
     """
-    from moec_zarr.fit.select import smallest_fit
+    from moec_zarr.fit.select import may_take_entries, smallest_fit
 
     if (exact := encode_lossless_within(chunk, limit)) is not None:
         return exact
     refuse_fills(chunk)
-    smallest = smallest_fit(chunk.field.array.shape, settings)
+    shape = chunk.field.array.shape
+    smallest = smallest_fit(shape, settings)
     plain = len(chunk.write(chunk.kept()))
     needed = plain + 1 + len(write_varint(smallest)) + smallest
     if limit < needed:
@@ -168,7 +169,9 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
         limit = max(needed, plain + FRAME + limit)
         if (exact := encode_lossless_within(chunk, limit)) is not None:
             return exact
-    room = max(limit - plain - FRAME, smallest)
+    room = limit - (chunk.reserve() if may_take_entries(settings.shared, shape) else plain) - FRAME
+    if room < smallest:  # there is no room for an entry of the dictionary
+        room, settings = smallest, replace(settings, dictionary=None)
     try:
         with _beside_others(chunk, settings):
             fitted, best = _fit_within(chunk, settings, room)

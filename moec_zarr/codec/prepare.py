@@ -128,6 +128,10 @@ class Prepared:
         shared = write_stream(header, own | {Section.SHARED: write_shared(self.dictionary, numbers)})
         return shared if taken else min(write_stream(header, sections), shared, key=len)
 
+    def reserve(self) -> int:
+        """Return bytes of a stream beside what is fitted, with those that say that it takes an entry."""
+        return len(self.write(self.kept(), taken=(0,)))
+
     @cached_property
     def _signs(self) -> bytes:
         return b"" if self.scaled is None or self.scaled.signs is None else write_mask(self.scaled.signs)

@@ -19,6 +19,7 @@ from moec_zarr.bitstream.stream import Stream, open_stream
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.lossless import encode_rounded
 from moec_zarr.codec.prepare import prepare
+from moec_zarr.codec.train_experts import train_experts
 from moec_zarr.dictionary import MOST_BYTES, MOST_ENTRIES, Dictionary, Entry
 from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.fit.advice import Advice
@@ -84,15 +85,21 @@ def train_dictionary(codec: _Codec, chunks: Iterable[Any]) -> _Codec:
         places = np.linspace(0, len(arrays) - 1, _MOST_CHUNKS).round().astype(int)
         arrays = [arrays[place] for place in places]
     plain = replace(codec, dictionary=None)
-    known = [each for each in (_encode(array, plain) for array in arrays) if each is not None]
+    # Heads and experts are found one without the other.
+    bare = replace(codec, dictionary=Dictionary.make([], Advice(own_experts=0.0).write()).text)
+    known = [each for each in (_encode(array, bare) for array in arrays) if each is not None]
     masks = _recurring(known)
     advice = _advise(known, plain)
     heads = [] if advice.fits_lost else _choose_heads(known, plain, masks, advice)
-    entries = [*heads, *masks]
     advice = replace(advice, step=advice.step if heads else None)
+    experts: list[Entry] = []
+    if not advice.fits_lost:
+        experts, own = train_experts(((each.array, each.parts) for each in known), plain)
+        advice = replace(advice, own_experts=own)
+    entries = [*experts, *heads, *masks]
     if not entries and advice == Advice():
         return plain
-    _log.info("a dictionary of %d heads and %d masks: %s", len(heads), len(masks), advice)
+    _log.info("%d experts, %d heads and %d masks: %s", len(experts), len(heads), len(masks), advice)
     return replace(codec, dictionary=Dictionary.make(entries, advice.write()).text)
 
 
@@ -160,7 +167,7 @@ def _choose_heads(
     tried, fast = list(heads), replace(codec, effort="fast")
     costs = np.full((len(tried), len(known)), np.inf)
     own = np.array([_cost(each.array, each.stream, codec) for each in known])
-    alone = replace(advice, no_search=True).write()
+    alone = replace(advice, no_search=True, own_experts=0.0).write()
     for row, head in enumerate(tried):
         other = replace(fast, dictionary=Dictionary.make([head, *masks], alone).text)
         for column, each in enumerate(known):

@@ -12,8 +12,9 @@ __all__ = ["Advice", "read_advice"]
 
 _NETWORKS_LOST, _FITS_LOST, _FITS_WON, _NO_SEARCH, _FITTED = 1, 2, 4, 8, 16
 _STEP_UNIT = 8  # parts of an octave in which a step over a bound is written
-_ADVICE = struct.Struct("<Bb")
-_UNKNOWN = -128
+_GAIN_UNIT = 20  # parts of a dB in which gains are written
+_ADVICE = struct.Struct("<BbB")
+_UNKNOWN, _NO_GAIN = -128, 255
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Advice:
         Nothing was stored exactly.
     step : float or None
         The step over the bound that took the fewest bytes, where it was about the same for all.
+    own_experts : float or None
+        dB that linear experts of a chunk's own gained in the mean, net of their bytes; not known where None.
     """
 
     networks_lost: bool = False
@@ -40,22 +43,25 @@ class Advice:
     no_search: bool = False
     fitted: bool = False
     step: float | None = None
+    own_experts: float | None = None
 
     def write(self) -> bytes:
         """Write it as it stands in a dictionary."""
         flags = _NETWORKS_LOST * self.networks_lost | _FITS_LOST * self.fits_lost
         flags |= _FITS_WON * self.fits_won | _NO_SEARCH * self.no_search | _FITTED * self.fitted
         octaves = _UNKNOWN if self.step is None else round(_STEP_UNIT * math.log2(self.step))
-        return _ADVICE.pack(flags, min(max(octaves, _UNKNOWN), 127))
+        gain = _NO_GAIN if self.own_experts is None else round(_GAIN_UNIT * self.own_experts)
+        return _ADVICE.pack(flags, min(max(octaves, _UNKNOWN), 127), min(gain, _NO_GAIN))
 
 
 def read_advice(dictionary: Dictionary | None) -> Advice:
     """Return the advice of a dictionary; none where there is no dictionary, or another version's."""
     if dictionary is None or len(dictionary.advice) != _ADVICE.size:
         return Advice()
-    flags, octaves = _ADVICE.unpack(dictionary.advice)
+    flags, octaves, gain = _ADVICE.unpack(dictionary.advice)
     step = None if octaves == _UNKNOWN else 2.0 ** (octaves / _STEP_UNIT)
     return Advice(
         bool(flags & _NETWORKS_LOST), bool(flags & _FITS_LOST), bool(flags & _FITS_WON),
         bool(flags & _NO_SEARCH), bool(flags & _FITTED), step,
+        None if gain == _NO_GAIN else gain / _GAIN_UNIT,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, Preset, scale_preset
-from moec_zarr.fit.transform.expert_fit import fit_experts, restore_within
+from moec_zarr.fit.transform.heads import heads_for
 from moec_zarr.fit.transform.rate_control import (
     fit_mean,
     fit_transform,
@@ -27,15 +27,16 @@ from moec_zarr.fit.transform.rate_control import (
     smallest_transform,
     straighten_within,
 )
+from moec_zarr.fit.transform.restoration import choose_experts, experts_of, restore_within
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.folding import folded_shape
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
-__all__ = ["fit", "fit_to_error", "may_gain", "smallest_fit", "smallest_network"]
+__all__ = ["fit", "fit_to_error", "may_gain", "may_take_entries", "smallest_fit", "smallest_network"]
 
 _log = logging.getLogger(__name__)
 _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits into
-_SECTION = 3  # bytes of a small section's number and length, at most
 # Logarithm of the error that experts or a short network take off where a network alone may win, and more of
 # it at a bit a voxel.
 _SHARP = 0.035, 2.8
@@ -188,8 +189,8 @@ def _fit_transform(
 
     def leave(values: Floats) -> int:
         nonlocal kept
-        found = fit_experts(values, target, valid, budget)
-        kept = 0 if found is None else len(found.payload) + _SECTION
+        found = choose_experts(values, target, valid, budget, shared=shared)
+        kept = 0 if found is None else found.nbytes
         return kept
 
     transform = fit_transform(target, valid, budget, leave=leave, shared=shared)
@@ -204,8 +205,8 @@ def _fit_transform(
             best = Candidate(None, better, mean_error(values, target, valid)).log()
         if not kept:
             return plain, choose_better(earlier, best)
-        room = budget - better.nbytes - _SECTION
-        found = restore_within(values, target, valid, field.zero, budget, room)
+        room = budget - better.nbytes
+        found = restore_within(values, target, valid, field.zero, budget, room, shared)
         if found is not None:
             restored = better._replace(restoration=found.restoration)
             return plain, Candidate(None, restored, found.error).log()
@@ -227,6 +228,11 @@ def smallest_fit(shape: tuple[int, ...], settings: Settings) -> int:
     if settings.model != "network" and settings.experts is None:
         return smallest_transform(shape)
     return smallest_network(len(shape), settings.experts)
+
+
+def may_take_entries(shared: Dictionary | None, shape: tuple[int, ...]) -> bool:
+    """Say whether a dictionary has heads or experts for transforms of a grid."""
+    return bool(heads_for(shared, folded_shape(shape)) or experts_of(shared, len(shape)))
 
 
 def fit_to_error(field: Field, error: float, shared: Dictionary | None = None) -> Candidate:

@@ -34,6 +34,7 @@ __all__ = [
     "around",
     "ramps",
     "restore",
+    "restore_read",
     "restore_whole",
 ]
 
@@ -65,7 +66,7 @@ class LinearExperts:
     constants : int32 array, shape (1 + ramps of steepness, 1 + ramps of the value)
         What is added, as much as the product of two ramps is high.
     shift : int
-        What is added everywhere: 0, or the step of a code, -127..127, with its sign.
+        What is added everywhere: 0, or the step of a code, with its sign.
     """
 
     steepness: tuple[int, ...]
@@ -149,6 +150,11 @@ def _restore(gate: _Gate, values: AnyArray, bends: AnyArray, steepness: AnyArray
         + (steep * (filtered[:count] + gate.constants @ level)).sum(0)
         + (level[1:] * filtered[count:]).sum(0)
     )
+
+
+def restore_read(experts: LinearExperts, values: Doubles, bends: Doubles, steepness: Doubles) -> Doubles:
+    """Return restored values of voxels, of what :func:`around` has read there."""
+    return np.asarray(_restore(_prepare(experts, np.float64, lambda own: own), values, bends, steepness))
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_a_fitted_section_is_never_an_entry_alone(number):
     ("own", "shift"), [(b"", b"\x88"), (b"\0", b"\0"), (b"\xb1", b"\x91"), (b"\x5f", b"\x7f")], ids=str
 )
 def test_linear_experts_are_an_entry_with_a_shift_of_the_streams_own(own, shift):
-    """The stream holds what one without a dictionary does, whose section has that shift; codes are 32 less."""
+    """The stream holds what one without a dictionary does, whose section has that shift; its code is less."""
     dictionary = Dictionary.make([Entry(10, EXPERTS), Entry(2, MASK)])
     rest = section(10, own) if own else b""
     stream = with_checksum(PLAIN + section(6, WHOLE) + rest + shared(dictionary, 0))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from moec_zarr.bitstream.linear_experts import read_linear_experts
-from moec_zarr.fit.transform.expert_fit import fit_experts, restore_within
+from moec_zarr.fit.transform.expert_fit import fit_experts
+from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.model.basis import DOUBLE, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.linear_experts import RestoredField

@@ -34,7 +34,9 @@ def preset(**changes):
 
 def test_correcting_network_pays_at_edges(monkeypatch):
     """Inner and outer bodies, at whose edges a few coefficients ring; none of them ends the range."""
-    monkeypatch.setattr("moec_zarr.fit.select.fit_experts", lambda *_: None)  # they do so in fewer bytes
+    monkeypatch.setattr(
+        "moec_zarr.fit.select.choose_experts", lambda *_, **__: None
+    )  # they do so in fewer bytes
     u, v, w = coordinates((16, 32, 32))
     inner, outer = np.sin(7 * u + 3 * v) + np.sin(5 * v - 4 * w) > 0, np.hypot(v, w) < 0.9
     data = (5.0 + 4 * inner + 2 * outer * u).astype("f4")

@@ -18,8 +18,8 @@ from tests.support.fields import psnr, rough
 @pytest.fixture
 def transforms_alone(monkeypatch):
     monkeypatch.setattr("moec_zarr.codec.encode.race_repeated", lambda chunk, *_, **__: Raced(chunk))
-    monkeypatch.setattr("moec_zarr.fit.select.fit_experts", lambda *_: None)
-    monkeypatch.setattr("moec_zarr.fit.transform.rate_control.restore_within", lambda *_: None)
+    monkeypatch.setattr("moec_zarr.fit.select.choose_experts", lambda *_, **__: None)
+    monkeypatch.setattr("moec_zarr.fit.transform.rate_control.restore_within", lambda *_, **__: None)
 
 
 def rain(dtype="f4", shape=(24, 40, 48)):

@@ -23,7 +23,6 @@ from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
-from moec_zarr.fit.transform.expert_fit import restore_within
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rate_control import (
     DENSEST,
@@ -35,6 +34,7 @@ from moec_zarr.fit.transform.rate_control import (
     fold_grid,
 )
 from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
+from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
@@ -146,13 +146,15 @@ def fit_transform_to_bound(
         transform = encode_transform(found, best.quantised.context, shape, search.shared)
     except DoesNotFit:
         return None
-    return _restored(transform, target, valid, bound) if target.shape == shape else transform
+    return _restored(transform, target, valid, bound, shared) if target.shape == shape else transform
 
 
-def _restored(transform: Transform, target: Floats, valid: Bools | None, bound: float) -> Transform:
+def _restored(
+    transform: Transform, target: Floats, valid: Bools | None, bound: float, shared: Dictionary | None
+) -> Transform:
     """Return a transform with experts, if these save more bits of corrections than they take."""
     values = CoefficientField(transform.coefficients).whole()
-    restored = restore_within(values, target, valid, 0.0, len(transform.payload))
+    restored = restore_within(values, target, valid, 0.0, len(transform.payload), shared=shared)
     if restored is None:
         return transform
     better = transform._replace(restoration=restored.restoration)

@@ -14,7 +14,7 @@ import numpy as np
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
-from moec_zarr.bitstream.shared import ENTRY_BYTES
+from moec_zarr.bitstream.shared import NUMBER_BYTES
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.payloads import DoesNotFit, encode_after_entry
 from moec_zarr.fit.transform.basis_choice import choose_bases, squared_error, try_bases
@@ -24,7 +24,7 @@ from moec_zarr.fit.transform.basis_search import (
     wavelets_of,
 )
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
-from moec_zarr.fit.transform.expert_fit import Restoration, restore_within
+from moec_zarr.fit.transform.expert_fit import Restoration
 from moec_zarr.fit.transform.heads import choose_head, find_head, try_head
 from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
 from moec_zarr.fit.transform.rdoq import (
@@ -35,6 +35,7 @@ from moec_zarr.fit.transform.rdoq import (
     prepare_search,
     quantise_at,
 )
+from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.straighten import straighten
 from moec_zarr.model.basis import SINGLE, AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
@@ -99,9 +100,9 @@ class Transform(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both sections, with those that say which entry comes before."""
-        entry = 0 if self.entry is None else ENTRY_BYTES
-        return len(self.payload) + entry + (0 if self.restoration is None else len(self.restoration.payload))
+        """Bytes of the section, with the number of the entry before it, and of what restores it."""
+        entry = 0 if self.entry is None else NUMBER_BYTES
+        return len(self.payload) + entry + (0 if self.restoration is None else self.restoration.nbytes)
 
     def field(self, precision: np.dtype[Any] = SINGLE) -> AnyTransform:
         """Return the field that they are decoded to."""
@@ -268,7 +269,7 @@ def fit_transform_to_error(
             measured, restoration = max(mean_error(values, target, valid), _LEAST_ERROR), None
             if target.shape == shape:
                 nbytes = max(1, round(quantised.bits / 8))
-                restored = restore_within(values, target, valid, zero, nbytes)
+                restored = restore_within(values, target, valid, zero, nbytes, shared=shared)
                 if restored is not None:
                     restoration, measured, _ = restored
             if measured <= error and (best is None or measured > best[2]):

@@ -1,0 +1,184 @@
+"""What linear experts are fitted to: a sample of voxels, what a gate reads there, products of all columns.
+
+That of fewer knots follows from the products of the finest ones: a longer ramp is a sum of shorter ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from moec_zarr.arrays import Bools, Doubles, Floats, Integers
+from moec_zarr.model.linear_experts import OFFSETS, VALUE_KNOTS, around, ramps
+from moec_zarr.model.neighbourhood import neighbours
+from moec_zarr.model.steps import STEP_SIZES, nearest_code
+
+__all__ = [
+    "Knots",
+    "Sample",
+    "draw_sample",
+    "find_knots",
+    "merge_ramps",
+    "mix_columns",
+    "multiply_columns",
+]
+
+_FEWEST, _MOST, _SHARE = 1 << 14, 1 << 16, 32  # voxels of the sample, of so many one
+_LOOKED_AT = 2  # times as many, among which steep ones are chosen more often
+_STEEP = 0.15  # of those looked at: all of them are taken
+_SHORTEST_RAMP = 0.25  # of the root mean square of the error: shorter ones would amplify rounding
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_CLIPPED = 1e-6  # of half the range: values beyond an end differ by less once they are clipped
+
+
+class Sample(NamedTuple):
+    """Voxels, and what experts read of them."""
+
+    values: Doubles
+    bends: Doubles  # shape (2 * axes, voxels)
+    steepness: Doubles
+    wanted: Doubles  # what the values stand for
+    errors: Doubles  # what is to be added to the values
+    weights: Doubles  # how many voxels each of them stands for
+
+
+def draw_sample(values: Floats, target: Floats, valid: Bools | None, times_fewer: int = 1) -> Sample | None:
+    """Draw voxels, evenly spread and more of the steep ones; None where none is valid."""
+    count = min(max(values.size // _SHARE, _FEWEST), _MOST) // times_fewer
+    looked_at = _LOOKED_AT * count
+    flat = np.arange(values.size)
+    if looked_at < values.size:
+        # Multiples of the golden ratio leave no gaps (Weyl); a stride would meet the same voxels of each row.
+        flat = np.sort((np.arange(looked_at) * _GOLDEN % 1 * values.size).astype(np.int64))
+    if valid is not None:
+        flat = flat[valid.reshape(-1)[flat]]
+    if not flat.size:
+        return None
+    bends, steepness, here = _read(values, flat)
+    weights = np.ones(flat.size)
+    if flat.size > count:
+        edge = np.quantile(steepness, 1 - _STEEP)
+        steep, flatter = np.flatnonzero(steepness >= edge), np.flatnonzero(steepness < edge)
+        every = max(1, round(len(flatter) / max(1, count - len(steep))))
+        weights[flatter] = every
+        kept = np.concatenate([steep, flatter[::every]])
+        flat, bends, steepness, here = flat[kept], bends[:, kept], steepness[kept], here[kept]
+        weights = weights[kept]
+    wanted = target.reshape(-1)[flat].astype(np.float64)
+    # What lies beyond the same end of the range as its target is clipped by a decoder: it is to stay there.
+    errors = np.where(np.abs(wanted - np.clip(here, -1, 1)) > _CLIPPED, wanted - here, 0.0)
+    return Sample(here, bends, steepness, wanted, errors, weights)
+
+
+def _read(values: Floats, flat: Integers) -> tuple[Doubles, Doubles, Doubles]:
+    """Return bends, steepness and values of voxels."""
+    index = np.unravel_index(flat, values.shape)
+    here = values.reshape(-1)[flat].astype(np.float64)
+
+    def near(axis: int) -> Doubles:
+        places = neighbours(index[axis], OFFSETS, values.shape[axis])
+        moved = [places if own == axis else each[None] for own, each in enumerate(index)]
+        return values[tuple(moved)].astype(np.float64)
+
+    bends, steepness = around(here, map(near, range(values.ndim)))
+    return bends, steepness, here
+
+
+class Knots(NamedTuple):
+    """Knots as they are coded, where they lie, and the shorter ramps that theirs are made of."""
+
+    knots: tuple[int, ...]
+    places: Doubles
+    ramps: Doubles  # shape (1 + ramps, 1 + ramps of the finest knots)
+
+
+def find_knots(
+    sample: Sample, spread: float, steep_shares: Sequence[float], value_shares: Sequence[float]
+) -> tuple[Knots, Knots]:
+    """Return the finest knots of steepness and of the value: quantiles, no closer than rounding allows.
+
+    Parameters
+    ----------
+    sample : Sample
+    spread : float
+        Root mean square of the error.
+    steep_shares, value_shares : sequence of float
+        Of the voxels, that are below each knot.
+    """
+    codes = map(nearest_code, _quantiles(sample.steepness, sample.weights, steep_shares))
+    values = _quantiles(sample.values, sample.weights, value_shares)
+    numbers = np.clip(np.rint(VALUE_KNOTS * values), -VALUE_KNOTS, VALUE_KNOTS - 1).astype(int).tolist()
+    shortest = _SHORTEST_RAMP * spread
+    own: list[int] = []
+    for code in codes:
+        if STEP_SIZES[code] - (STEP_SIZES[own[-1]] if own else 0.0) >= shortest:
+            own.append(code)
+    steep = Knots(tuple(own), np.array([0.0, *STEP_SIZES[own]]), np.eye(1 + len(own)))
+    levels: list[int] = []
+    for number in numbers:
+        if not levels or (number - levels[-1]) / VALUE_KNOTS >= max(shortest, 1 / VALUE_KNOTS):
+            levels.append(number)
+    places = np.array(levels) / VALUE_KNOTS
+    return steep, Knots(tuple(levels), places, np.eye(max(1, len(levels))))
+
+
+def _quantiles(values: Doubles, weights: Doubles, shares: Sequence[float]) -> Doubles:
+    """Return quantiles of weighted values."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return np.asarray(values[order][np.searchsorted(total, np.multiply(shares, total[-1]))])
+
+
+def merge_ramps(finest: Knots, kept: Sequence[int] | None) -> Knots:
+    """Return some of the knots."""
+    count = len(finest.places)
+    chosen = sorted({index for index in kept or () if index < count})
+    if len(chosen) < 2:
+        return Knots((), finest.places[:0], finest.ramps[:1])
+    rows = [finest.ramps[0]]
+    for first, last in pairwise(chosen):
+        row = np.zeros(count)
+        lengths = np.diff(finest.places[first : last + 1])
+        row[1 + first : 1 + last] = lengths / lengths.sum()
+        rows.append(row)
+    hidden = count - len(finest.knots)  # the first knot of steepness is not coded
+    knots = tuple(finest.knots[index - hidden] for index in chosen if index >= hidden)
+    return Knots(knots, finest.places[chosen], np.stack(rows))
+
+
+def mix_columns(steep: Knots, level: Knots, axes: int) -> Doubles:
+    """Return what the columns of fewer knots are as sums of those of the finest ones."""
+    terms = np.zeros(
+        (len(steep.ramps) + len(level.ramps) - 1, steep.ramps.shape[1] + level.ramps.shape[1] - 1)
+    )
+    terms[: len(steep.ramps), : steep.ramps.shape[1]] = steep.ramps
+    terms[len(steep.ramps) :, steep.ramps.shape[1] :] = level.ramps[1:, 1:]
+    taps, constants = np.kron(terms, np.eye(2 * axes)), np.kron(steep.ramps, level.ramps)
+    result = np.zeros((len(taps) + len(constants), taps.shape[1] + constants.shape[1]))
+    result[: len(taps), : taps.shape[1]] = taps
+    result[len(taps) :, taps.shape[1] :] = constants
+    return result
+
+
+def multiply_columns(sample: Sample, steepness: Knots, levels: Knots) -> tuple[Doubles, Doubles]:
+    """Return the products of all columns of the finest knots, and with what is to be added."""
+    steep, level = (
+        ramps(own, knots.places[:-1], 1 / np.diff(knots.places)).astype(np.float32)
+        for own, knots in ((sample.steepness, steepness), (sample.values, levels))
+    )
+    root = np.sqrt(sample.weights).astype(np.float32)
+    terms = np.concatenate([steep, level[1:]])
+    bends = sample.bends.astype(np.float32)
+    columns = np.concatenate(
+        [
+            (terms[:, None] * bends).reshape(-1, root.size),
+            (steep[:, None] * level).reshape(-1, root.size),
+        ]
+    )
+    columns *= root
+    wanted = (sample.errors * root).astype(np.float32)
+    return (columns @ columns.T).astype(np.float64), (columns @ wanted).astype(np.float64)

@@ -1,0 +1,165 @@
+"""Restores a transform by linear experts: those of a dictionary, or a chunk's own, or none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from moec_zarr.arrays import Bools, Doubles, Floats
+from moec_zarr.bitstream.container import Section
+from moec_zarr.bitstream.linear_experts import OWN_SHIFTS, SHARED_SHIFTS, read_linear_experts, write_shift
+from moec_zarr.dictionary import Dictionary
+from moec_zarr.errors import CorruptStreamError
+from moec_zarr.fit.advice import read_advice
+from moec_zarr.fit.transform.expert_fit import Restoration, fit_experts, worth_of, write
+from moec_zarr.fit.transform.expert_sample import draw_sample
+from moec_zarr.fit.transform.straighten import measure_clipped, small_bias
+from moec_zarr.model.linear_experts import restore_read, restore_whole
+from moec_zarr.model.steps import STEP_SIZES, nearest_code
+
+__all__ = ["Restored", "choose_experts", "experts_of", "restore_within"]
+
+_SHIFTS = 3  # on the way to the mean, of which clipping leaves a part
+_LEFT = 0.1  # of a shift, by which it may miss the mean
+_NOTHING = 1e-3  # of an error, in place of none
+_TIMES_FEWER = 2  # voxels than experts are fitted to, by which those of a dictionary are compared
+_ENOUGH, _LITTLE = 0.8, 0.02  # of what experts of chunks' own gain, and dB less: then a chunk fits none
+_NEPER = 10 / math.log(10)  # dB
+
+
+class Restored(NamedTuple):
+    """What restores a transform, the mean square error that is left, and the values."""
+
+    restoration: Restoration
+    error: float
+    values: Floats
+
+
+def restore_within(
+    values: Floats,
+    target: Floats,
+    valid: Bools | None,
+    zero: float,
+    nbytes: int,
+    limit: float = math.inf,
+    shared: Dictionary | None = None,
+) -> Restored | None:
+    """Restore a transform by experts; None where that is not worth their bytes.
+
+    Parameters
+    ----------
+    values, target, valid, nbytes, limit, shared
+        As for :func:`choose_experts`.
+    zero : float
+        The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
+    """
+    found = choose_experts(values, target, valid, nbytes, limit, shared)
+    if found is None:
+        return None
+    bias, error = measure_clipped(values, target, valid)
+    restored = restore_whole(values, found.experts)
+    moved, left = measure_clipped(restored, target, valid)
+    small, distance = float(max(abs(bias), small_bias(target, valid, zero))), 0.0
+    least, largest = SHARED_SHIFTS if found.is_shared else OWN_SHIFTS
+    for _ in range(_SHIFTS):
+        if abs(moved) <= small:
+            break
+        # What is clipped does not move.
+        distance -= moved * restored.size / max(1, int(np.count_nonzero(np.abs(restored + distance) < 1)))
+        code = min(max(nearest_code(abs(distance)), least), largest)
+        distance = math.copysign(STEP_SIZES[code], distance)
+        moved, left = measure_clipped(restored + np.float32(distance), target, valid)
+    if abs(moved) > max(small, _LEFT * abs(distance)):
+        return None
+    if distance:
+        found = _shift(found, int(math.copysign(code, distance)))
+    worth = worth_of(nbytes, values.size) * found.nbytes
+    if math.log(max(left, _NOTHING * error) / error) > -worth:
+        return None
+    return Restored(found, left, restored + np.float32(distance) if distance else restored)
+
+
+def _shift(found: Restoration, shift: int) -> Restoration:
+    experts = replace(found.experts, shift=shift)
+    if found.is_shared:
+        return found._replace(experts=experts, payload=found.payload + write_shift(shift))
+    return write(experts)._replace(net=found.net)
+
+
+def choose_experts(
+    values: Floats,
+    target: Floats,
+    valid: Bools | None,
+    nbytes: int,
+    limit: float = math.inf,
+    shared: Dictionary | None = None,
+) -> Restoration | None:
+    """Choose the experts that restore a transform; None where none are worth their bytes.
+
+    Parameters
+    ----------
+    values : float32 array
+        What the transform adds up to.
+    target : float32 array of the same shape
+        What it stands for, between -1 and 1.
+    valid : bool array of the same shape, or None
+        Which voxels count; all where None.
+    nbytes : int
+        Of the transform.
+    limit : float
+        Bytes that they may take.
+    shared : Dictionary, optional
+        Whose experts are taken where they do better than a chunk's own. These are not fitted where they are
+        not likely to gain more.
+    """
+    known = [each for each in experts_of(shared, values.ndim) if each.nbytes <= limit]
+    best = _choose_shared(known, values, target, valid, nbytes) if known else None
+    expected = read_advice(shared).own_experts
+    if expected is not None and _ENOUGH * expected - _LITTLE <= (0.0 if best is None else -_NEPER * best.net):
+        return best
+    own = fit_experts(values, target, valid, nbytes, limit)
+    if own is None or any(own.payload.startswith(each.payload) for each in known):  # it would be read as that
+        return best
+    return own if best is None or own.net < best.net else best
+
+
+@lru_cache(maxsize=64)
+def experts_of(dictionary: Dictionary | None, axes: int) -> tuple[Restoration, ...]:
+    """Return the experts of a dictionary that a grid of so many axes can have."""
+    result = []
+    for entry in () if dictionary is None else dictionary.entries:
+        if entry.section == Section.LINEAR_EXPERTS:
+            try:
+                experts = read_linear_experts(entry.data, axes)
+            except CorruptStreamError:
+                continue
+            # Those for chunks of other axes may be read too, but take other bytes then.
+            if write(experts).payload == entry.data:
+                result.append(Restoration(experts, entry.data, is_shared=True))
+    return tuple(result)
+
+
+def _choose_shared(
+    known: list[Restoration], values: Floats, target: Floats, valid: Bools | None, nbytes: int
+) -> Restoration | None:
+    """Return those that bring a sample closest; None where none bring it closer."""
+    sample = draw_sample(values, target, valid, _TIMES_FEWER)
+    if sample is None:
+        return None
+
+    def error(restored: Doubles) -> float:
+        return float(sample.weights @ np.square(np.clip(restored, -1, 1) - sample.wanted))
+
+    before = error(sample.values)
+    if not before:
+        return None
+    worth, found = worth_of(nbytes, values.size), []
+    for each in known:
+        left = error(restore_read(each.experts, sample.values, sample.bends, sample.steepness))
+        found.append(each._replace(net=math.log(max(left / before, _NOTHING)) + worth * each.nbytes))
+    best = min(found, key=lambda each: each.net)
+    return best if best.net < 0 else None
