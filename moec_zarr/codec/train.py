@@ -53,8 +53,8 @@ class _Encoded(NamedTuple):
 def train_dictionary(codec: _Codec, chunks: Iterable[Any]) -> _Codec:
     """Return a codec with what some chunks share, which others of the same variable take from it.
 
-    These are bases of transforms with the contexts of their coefficients, masks that recur, and which kinds
-    of fits are worth a trial. Streams get smaller by it, and are encoded in a fraction of the time. They are
+    These are bases of transforms with the contexts of their coefficients, linear experts that restore them,
+    masks that recur, and which kinds of fits are worth a trial. Streams get smaller by it, and are encoded in a fraction of the time. They are
     read with the codec returned alone, whose metadata hold the dictionary.
 
     Parameters

@@ -15,7 +15,7 @@ from moec_zarr.bitstream.container import Section, read_stream
 from moec_zarr.codec.decode import decode, decode_group
 from tests.support.fields import psnr
 
-SHAPE = (12, 16, 20)
+SHAPE, BALL = (12, 16, 20), (24, 24, 24)
 
 
 def chunk(number: int, land: bool = False) -> np.ndarray:
@@ -183,6 +183,33 @@ def test_torch_decodes_it_too(trained):
     expected = trained.decode(stream)
     with moec_zarr.config.set(decoder="torch", cache=0):
         np.testing.assert_allclose(trained.decode(stream), expected, rtol=1e-3, atol=1e-3)
+
+
+def ball(number: int) -> np.ndarray:
+    """A ball with a sharp edge, elsewhere in each chunk."""
+    rng = np.random.default_rng(number)
+    place = np.stack(np.meshgrid(*map(np.arange, BALL), indexing="ij"), axis=-1)
+    distance = np.linalg.norm(place - rng.uniform(9, 15, 3), axis=-1)
+    return (np.where(distance < rng.uniform(6, 9), 90, 10) + rng.normal(0, 1, BALL)).astype("f4")
+
+
+def test_linear_experts_stand_in_the_dictionary_alone():
+    codec = train_dictionary(MoECCodec(ratio=150, effort="fast"), [ball(n) for n in range(6)])
+    without = replace(codec, dictionary=None)
+    assert 10 in {entry.section for entry in codec.shared.entries}
+    gains = []
+    for number in range(10, 13):
+        array = ball(number)
+        stream = codec.encode(array)
+        assert len(stream) <= array.nbytes / 150
+        held, info = read_stream(stream)[1], inspect(stream, codec=codec)
+        assert len(held.get(Section.LINEAR_EXPERTS, b"")) <= 1
+        assert info.sections["linear_experts"] <= 1
+        decoded = codec.decode(stream)
+        gains.append(psnr(array, decoded) - psnr(array, without.decode(without.encode(array))))
+        part = decode(stream, (slice(3, 9), slice(None), 5), dictionary=codec.shared)
+        np.testing.assert_allclose(part, decoded[3:9, :, 5], rtol=1e-4)
+    assert min(gains) > 0.2
 
 
 def test_the_serializer_trains_too():
