@@ -38,6 +38,7 @@ _SURE = 3  # chunks on which networks lost, or one side of a race won, to say so
 _CLEARLY = 0.8  # of the other side's bytes
 _SAME_STEP = 1.5  # between the largest and the smallest step over the bound
 _OCTAVE = 20 * math.log10(2)
+_MOST_MASKS = MOST_ENTRIES - 32  # the others are heads, their bases alone, and experts
 _KEPT_BYTES = MOST_BYTES // 2 - 2048  # of masks: zarr's metadata are read as a whole
 
 
@@ -54,8 +55,8 @@ def train_dictionary(codec: _Codec, chunks: Iterable[Any]) -> _Codec:
     """Return a codec with what some chunks share, which others of the same variable take from it.
 
     These are bases of transforms with the contexts of their coefficients, linear experts that restore them,
-    masks that recur, and which kinds of fits are worth a trial. Streams get smaller by it, and are encoded in a fraction of the time. They are
-    read with the codec returned alone, whose metadata hold the dictionary.
+    masks that recur, and which kinds of fits are worth a trial. Streams get smaller by it, and are encoded in
+    a fraction of the time. They are read with the codec returned alone, whose metadata hold the dictionary.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def _recurring(known: Sequence[_Encoded]) -> list[Entry]:
     result: list[Entry] = []
     room = _KEPT_BYTES
     for entry in sorted(saved, key=lambda entry: (-saved[entry], entry)):
-        if len(entry.data) <= room and len(result) < MOST_ENTRIES - _MOST_HEADS:
+        if len(entry.data) <= room and len(result) < _MOST_MASKS:
             result.append(entry)
             room -= len(entry.data)
     return result
