@@ -146,6 +146,10 @@ def _best_other(
             tuple(other if basis.joint else basis for basis, other in zip(start, others, strict=True))
             for others in plain
         ]
+        plain += [  # fewer of them together
+            tuple(replace(basis, joint=basis.joint and axis in axes) for axis, basis in enumerate(start))
+            for axes in [(), *list_groups(whole.shape)]
+        ]
     plain += [join(whole.shape, start, axes) for axes in list_groups(whole.shape)]
     least: tuple[float, Bases | None] = own, None
     for bases in dict.fromkeys(plain):
