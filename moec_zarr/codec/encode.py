@@ -169,12 +169,13 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
         limit = max(needed, plain + FRAME + limit)
         if (exact := encode_lossless_within(chunk, limit)) is not None:
             return exact
-    room = limit - (chunk.reserve() if may_take_entries(settings.shared, shape) else plain) - FRAME
+    spare = chunk.reserve() - plain if may_take_entries(settings.shared, shape) else 0
+    room = limit - plain - spare - FRAME
     if room < smallest:  # there is no room for an entry of the dictionary
-        room, settings = smallest, replace(settings, dictionary=None)
+        room, spare, settings = max(room + spare, smallest), 0, replace(settings, dictionary=None)
     try:
         with _beside_others(chunk, settings):
-            fitted, best = _fit_within(chunk, settings, room)
+            fitted, best = _fit_within(chunk, settings, room, spare=spare)
     except DoesNotFit:
         if reachable:
             return encode_lossless(chunk)
@@ -264,13 +265,13 @@ def _fit(chunk: Prepared, settings: Settings, room: int, share: float) -> Encode
 
 
 def _fit_within(
-    chunk: Prepared, settings: Settings, room: int, share: float = 1.0
+    chunk: Prepared, settings: Settings, room: int, share: float = 1.0, spare: int = 0
 ) -> tuple[Candidate, Encoded]:
-    """Return the same, and what it holds."""
+    """Return the same, and what it holds; bytes to spare are those that an entry would take."""
     from moec_zarr.fit.select import fit, smallest_fit
 
     with progress("MoEC fit") as report:
-        fitted = fit(chunk.field, settings, room, share=share, progress=report)
+        fitted = fit(chunk.field, settings, room, spare=spare, share=share, progress=report)
     encoded = _finish(chunk, fitted)
     if not _hangs_on_precision(fitted, encoded):
         return fitted, encoded

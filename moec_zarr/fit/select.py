@@ -18,7 +18,8 @@ from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, Preset, scale_preset
-from moec_zarr.fit.transform.heads import heads_for
+from moec_zarr.fit.transform.basis_search import Bases
+from moec_zarr.fit.transform.heads import find_head, heads_for
 from moec_zarr.fit.transform.rate_control import (
     fit_mean,
     fit_transform,
@@ -49,6 +50,7 @@ def fit(
     settings: Settings,
     budget: int,
     *,
+    spare: int = 0,
     share: float = 1.0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Candidate:
@@ -62,6 +64,8 @@ def fit(
         Its model, effort, experts and seed count; its target is `budget`.
     budget : int
         Bytes that the sections may take; kept.
+    spare : int
+        Bytes that a transform may take too where it takes no entry of a dictionary.
     share : float
         Of the effort's steps that are taken.
     progress : callable
@@ -82,7 +86,7 @@ def fit(
         target = field.normalised()
     best = plain = None
     if target is not None and settings.experts is None:  # else a network is asked for
-        plain, best = _fit_transform(field, target, budget, settings.shared)
+        plain, best = _fit_transform(field, target, budget, spare, settings.shared)
     enough = best is None or budget >= smallest_network(field.array.ndim, settings.experts)
     if enough and settings.has_networks:
         with torch_threads():
@@ -181,38 +185,43 @@ def _voxels(field: Field) -> int:
 
 
 def _fit_transform(
-    field: Field, target: Floats, budget: int, shared: Dictionary | None
+    field: Field, target: Floats, budget: int, spare: int, shared: Dictionary | None
 ) -> tuple[Candidate | None, Candidate | None]:
     """Fit a transform alone, then make it right in the mean and restore it; return both."""
-    valid, kept = field.valid, 0
+    valid, kept, total = field.valid, 0, budget
     earlier: Candidate | None = None
 
-    def leave(values: Floats) -> int:
-        nonlocal kept
+    def leave(values: Floats, bases: Bases) -> int:
+        nonlocal kept, total
         found = choose_experts(values, target, valid, budget, shared=shared)
         kept = 0 if found is None else found.nbytes
-        return kept
+        if (found is None or not found.is_shared) and find_head(shared, bases, target.shape) is None:
+            total = budget + spare
+        return kept - (total - budget)
 
     transform = fit_transform(target, valid, budget, leave=leave, shared=shared)
+    if transform is not None and transform.entry is not None and transform.nbytes > budget - kept:
+        total = budget
+        transform = fit_transform(target, valid, budget - kept, transform.coefficients, shared=shared)
     if transform is None and budget >= smallest_transform(target.shape):
         transform = fit_mean(target, valid)
     while transform is not None:
         values = CoefficientField(transform.coefficients).whole()
         plain = best = Candidate(None, transform, mean_error(values, target, valid)).log()
-        better = straighten_within(transform, values, target, valid, field.zero, budget - kept)
+        better = straighten_within(transform, values, target, valid, field.zero, total - kept)
         if better is not transform:
             values = CoefficientField(better.coefficients).whole()
             best = Candidate(None, better, mean_error(values, target, valid)).log()
         if not kept:
             return plain, choose_better(earlier, best)
-        room = budget - better.nbytes
-        found = restore_within(values, target, valid, field.zero, budget, room, shared)
+        room, known = total - better.nbytes, shared if total == budget else None
+        found = restore_within(values, target, valid, field.zero, budget, room, known)
         if found is not None:
             restored = better._replace(restoration=found.restoration)
             return plain, Candidate(None, restored, found.error).log()
         # All bytes are the transform's then, whose bases are known.
         earlier = best
-        again = fit_transform(target, valid, budget, transform.coefficients, shared=shared)
+        again = fit_transform(target, valid, total, transform.coefficients, shared=shared)
         kept, transform = 0, again or transform
     return None, None
 

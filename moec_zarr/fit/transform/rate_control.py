@@ -19,6 +19,7 @@ from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.payloads import DoesNotFit, encode_after_entry
 from moec_zarr.fit.transform.basis_choice import choose_bases, squared_error, try_bases
 from moec_zarr.fit.transform.basis_search import (
+    Bases,
     energy_of,
     estimate_kept,
     wavelets_of,
@@ -119,7 +120,7 @@ def fit_transform(
     valid: Bools | None,
     budget: int,
     warm_start: Coefficients | None = None,
-    leave: Callable[[Floats], int] | None = None,
+    leave: Callable[[Floats, Bases], int] | None = None,
     shared: Dictionary | None = None,
 ) -> Transform | None:
     """Fit the transform of a grid within a byte budget; None if it pays for none.
@@ -135,8 +136,8 @@ def fit_transform(
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
     leave : callable, optional
-        Returns how many bytes are left for something else, from the values of a first transform of about as
-        many bytes.
+        Returns how many bytes are left for something else, from the values and the bases of a first transform
+        of about as many bytes.
     shared : Dictionary, optional
         Whose bases are taken where they suit, in place of the comparison.
     """
@@ -148,7 +149,8 @@ def fit_transform(
     if start is None:
         return None
     if leave is not None and target.shape == shape:
-        budget -= leave(CoefficientField(place_coefficients(start[0], start[2])).whole())
+        values = CoefficientField(place_coefficients(start[0], start[2])).whole()
+        budget -= leave(values, start[0].bases)
     taken, found = start[2].bits / 8, _within_budget(*start, budget)
     if warm_start is not None or taken <= _TOO_FINE * budget:
         return found and found.unfold(shape)
