@@ -14,6 +14,7 @@ _NETWORKS_LOST, _FITS_LOST, _FITS_WON, _NO_SEARCH, _FITTED = 1, 2, 4, 8, 16
 _STEP_UNIT = 8  # parts of an octave in which a step over a bound is written
 _GAIN_UNIT = 20  # parts of a dB in which gains are written
 _ADVICE = struct.Struct("<BbB")
+_OLDEST = 2  # bytes, without the gain
 _UNKNOWN, _NO_GAIN = -128, 255
 
 
@@ -55,10 +56,14 @@ class Advice:
 
 
 def read_advice(dictionary: Dictionary | None) -> Advice:
-    """Return the advice of a dictionary; none where there is no dictionary, or another version's."""
-    if dictionary is None or len(dictionary.advice) != _ADVICE.size:
+    """Return the advice of a dictionary; none where there is no dictionary.
+
+    Advice of an older version says nothing of experts; what a newer one says further is passed over.
+    """
+    if dictionary is None or len(dictionary.advice) < _OLDEST:
         return Advice()
-    flags, octaves, gain = _ADVICE.unpack(dictionary.advice)
+    known = dictionary.advice[: _ADVICE.size].ljust(_ADVICE.size, bytes([_NO_GAIN]))
+    flags, octaves, gain = _ADVICE.unpack(known)
     step = None if octaves == _UNKNOWN else 2.0 ** (octaves / _STEP_UNIT)
     return Advice(
         bool(flags & _NETWORKS_LOST), bool(flags & _FITS_LOST), bool(flags & _FITS_WON),

@@ -7,7 +7,7 @@ import pytest
 
 from moec_zarr.bitstream.linear_experts import read_linear_experts
 from moec_zarr.dictionary import Dictionary, Entry
-from moec_zarr.fit.advice import Advice
+from moec_zarr.fit.advice import Advice, read_advice
 from moec_zarr.fit.transform.expert_fit import fit_experts
 from moec_zarr.fit.transform.expert_sample import draw_sample
 from moec_zarr.fit.transform.restoration import choose_experts, restore_within
@@ -100,6 +100,16 @@ def test_a_chunk_fits_none_of_its_own_where_training_says_that_this_gains_nothin
     assert choose_experts(values, target, None, 10**5) is not None
     assert choose_experts(values, target, None, 10**5, shared=dictionary([], own=5.0)) is not None
     assert choose_experts(values, target, None, 10**5, shared=dictionary([], own=0.0)) is None
+
+
+@pytest.mark.parametrize("own", [None, 0.0, 1.25])
+def test_advice_of_other_versions_is_read_as_far_as_it_is_known(own):
+    advice = Advice(fits_won=True, step=4.0, own_experts=own)
+    written = advice.write()
+    assert read_advice(Dictionary.make([], written)) == advice
+    assert read_advice(Dictionary.make([], written + b"more")) == advice
+    assert read_advice(Dictionary.make([], written[:2])) == Advice(fits_won=True, step=4.0)
+    assert read_advice(Dictionary.make([], written[:1])) == Advice()
 
 
 def test_experts_for_other_axes_are_left_alone(fitted):
