@@ -7,6 +7,7 @@ import { Reader } from "./reader.js";
 
 const LARGEST_WEIGHT = 16;
 const VALUE_KNOTS = 128; // to half the range
+const SHARED = 32; // what codes of shifts are larger by, behind experts of a dictionary
 
 /**
  * Filters of a voxel's neighbours, and constants.
@@ -24,17 +25,23 @@ export interface LinearExperts {
   constants: Float64Array;
 }
 
-/** Read the experts of a grid of so many axes. */
-export function readLinearExperts(bytes: Uint8Array, axes: number): LinearExperts {
-  const source = new Reader(bytes);
+/** Read the experts of a grid of so many axes: the first bytes may be an entry, behind which stands a shift in place of theirs. */
+export function readLinearExperts(bytes: Uint8Array, axes: number, entry = bytes.length): LinearExperts {
+  const source = new Reader(bytes.subarray(0, entry));
   const ramps = source.u8();
   const [steep, level] = [ramps & 15, ramps >> 4];
   const steepness = Array.from({ length: steep }, () => source.u8());
   const value = Array.from({ length: level ? level + 1 : 0 }, () => source.i8());
   check(rises(steepness) && rises(value), `knots ${steepness} and ${value}, which do not rise`);
   const units = [source.u8(), source.u8()].map(stepSize);
-  const shift = source.i8();
+  let shift = source.i8();
   check(shift !== -128, "a reserved shift");
+  const own = new Reader(bytes.subarray(entry));
+  if (own.left) {
+    shift = own.i8();
+    check(shift !== -128 && !own.left, "more than a shift behind experts of the dictionary");
+    shift += SHARED * Math.sign(shift);
+  }
   const counts = [(1 + steep + level) * axes * 2, (1 + steep) * (1 + level)];
   const [taps, constants] = readGroups(source, counts).map((integers, i) => {
     const weights = integers.map((k) => k * units[i]);

@@ -211,7 +211,7 @@ function decodeFitted(
     coded && readNetwork(coded, shape.length, transformed !== undefined, taken.get(SECTION.network));
   const coefficients = transformed && readCoefficients(transformed, shape, taken.get(SECTION.transform));
   const restoring = sections.get(SECTION.linearExperts);
-  const experts = restoring && readLinearExperts(restoring, shape.length);
+  const experts = restoring && readLinearExperts(restoring, shape.length, taken.get(SECTION.linearExperts));
   const residual = corrections && readResidual(corrections, box, taken.get(SECTION.residual));
   const scaled = sections.get(SECTION.scale);
   const scale = scaled && readScale(scaled, box, limits.dtype);
