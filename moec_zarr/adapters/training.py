@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,12 +11,10 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from moec_zarr.adapters.meaning import part_of, stored_values
 from moec_zarr.arrays import Array
 from moec_zarr.bitstream.container import Section, read_stream
-from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.chunk_grid import ChunkGrid
-from moec_zarr.codec.encode import encode
+from moec_zarr.codec.trials import OCTAVE, measure_cost, try_encode
 from moec_zarr.config import config
 from moec_zarr.dictionary import Dictionary
-from moec_zarr.errors import BudgetError
 from moec_zarr.fit.advice import Advice, read_advice
 from moec_zarr.settings import Settings
 from moec_zarr.statistics import valid_voxels
@@ -50,8 +47,6 @@ HELD_OUT = 2
 _LOOKED_AT = 2  # times as many chunks, until enough of them say something
 _VALID = 0.2  # share of the voxels of a chunk that says something
 _WORSE = 0.005  # octaves of bytes, or of the error, that a dictionary may lose: it saves time
-_OCTAVE = 20 * math.log10(2)  # dB
-_EXACT = 400.0  # dB, in place of infinity
 
 
 def choose_regions(
@@ -155,7 +150,7 @@ def train_codec(codec: _Codec, blocks: Iterable[Array], count: int = MOST) -> Tr
             trained = replace(codec, dictionary=_advice_alone(trained.shared))
     if tried.lost > _WORSE:
         trained = plain
-    change = f"{-tried.lost * _OCTAVE:+.2f} dB" if codec.ratio else f"{2**tried.lost - 1:+.1%} bytes"
+    change = f"{-tried.lost * OCTAVE:+.2f} dB" if codec.ratio else f"{2**tried.lost - 1:+.1%} bytes"
     told = (
         f"trained on {len(used)} chunks in {seconds:.3g} s; others come out with {change}, in "
         f"{tried.share:.0%} of the time"
@@ -200,27 +195,11 @@ def _try(blocks: Iterable[Array], plain: Settings, trained: Settings) -> _Tried:
         costs = []
         for codec in seconds:
             begun = time.process_time()
-            stream = _encode(block, codec)
+            stream = try_encode(block, codec)
             seconds[codec] += time.process_time() - begun
             if stream is not None:
-                costs.append(_cost(block, stream, codec))
+                costs.append(measure_cost(block, stream, codec))
                 taken |= Section.SHARED in read_stream(stream)[1]
         if len(costs) == len(seconds):
             lost.append(costs[1] - costs[0])
     return _Tried(sum(lost) / max(len(lost), 1), seconds[trained] / max(seconds[plain], 1e-9), taken)
-
-
-def _encode(block: Array, codec: Settings) -> bytes | None:
-    try:
-        return encode(block, codec)
-    except BudgetError:
-        return None
-
-
-def _cost(block: Array, stream: bytes, codec: Settings) -> float:
-    """Return octaves of the error where a ratio sets the bytes, else of the bytes."""
-    if codec.ratio is None:
-        return math.log2(len(stream))
-    scaled = open_stream(stream, block.shape, codec.shared).scaled
-    psnr = read_stream(stream)[0].psnr if scaled is None else scaled.psnr
-    return -min(psnr, _EXACT) / _OCTAVE

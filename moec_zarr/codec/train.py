@@ -16,12 +16,12 @@ from moec_zarr.bitstream.coefficients import write_bases
 from moec_zarr.bitstream.container import Section, read_stream
 from moec_zarr.bitstream.shared import ENTRY_BYTES
 from moec_zarr.bitstream.stream import Stream, open_stream
-from moec_zarr.codec.encode import encode
 from moec_zarr.codec.lossless import encode_rounded
 from moec_zarr.codec.prepare import prepare
 from moec_zarr.codec.train_experts import train_experts
+from moec_zarr.codec.trials import measure_cost, try_encode
 from moec_zarr.dictionary import MOST_BYTES, MOST_ENTRIES, Dictionary, Entry
-from moec_zarr.errors import BudgetError, MoECError
+from moec_zarr.errors import MoECError
 from moec_zarr.fit.advice import Advice
 from moec_zarr.model.basis import AXIS_NEIGHBOURS
 from moec_zarr.settings import Settings
@@ -37,7 +37,6 @@ _LOST = 0.015  # the same, up to which heads may do worse than a search of a chu
 _SURE = 3  # chunks on which networks lost, or one side of a race won, to say so
 _CLEARLY = 0.8  # of the other side's bytes
 _SAME_STEP = 1.5  # between the largest and the smallest step over the bound
-_OCTAVE = 20 * math.log10(2)
 _MOST_MASKS = MOST_ENTRIES - 32  # the others are heads, their bases alone, and experts
 _KEPT_BYTES = MOST_BYTES // 2 - 2048  # of masks: zarr's metadata are read as a whole
 
@@ -105,7 +104,7 @@ def train_dictionary(codec: _Codec, chunks: Iterable[Any]) -> _Codec:
 
 
 def _encode(array: Array, codec: Settings) -> _Encoded | None:
-    stream = _encode_with(array, codec)
+    stream = try_encode(array, codec)
     if stream is None:
         return None
     return _Encoded(array, stream, open_stream(stream, array.shape), read_stream(stream)[1])
@@ -167,15 +166,15 @@ def _choose_heads(
         return []
     tried, fast = list(heads), replace(codec, effort="fast")
     costs = np.full((len(tried), len(known)), np.inf)
-    own = np.array([_cost(each.array, each.stream, codec) for each in known])
+    own = np.array([measure_cost(each.array, each.stream, codec) for each in known])
     alone = replace(advice, no_search=True, own_experts=0.0).write()
     for row, head in enumerate(tried):
         other = replace(fast, dictionary=Dictionary.make([head, *masks], alone).text)
         for column, each in enumerate(known):
             if heads[head] == {column} and len(known) > 2:
                 continue  # what it does for its own chunk says nothing of others
-            if (encoded := _encode_with(each.array, other)) is not None:
-                costs[row, column] = _cost(each.array, encoded, other) - own[column]
+            if (encoded := try_encode(each.array, other)) is not None:
+                costs[row, column] = measure_cost(each.array, encoded, other) - own[column]
     chosen = [tried[row] for row in _select(costs)]
     # Where a context is fitted anew, edge weights are what is worth an entry.
     axes = max(len(each.parts.coefficients.bases) for each in known if each.parts.coefficients is not None)
@@ -205,21 +204,3 @@ def _head_of(each: _Encoded) -> Entry | None:
     payload, axes = each.sections[Section.TRANSFORM], len(coefficients.bases)
     context = payload[length : length + AXIS_NEIGHBOURS * axes + 7]
     return Entry(Section.TRANSFORM, payload[: length - 4] + context)
-
-
-def _encode_with(array: Array, codec: Settings) -> bytes | None:
-    try:
-        return encode(array, codec)
-    except BudgetError:
-        return None
-
-
-def _cost(array: Array, stream: bytes, codec: Settings) -> float:
-    """Return octaves of the error where bytes are given, else of the bytes."""
-    if codec.ratio is None:
-        return math.log2(len(stream))
-    psnr = read_stream(stream)[0].psnr
-    if codec.scale == "log":
-        scaled = open_stream(stream, array.shape, codec.shared).scaled
-        psnr = math.inf if scaled is None else scaled.psnr
-    return -min(psnr, 400.0) / _OCTAVE
