@@ -18,14 +18,16 @@ from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scale_preset
 from moec_zarr.fit.transform.expert_fit import fit_experts, restore_within
 from moec_zarr.fit.transform.rate_control import (
+    Transform,
+    begin_transform,
     fit_mean,
-    fit_transform,
     fit_transform_to_error,
     mean_error,
     smallest_transform,
     straighten_within,
 )
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.folding import folded_shape
 from moec_zarr.runtime import torch_threads
 from moec_zarr.settings import Settings
 
@@ -113,38 +115,44 @@ def fit(
 def _fit_transform(
     field: Field, target: Floats, budget: int, shared: Dictionary | None
 ) -> tuple[Candidate | None, Candidate | None]:
-    """Fit a transform alone, then make it right in the mean and restore it; return both."""
-    valid, kept = field.valid, 0
-    earlier: Candidate | None = None
+    """Fit a transform alone, then make it right in the mean and restore it; return both.
 
-    def leave(values: Floats) -> int:
-        nonlocal kept
-        found = fit_experts(values, target, valid, budget)
-        kept = 0 if found is None else len(found.payload) + _SECTION
-        return kept
+    Experts that a first transform is worth take their bytes off those of the next one, which has its bases.
+    """
+    valid, zero = field.valid, field.zero
 
-    transform = fit_transform(target, valid, budget, leave=leave, shared=shared)
-    if transform is None and budget >= smallest_transform(target.shape):
-        transform = fit_mean(target, valid)
-    while transform is not None:
+    def finish(transform: Transform, kept: int) -> tuple[Candidate, Candidate, Floats]:
+        """Return it alone, made right in the mean where all but so many bytes hold that, and its values."""
         values = CoefficientField(transform.coefficients).whole()
         plain = best = Candidate(None, transform, mean_error(values, target, valid)).log()
-        better = straighten_within(transform, values, target, valid, field.zero, budget - kept)
+        better = straighten_within(transform, values, target, valid, zero, budget - kept)
         if better is not transform:
             values = CoefficientField(better.coefficients).whole()
             best = Candidate(None, better, mean_error(values, target, valid)).log()
-        if not kept:
-            return plain, choose_better(earlier, best)
-        room = budget - better.nbytes - _SECTION
-        found = restore_within(values, target, valid, field.zero, budget, room)
+        return plain, best, values
+
+    begun = begin_transform(target, valid, budget, shared=shared)
+    worth = None
+    if begun is not None and folded_shape(target.shape) == target.shape:
+        worth = fit_experts(begun.values(), target, valid, budget)
+    kept = 0 if worth is None else len(worth.payload) + _SECTION
+    earlier: Candidate | None = None
+    if begun and worth and (transform := begun.finish(budget - kept)) is not None:
+        plain, best, values = finish(transform, kept)
+        assert best.transform is not None
+        room = budget - best.transform.nbytes - _SECTION
+        found = restore_within(values, target, valid, zero, budget, room, known=worth.experts)
         if found is not None:
-            restored = better._replace(restoration=found.restoration)
+            restored = best.transform._replace(restoration=found.restoration)
             return plain, Candidate(None, restored, found.error).log()
-        # All bytes are the transform's then, whose bases are known.
         earlier = best
-        again = fit_transform(target, valid, budget, transform.coefficients, shared=shared)
-        kept, transform = 0, again or transform
-    return None, None
+    transform = None if begun is None else begun.finish(budget)  # all bytes are the transform's
+    if transform is None and earlier is None and budget >= smallest_transform(target.shape):
+        transform = fit_mean(target, valid)
+    if transform is None:
+        return earlier, earlier
+    plain, best, _ = finish(transform, 0)
+    return plain, choose_better(earlier, best)
 
 
 def smallest_network(axes: int, experts: int | None) -> int:

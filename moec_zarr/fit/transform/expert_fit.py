@@ -30,7 +30,7 @@ from moec_zarr.model.steps import STEP_SIZES, nearest_code
 __all__ = ["Restoration", "Restored", "fit_experts", "restore_within"]
 
 _log = logging.getLogger(__name__)
-_FEWEST, _MOST, _SHARE = 1 << 14, 1 << 16, 32  # voxels of the sample, of so many one
+_FEWEST, _MOST, _SHARE = 1 << 14, 1 << 15, 64  # voxels of the sample, of so many one
 _LOOKED_AT = 2  # times as many, among which steep ones are chosen more often
 _STEEP = 0.15  # of those looked at: all of them are taken
 _STEEPNESS = 0.3, 0.6, 0.8, 0.92, 0.98, 0.998  # quantiles of the finest knots
@@ -87,17 +87,18 @@ def restore_within(
     zero: float,
     nbytes: int,
     limit: float = math.inf,
+    known: LinearExperts | None = None,
 ) -> Restored | None:
     """Restore a transform by experts; None where that is not worth their bytes.
 
     Parameters
     ----------
-    values, target, valid, nbytes, limit
+    values, target, valid, nbytes, limit, known
         As for :func:`fit_experts`.
     zero : float
         The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
     """
-    found = fit_experts(values, target, valid, nbytes, limit)
+    found = fit_experts(values, target, valid, nbytes, limit, known)
     if found is None:
         return None
     bias, error = measure_clipped(values, target, valid)
@@ -127,7 +128,12 @@ def worth_of(nbytes: int, voxels: int) -> float:
 
 
 def fit_experts(
-    values: Floats, target: Floats, valid: Bools | None, nbytes: int, limit: float = math.inf
+    values: Floats,
+    target: Floats,
+    valid: Bools | None,
+    nbytes: int,
+    limit: float = math.inf,
+    known: LinearExperts | None = None,
 ) -> Restoration | None:
     """Fit the experts that restore a transform; None where they are not worth their bytes.
 
@@ -143,6 +149,8 @@ def fit_experts(
         Of the transform.
     limit : float
         Bytes that the section may take.
+    known : LinearExperts, optional
+        Those of nearly the same values, whose knots are taken.
     """
     sample = _draw(values, target, valid)
     if sample is None:
@@ -151,12 +159,12 @@ def fit_experts(
     spread = math.sqrt(total / float(sample.weights.sum()))
     if not spread:
         return None
-    steepness, levels = _knots(sample, spread)
+    steepness, levels = _knots(sample, spread) if known is None else _known_knots(known)
     gram, moment = _products(sample, steepness, levels)
     worth = worth_of(nbytes, values.size)
     candidates: list[tuple[float, int, float, tuple[_Knots, _Knots], Doubles, Doubles]] = []
-    for steep in _FEWER_STEEP:
-        for level in _FEWER_VALUES:
+    for steep in _FEWER_STEEP if known is None else _FEWER_STEEP[-1:]:
+        for level in _FEWER_VALUES if known is None else _FEWER_VALUES[-1:]:
             own = _merged(steepness, steep), _merged(levels, level)
             mixing = _mixing(*own, values.ndim)
             products, own_moment = mixing @ gram @ mixing.T, mixing @ moment
@@ -261,6 +269,15 @@ def _knots(sample: _Sample, spread: float) -> tuple[_Knots, _Knots]:
     return steep, _Knots(tuple(levels), places, np.eye(max(1, len(levels))))
 
 
+def _known_knots(experts: LinearExperts) -> tuple[_Knots, _Knots]:
+    """Return the knots of experts, of which none are left out."""
+    steep, level = experts.steepness, experts.value
+    return (
+        _Knots(steep, np.array([0.0, *STEP_SIZES[list(steep)]]), np.eye(1 + len(steep))),
+        _Knots(level, np.array(level) / VALUE_KNOTS, np.eye(max(1, len(level)))),
+    )
+
+
 def _quantiles(values: Doubles, weights: Doubles, shares: Sequence[float]) -> Doubles:
     """Return quantiles of weighted values."""
     order = np.argsort(values)
@@ -307,14 +324,11 @@ def _products(sample: _Sample, steepness: _Knots, levels: _Knots) -> tuple[Doubl
     )
     root = np.sqrt(sample.weights).astype(np.float32)
     terms = np.concatenate([steep, level[1:]])
-    bends = sample.bends.astype(np.float32)
-    columns = np.concatenate(
-        [
-            (terms[:, None] * bends).reshape(-1, root.size),
-            (steep[:, None] * level).reshape(-1, root.size),
-        ]
-    )
-    columns *= root
+    bends = (sample.bends * root).astype(np.float32)
+    columns = np.empty((len(terms) * len(bends) + len(steep) * len(level), root.size), np.float32)
+    taps, constants = np.split(columns, [len(terms) * len(bends)])
+    np.multiply(terms[:, None], bends, out=taps.reshape(len(terms), len(bends), -1))
+    np.multiply((steep * root)[:, None], level, out=constants.reshape(len(steep), len(level), -1))
     wanted = (sample.errors * root).astype(np.float32)
     return (columns @ columns.T).astype(np.float64), (columns @ wanted).astype(np.float64)
 

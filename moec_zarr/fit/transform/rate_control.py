@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -44,7 +43,9 @@ from moec_zarr.model.transform import analyse
 
 __all__ = [
     "DENSEST",
+    "Begun",
     "Transform",
+    "begin_transform",
     "encode_transform",
     "estimate_count",
     "find_start",
@@ -62,10 +63,10 @@ _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
 DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
 _TOO_FINE = 2.0  # times a budget: bases that were compared at so many bytes may not be the best ones
 _HEAD = 60  # bytes before the coefficients, about
-_CLOSE = 0.988  # of the budget: near enough to be coded
+_CLOSE = 0.991  # of the budget: near enough to be coded
 _LATE_CLOSE = 0.97  # the same, after a few rounds
-_AIM = 0.994  # of the budget
-_ACCEPTABLE = 0.984  # of the budget
+_AIM = 0.9965  # of the budget
+_ACCEPTABLE = 0.99  # of the budget
 _EARLY_ROUNDS = 4
 _LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much of a budget is left
 _WIDER = 1.1  # times the step, then
@@ -85,6 +86,8 @@ _LATE_CLOSE_ERROR = 0.9  # the same, after some rounds
 _MEASURED = 0.8, 1.25  # between these ratios to it, the voxels' error is measured
 _INPAINTING_STEPS = 6, 24  # of large arrays and of small ones
 _SMALL_ARRAY = 1 << 17
+
+Start: TypeAlias = tuple[Search, Parameters | None, Quantised]
 
 
 class Transform(NamedTuple):
@@ -113,15 +116,38 @@ class Transform(NamedTuple):
         return self._replace(coefficients=replace(self.coefficients, shape=shape))
 
 
-def fit_transform(
+class Begun:
+    """A transform that is begun: its bases are known, and integers of about the bytes that it may take."""
+
+    def __init__(self, starts: list[Start], target: Floats, valid: Bools | None, shape: tuple[int, ...]):
+        self._starts, self._target, self._valid, self._shape = starts, target, valid, shape
+
+    def values(self) -> Floats:
+        """Return the values that the first integers add up to, in the shape that is fitted."""
+        search, _, first = self._starts[0]
+        return CoefficientField(place_coefficients(search, first)).whole()
+
+    def finish(self, budget: int) -> Transform | None:
+        """Return the transform that takes so many bytes at most; None if they pay for none."""
+        found = [_within_budget(*start, budget) for start in self._starts]
+        known = [each for each in found if each is not None]
+        if not known:
+            return None
+
+        def error(transform: Transform) -> float:
+            return mean_error(CoefficientField(transform.coefficients).whole(), self._target, self._valid)
+
+        return (known[0] if len(known) == 1 else min(known, key=error)).unfold(self._shape)
+
+
+def begin_transform(
     target: Floats,
     valid: Bools | None,
     budget: int,
     warm_start: Coefficients | None = None,
-    leave: Callable[[Floats], int] | None = None,
     shared: Dictionary | None = None,
-) -> Transform | None:
-    """Fit the transform of a grid within a byte budget; None if it pays for none.
+) -> Begun | None:
+    """Begin the transform of a grid within a byte budget; None if it pays for none.
 
     Parameters
     ----------
@@ -130,12 +156,9 @@ def fit_transform(
     valid : bool array of the same shape, or None
         Which voxels count; all where None.
     budget : int
-        Bytes that the section may take; kept.
+        Bytes that the section may take, about.
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
-    leave : callable, optional
-        Returns how many bytes are left for something else, from the values of a first transform of about as
-        many bytes.
     shared : Dictionary, optional
         Whose bases are taken where they suit, in place of the comparison.
     """
@@ -146,19 +169,26 @@ def fit_transform(
     start = find_start(whole, valid, count, warm_start, shared)
     if start is None:
         return None
-    if leave is not None and target.shape == shape:
-        budget -= leave(CoefficientField(place_coefficients(start[0], start[2])).whole())
-    taken, found = start[2].bits / 8, _within_budget(*start, budget)
-    if warm_start is not None or taken <= _TOO_FINE * budget:
-        return found and found.unfold(shape)
-    start = find_start(whole, valid, max(1, int(count * budget / taken)), None, shared)
-    other = None if start is None else _within_budget(*start, budget)
-    known = [each for each in (found, other) if each is not None]
+    starts, taken = [start], start[2].bits / 8
+    if warm_start is None and taken > _TOO_FINE * budget:
+        other = find_start(whole, valid, max(1, int(count * budget / taken)), None, shared)
+        starts += [] if other is None else [other]
+    return Begun(starts, target, valid, shape)
 
-    def error(transform: Transform) -> float:
-        return mean_error(CoefficientField(transform.coefficients).whole(), target, valid)
 
-    return min(known, key=error).unfold(shape) if known else None
+def fit_transform(
+    target: Floats,
+    valid: Bools | None,
+    budget: int,
+    warm_start: Coefficients | None = None,
+    shared: Dictionary | None = None,
+) -> Transform | None:
+    """Fit the transform of a grid within a byte budget, which is kept; None if it pays for none.
+
+    All parameters are those of :func:`begin_transform`.
+    """
+    begun = begin_transform(target, valid, budget, warm_start, shared)
+    return begun and begun.finish(budget)
 
 
 def fold_grid(target: Floats, valid: Bools | None) -> tuple[Floats, Bools | None]:
@@ -323,7 +353,7 @@ def find_start(
     count: int,
     warm_start: Coefficients | None = None,
     shared: Dictionary | None = None,
-) -> tuple[Search, Parameters | None, Quantised] | None:
+) -> Start | None:
     """Find the best bases, or take those of a warm start, and integers in them.
 
     `whole` is the target, filled smoothly where it is not valid.
@@ -380,7 +410,7 @@ def _within_budget(
         if turn in _LESS_WEIGHT and (fits is None or fits.bits / 8 + head < _LATE_CLOSE * budget):
             # Bits and integers decide about one another: all noise is coded, or next to none.
             rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * step
-        parameters, quantised = quantise_at(search, parameters, step, _FITS, rate)
+        parameters, quantised = quantise_at(search, parameters, step, _FITS, rate, last)
         if quantised is None:
             if step == finest:
                 break
