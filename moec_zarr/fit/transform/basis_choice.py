@@ -29,15 +29,17 @@ from moec_zarr.fit.transform.rdoq import (
     quantise_at,
 )
 from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.model.transform import analyse
 
 __all__ = ["BasisTrial", "cheapest", "choose_bases", "squared_error", "try_bases", "weighted_bits"]
 
 _FIRST_FITS = (6,)  # steps of the optimiser of the context, before bases are compared
 # Times the smallest measure: bases beyond are not tried. Cosines alone take fewer bits than it says.
-_UNLIKELY, _UNLIKELY_COSINES = 1.04, 1.1
+_UNLIKELY, _UNLIKELY_COSINES, _UNLIKELY_PRECISE = 1.04, 1.1, 1.25
 # The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
 _UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
 _COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
+_COARSE = 1 << 13  # steps of the largest coefficient, up to which single precision is far more than enough
 _CLOSE_LOSS = 0.05  # of the smallest loss above it: what is compared by the error of its voxels
 
 
@@ -71,7 +73,7 @@ def choose_bases(whole: Floats, valid: Bools | None, count: int) -> BasisTrial |
         bits = estimate_fine_bits(coefficients.reshape(-1), max(step, finest)) if dense else 0.0
         measured.append((measure(coefficients, threshold), finest, bits, bases))
     smallest = min(each[0] for each in measured)
-    likely = [each[1:] for each in measured if each[0] <= _most_likely(each[3]) * smallest]
+    likely = [each[1:] for each in measured if each[0] <= _most_likely(each[3], known.precise) * smallest]
     # Where the steps wanted are too fine, bases of smaller coefficients have finer ones.
     finest = max(step, _COARSER_FINEST * min((each[0] for each in likely), default=0.0))
     likely = [each for each in likely if each[0] <= finest]
@@ -79,13 +81,19 @@ def choose_bases(whole: Floats, valid: Bools | None, count: int) -> BasisTrial |
     fewest = min((bits for _, bits, _ in likely), default=math.inf)
     chosen = [bases for _, bits, bases in likely if not dense or bits <= tolerance * fewest]
     known.keep(chosen)
-    trials = [try_bases(known.find(bases), bases, step) for bases in chosen]
+    # Fine steps tell what changes of bases have rounded.
+    precise = max((each[0] for each in likely), default=0.0) * 0.5 * MAX_COEFFICIENT > _COARSE * step
+    trials = [
+        try_bases(analyse(whole, bases) if precise else known.find(bases), bases, step) for bases in chosen
+    ]
     known.keep([])
     return cheapest([each for each in trials if each.quantised is not None], whole, valid)
 
 
-def _most_likely(bases: Bases) -> float:
+def _most_likely(bases: Bases, precise: bool) -> float:
     """Return what times the smallest measure bases may have."""
+    if precise:
+        return _UNLIKELY_PRECISE
     return _UNLIKELY if any(basis.levels for basis in bases) else _UNLIKELY_COSINES
 
 

@@ -49,15 +49,19 @@ Bases: TypeAlias = tuple[AxisBasis, ...]
 
 _COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end; the first one is tried first
 _KEPT_ERROR = 0.2  # of the threshold's square, left by each coefficient that is kept
+_PRECISE = 2.0**-20  # of the largest coefficient: what is as small may be lost by rounding
 _SAMPLE = 1 << 17  # coefficients at most that two bases of an axis are compared on
 _LOOKED_AT = 1 << 18  # of which the large ones are counted, at most
 
 
 class Analyses:
-    """Coefficients of an array in several bases: of each axis that differs alone, once some are known."""
+    """Coefficients of an array in several bases: of each axis that differs alone, once some are known.
+
+    Not so if they are to be `precise`: each change rounds.
+    """
 
     def __init__(self, array: Floats) -> None:
-        self.array = array
+        self.array, self.precise = array, False
         self._known: dict[Bases, Floats] = {}
 
     def find(self, bases: Bases) -> Floats:
@@ -74,7 +78,11 @@ class Analyses:
         def differing(other: Bases) -> list[int]:
             return [axis for axis, pair in enumerate(zip(bases, other, strict=True)) if pair[0] != pair[1]]
 
-        known = [] if joint_axes(bases) else [each for each in self._known if not joint_axes(each)]
+        known = (
+            []
+            if joint_axes(bases) or self.precise
+            else [each for each in self._known if not joint_axes(each)]
+        )
         nearest = min(known, key=lambda other: len(differing(other)), default=None)
         if nearest is None or len(differing(nearest)) == len(bases):
             return analyse(self.array, bases)
@@ -107,6 +115,7 @@ def list_bases(known: Analyses, count: int) -> tuple[list[Bases], float]:
     options = [axis_options(array, axis) for axis in range(array.ndim)]
     wavelets = tuple(wavelets_of(n) for n in array.shape)
     threshold = find_exceeded(known.find(wavelets), count)
+    known.precise = threshold < _PRECISE * float(np.abs(known.find(wavelets)).max())
     separate = _best_separate(known, options, wavelets, threshold)
     joint = [(_joint_gain(known, separate, axes, threshold), axes) for axes in list_groups(array.shape)]
     candidates = [separate]
@@ -179,8 +188,15 @@ def _best_separate(
     bases = start
     for axis, each in enumerate(options):
         length = known.array.shape[axis]
-        lines, _ = sample_lines(known.find(bases), axis, threshold)
-        voxels = synthesis_matrix(bases[axis], length) @ lines
+        if known.precise:
+            rest = known.array
+            for other, basis in enumerate(bases):
+                if other != axis:
+                    rest = along(rest, analysis_matrix(basis, rest.shape[other]), other)
+            voxels, _ = sample_lines(rest, axis, threshold)
+        else:
+            lines, _ = sample_lines(known.find(bases), axis, threshold)
+            voxels = synthesis_matrix(bases[axis], length) @ lines
         tried = [
             (measure(analysis_matrix(basis, length) @ voxels, threshold), place)
             for place, basis in enumerate(each)
