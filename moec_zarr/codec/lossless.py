@@ -33,15 +33,16 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_FEW_RUNS = 16  # of these, where a dictionary says that chunks like this one are fitted
-_RUNS, _RUN = 64, 1 << 8  # number and length of the runs of values that are deflated as a sample
+_FEW_RUNS = 8  # of these, where a dictionary says that chunks like this one are fitted
+_RUNS, _RUN = 32, 1 << 10  # number and length of the runs of values that are deflated as a sample
 _DEFLATED_MORE = 5.0  # times as much as its sample at most, about, an array may be deflated
 _SPARSE = (
     1.5  # integers in the range of those that occur, for each of them, from which a table is worth while
 )
 _SMALL = 1 << 16  # bytes that deflated byte planes are tried on
 _QUICK, _THOROUGH, _TRIED = 3, 19, 2  # levels of zstd, and on how many candidates the latter is tried
-_LESS_THOROUGHLY = 0.88  # of the bytes of the quick level at least, about, the thorough one takes
+# Of the bytes of the quick level at least, about, the thorough one takes: of large arrays, and of small ones.
+_LESS_THOROUGHLY = 0.88, 0.75
 _SAMPLED, _SAMPLE, _SAMPLES = (
     1 << 16,
     1 << 13,
@@ -61,7 +62,7 @@ def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
     runs = _FEW_RUNS if read_advice(chunk.dictionary).fitted else _RUNS
-    if array.size > runs * _RUN:
+    if array.size > max(runs * _RUN, _SAMPLED):
         # A sample that deflates far less than needed spares coding the whole chunk.
         starts = np.linspace(0, array.size - _RUN, runs).astype(np.int64)
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
@@ -148,8 +149,9 @@ def _encode(
         coded = write_predicted(integers, valid, least.predictors[int(np.argmin(sizes))])
         if coded is not None:
             best = _payload(least, coded, stated(least), max_relative_error), least.rounded
+    less = _LESS_THOROUGHLY[array.size < _SAMPLED]
     for each in sorted(candidates, key=lambda each: each.planes)[:_TRIED]:
-        if _LESS_THOROUGHLY * each.planes > min(room, np.inf if best is None else len(best[0])):
+        if less * each.planes > min(room, np.inf if best is None else len(best[0])):
             break
         coded = write_planes(each.integers, _THOROUGH)
         payload = _payload(each, coded, stated(each), max_relative_error)
