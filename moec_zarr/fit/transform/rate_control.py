@@ -188,7 +188,7 @@ def fit_transform(
     All parameters are those of :func:`begin_transform`.
     """
     begun = begin_transform(target, valid, budget, warm_start, shared)
-    return begun and begun.finish(budget)
+    return None if begun is None else begun.finish(budget)
 
 
 def fold_grid(target: Floats, valid: Bools | None) -> tuple[Floats, Bools | None]:

@@ -116,7 +116,7 @@ def find_links(
         if index[last] + moved < length:  # on the same row: no division
             index[last] += moved
         else:
-            rest = np.int64(places[i])
+            rest = places[i]
             for axis in range(axes):
                 index[axis] = rest // strides[axis]
                 rest -= index[axis] * strides[axis]
