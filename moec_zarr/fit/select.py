@@ -16,16 +16,15 @@ from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, scale_preset
+from moec_zarr.fit.transform.error_control import fit_transform_to_error
 from moec_zarr.fit.transform.expert_fit import fit_experts, restore_within
 from moec_zarr.fit.transform.rate_control import (
-    Transform,
     begin_transform,
     fit_mean,
-    fit_transform_to_error,
-    mean_error,
     smallest_transform,
     straighten_within,
 )
+from moec_zarr.fit.transform.start import Transform, mean_error
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.runtime import torch_threads

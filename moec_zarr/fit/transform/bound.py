@@ -25,7 +25,8 @@ from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.expert_fit import restore_within
 from moec_zarr.fit.transform.inpainting import fill_smoothly
-from moec_zarr.fit.transform.rate_control import (
+from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
+from moec_zarr.fit.transform.start import (
     DENSEST,
     Transform,
     encode_transform,
@@ -34,7 +35,6 @@ from moec_zarr.fit.transform.rate_control import (
     finest_step,
     fold_grid,
 )
-from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
