@@ -17,7 +17,7 @@ import numpy as np
 from moec_zarr.arrays import Array, Bools
 from moec_zarr.bitstream.container import Section
 from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
-from moec_zarr.codec.lossless import encode_rounded, encode_rounded_within
+from moec_zarr.codec.lossless import encode_rounded, encode_rounded_within, sample_rounded
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.scaling import allowed_on_scale, choose_knee, put_on_scale
 from moec_zarr.fit.advice import read_advice
@@ -37,6 +37,7 @@ __all__ = ["Encoded", "add_bound", "encode_bounded", "encode_closest", "encode_e
 _log = logging.getLogger(__name__)
 _ANY_ERROR = 8.0  # of half the range: no value is so far off
 _NETWORK_RATIOS = 2000.0, 500.0, 125.0  # at which networks are fitted where no transform says how many bytes
+_MISJUDGED = 1.2  # times what samples say that rounded values may take
 _TRIALS = 8  # bounds that are tried on the way to bytes or a PSNR
 _FIRST_OCTAVES = 2.0  # to the next bound that is tried on the way to bytes
 _CLOSE_BYTES, _CLOSE_PSNR = 0.06, 0.2  # of a limit, and in dB: near enough
@@ -64,27 +65,36 @@ class _Bound(NamedTuple):
 def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     """Find the smallest stream in which no valid value is further off than the settings allow.
 
-    Values that are rounded and stored themselves come first, in little time: they say what a fit must be
-    smaller than.
+    Samples say about how many bytes values take that are rounded and stored themselves, and so what a fit
+    must be smaller than. Where it is far smaller, they are not stored.
     """
     advice = read_advice(chunk.dictionary)
     bounds = settings.max_error or 0.0, settings.max_relative_error or 0.0
-    if advice.fits_won and (fitted := _encode_fits(chunk, settings, None)) is not None:
-        return encode_rounded_within(chunk, *bounds, len(fitted)) or fitted
-    best = encode_rounded(chunk, *bounds)
     if advice.fits_lost:
-        return best
-    return _encode_fits(chunk, settings, best) or best
+        return encode_rounded(chunk, *bounds)
+    sampled = sample_rounded(chunk, *bounds)
+    if sampled is None and not advice.fits_won:
+        best = encode_rounded(chunk, *bounds)
+        return _encode_fits(chunk, settings, best, len(best)) or best
+    limit = math.inf if advice.fits_won or sampled is None else _MISJUDGED * sampled
+    fitted = _encode_fits(chunk, settings, None, limit)
+    if fitted is not None:
+        return encode_rounded_within(chunk, *bounds, len(fitted), sampled) or fitted
+    best = encode_rounded(chunk, *bounds)
+    return (len(best) > limit and _encode_fits(chunk, settings, best, len(best))) or best
 
 
-def _encode_fits(chunk: Prepared, settings: Settings, best: bytes | None) -> bytes | None:
-    """Return the smallest stream of what is fitted that is smaller than the best one; None if none is."""
+def _encode_fits(chunk: Prepared, settings: Settings, best: bytes | None, limit: float) -> bytes | None:
+    """Return the smallest stream of what is fitted that is smaller than the best one; None if none is.
+
+    A fit that is to take more bytes than a limit is given up early.
+    """
     chunk, bound = _choose_scale(chunk, settings)
     allowed = _allowed(chunk, bound)
     if allowed <= 2 * _tolerance(chunk, TOLERANCE):
         _log.info("no fit keeps %s", bound)
         return best
-    for fitted in _candidates(chunk, settings, allowed, math.inf if best is None else len(best)):
+    for fitted in _candidates(chunk, settings, allowed, limit):
         encoded = _correct(chunk, fitted, bound, allowed)
         if encoded is not None and (best is None or len(encoded.stream) < len(best)):
             best = encoded.stream

@@ -53,6 +53,7 @@ _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
 _OVERSHOOT = 0.5  # dB above the target PSNR that are not worth another fit
 _FEWER = 0.9  # of the bytes of a transform alone: a network is tried with so many first
 _SINGLE_PRECISION = 100.0  # dB from which decoders in single precision add to the error what can be seen
+_SINGLE_NOISE = 130.0  # dB from which what single precision leaves of a transform is most of the error
 _BOUND_BYTES = 14  # of the section of a bound without corrections
 _USED = 0.9  # of a limit: what leaves more is looked at again
 _PEAK_ERROR = 2.0  # times the root mean square of the error: about the largest, of what is bounded
@@ -182,7 +183,7 @@ def _encode_ratio(chunk: Prepared, settings: Settings, limit: int, reachable: bo
         raise explain_budget(chunk, settings, limit + smallest) from None
     if fitted.network is not None:
         return best.stream
-    if len(best.stream) < _USED * limit and best.quality.max_error > 0:
+    if (len(best.stream) < _USED * limit or best.psnr > _SINGLE_NOISE) and best.quality.max_error > 0:
         best = _choose_better(best, encode_closest(chunk, limit, best.quality.max_error))
     if best.quality.max_error > 0 and _may_be_exact(chunk, best, limit):
         best = encode_exactly(chunk, limit) or best

@@ -17,7 +17,7 @@ from moec_zarr.bitstream.lattice import arrange
 from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
-from moec_zarr.codec.rounding import Rounded, keep_mean, round_within
+from moec_zarr.codec.rounding import Rounded, distinct_values, keep_mean, round_within
 from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.prediction import estimate, list_predictors
 from moec_zarr.model.levels import Grid
@@ -29,24 +29,26 @@ __all__ = [
     "encode_lossless_within",
     "encode_rounded",
     "encode_rounded_within",
+    "sample_rounded",
 ]
 
 _log = logging.getLogger(__name__)
-_FEW_RUNS = 4  # of these, where a dictionary says that chunks like this one are fitted
-_RUNS, _RUN = 32, 1 << 11  # number and length of the runs of values that are deflated as a sample
+_FEW_RUNS = 8  # of these, where a dictionary says that chunks like this one are fitted
+_RUNS, _RUN = 32, 1 << 10  # number and length of the runs of values that are deflated as a sample
 _DEFLATED_MORE = 5.0  # times as much as its sample at most, about, an array may be deflated
 _SPARSE = (
     1.5  # integers in the range of those that occur, for each of them, from which a table is worth while
 )
 _SMALL = 1 << 16  # bytes that deflated byte planes are tried on
 _QUICK, _THOROUGH, _TRIED = 3, 19, 2  # levels of zstd, and on how many candidates the latter is tried
-_LESS_THOROUGHLY = 0.75  # of the bytes of the quick level at least, about, the thorough one takes
+# Of the bytes of the quick level at least, about, the thorough one takes: of large arrays, and of small ones.
+_LESS_THOROUGHLY = 0.88, 0.75
 _SAMPLED, _SAMPLE, _SAMPLES = (
     1 << 16,
     1 << 13,
     (0.2, 0.5, 0.8),
 )  # arrays of which so many voxels are tried first
-_UNLIKE = 0.4  # of what such samples take at least, about, an array takes
+_UNLIKE = 0.55  # of what such samples take at least, about, an array takes
 _HOPELESS = 2.0  # times the bytes of the best way by the quick level: another way is no better
 _MISJUDGED = 0.6  # of the estimated bytes at least, about, integers take
 
@@ -60,7 +62,7 @@ def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
     runs = _FEW_RUNS if read_advice(chunk.dictionary).fitted else _RUNS
-    if array.size > runs * _RUN:
+    if array.size > max(runs * _RUN, _SAMPLED):
         # A sample that deflates far less than needed spares coding the whole chunk.
         starts = np.linspace(0, array.size - _RUN, runs).astype(np.int64)
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
@@ -77,10 +79,15 @@ def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float)
 
 
 def encode_rounded_within(
-    chunk: Prepared, max_error: float, max_relative_error: float, limit: int
+    chunk: Prepared, max_error: float, max_relative_error: float, limit: int, sampled: float | None = None
 ) -> bytes | None:
-    """Encode the same; return None if that takes more bytes than a limit, which samples may say."""
-    return _encode(chunk, max_error, max_relative_error, limit)
+    """Encode the same; return None if that takes more bytes than a limit, which samples may say.
+
+    `sampled` is what :func:`sample_rounded` returns, where it is known.
+    """
+    if sampled is not None and _UNLIKE * sampled > limit:
+        return None
+    return _encode(chunk, max_error, max_relative_error, limit, sampled=sampled is not None)
 
 
 def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) -> bytes | None:
@@ -101,14 +108,21 @@ class _Candidate(NamedTuple):
 
 
 def _encode(
-    chunk: Prepared, max_error: float, max_relative_error: float, limit: int | None, nearest: bool = False
+    chunk: Prepared,
+    max_error: float,
+    max_relative_error: float,
+    limit: int | None,
+    nearest: bool = False,
+    sampled: bool = False,
 ) -> bytes | None:
     array, valid = chunk.array, chunk.valid
     values = chunk.valid_values
     plain = len(chunk.write(chunk.sections))
     room = np.inf if limit is None else limit - plain
-    if limit is not None and not _promises(chunk, max_error, max_relative_error, room):
-        return None
+    if limit is not None and not sampled:
+        expected = sample_rounded(chunk, max_error, max_relative_error)
+        if expected is not None and _UNLIKE * expected > room:
+            return None
     exact = [(each.value, values == each.value) for each in chunk.exact]
     ways = [
         each
@@ -135,8 +149,9 @@ def _encode(
         coded = write_predicted(integers, valid, least.predictors[int(np.argmin(sizes))])
         if coded is not None:
             best = _payload(least, coded, stated(least), max_relative_error), least.rounded
+    less = _LESS_THOROUGHLY[array.size < _SAMPLED]
     for each in sorted(candidates, key=lambda each: each.planes)[:_TRIED]:
-        if _LESS_THOROUGHLY * each.planes > min(room, np.inf if best is None else len(best[0])):
+        if less * each.planes > min(room, np.inf if best is None else len(best[0])):
             break
         coded = write_planes(each.integers, _THOROUGH)
         payload = _payload(each, coded, stated(each), max_relative_error)
@@ -159,11 +174,11 @@ def _payload(candidate: _Candidate, coded: bytes, max_error: float, max_relative
     return write_exact(candidate.rounded.levels, candidate.table, coded, max_error, max_relative_error)
 
 
-def _promises(chunk: Prepared, max_error: float, max_relative_error: float, room: float) -> bool:
-    """Say whether samples of a chunk leave it open that its values are stored in so many bytes."""
+def sample_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> float | None:
+    """Estimate by samples of a chunk in how many bytes its values are stored; None where they say nothing."""
     shape = chunk.array.shape
     if chunk.array.size < _SAMPLED:
-        return True
+        return None
     share = (_SAMPLE / chunk.array.size) ** (1 / sum(n > 1 for n in shape))
     total = count = 0.0
     for where in _SAMPLES:
@@ -179,7 +194,7 @@ def _promises(chunk: Prepared, max_error: float, max_relative_error: float, room
         total += min(min(each.predicted, each.planes) for each in _candidates(part, ways))
         count += values.size
     valid_count = chunk.array.size if chunk.valid is None else np.count_nonzero(chunk.valid)
-    return not count or _UNLIKE * total * valid_count / count <= room
+    return total * float(valid_count) / count if count else None
 
 
 def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
@@ -187,7 +202,7 @@ def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
     quick = [len(write_planes(each.integers, _QUICK)) for each in ways]
     for rounded, planes in zip(ways, quick, strict=True):
         own, table = rounded.integers, None
-        distinct = np.unique(own)
+        distinct = distinct_values(own)
         span = int(distinct[-1]) - int(distinct[0]) + 1
         if 2 <= distinct.size <= own.size // 4 and span >= _SPARSE * distinct.size:
             # What comes back from afar zstd finds in the values themselves.

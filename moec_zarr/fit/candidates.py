@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moec_zarr.bitstream.container import Section
 from moec_zarr.fit.payloads import encode_network
-from moec_zarr.fit.transform.rate_control import Transform
+from moec_zarr.fit.transform.start import Transform
 from moec_zarr.model.network import Network
 
 __all__ = ["Candidate", "choose_better"]

@@ -19,7 +19,8 @@ from moec_zarr.fit.network.network_fit import prepare_fit
 from moec_zarr.fit.network.train import Fitted
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import Preset
-from moec_zarr.fit.transform.rate_control import fit_transform, mean_error
+from moec_zarr.fit.transform.rate_control import fit_transform
+from moec_zarr.fit.transform.start import mean_error
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.decode_torch import evaluate_on
 from moec_zarr.model.device_torch import on_device

@@ -18,17 +18,16 @@ from moec_zarr.fit.candidates import Candidate, choose_better
 from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, Preset, scale_preset
-from moec_zarr.fit.transform.basis_search import Bases
+from moec_zarr.fit.transform.error_control import fit_transform_to_error
 from moec_zarr.fit.transform.heads import find_head, heads_for
 from moec_zarr.fit.transform.rate_control import (
+    begin_transform,
     fit_mean,
-    fit_transform,
-    fit_transform_to_error,
-    mean_error,
     smallest_transform,
     straighten_within,
 )
 from moec_zarr.fit.transform.restoration import choose_experts, experts_of, restore_within
+from moec_zarr.fit.transform.start import mean_error
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.runtime import torch_threads
@@ -187,43 +186,52 @@ def _voxels(field: Field) -> int:
 def _fit_transform(
     field: Field, target: Floats, budget: int, spare: int, shared: Dictionary | None
 ) -> tuple[Candidate | None, Candidate | None]:
-    """Fit a transform alone, then make it right in the mean and restore it; return both."""
-    valid, kept, total = field.valid, 0, budget
-    earlier: Candidate | None = None
+    """Fit a transform alone, then make it right in the mean and restore it; return both.
 
-    def leave(values: Floats, bases: Bases) -> int:
-        nonlocal kept, total
-        found = choose_experts(values, target, valid, budget, shared=shared)
-        kept = 0 if found is None else found.nbytes
-        if (found is None or not found.is_shared) and find_head(shared, bases, target.shape) is None:
-            total = budget + spare
-        return kept - (total - budget)
+    Experts that a first transform is worth take their bytes off those of the next one, which has its bases.
+    Spare bytes are there where nothing is taken from the dictionary.
+    """
+    valid, zero = field.valid, field.zero
+    begun = begin_transform(target, valid, budget, shared=shared)
+    worth = head = None
+    if begun is not None and folded_shape(target.shape) == target.shape:
+        worth = choose_experts(begun.values(), target, valid, budget, shared=shared)
+        head = find_head(shared, begun.bases, target.shape)
 
-    transform = fit_transform(target, valid, budget, leave=leave, shared=shared)
-    if transform is not None and transform.entry is not None and transform.nbytes > budget - kept:
-        total = budget
-        transform = fit_transform(target, valid, budget - kept, transform.coefficients, shared=shared)
-    if transform is None and budget >= smallest_transform(target.shape):
-        transform = fit_mean(target, valid)
-    while transform is not None:
+    def finish(kept: int, total: int) -> tuple[Candidate, Candidate, Floats] | None:
+        """Return it alone, made right in the mean where all but the bytes kept hold that, and its values."""
+        transform = None if begun is None else begun.finish(total - kept)
+        if begun and transform and transform.entry is not None and transform.nbytes > budget - kept:
+            total, transform = budget, begun.finish(budget - kept)
+        if transform is None and not kept and earlier is None and budget >= smallest_transform(target.shape):
+            transform = fit_mean(target, valid)
+        if transform is None:
+            return None
         values = CoefficientField(transform.coefficients).whole()
         plain = best = Candidate(None, transform, mean_error(values, target, valid)).log()
-        better = straighten_within(transform, values, target, valid, field.zero, total - kept)
+        better = straighten_within(transform, values, target, valid, zero, total - kept)
         if better is not transform:
             values = CoefficientField(better.coefficients).whole()
             best = Candidate(None, better, mean_error(values, target, valid)).log()
-        if not kept:
-            return plain, choose_better(earlier, best)
-        room, known = total - better.nbytes, shared if total == budget else None
-        found = restore_within(values, target, valid, field.zero, budget, room, known)
-        if found is not None:
-            restored = better._replace(restoration=found.restoration)
-            return plain, Candidate(None, restored, found.error).log()
-        # All bytes are the transform's then, whose bases are known.
-        earlier = best
-        again = fit_transform(target, valid, total, transform.coefficients, shared=shared)
-        kept, transform = 0, again or transform
-    return None, None
+        return plain, best, values
+
+    alone = budget + (spare if head is None else 0)
+    earlier: Candidate | None = None
+    if worth is not None:
+        total = budget if worth.is_shared else alone
+        if (finished := finish(worth.nbytes, total)) is not None:
+            plain, best, values = finished
+            assert best.transform is not None
+            room = (total if best.transform.entry is None else budget) - best.transform.nbytes
+            found = restore_within(values, target, valid, zero, budget, room, shared, known=worth)
+            if found is not None:
+                restored = best.transform._replace(restoration=found.restoration)
+                return plain, Candidate(None, restored, found.error).log()
+            earlier = best
+    if (finished := finish(0, alone)) is None:  # all bytes are the transform's
+        return earlier, earlier
+    plain, best, _ = finished
+    return plain, choose_better(earlier, best)
 
 
 def smallest_network(axes: int, experts: int | None) -> int:

@@ -44,7 +44,7 @@ LONGEST_AXIS = 2048  # voxels; the matrix of an axis has the square of its lengt
 LONGEST_GRAPH_AXIS = 64  # voxels of an axis with a graph Fourier basis
 LARGEST_EDGE_WEIGHT = 15
 AXIS_NEIGHBOURS = 3  # context neighbours of a coefficient along each axis
-_KEPT, _LONG_KEPT, _LONG = 64, 8, 256  # matrices kept of axes up to, and above, so many voxels
+_KEPT, _LONG_KEPT, _LONG = 64, 8, 384  # matrices kept of axes up to, and above, so many voxels
 SINGLE: np.dtype[Any] = np.dtype(np.float32)
 DOUBLE: np.dtype[Any] = np.dtype(np.float64)
 

@@ -32,6 +32,7 @@ __all__ = [
     "along",
     "analyse",
     "corner",
+    "decompose",
     "joint_axes",
     "joint_levels",
     "point_groups",
@@ -63,19 +64,24 @@ def analyse(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
     for axis, (basis, n) in enumerate(zip(bases, array.shape, strict=True)):
         if not basis.joint:
             array = along(array, analysis_matrix(basis, n), axis)
-    return _decompose(array, bases) if joint_axes(bases) else array
+    return decompose(array, bases) if joint_axes(bases) else array
 
 
-def _decompose(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
-    array, averages = array.copy(), list(array.shape)
+def decompose(array: Floats, bases: Sequence[AxisBasis]) -> Floats:
+    """Return the coefficients on the joint axes alone: all others stay as they are."""
+    result, averages = array, list(array.shape)
     for level in range(joint_levels(bases)):
         axes = [axis for axis in joint_axes(bases) if level < bases[axis].levels]
+        block = result[corner(averages)]
         for axis in axes:
-            matrix = split_matrices(bases[axis], array.shape[axis])[level]
-            array[corner(averages)] = along(array[corner(averages)], matrix, axis)
+            block = along(block, split_matrices(bases[axis], array.shape[axis])[level], axis)
+        if level:
+            result[corner(averages)] = block
+        else:
+            result = block
         for axis in axes:
             averages[axis] = -(-averages[axis] // 2)
-    return array
+    return result
 
 
 @np.errstate(invalid="ignore")  # BLAS may compute in lanes beyond the end, whose values are nobody's

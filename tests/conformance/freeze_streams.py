@@ -307,7 +307,6 @@ def make_stream(feature: str) -> bytes:
                 "moec_zarr.fit.transform.basis_choice.list_bases", return_value=([BASES[feature]], 0.02)
             )
             stack.enter_context(candidates)
-            stack.enter_context(patch("moec_zarr.fit.transform.basis_choice.deepen", return_value=None))
         dictionary = DICTIONARIES.get(feature)
         return encode(data, Settings(**others, dictionary=None if dictionary is None else dictionary.text))
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.fft import dctn
 
 from moec_zarr.fit.transform.basis_search import (
+    Analyses,
     choose_edge_weights,
-    deepen,
     energy_of,
     estimate_fine_bits,
     estimate_kept,
@@ -19,11 +19,10 @@ from moec_zarr.fit.transform.rate_control import fit_transform
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
     AxisBasis,
-    maximum_levels,
     synthesis_matrix,
 )
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
-from moec_zarr.model.transform import joint_axes
+from moec_zarr.model.transform import analyse, joint_axes
 from tests.support.strategies import COSINES
 
 
@@ -39,14 +38,14 @@ def sparse_array(shape, bases, corner=0):
     "bases",
     [
         (COSINES, AxisBasis(3), AxisBasis(3)),
-        (COSINES, AxisBasis(3, joint=True), AxisBasis(3, joint=True)),
-        (AxisBasis(2, joint=True), AxisBasis(3, joint=True), AxisBasis(3, joint=True)),
+        (COSINES, AxisBasis(4, joint=True), AxisBasis(4, joint=True)),
+        (AxisBasis(3, joint=True), AxisBasis(4, joint=True), AxisBasis(4, joint=True)),
     ],
     ids=["separate", "two joint", "three joint"],
 )
 def test_best_candidate_is_what_the_array_is_made_of(bases):
     array = sparse_array((24, 40, 48), bases)
-    assert bases in list_bases(array, 200)[0]
+    assert bases in list_bases(Analyses(array), 200)[0]
     transform = fit_transform(array, None, 600)
     assert transform is not None
     assert transform.coefficients.bases == bases
@@ -54,7 +53,7 @@ def test_best_candidate_is_what_the_array_is_made_of(bases):
 
 def test_candidates_include_cosines_alone_and_wavelets_alone():
     array = np.random.default_rng(0).normal(size=(9, 20, 33)).astype("f4")
-    candidates, threshold = list_bases(array, 100)
+    candidates, threshold = list_bases(Analyses(array), 100)
     assert threshold > 0
     assert len(set(candidates)) == len(candidates)
     assert any(all(basis.levels == 0 for basis in bases) for bases in candidates)
@@ -62,11 +61,16 @@ def test_candidates_include_cosines_alone_and_wavelets_alone():
     assert all(len(joint_axes(bases)) != 1 for bases in candidates)
 
 
-def test_deeper_bases_have_one_joint_level_more():
-    shape = (9, 20, 33)
-    bases = (AxisBasis(2), AxisBasis(3, joint=True), AxisBasis(maximum_levels(33), joint=True))
-    assert deepen(bases, shape) == (AxisBasis(2), AxisBasis(4, joint=True), bases[2])
-    assert deepen((AxisBasis(2), COSINES, COSINES), shape) is None
+def test_coefficients_follow_from_those_in_other_bases():
+    array = np.random.default_rng(0).normal(size=(9, 20, 33)).astype("f4")
+    known = Analyses(array)
+    for bases in [
+        (AxisBasis(2), AxisBasis(1), AxisBasis(3)),
+        (COSINES, AxisBasis(1), AxisBasis(3)),
+        (COSINES, COSINES, COSINES),
+        (COSINES, AxisBasis(2, joint=True), AxisBasis(2, joint=True)),
+    ]:
+        assert known.find(bases) == pytest.approx(analyse(array, bases), abs=1e-5)
 
 
 def test_measure_counts_kept_coefficients_as_the_threshold():

@@ -168,3 +168,14 @@ def test_finer_steps_lower_the_error_and_take_more_bits(search):
 
 def test_step_beyond_all_coefficients_has_no_result(search):
     assert quantise_at(search, None, 1e6, STEPS) == (None, None)
+
+
+def test_integers_of_a_step_nearby_are_as_good_a_start():
+    target = normalised(rough((24, 40, 48)))
+    search = prepare_search(analyse(target, BASES), BASES)
+    parameters, first = quantise_at(search, None, 0.5, STEPS)
+    _, again = quantise_at(search, parameters, 0.45, STEPS, last=first)
+    _, anew = quantise_at(search, parameters, 0.45, STEPS)
+    cost = [each.error + RATE * 0.45**2 * each.bits for each in (again, anew)]
+    energy = float(np.square(search.flat, dtype=np.float64).sum())
+    assert energy + cost[0] == pytest.approx(energy + cost[1], rel=0.01)

@@ -19,7 +19,7 @@ from tests.support.fields import psnr, rough
 def transforms_alone(monkeypatch):
     monkeypatch.setattr("moec_zarr.codec.encode.race_repeated", lambda chunk, *_, **__: Raced(chunk))
     monkeypatch.setattr("moec_zarr.fit.select.choose_experts", lambda *_, **__: None)
-    monkeypatch.setattr("moec_zarr.fit.transform.rate_control.restore_within", lambda *_, **__: None)
+    monkeypatch.setattr("moec_zarr.fit.transform.error_control.restore_within", lambda *_, **__: None)
 
 
 def rain(dtype="f4", shape=(24, 40, 48)):
@@ -41,7 +41,7 @@ def test_means_stay_where_clipping_would_move_them(target, dtype, transforms_alo
     assert open_stream(stream).coefficients is not None
     assert abs(bias(array, decode(stream))) < 1e-3
     monkeypatch.setattr("moec_zarr.fit.select.straighten_within", lambda transform, *_: transform)
-    monkeypatch.setattr("moec_zarr.fit.transform.rate_control.straighten", lambda *_: iter(()))
+    monkeypatch.setattr("moec_zarr.fit.transform.error_control.straighten", lambda *_: iter(()))
     without = encode(array, Settings(effort="fast", **target))
     assert bias(array, decode(without)) > 3e-3
     if "ratio" in target:

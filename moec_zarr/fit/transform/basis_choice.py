@@ -12,8 +12,8 @@ from moec_zarr.bitstream.coefficients import STEPS, write_bases, write_context
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.shared import ENTRY_BYTES
 from moec_zarr.fit.transform.basis_search import (
+    Analyses,
     Bases,
-    deepen,
     energy_of,
     estimate_fine_bits,
     list_bases,
@@ -33,11 +33,13 @@ from moec_zarr.model.transform import analyse
 
 __all__ = ["BasisTrial", "cheapest", "choose_bases", "squared_error", "try_bases", "weighted_bits"]
 
-_FIRST_FITS = 6, 4  # steps of the optimiser of the context, before bases are compared
-_UNLIKELY = 1.25  # of the smallest measure: bases beyond are not tried
+_FIRST_FITS = (6,)  # steps of the optimiser of the context, before bases are compared
+# Times the smallest measure: bases beyond are not tried. Cosines alone take fewer bits than it says.
+_UNLIKELY, _UNLIKELY_COSINES, _UNLIKELY_PRECISE = 1.04, 1.1, 1.25
 # The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
 _UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
 _COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
+_COARSE = 1 << 13  # steps of the largest coefficient, up to which single precision is far more than enough
 _CLOSE_LOSS = 0.05  # of the smallest loss above it: what is compared by the error of its voxels
 
 
@@ -56,37 +58,43 @@ def choose_bases(whole: Floats, valid: Bools | None, count: int) -> BasisTrial |
     Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
     fine quantiser say as much: then few bases are tried, or one.
     """
-    candidates, threshold = list_bases(whole, count)
+    known = Analyses(whole)
+    candidates, threshold = list_bases(known, count)
     tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
     dense = tolerance < math.inf
-    step, smallest = 1.3 * threshold, math.inf
-    likely: list[tuple[float, float, Bases]] = []
+    step = 1.3 * threshold
+    measured: list[tuple[float, float, float, Bases]] = []
     for bases in candidates:
-        coefficients = analyse(whole, bases)
+        coefficients = known.find(bases)
         # No finer than the largest coefficient can be coded, with room for a few finer steps.
         finest = float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT)
         if max(step, finest) < STEPS[0]:
             return None
-        lost = measure(coefficients, threshold)
         bits = estimate_fine_bits(coefficients.reshape(-1), max(step, finest)) if dense else 0.0
-        if lost <= _UNLIKELY * smallest:
-            likely.append((finest, bits, bases))
-        smallest = min(smallest, lost)
-        del coefficients
+        measured.append((measure(coefficients, threshold), finest, bits, bases))
+    smallest = min(each[0] for each in measured)
+    likely = [each[1:] for each in measured if each[0] <= _most_likely(each[3], known.precise) * smallest]
     # Where the steps wanted are too fine, bases of smaller coefficients have finer ones.
     finest = max(step, _COARSER_FINEST * min((each[0] for each in likely), default=0.0))
     likely = [each for each in likely if each[0] <= finest]
     step = max(step, *(each[0] for each in likely), STEPS[0])
     fewest = min((bits for _, bits, _ in likely), default=math.inf)
     chosen = [bases for _, bits, bases in likely if not dense or bits <= tolerance * fewest]
-    trials = [try_bases(analyse(whole, bases), bases, step) for bases in chosen]
-    best = cheapest([each for each in trials if each.quantised is not None], whole, valid)
-    if best is None or not (more := deepen(best.search.bases, whole.shape)):
-        return best
-    coefficients = analyse(whole, more)
-    if dense and estimate_fine_bits(coefficients.reshape(-1), step) > tolerance * fewest:
-        return best
-    return cheapest([best, try_bases(coefficients, more, step)], whole, valid)
+    known.keep(chosen)
+    # Fine steps tell what changes of bases have rounded.
+    precise = max((each[0] for each in likely), default=0.0) * 0.5 * MAX_COEFFICIENT > _COARSE * step
+    trials = [
+        try_bases(analyse(whole, bases) if precise else known.find(bases), bases, step) for bases in chosen
+    ]
+    known.keep([])
+    return cheapest([each for each in trials if each.quantised is not None], whole, valid)
+
+
+def _most_likely(bases: Bases, precise: bool) -> float:
+    """Return what times the smallest measure bases may have."""
+    if precise:
+        return _UNLIKELY_PRECISE
+    return _UNLIKELY if any(basis.levels for basis in bases) else _UNLIKELY_COSINES
 
 
 def try_bases(coefficients: Floats, bases: Bases, step: float) -> BasisTrial:

@@ -8,8 +8,8 @@ is left out; the few lines that are left stand for the whole array.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import TypeAlias
 
@@ -24,14 +24,15 @@ from moec_zarr.model.basis import (
     analysis_matrix,
     laplacian,
     maximum_levels,
+    synthesis_matrix,
 )
-from moec_zarr.model.transform import along, analyse
+from moec_zarr.model.transform import along, analyse, decompose, joint_axes
 
 __all__ = [
+    "Analyses",
     "Bases",
     "axis_options",
     "choose_edge_weights",
-    "deepen",
     "energy_of",
     "estimate_fine_bits",
     "estimate_kept",
@@ -48,10 +49,56 @@ Bases: TypeAlias = tuple[AxisBasis, ...]
 
 _COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end; the first one is tried first
 _KEPT_ERROR = 0.2  # of the threshold's square, left by each coefficient that is kept
-_SAMPLE = 1 << 18  # coefficients at most that two bases of an axis are compared on
+_PRECISE = 2.0**-20  # of the largest coefficient: what is as small may be lost by rounding
+_SAMPLE = 1 << 17  # coefficients at most that two bases of an axis are compared on
+_LOOKED_AT = 1 << 18  # of which the large ones are counted, at most
 
 
-def list_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
+class Analyses:
+    """Coefficients of an array in several bases: of each axis that differs alone, once some are known.
+
+    Not so if they are to be `precise`: each change rounds.
+    """
+
+    def __init__(self, array: Floats) -> None:
+        self.array, self.precise = array, False
+        self._known: dict[Bases, Floats] = {}
+
+    def find(self, bases: Bases) -> Floats:
+        """Return the coefficients in some bases, and keep them."""
+        if bases not in self._known:
+            self._known[bases] = self._analyse(bases)
+        return self._known[bases]
+
+    def keep(self, bases: Collection[Bases]) -> None:
+        """Forget all coefficients but those in some bases."""
+        self._known = {each: found for each, found in self._known.items() if each in bases}
+
+    def _analyse(self, bases: Bases) -> Floats:
+        def differing(other: Bases) -> list[int]:
+            return [axis for axis, pair in enumerate(zip(bases, other, strict=True)) if pair[0] != pair[1]]
+
+        known = (
+            []
+            if joint_axes(bases) or self.precise
+            else [each for each in self._known if not joint_axes(each)]
+        )
+        nearest = min(known, key=lambda other: len(differing(other)), default=None)
+        if nearest is None or len(differing(nearest)) == len(bases):
+            return analyse(self.array, bases)
+        result = self._known[nearest]
+        for axis in differing(nearest):
+            result = along(result, _change_matrix(nearest[axis], bases[axis], result.shape[axis]), axis)
+        return result
+
+
+@lru_cache(maxsize=32)
+def _change_matrix(old: AxisBasis, new: AxisBasis, length: int) -> Floats:
+    """Compute coefficients in a basis from those in another one, shape (functions, functions)."""
+    return np.asarray(analysis_matrix(new, length) @ synthesis_matrix(old, length), np.float32)
+
+
+def list_bases(known: Analyses, count: int) -> tuple[list[Bases], float]:
     """List bases of the axes that may be the best ones, the most promising first; and the threshold t.
 
     One with the best basis of each axis, one with some axes joint where that may be better, cosines
@@ -59,15 +106,18 @@ def list_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
 
     Parameters
     ----------
-    array : float32 array
+    known : Analyses
+        Of the array.
     count : int
         Coefficients that are kept.
     """
+    array = known.array
     options = [axis_options(array, axis) for axis in range(array.ndim)]
     wavelets = tuple(wavelets_of(n) for n in array.shape)
-    threshold = find_exceeded(analyse(array, wavelets), count)
-    separate = _best_separate(array, options, wavelets, threshold)
-    joint = [(_joint_gain(array, separate, axes, threshold), axes) for axes in list_groups(array.shape)]
+    threshold = find_exceeded(known.find(wavelets), count)
+    known.precise = threshold < _PRECISE * float(np.abs(known.find(wavelets)).max())
+    separate = _best_separate(known, options, wavelets, threshold)
+    joint = [(_joint_gain(known, separate, axes, threshold), axes) for axes in list_groups(array.shape)]
     candidates = [separate]
     if joint:
         gain, axes = max(joint)
@@ -78,14 +128,14 @@ def list_bases(array: Floats, count: int) -> tuple[list[Bases], float]:
 
 def find_exceeded(coefficients: Floats, count: int) -> float:
     """Find the magnitude that about so many coefficients exceed; of large arrays by a sample."""
-    flat = np.abs(coefficients.reshape(-1)[:: 1 + coefficients.size // (4 * _SAMPLE)])
+    flat = np.abs(coefficients.reshape(-1)[:: 1 + coefficients.size // _LOOKED_AT])
     kept = min(max(1, round(count * flat.size / coefficients.size)), flat.size - 1)
     return float(np.partition(flat, flat.size - kept)[flat.size - kept])
 
 
 def estimate_kept(coefficients: Floats, error: float) -> int:
     """Estimate how many coefficients a squared error keeps: that of all others, a little of each."""
-    every = 1 + coefficients.size // (4 * _SAMPLE)
+    every = 1 + coefficients.size // _LOOKED_AT
     squares = np.sort(np.square(coefficients.reshape(-1)[::every]))
     dropped = np.cumsum(squares, dtype=np.float64)
     left = np.arange(squares.size - 1, -1, -1)
@@ -96,15 +146,6 @@ def estimate_kept(coefficients: Floats, error: float) -> int:
 def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
     """Return wavelets that halve an axis until no more than so many positions are left."""
     return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
-
-
-def deepen(bases: Bases, shape: tuple[int, ...]) -> Bases | None:
-    """Halve joint axes once more, as far as they can be; None if none is joint."""
-    result = tuple(
-        replace(basis, levels=min(basis.levels + 1, maximum_levels(n))) if basis.joint else basis
-        for basis, n in zip(bases, shape, strict=True)
-    )
-    return None if result == bases else result
 
 
 def axis_options(array: Floats, axis: int) -> list[AxisBasis]:
@@ -141,22 +182,29 @@ def choose_edge_weights(differences: Doubles) -> tuple[int, ...]:
 
 
 def _best_separate(
-    array: Floats, options: Sequence[Sequence[AxisBasis]], start: Bases, threshold: float
+    known: Analyses, options: Sequence[Sequence[AxisBasis]], start: Bases, threshold: float
 ) -> Bases:
     """Return the best basis of each axis, one axis after the other."""
-    bases = list(start)
+    bases = start
     for axis, each in enumerate(options):
-        rest = array
-        for other, basis in enumerate(bases):
-            if other != axis:
-                rest = along(rest, analysis_matrix(basis, array.shape[other]), other)
-        lines, _ = sample_lines(rest, axis, threshold)
+        length = known.array.shape[axis]
+        if known.precise:
+            rest = known.array
+            for other, basis in enumerate(bases):
+                if other != axis:
+                    rest = along(rest, analysis_matrix(basis, rest.shape[other]), other)
+            voxels, _ = sample_lines(rest, axis, threshold)
+        else:
+            lines, _ = sample_lines(known.find(bases), axis, threshold)
+            voxels = synthesis_matrix(bases[axis], length) @ lines
         tried = [
-            (measure(analysis_matrix(basis, array.shape[axis]) @ lines, threshold), place)
+            (measure(analysis_matrix(basis, length) @ voxels, threshold), place)
             for place, basis in enumerate(each)
         ]
-        bases[axis] = each[min(tried)[1]]
-    return tuple(bases)
+        bases = (*bases[:axis], each[min(tried)[1]], *bases[axis + 1 :])
+        known.find(bases)
+        known.keep([start, bases])
+    return bases
 
 
 def sample_lines(array: Floats, axis: int, threshold: float) -> tuple[Floats, int]:
@@ -212,26 +260,28 @@ def list_groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def join(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
-    """Return the same with some axes halved together."""
+    """Return the same with some axes halved together, once more than they would be alone."""
     return tuple(
-        replace(wavelets_of(n), levels=max(1, wavelets_of(n).levels), joint=True) if axis in axes else basis
+        AxisBasis(min(wavelets_of(n).levels + 1, maximum_levels(n)), joint=True) if axis in axes else basis
         for axis, (n, basis) in enumerate(zip(shape, separate, strict=True))
     )
 
 
-def _joint_gain(array: Floats, separate: Bases, axes: tuple[int, ...], threshold: float) -> float:
+def _joint_gain(known: Analyses, separate: Bases, axes: tuple[int, ...], threshold: float) -> float:
     """Measure what some axes halved together save, on some of their planes that it matters for."""
-    for axis, basis in enumerate(separate):
-        if axis not in axes:
-            array = along(array, analysis_matrix(basis, array.shape[axis]), axis)
-    others = [axis for axis in range(array.ndim) if axis not in axes]
-    planes = array.transpose(*others, *axes).reshape(-1, *[array.shape[axis] for axis in axes])
-    flat = planes.reshape(len(planes), -1)
-    matter = np.flatnonzero(np.einsum("ij,ij->i", flat, flat) > threshold**2)
-    every = max(1, min(matter.size // 4, matter.size * flat.shape[1] // _SAMPLE))
-    joined = join(array.shape, separate, axes)
-    gain = 0.0
-    for plane in planes[matter[::every]]:
-        now = measure(analyse(plane, tuple(separate[axis] for axis in axes)), threshold)
-        gain += now - measure(analyse(plane, tuple(joined[axis] for axis in axes)), threshold)
-    return gain * every
+    coefficients = known.find(separate)
+    others = [axis for axis in range(coefficients.ndim) if axis not in axes]
+    joined = join(coefficients.shape, separate, axes)
+    if not others:
+        return measure(coefficients, threshold) - measure(known.find(joined), threshold)
+    planes = coefficients.transpose(*others, *axes)
+    energy = np.einsum("...i,...i->...", planes, planes)
+    matter = np.argwhere(energy.sum(axis=tuple(range(len(others), energy.ndim))) > threshold**2)
+    size = math.prod(planes.shape[len(others) :])
+    every = max(1, min(len(matter) // 4, len(matter) * size // _SAMPLE))
+    some = planes[tuple(matter[::every].T)]
+    now = measure(some.reshape(-1), threshold)
+    for place, axis in enumerate(axes):
+        some = along(some, synthesis_matrix(separate[axis], some.shape[1 + place]), 1 + place)
+    bases = AxisBasis(), *(joined[axis] for axis in axes)  # the first axis is that of the planes
+    return every * (now - measure(decompose(some, bases), threshold))

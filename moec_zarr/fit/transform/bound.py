@@ -24,7 +24,9 @@ from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly
-from moec_zarr.fit.transform.rate_control import (
+from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
+from moec_zarr.fit.transform.restoration import restore_within
+from moec_zarr.fit.transform.start import (
     DENSEST,
     Transform,
     encode_transform,
@@ -33,8 +35,6 @@ from moec_zarr.fit.transform.rate_control import (
     finest_step,
     fold_grid,
 )
-from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
-from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.voxel_context import fit_voxel_context
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField
@@ -45,14 +45,17 @@ from moec_zarr.model.transform import analyse
 __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 
 _log = logging.getLogger(__name__)
-_FIRST_STEPS = 2.0, 8.0, 32.0  # of the bound
+_FIRST_STEPS = 2.2, 6.0, 32.0  # of the bound: for smooth fields the first one is the best
 _LOOKS = 2.0, 16.0  # times the bound: of a first look; smooth fields take few bytes at one, noise at another
 _MISJUDGED = 1.4  # times what is wanted that such a look takes at most, where a transform is of use
 _SOON_BETTER = 1.05  # times the same that its first steps take at most
-_WIDER = 1.5  # from one step that is tried to the next
-_WIDEST, _NARROWEST = 100.0, 0.5  # of the bound
-_FITS = 4, 4  # steps of the optimiser of the context at each step
-_NEAR = 1.08  # between two steps: not worth another look
+_WIDER = 2.5  # from one step that is tried to the next, where none is known beyond
+_NARROWEST = 0.5  # of the bound
+_WORSE = 1.1  # times the fewest bytes: no step that is better lies near
+_SMOOTH = 0.7  # of what is wanted: a transform of fewer bytes leaves little to corrections
+_LATER_STEPS = 3  # that are tried, at most
+_FITS = (5,)  # steps of the optimiser of the context at each step
+_NEAR = 1.25  # between two steps: not worth another look
 _ERROR = 0.4  # root mean square error of the transform, of the bound, about
 _CONTEXT_STEPS, _LAST_CONTEXT_STEPS = 6, 12
 _SAMPLED = 1 << 21  # voxels that the context of corrections is fitted to, in a few slabs
@@ -110,35 +113,34 @@ def fit_transform_to_bound(
     search, parameters, _ = start
     finest = finest_step(search)
     bits: dict[float, float] = {}  # of each step that was tried
-    best, last = _BoundTrial(math.nan, math.inf, None), math.nan
+    best = _BoundTrial(math.nan, math.inf, None)
 
     def tried(step: float) -> _BoundTrial:
-        nonlocal parameters, best, last
+        nonlocal parameters, best
         step = max(step, finest)
         parameters, trial = _trial(search, parameters, step, target, valid, bound)
         _log.debug("step %.3g bounds: about %.0f bytes", step / bound, trial.bits / 8)
-        bits[step], last = trial.bits, step
+        bits[step] = trial.bits
         if trial.bits < best.bits:
             best = trial
         return trial._replace(quantised=None)  # that of the best one alone is kept
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
-    first_steps = _FIRST_STEPS if advised is None else (advised,)
-    near = min((tried(step * bound) for step in first_steps), key=lambda each: each.bits)
-    if near.bits > 8 * _SOON_BETTER * limit:
-        raise DoesNotFit(f"a transform takes about {near.bits / 8:.0f} bytes, {limit} are wanted")
-    for factor in (_WIDER, 1 / _WIDER) if advised is None else ():
-        following = tried(near.step * factor)
-        climbing = following.bits < near.bits
-        while (
-            following.bits < near.bits and max(_NARROWEST * bound, finest) < following.step < _WIDEST * bound
-        ):
-            near, following = following, tried(following.step * factor)
-        if climbing:
+    for factor in _FIRST_STEPS if advised is None else (advised,):
+        if tried(factor * bound).bits > _WORSE * best.bits and best.bits < 8 * _SMOOTH * limit:
             break
-    step = _lowest(bits, last)
-    if max(step / best.step, best.step / step) > _NEAR:
-        tried(step)
+    if best.bits > 8 * _SOON_BETTER * limit:
+        raise DoesNotFit(f"a transform takes about {best.bits / 8:.0f} bytes, {limit:.0f} are wanted")
+    near = sum(own < _WORSE * best.bits for own in bits.values())
+    if advised is None and (near > 1 or best.step > min(bits)):
+        for _ in range(_LATER_STEPS):
+            step = max(_lowest(bits), _NARROWEST * bound, finest)
+            if any(max(step / other, other / step) < _NEAR for other in bits):
+                break
+            tried(step)
+    if best.quantised is not None:  # its context is better known by now
+        _, again = quantise_at(search, parameters, best.step, _FITS, last=best.quantised)
+        best = best if again is None else best._replace(quantised=again)
     if best.quantised is None or best.bits > without:
         return None
     found = place_coefficients(search, best.quantised)
@@ -190,18 +192,24 @@ def _trial(
     return parameters, _BoundTrial(step, bits, quantised)
 
 
-def _lowest(bits: Mapping[float, float], last: float) -> float:
-    """Return the step at the vertex of the parabola through the best step and its neighbours; else `last`."""
+def _lowest(bits: Mapping[float, float]) -> float:
+    """Return the step at the vertex of the parabola through the best step and its neighbours.
+
+    A finer or coarser step than all, where the best one has no neighbour on a side.
+    """
     known = sorted((step, own) for step, own in bits.items() if own < math.inf)
     if not known:
-        return last
+        return max(bits)
     number = min(range(len(known)), key=lambda i: known[i][1])
-    if not 0 < number < len(known) - 1:
-        return known[number][0]
+    if number == 0:
+        return known[0][0] / _WIDER
+    if number == len(known) - 1:
+        return known[number][0] * _WIDER
     near = np.array(known[number - 1 : number + 2])
     x = np.log(near[:, 0]) - math.log(known[number][0])
     curvature, slope, _ = np.polyfit(x, near[:, 1], 2)
-    return known[number][0] * math.exp(-slope / (2 * curvature)) if curvature > 0 else known[number][0]
+    lowest = -slope / (2 * curvature) if curvature > 0 else 0.0
+    return float(known[number][0] * math.exp(min(max(lowest, x[0] / 2), x[2] / 2)))
 
 
 def find_corrections(

@@ -24,6 +24,7 @@ from moec_zarr.fit.transform.expert_sample import (
     Knots,
     draw_sample,
     find_knots,
+    knots_of,
     merge_ramps,
     mix_columns,
     multiply_columns,
@@ -84,7 +85,12 @@ def worth_of(nbytes: int, voxels: int) -> float:
 
 
 def fit_experts(
-    values: Floats, target: Floats, valid: Bools | None, nbytes: int, limit: float = math.inf
+    values: Floats,
+    target: Floats,
+    valid: Bools | None,
+    nbytes: int,
+    limit: float = math.inf,
+    known: LinearExperts | None = None,
 ) -> Restoration | None:
     """Fit the experts that restore a transform; None where they are not worth their bytes.
 
@@ -100,6 +106,8 @@ def fit_experts(
         Of the transform.
     limit : float
         Bytes that they may take in a stream.
+    known : LinearExperts, optional
+        Those of nearly the same values, whose knots are taken.
     """
     sample = draw_sample(values, target, valid)
     if sample is None:
@@ -108,12 +116,15 @@ def fit_experts(
     spread = math.sqrt(total / float(sample.weights.sum()))
     if not spread:
         return None
-    steepness, levels = find_knots(sample, spread, _STEEPNESS, _VALUES)
+    if known is None:
+        steepness, levels = find_knots(sample, spread, _STEEPNESS, _VALUES)
+    else:
+        steepness, levels = knots_of(known)
     gram, moment = multiply_columns(sample, steepness, levels)
     worth = worth_of(nbytes, values.size)
     candidates: list[tuple[float, int, float, tuple[Knots, Knots], Doubles, Doubles]] = []
-    for steep in _FEWER_STEEP:
-        for level in _FEWER_VALUES:
+    for steep in _FEWER_STEEP if known is None else _FEWER_STEEP[-1:]:
+        for level in _FEWER_VALUES if known is None else _FEWER_VALUES[-1:]:
             own = merge_ramps(steepness, steep), merge_ramps(levels, level)
             mixing = mix_columns(*own, values.ndim)
             products, own_moment = mixing @ gram @ mixing.T, mixing @ moment

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Bools, Doubles, Floats, Integers
-from moec_zarr.model.linear_experts import OFFSETS, VALUE_KNOTS, around, ramps
+from moec_zarr.model.linear_experts import OFFSETS, VALUE_KNOTS, LinearExperts, around, ramps
 from moec_zarr.model.neighbourhood import neighbours
 from moec_zarr.model.steps import STEP_SIZES, nearest_code
 
@@ -22,12 +22,13 @@ __all__ = [
     "Sample",
     "draw_sample",
     "find_knots",
+    "knots_of",
     "merge_ramps",
     "mix_columns",
     "multiply_columns",
 ]
 
-_FEWEST, _MOST, _SHARE = 1 << 14, 1 << 16, 32  # voxels of the sample, of so many one
+_FEWEST, _MOST, _SHARE = 1 << 14, 1 << 15, 64  # voxels of the sample, of so many one
 _LOOKED_AT = 2  # times as many, among which steep ones are chosen more often
 _STEEP = 0.15  # of those looked at: all of them are taken
 _SHORTEST_RAMP = 0.25  # of the root mean square of the error: shorter ones would amplify rounding
@@ -46,9 +47,9 @@ class Sample(NamedTuple):
     weights: Doubles  # how many voxels each of them stands for
 
 
-def draw_sample(values: Floats, target: Floats, valid: Bools | None, times_fewer: int = 1) -> Sample | None:
+def draw_sample(values: Floats, target: Floats, valid: Bools | None) -> Sample | None:
     """Draw voxels, evenly spread and more of the steep ones; None where none is valid."""
-    count = min(max(values.size // _SHARE, _FEWEST), _MOST) // times_fewer
+    count = min(max(values.size // _SHARE, _FEWEST), _MOST)
     looked_at = _LOOKED_AT * count
     flat = np.arange(values.size)
     if looked_at < values.size:
@@ -133,6 +134,15 @@ def _quantiles(values: Doubles, weights: Doubles, shares: Sequence[float]) -> Do
     return np.asarray(values[order][np.searchsorted(total, np.multiply(shares, total[-1]))])
 
 
+def knots_of(experts: LinearExperts) -> tuple[Knots, Knots]:
+    """Return the knots of experts, of which none are left out."""
+    steep, level = experts.steepness, experts.value
+    return (
+        Knots(steep, np.array([0.0, *STEP_SIZES[list(steep)]]), np.eye(1 + len(steep))),
+        Knots(level, np.array(level) / VALUE_KNOTS, np.eye(max(1, len(level)))),
+    )
+
+
 def merge_ramps(finest: Knots, kept: Sequence[int] | None) -> Knots:
     """Return some of the knots."""
     count = len(finest.places)
@@ -172,13 +182,10 @@ def multiply_columns(sample: Sample, steepness: Knots, levels: Knots) -> tuple[D
     )
     root = np.sqrt(sample.weights).astype(np.float32)
     terms = np.concatenate([steep, level[1:]])
-    bends = sample.bends.astype(np.float32)
-    columns = np.concatenate(
-        [
-            (terms[:, None] * bends).reshape(-1, root.size),
-            (steep[:, None] * level).reshape(-1, root.size),
-        ]
-    )
-    columns *= root
+    bends = (sample.bends * root).astype(np.float32)
+    columns = np.empty((len(terms) * len(bends) + len(steep) * len(level), root.size), np.float32)
+    taps, constants = np.split(columns, [len(terms) * len(bends)])
+    np.multiply(terms[:, None], bends, out=taps.reshape(len(terms), len(bends), -1))
+    np.multiply((steep * root)[:, None], level, out=constants.reshape(len(steep), len(level), -1))
     wanted = (sample.errors * root).astype(np.float32)
     return (columns @ columns.T).astype(np.float64), (columns @ wanted).astype(np.float64)

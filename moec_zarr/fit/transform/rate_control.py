@@ -1,73 +1,53 @@
-"""The transform of a chunk within a byte budget: bases, step, context, integers."""
+"""The transform of a chunk within a byte budget: step, context, integers."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.coefficients import STEPS
-from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
-from moec_zarr.bitstream.shared import NUMBER_BYTES
 from moec_zarr.dictionary import Dictionary
-from moec_zarr.fit.payloads import DoesNotFit, encode_after_entry
-from moec_zarr.fit.transform.basis_choice import choose_bases, squared_error, try_bases
-from moec_zarr.fit.transform.basis_search import (
-    Bases,
-    energy_of,
-    estimate_kept,
-    wavelets_of,
-)
+from moec_zarr.fit.payloads import DoesNotFit
+from moec_zarr.fit.transform.basis_search import Bases
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
-from moec_zarr.fit.transform.expert_fit import Restoration
-from moec_zarr.fit.transform.heads import choose_head, find_head, try_head
-from moec_zarr.fit.transform.inpainting import fill_smoothly, inpaint
-from moec_zarr.fit.transform.rdoq import (
-    RATE,
-    Quantised,
-    Search,
-    place_coefficients,
-    prepare_search,
-    quantise_at,
+from moec_zarr.fit.transform.inpainting import fill_smoothly
+from moec_zarr.fit.transform.rdoq import RATE, Quantised, Search, place_coefficients, quantise_at
+from moec_zarr.fit.transform.start import (
+    DENSEST,
+    Start,
+    Transform,
+    encode_transform,
+    find_start,
+    finest_step,
+    fold_grid,
+    mean_error,
 )
-from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.straighten import straighten
-from moec_zarr.model.basis import SINGLE, AxisBasis
+from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
-from moec_zarr.model.folding import fold, folded_shape
-from moec_zarr.model.linear_experts import AnyTransform, restore
-from moec_zarr.model.transform import analyse
+from moec_zarr.model.folding import folded_shape
 
 __all__ = [
-    "DENSEST",
-    "Transform",
-    "encode_transform",
-    "estimate_count",
-    "find_start",
-    "finest_step",
+    "Begun",
+    "begin_transform",
     "fit_mean",
     "fit_transform",
-    "fit_transform_to_error",
-    "fold_grid",
-    "mean_error",
     "smallest_transform",
+    "straighten_within",
 ]
 
 _log = logging.getLogger(__name__)
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
-DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
 _TOO_FINE = 2.0  # times a budget: bases that were compared at so many bytes may not be the best ones
 _HEAD = 60  # bytes before the coefficients, about
-_CLOSE = 0.988  # of the budget: near enough to be coded
+_CLOSE = 0.991  # of the budget: near enough to be coded
 _LATE_CLOSE = 0.97  # the same, after a few rounds
-_AIM = 0.994  # of the budget
-_ACCEPTABLE = 0.984  # of the budget
+_AIM = 0.9965  # of the budget
+_ACCEPTABLE = 0.99  # of the budget
 _EARLY_ROUNDS = 4
 _LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much of a budget is left
 _WIDER = 1.1  # times the step, then
@@ -76,54 +56,47 @@ _LEAST_POWER = 0.1  # of the bytes, that the step changes by: of noise a little 
 _COARSER_STEPS = 20  # at most, where none of the rounds fits
 _SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
 _WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
-_FITS = 4, 4  # the same, once they are chosen
-_ERROR_ROUNDS = 24  # at most, on the way to an error
-_LEAST_ERROR = 1e-60  # in place of 0, where integers times the step hit all coefficients exactly
+_FITS = 4, 4  # steps of the optimiser of the context at each step
 _SAME_STEP = 1.002  # of two steps: nothing lies between them
-_ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
-_AIM_ERROR = 0.985  # of an error asked for
-_CLOSE_ERROR = 0.96  # of it: near enough
-_LATE_CLOSE_ERROR = 0.9  # the same, after some rounds
-_MEASURED = 0.8, 1.25  # between these ratios to it, the voxels' error is measured
-_INPAINTING_STEPS = 6, 24  # of large arrays and of small ones
-_SMALL_ARRAY = 1 << 17
 
 
-class Transform(NamedTuple):
-    """Coefficients with the bytes of their section but for a dictionary's entry, and what restores them."""
+class Begun:
+    """A transform that is begun: its bases are known, and integers of about the bytes that it may take."""
 
-    coefficients: Coefficients
-    payload: bytes
-    context: Context
-    restoration: Restoration | None = None
-    entry: int | None = None
-    shared: Dictionary | None = None
+    def __init__(self, starts: list[Start], target: Floats, valid: Bools | None, shape: tuple[int, ...]):
+        self._starts, self._target, self._valid, self._shape = starts, target, valid, shape
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the section, with the number of the entry before it, and of what restores it."""
-        entry = 0 if self.entry is None else NUMBER_BYTES
-        return len(self.payload) + entry + (0 if self.restoration is None else self.restoration.nbytes)
+    def bases(self) -> Bases:
+        """Bases of the axes, most likely."""
+        return self._starts[0][0].bases
 
-    def field(self, precision: np.dtype[Any] = SINGLE) -> AnyTransform:
-        """Return the field that they are decoded to."""
-        experts = None if self.restoration is None else self.restoration.experts
-        return restore(CoefficientField(self.coefficients, precision), experts)
+    def values(self) -> Floats:
+        """Return the values that the first integers add up to, in the shape that is fitted."""
+        search, _, first = self._starts[0]
+        return CoefficientField(place_coefficients(search, first)).whole()
 
-    def unfold(self, shape: tuple[int, ...]) -> Transform:
-        """Return the transform of the grid that was folded."""
-        return self._replace(coefficients=replace(self.coefficients, shape=shape))
+    def finish(self, budget: int) -> Transform | None:
+        """Return the transform that takes so many bytes at most; None if they pay for none."""
+        found = [_within_budget(*start, budget) for start in self._starts]
+        known = [each for each in found if each is not None]
+        if not known:
+            return None
+
+        def error(transform: Transform) -> float:
+            return mean_error(CoefficientField(transform.coefficients).whole(), self._target, self._valid)
+
+        return (known[0] if len(known) == 1 else min(known, key=error)).unfold(self._shape)
 
 
-def fit_transform(
+def begin_transform(
     target: Floats,
     valid: Bools | None,
     budget: int,
     warm_start: Coefficients | None = None,
-    leave: Callable[[Floats, Bases], int] | None = None,
     shared: Dictionary | None = None,
-) -> Transform | None:
-    """Fit the transform of a grid within a byte budget; None if it pays for none.
+) -> Begun | None:
+    """Begin the transform of a grid within a byte budget; None if it pays for none.
 
     Parameters
     ----------
@@ -132,12 +105,9 @@ def fit_transform(
     valid : bool array of the same shape, or None
         Which voxels count; all where None.
     budget : int
-        Bytes that the section may take; kept.
+        Bytes that the section may take, about.
     warm_start : Coefficients, optional
         Of about as many bytes, from whose bases and step the search starts; else bases are compared.
-    leave : callable, optional
-        Returns how many bytes are left for something else, from the values and the bases of a first transform
-        of about as many bytes.
     shared : Dictionary, optional
         Whose bases are taken where they suit, in place of the comparison.
     """
@@ -148,25 +118,26 @@ def fit_transform(
     start = find_start(whole, valid, count, warm_start, shared)
     if start is None:
         return None
-    if leave is not None and target.shape == shape:
-        values = CoefficientField(place_coefficients(start[0], start[2])).whole()
-        budget -= leave(values, start[0].bases)
-    taken, found = start[2].bits / 8, _within_budget(*start, budget)
-    if warm_start is not None or taken <= _TOO_FINE * budget:
-        return found and found.unfold(shape)
-    start = find_start(whole, valid, max(1, int(count * budget / taken)), None, shared)
-    other = None if start is None else _within_budget(*start, budget)
-    known = [each for each in (found, other) if each is not None]
-
-    def error(transform: Transform) -> float:
-        return mean_error(CoefficientField(transform.coefficients).whole(), target, valid)
-
-    return min(known, key=error).unfold(shape) if known else None
+    starts, taken = [start], start[2].bits / 8
+    if warm_start is None and taken > _TOO_FINE * budget:
+        other = find_start(whole, valid, max(1, int(count * budget / taken)), None, shared)
+        starts += [] if other is None else [other]
+    return Begun(starts, target, valid, shape)
 
 
-def fold_grid(target: Floats, valid: Bools | None) -> tuple[Floats, Bools | None]:
-    """Fold what is fitted: what stands behind the last voxels of an axis repeats them, or is not valid."""
-    return fold(target, None), None if valid is None else fold(valid)
+def fit_transform(
+    target: Floats,
+    valid: Bools | None,
+    budget: int,
+    warm_start: Coefficients | None = None,
+    shared: Dictionary | None = None,
+) -> Transform | None:
+    """Fit the transform of a grid within a byte budget, which is kept; None if it pays for none.
+
+    All parameters are those of :func:`begin_transform`.
+    """
+    begun = begin_transform(target, valid, budget, warm_start, shared)
+    return None if begun is None else begun.finish(budget)
 
 
 def fit_mean(target: Floats, valid: Bools | None) -> Transform:
@@ -208,161 +179,6 @@ def straighten_within(
     return transform
 
 
-def fit_transform_to_error(
-    target: Floats,
-    valid: Bools | None,
-    error: float,
-    zero: float = 0.0,
-    shared: Dictionary | None = None,
-) -> tuple[Transform, float] | None:
-    """Fit the smallest transform within a mean square error; return its error too. None if none reaches it.
-
-    Parameters
-    ----------
-    target, valid
-        As for :func:`fit_transform`.
-    error : float
-        Mean over the valid voxels, of values that are clipped to -1..1 as a decoder does.
-    zero : float
-        The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
-    shared : Dictionary, optional
-        As for :func:`fit_transform`.
-    """
-    if valid is not None:
-        target = np.where(valid, target, np.float32(0))
-    shape = target.shape
-    target, valid = fold_grid(target, valid)
-    whole = target if valid is None else fill_smoothly(target, valid)
-    count, start = max(1, estimate_count(whole, error)), None
-    while start is None and count <= whole.size:  # of few coefficients none may be worth its bytes
-        start = find_start(whole, valid, count, None, shared)
-        count *= 4
-    if start is None:
-        return None
-    search, parameters, first = start
-    energy, voxels, finest = energy_of(search.flat), search.flat.size, finest_step(search)
-    # The error of coefficients is about that of the voxels; how nearly is measured.
-    ratio, slope, last, step = 1.0, _ERROR_SLOPE, (0.0, 0.0), first.step
-    if valid is None:  # else these are not the coefficients that the first integers stand for
-        last = first.step, max((energy + first.error) / voxels, _LEAST_ERROR)
-        step *= _finer(last[1], error, slope)
-    fine, coarse = 0.0, math.inf  # steps that keep the error, and that do not
-    best: tuple[Coefficients, Context, float, Restoration | None] | None = None
-    for turn in range(_ERROR_ROUNDS):
-        if not fine < step < coarse:
-            step = math.sqrt(fine * coarse) if fine > 0 and coarse < math.inf else (2 * fine or coarse / 2)
-        if step < finest or coarse < _SAME_STEP * fine:
-            break
-        parameters, quantised = quantise_at(search, parameters, step, _FITS)
-        if quantised is None:
-            coarse = step
-            continue
-        own = max((energy + quantised.error) / voxels, _LEAST_ERROR)
-        _log.debug("step %.4g: a mean square error of about %.3g for %.3g", step, ratio * own, error)
-        if last[0] and quantised.step != last[0] and own != last[1]:
-            slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
-        last, measured = (quantised.step, own), ratio * own
-        if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
-            search.kept.clear()
-            found = place_coefficients(search, quantised)
-            values = CoefficientField(found).whole()
-            if (better := next(straighten(found, values, target, valid, zero), None)) is not None:
-                found, values = better, CoefficientField(better).whole()
-            measured, restoration = max(mean_error(values, target, valid), _LEAST_ERROR), None
-            if target.shape == shape:
-                nbytes = max(1, round(quantised.bits / 8))
-                restored = restore_within(values, target, valid, zero, nbytes, shared=shared)
-                if restored is not None:
-                    restoration, measured, _ = restored
-            if measured <= error and (best is None or measured > best[2]):
-                best = found, quantised.context, measured, restoration
-            close = _CLOSE_ERROR if turn < _EARLY_ROUNDS else _LATE_CLOSE_ERROR
-            if best is not None and (best[2] > close * error or turn >= 4 * _EARLY_ROUNDS):
-                break
-            ratio = measured / own
-        if measured <= error:
-            fine = step
-        else:
-            coarse = step
-        step = quantised.step * _finer(ratio * own, error, slope)
-    if best is None:
-        return None
-    found, context, measured, restoration = best
-    transform = encode_transform(found, context, shape, search.shared)
-    return transform._replace(restoration=restoration), measured
-
-
-def encode_transform(
-    coefficients: Coefficients,
-    context: Context,
-    shape: tuple[int, ...],
-    shared: Dictionary | None = None,
-) -> Transform:
-    """Encode the coefficients of a folded grid; return the transform of the grid of a shape.
-
-    Raises
-    ------
-    DoesNotFit
-        If they cannot be coded.
-    """
-    payload, entry = encode_after_entry(coefficients, context, shared)
-    return Transform(coefficients, payload, context, None, entry, shared).unfold(shape)
-
-
-def estimate_count(whole: Floats, error: float) -> int:
-    """Estimate how many coefficients a mean square error takes, by wavelets on all axes."""
-    coefficients = analyse(whole, tuple(wavelets_of(n) for n in whole.shape))
-    return estimate_kept(coefficients, error * whole.size)
-
-
-def _finer(own: float, error: float, slope: float) -> float:
-    """By how much a step is to be larger, for an error that is to be another."""
-    return float(min(max((_AIM_ERROR * error / own) ** (1 / slope), 0.1), 10.0))
-
-
-def find_start(
-    whole: Floats,
-    valid: Bools | None,
-    count: int,
-    warm_start: Coefficients | None = None,
-    shared: Dictionary | None = None,
-) -> tuple[Search, Parameters | None, Quantised] | None:
-    """Find the best bases, or take those of a warm start, and integers in them.
-
-    `whole` is the target, filled smoothly where it is not valid.
-    """
-    if warm_start is None:
-        best = None if shared is None else choose_head(whole, valid, count, shared)
-        if best is None or best.quantised is None:
-            best = choose_bases(whole, valid, count)
-    elif (head := find_head(shared, warm_start.bases, whole.shape)) is not None and shared is not None:
-        best = try_head(whole, head, warm_start.step, shared, count)
-    else:
-        best = try_bases(analyse(whole, warm_start.bases), warm_start.bases, warm_start.step)
-    if best is None or best.quantised is None:
-        return None
-    search = best.search
-    if valid is not None:
-        whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
-        inpainted = prepare_search(analyse(whole, search.bases), search.bases)
-        search = replace(inpainted, shared=search.shared, context=search.context)
-    return search, best.parameters, best.quantised
-
-
-def finest_step(search: Search) -> float:
-    """Return the step with which the largest coefficient can just be coded."""
-    return max(STEPS[0], 1.0001 * float(np.abs(search.flat).max()) / MAX_COEFFICIENT)
-
-
-def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Compute the mean square error over the valid voxels, of values that a decoder clips to -1..1."""
-    voxels = target.size if valid is None else int(valid.sum())
-    return squared_error(np.clip(values, -1, 1), target, valid) / voxels
-
-
-# -------------------------------------------------------------------------------- budget
-
-
 def _within_budget(
     search: Search, parameters: Parameters | None, first: Quantised, budget: int
 ) -> Transform | None:
@@ -383,7 +199,7 @@ def _within_budget(
         if turn in _LESS_WEIGHT and (fits is None or fits.bits / 8 + head < _LATE_CLOSE * budget):
             # Bits and integers decide about one another: all noise is coded, or next to none.
             rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * step
-        parameters, quantised = quantise_at(search, parameters, step, _FITS, rate)
+        parameters, quantised = quantise_at(search, parameters, step, _FITS, rate, last)
         if quantised is None:
             if step == finest:
                 break

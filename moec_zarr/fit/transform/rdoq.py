@@ -66,6 +66,7 @@ _LARGE = 0.65  # of a step: what is larger says whether a band pays for itself
 _ROUNDING = 0.4
 _MANY = 1 << 16  # candidates from which on rows are used again
 _REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows
+_NEXT = 0.7, 1.5  # ratios of steps next to one another
 _FEW_ROWS = 1 << 12
 SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
 
@@ -184,7 +185,12 @@ class Quantised:
 
 
 def quantise_at(
-    search: Search, known: Parameters | None, step: float, steps: tuple[int, ...], rate: float = RATE
+    search: Search,
+    known: Parameters | None,
+    step: float,
+    steps: tuple[int, ...],
+    rate: float = RATE,
+    last: Quantised | None = None,
 ) -> tuple[Parameters | None, Quantised | None]:
     """Quantise at a step; return the parameters of the context, and the integers.
 
@@ -196,6 +202,8 @@ def quantise_at(
         Of the optimiser in each fit of the context; the integers are set anew after each.
     rate : float
         Of the squared error in steps, that a bit is worth.
+    last : Quantised, optional
+        Of another step. From those of one next to it integers start, and are set anew once.
     """
     rows = _rows_of(search, step)
     if not rows.places.size:
@@ -204,6 +212,9 @@ def quantise_at(
     links = rows.first, rows.links, rows.weights
     count = len(rows.zero_context_counts)
     magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
+    if last is not None and _NEXT[0] < step / last.step < _NEXT[1]:
+        magnitudes = kernels.follow(rows.places, scaled, last.places, last.magnitudes, step / last.step)
+        steps = steps[-1:]
     start = first_parameters(tuple(not basis.levels for basis in search.bases))
     parameters = start if known is None else known
     logs, table = logarithms(), bit_table()
@@ -218,16 +229,18 @@ def quantise_at(
             fits = [round_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
             contexts = [round_parameters(each, count) for each in fits]
         coded = [_coded(rows, magnitudes, each) for each in contexts if each is not None]
-        parameters, (context, base, activity, _, _) = min(
-            zip(fits, coded, strict=True), key=lambda each: each[1].total
-        )
+        parameters, chosen = fits[0], coded[0]
+        if len(coded) > 1:
+            parameters, chosen = min(
+                zip(fits, coded, strict=True), key=lambda each: _bits(rows, magnitudes, each[1])
+            )
         del coded
-        own = np.array(context.neighbour_weights, np.int32)
+        own = np.array(chosen.context.neighbour_weights, np.int32)
         kernels.quantise(
-            scaled, magnitudes, activity, base, rows.octaves, *links, own, context.power, logs, table, rate
-        )
-        del activity  # it is made once more, and would take as much memory again
-    total = _coded(rows, magnitudes, context).total
+            scaled, magnitudes, chosen.activity, chosen.base, rows.octaves, *links, own,
+            chosen.context.power, logs, table, rate,
+        )  # fmt: skip
+    context, total = chosen.context, _bits(rows, magnitudes, chosen)
     if not magnitudes.any():
         return parameters, None
     error = kernels.loss(rows.sizes, magnitudes, step) * step**2
@@ -235,16 +248,11 @@ def quantise_at(
 
 
 class _Coded(NamedTuple):
-    """Rows as a context codes them: what the kernels need of it, the bits of each row, and of all.
-
-    `base` is what an octave adds to the class.
-    """
+    """Rows as a context codes them. `base` is what an octave adds to the class."""
 
     context: Context
     base: NDArray[np.int32]
     activity: NDArray[np.int32]
-    bits: Floats
-    total: float
 
 
 def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Coded:
@@ -253,11 +261,16 @@ def _coded(rows: _Rows, magnitudes: NDArray[np.int32], context: Context) -> _Cod
     base = (context.offset + context.slope * np.arange(count)).astype(np.int32)
     ground = np.minimum(zero_context_activity(context, count), 2**30).astype(np.int32)
     activity = kernels.activities(magnitudes, rows.first, rows.links, rows.weights, own, ground, rows.octaves)
+    return _Coded(context, base, activity)
+
+
+def _bits(rows: _Rows, magnitudes: NDArray[np.int32], coded: _Coded) -> float:
+    """Return the bits of all coefficients."""
     bits = kernels.row_bits(
-        magnitudes, activity, base, rows.octaves, context.power, logarithms(), bit_table()
+        magnitudes, coded.activity, coded.base, rows.octaves, coded.context.power, logarithms(), bit_table()
     )
-    others = rows.zero_context_counts @ _zero_context_bits(context, count)
-    return _Coded(context, base, activity, bits, float(bits.sum(dtype=np.float64) + others))
+    others = rows.zero_context_counts @ _zero_context_bits(coded.context, len(rows.zero_context_counts))
+    return bits + float(others)
 
 
 def _rows_of(search: Search, step: float) -> _Rows:

@@ -20,12 +20,15 @@ __all__ = [
     "class_of",
     "find_large",
     "find_links",
+    "follow",
     "loss",
     "neighbour_magnitudes",
     "quantise",
     "row_bits",
     "seen",
 ]
+
+_CLEAR = 4.0  # bits of a smaller magnitude over those of the nearest one, that others do not outweigh
 
 
 @compiled()
@@ -106,12 +109,19 @@ def find_links(
     link_weights = np.empty(room, np.uint8)
     row_bands = np.empty(count + room, np.int32)
     rows, used = count, 0
-    index = np.empty(axes, np.int64)
+    index = np.zeros(axes, np.int64)
+    last, length = axes - 1, strides[axes - 2] if axes > 1 else size
     for i in range(count):
-        rest, number, deep = places[i], 0, 1 << 30
+        moved = places[i] - (places[i - 1] if i else 0)
+        if index[last] + moved < length:  # on the same row: no division
+            index[last] += moved
+        else:
+            rest = places[i]
+            for axis in range(axes):
+                index[axis] = rest // strides[axis]
+                rest -= index[axis] * strides[axis]
+        number, deep = 0, 1 << 30
         for axis in range(axes):
-            index[axis] = rest // strides[axis]
-            rest -= index[axis] * strides[axis]
             number += bands[axis, index[axis]] * band_strides[axis]
             deep = min(deep, depth[axis, index[axis]])
         row_bands[i] = number
@@ -216,54 +226,95 @@ def quantise(
     whose neighbour it is. `magnitudes` and `activity` are changed in place.
     """
     count, changed = magnitudes.size, 0
+    zeros = table[:, 0].copy()
     for i in range(count):
-        nearest = int(scaled[i] + 0.5)
-        if nearest == 0 and magnitudes[i] == 0:
+        size, now = scaled[i], magnitudes[i]
+        nearest = int(size + np.float32(0.5))
+        if nearest == 0 and now == 0:
             continue
         # One step less takes up to 1 in units of the error, and zero 4 where it is two steps away: more than
         # bits are worth where it lies further.
-        lower = nearest - 1 if scaled[i] < nearest else nearest
-        zero = lower > 0 and nearest <= 2
+        lower = nearest - 1 if size < nearest else nearest
+        zero = 0 if nearest <= 2 else lower
         best = nearest
-        if lower < nearest or zero:
+        if lower < nearest or zero < lower:
             own = class_of(activity[i], base[octaves[i]], power, logarithms)
-            lowest = np.inf
-            for choice in range(3):
-                if choice == 0:
-                    if not zero:
-                        continue
-                    magnitude = 0
-                elif choice == 1:
-                    if lower == nearest:
-                        continue
-                    magnitude = lower
-                else:
-                    magnitude = nearest
-                error = scaled[i] - magnitude
-                cost = error * error + rate * bits_of(table, own, magnitude)
-                if cost >= lowest:
+            cost = (size - nearest) ** 2 + rate * bits_of(table, own, nearest)
+            lower_cost = zero_cost = np.inf
+            if lower < nearest:
+                lower_cost = (size - lower) ** 2 + rate * bits_of(table, own, lower)
+            if zero < lower:
+                zero_cost = size**2 + rate * zeros[own]
+            clear = min(lower_cost, zero_cost) > cost + _CLEAR * rate
+            change = seen(nearest) - seen(now)
+            lower_change, zero_change = seen(lower) - seen(now), -seen(now)
+            for link in range(first[i], first[i] if clear else first[i + 1]):
+                row = link_rows[link]
+                if row < 0:
                     continue
-                change = seen(magnitude) - seen(magnitudes[i])
-                for link in range(first[i], first[i + 1]):
-                    row = link_rows[link]
-                    if row < 0:
-                        continue
-                    added = weights[link_weights[link]] * change
-                    beside = class_of(activity[row] + added, base[octaves[row]], power, logarithms)
-                    if row < count:
-                        cost += rate * bits_of(table, beside, magnitudes[row])
-                    else:
-                        cost += rate * table[beside, 0]
-                if cost < lowest:
-                    lowest, best = cost, magnitude
-        if best != magnitudes[i]:
+                weight, ground, beside = weights[link_weights[link]], activity[row], base[octaves[row]]
+                if weight == 0:
+                    continue
+                number = class_of(ground + weight * change, beside, power, logarithms)
+                lower_number, zero_number = number, number
+                if lower < nearest:
+                    lower_number = class_of(ground + weight * lower_change, beside, power, logarithms)
+                if zero < lower:
+                    zero_number = class_of(ground + weight * zero_change, beside, power, logarithms)
+                if number == lower_number and number == zero_number:
+                    continue  # it makes no difference
+                magnitude = magnitudes[row] if row < count else 0
+                if magnitude == 0:
+                    cost += rate * zeros[number]
+                    lower_cost += rate * zeros[lower_number]
+                    zero_cost += rate * zeros[zero_number]
+                else:
+                    cost += rate * bits_of(table, number, magnitude)
+                    lower_cost += rate * bits_of(table, lower_number, magnitude)
+                    zero_cost += rate * bits_of(table, zero_number, magnitude)
+            if lower_cost <= cost:
+                cost, best = lower_cost, lower
+            if zero_cost <= cost:
+                best = 0
+        if best != now:
             changed += 1
-            change = seen(best) - seen(magnitudes[i])
+            change = seen(best) - seen(now)
             magnitudes[i] = best
             for link in range(first[i], first[i + 1]):
                 if link_rows[link] >= 0:
                     activity[link_rows[link]] += weights[link_weights[link]] * change
     return changed
+
+
+@compiled()
+def follow(places: Array, scaled: Array, last_places: Array, last_magnitudes: Array, ratio: float) -> Array:
+    """Round candidates as they were at another step: to the nearest integer, to the one below, or to zero.
+
+    Parameters
+    ----------
+    places, last_places : int32 array
+        Rising positions of the candidates, and of those of the other step.
+    scaled : float32 array
+        Magnitudes of the candidates in steps.
+    last_magnitudes : int32 array
+        Integers of the other step.
+    ratio : float
+        Of this step to the other one.
+    """
+    result = np.empty(places.size, np.int32)
+    there = 0
+    for i in range(places.size):
+        while there < last_places.size and last_places[there] < places[i]:
+            there += 1
+        known = there < last_places.size and last_places[there] == places[i]
+        last = last_magnitudes[there] if known else 0
+        nearest = int(scaled[i] + 0.5)
+        if last == 0:
+            nearest = 0 if nearest < 2 else nearest
+        elif last < int(scaled[i] * ratio + 0.5):
+            nearest = max(nearest - 1, 1)
+        result[i] = nearest
+    return result
 
 
 @compiled()
@@ -275,14 +326,12 @@ def row_bits(
     power: int,
     logarithms: Array,
     table: Array,
-) -> Array:
-    """Compute the bits of each row."""
-    result = np.empty(activity.size, np.float32)
+) -> float:
+    """Compute the bits of all rows."""
+    result = 0.0
     for row in range(activity.size):
         magnitude = magnitudes[row] if row < magnitudes.size else 0
-        result[row] = bits_of(
-            table, class_of(activity[row], base[octaves[row]], power, logarithms), magnitude
-        )
+        result += bits_of(table, class_of(activity[row], base[octaves[row]], power, logarithms), magnitude)
     return result
 
 

@@ -26,7 +26,6 @@ __all__ = ["Restored", "choose_experts", "experts_of", "restore_within"]
 _SHIFTS = 3  # on the way to the mean, of which clipping leaves a part
 _LEFT = 0.1  # of a shift, by which it may miss the mean
 _NOTHING = 1e-3  # of an error, in place of none
-_TIMES_FEWER = 2  # voxels than experts are fitted to, by which those of a dictionary are compared
 _ENOUGH, _LITTLE = 0.8, 0.02  # of what experts of chunks' own gain, and dB less: then a chunk fits none
 _NEPER = 10 / math.log(10)  # dB
 
@@ -47,17 +46,18 @@ def restore_within(
     nbytes: int,
     limit: float = math.inf,
     shared: Dictionary | None = None,
+    known: Restoration | None = None,
 ) -> Restored | None:
     """Restore a transform by experts; None where that is not worth their bytes.
 
     Parameters
     ----------
-    values, target, valid, nbytes, limit, shared
+    values, target, valid, nbytes, limit, shared, known
         As for :func:`choose_experts`.
     zero : float
         The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
     """
-    found = choose_experts(values, target, valid, nbytes, limit, shared)
+    found = choose_experts(values, target, valid, nbytes, limit, shared, known)
     if found is None:
         return None
     bias, error = measure_clipped(values, target, valid)
@@ -97,6 +97,7 @@ def choose_experts(
     nbytes: int,
     limit: float = math.inf,
     shared: Dictionary | None = None,
+    known: Restoration | None = None,
 ) -> Restoration | None:
     """Choose the experts that restore a transform; None where none are worth their bytes.
 
@@ -115,14 +116,20 @@ def choose_experts(
     shared : Dictionary, optional
         Whose experts are taken where they do better than a chunk's own. These are not fitted where they are
         not likely to gain more.
+    known : Restoration, optional
+        What was chosen for nearly the same values: of the same kind, with the same knots.
     """
-    known = [each for each in experts_of(shared, values.ndim) if each.nbytes <= limit]
-    best = _choose_shared(known, values, target, valid, nbytes) if known else None
-    expected = read_advice(shared).own_experts
-    if expected is not None and _ENOUGH * expected - _LITTLE <= (0.0 if best is None else -_NEPER * best.net):
+    sets = [each for each in experts_of(shared, values.ndim) if each.nbytes <= limit]
+    is_own = known is not None and not known.is_shared
+    best = _choose_shared(sets, values, target, valid, nbytes) if sets and not is_own else None
+    if known is None:
+        expected, gain = read_advice(shared).own_experts, 0.0 if best is None else -_NEPER * best.net
+        if expected is not None and _ENOUGH * expected - _LITTLE <= gain:
+            return best
+    elif known.is_shared:
         return best
-    own = fit_experts(values, target, valid, nbytes, limit)
-    if own is None or any(own.payload.startswith(each.payload) for each in known):  # it would be read as that
+    own = fit_experts(values, target, valid, nbytes, limit, None if known is None else known.experts)
+    if own is None or any(own.payload.startswith(each.payload) for each in sets):  # it would be read as that
         return best
     return own if best is None or own.net < best.net else best
 
@@ -147,7 +154,7 @@ def _choose_shared(
     known: list[Restoration], values: Floats, target: Floats, valid: Bools | None, nbytes: int
 ) -> Restoration | None:
     """Return those that bring a sample closest; None where none bring it closer."""
-    sample = draw_sample(values, target, valid, _TIMES_FEWER)
+    sample = draw_sample(values, target, valid)
     if sample is None:
         return None
 
