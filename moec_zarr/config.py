@@ -17,7 +17,7 @@ key          default     meaning
                          ``"auto"``: torch where that is ``"cuda"``, NumPy elsewhere
 ``threads``  ``1``       torch threads of one fit; as many fits run at a time as there are cores
 ``batch``    ``None``    voxels in one evaluation tile; ``None`` for what suits the cache, or a GPU's memory
-``cache``    64 MiB      bytes of parsed streams that are kept for further reads; 0 keeps none
+``cache``    256 MiB     bytes of parsed streams that are kept for further reads; 0 keeps none
 ``largest``  1 GiB       bytes of a chunk that a stream may declare where its reader does not know
                          the shape: through numcodecs, hence zarr format 2, and in ``inspect``
 ``budget``   ``"fail"``  what becomes of a chunk that cannot be as small as its ratio asks: a `BudgetError`
@@ -110,7 +110,7 @@ config = _KnownKeys(
             "decoder": "auto",
             "threads": 1,
             "batch": None,
-            "cache": 1 << 26,
+            "cache": 1 << 28,
             "largest": 1 << 30,
             "budget": "fail",
             "compiled": True,
