@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 # In place of a count: of invalid words, of an excess that is too large, of more coefficients than allowed.
 CORRUPT, EXCESS, TOO_MANY = -1, -2, -3
-_HALF = 1 << 23
+_NONE, _HALF = np.uint64(0), np.uint64(1 << 23)  # of one type, for which the coder is compiled once
 
 
 @compiled()
@@ -184,17 +184,16 @@ def encode_grid(
     firsts, lasts, row_depths, depth = grid.firsts, grid.lasts, grid.row_depths, grid.depth[-1]
     row_parents, parents, parent_weight = grid.row_parents, grid.parents, grid.parent_weight
     base, power = grid.base, grid.power
-    count = np.count_nonzero(values)
-    places = np.empty(count, np.int32)
+    places = np.empty(values.size, np.int32)  # memory is taken as it is used
     total = 0
     for place in range(values.size):
         if values[place]:
             places[total] = place
             total += 1
     _add(grid, state, values, places, 0, total)
-    chosen = np.empty(count, np.uint8)
+    chosen = np.empty(total, np.uint8)
     # 24 bits a symbol at most; an excess takes three times that.
-    words = np.empty(3 * values.size // 4 + 4 * count + 4, np.uint32)
+    words = np.empty(3 * values.size // 4 + 4 * total + 4, np.uint32)
     low, span = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
     used, total, first, last = 0, 0, 0, 0
     for t in range(starts[-1] + length):
@@ -219,19 +218,19 @@ def encode_grid(
                     if octaves[parent] != ABSENT:
                         value += parent_weight * min(abs(values[parent]), MAX_NEIGHBOUR)
             number = class_of(value, base[octave], power)
-            zero = zeros[number]
+            zero = np.uint64(zeros[number])
             if values[place]:
                 places[total] = place
                 chosen[total] = number
                 total += 1
-                used, low, span = encode_one(zero, (1 << 24) - zero, words, used, low, span)
+                used, low, span = encode_one(zero, np.uint64(1 << 24) - zero, words, used, low, span)
             else:
-                used, low, span = encode_one(0, zero, words, used, low, span)
+                used, low, span = encode_one(_NONE, zero, words, used, low, span)
         if symbols > 1:
             for i in range(start, total):
                 symbol = min(abs(values[places[i]]), symbols) - 1
-                below = sums[chosen[i], symbol]
-                width = sums[chosen[i], symbol + 1] - below
+                below = np.uint64(sums[chosen[i], symbol])
+                width = np.uint64(sums[chosen[i], symbol + 1]) - below
                 used, low, span = encode_one(below, width, words, used, low, span)
         if symbols == LARGEST_SYMBOL:
             for i in range(start, total):
@@ -244,10 +243,11 @@ def encode_grid(
                 while number >> (size + 1):
                     size += 1
                     used, low, span = encode_one(_HALF, _HALF, words, used, low, span)
-                used, low, span = encode_one(0, _HALF, words, used, low, span)
-                unit = 1 << (24 - size)
-                used, low, span = encode_one((number - (1 << size)) * unit, unit, words, used, low, span)
+                used, low, span = encode_one(_NONE, _HALF, words, used, low, span)
+                unit = np.uint64(1 << (24 - size))
+                rest = np.uint64(number - (1 << size))
+                used, low, span = encode_one(rest * unit, unit, words, used, low, span)
     for i in range(total):
-        bit = _HALF if values[places[i]] < 0 else 0
+        bit = _HALF if values[places[i]] < 0 else _NONE
         used, low, span = encode_one(bit, _HALF, words, used, low, span)
     return words, used, low, span
