@@ -296,7 +296,7 @@ def test_each_text_of_the_findings_is_escaped_wherever_it_is_written(store, ds):
 
 def test_without_jinja2_a_report_says_what_it_needs(store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MoECError, match="a report needs jinja2; install it"):
+    with pytest.raises(MoECError, match="a report needs jinja2, which the extra"):
         write_report(store, tmp_path / "r.html", variables=["bounded"])
 
 

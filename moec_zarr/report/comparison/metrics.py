@@ -266,7 +266,9 @@ def _similarity(x: Array, y: Array, both: Bools, low: float, span: float) -> tup
         from scipy.ndimage import minimum_filter
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError as error:
-        raise MoECError('compare needs scikit-image; install it with pip install "moec-zarr[all]"') from error
+        raise MoECError(
+            f"compare needs {error.name}, which the extra moec-zarr[all] brings; install it"
+        ) from error
     if min(x.shape[1:]) < _WINDOW:
         return 0.0, 0
     total, count = 0.0, 0

@@ -47,7 +47,7 @@ def render_page(report: Report) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ModuleNotFoundError as error:
-        raise MoECError('a report needs jinja2; install it with pip install "moec-zarr[all]"') from error
+        raise MoECError("a report needs jinja2, which the extra moec-zarr[all] brings; install it") from error
     environment = Environment(
         autoescape=True,
         loader=PackageLoader("moec_zarr.report.page", ""),

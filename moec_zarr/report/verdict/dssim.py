@@ -39,7 +39,7 @@ def dssim(original: Array, decoded: Array, valid: Bools) -> float | None:
     try:
         from scipy.ndimage import correlate1d
     except ModuleNotFoundError as error:
-        raise MoECError('DSSIM needs scipy; install it with pip install "moec-zarr[all]"') from error
+        raise MoECError("DSSIM needs scipy, which the extra moec-zarr[all] brings; install it") from error
     inner = (slice(_REACH, -_REACH),) * 2
     if min(original.shape) < LEAST_SIDE or not valid[inner].any():
         return None
