@@ -228,6 +228,8 @@ def convert(
         console.print_json(_result(result))
     elif not quiet:
         console.out.print(summary_table(result.summaries()))
+        if job.held:
+            console.out.print(_held_text(job), highlight=False, soft_wrap=True)
         if rebuilt := {each.name: each.rebuilt.finest for each in job.plan.variables if each.rebuilt}:
             console.out.print(rebuilt_text(rebuilt), highlight=False, soft_wrap=True)
         if result.file_bytes and result.bytes_out and not result.failures:
@@ -309,7 +311,7 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
             f"{job.growth.dim} grows by {job.growth.added} to {job.growth.length + job.growth.added}"
         )
     if job.held:
-        lines.append(f"{counted(job.held, 'step')} at the end fill no chunk, and are kept back")
+        lines.append(_held_text(job))
     if trained := [each for each in planned.compressed if each.training]:
         names = ", ".join(f"{each.name} on {counted(each.training, 'chunk')}" for each in trained)
         share = training / sum(each.seconds for each in trained)
@@ -323,6 +325,10 @@ def _show_plan(job: Job, done: dict[str, int], as_json: bool) -> None:
     console.out.print(plan_table(planned))
     for line in lines:
         console.out.print(line, highlight=False, soft_wrap=True)
+
+
+def _held_text(job: Job) -> str:
+    return f"{counted(job.held, 'step')} at the end fill no chunk, and are kept back"
 
 
 def _result(result: Progress) -> dict[str, Any]:

@@ -132,6 +132,8 @@ def test_what_an_append_keeps_back_is_said(run, source, tmp_path, scheduler):
         code, out, _ = run("convert", first, target, *own, *hold)
         assert (code, "2 steps at the end fill no chunk, and are kept back" in out) == (0, True)
         assert json.loads(run("convert", first, target, *own, *hold, "--json")[1])["held"] == 2
+    code, out, _ = run("convert", source, dst, *hold[:-1], "--scheduler", scheduler)
+    assert (code, "2 steps at the end fill no chunk, and are kept back" in out) == (0, True)
     code, out, _ = run("convert", tmp_path / "0.zarr", dst, *hold)
     assert (code, "kept back" in out) == (0, False)
 
