@@ -15,7 +15,7 @@ from rich.table import Table
 
 from moec_zarr.archive.plan import Plan
 from moec_zarr.archive.status import Progress, Summary
-from moec_zarr.report.comparison.labels import bytes_text
+from moec_zarr.report.comparison.labels import bytes_text, settings_text
 
 __all__ = [
     "ProgressDisplay",
@@ -74,10 +74,7 @@ def plan_table(plan: Plan) -> Table:
         )
         what = each.reason and f"lossless: {each.reason}"
         if each.codec is not None:
-            shown = each.codec.configuration()
-            if each.dictionary_bytes:
-                shown["dictionary"] = bytes_text(each.dictionary_bytes)
-            what = ", ".join(f"{key}={value}" for key, value in shown.items())
+            what = settings_text(each.codec)
         stored = bytes_text(each.stored_bytes) if each.codec else ""
         hours = f"{each.seconds / 3600:.3g}" if each.codec else ""
         rows.append(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import re
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,6 +301,16 @@ def test_without_jinja2_a_report_says_what_it_needs(store, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MoECError, match="a report needs jinja2, which the extra"):
         write_report(store, tmp_path / "r.html", variables=["bounded"])
+
+
+def test_of_a_dictionary_the_page_shows_the_bytes(tmp_path):
+    path = Path(__file__).parents[2] / "docs" / "zarr-extension" / "sample_data" / "dictionary.zarr"
+    write_report(path, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    codec = json.loads((path / "zarr.json").read_text())["codecs"][0]["configuration"]
+    nbytes = len(base64.b64decode(codec["dictionary"]))
+    assert f"dictionary={nbytes} B" in page
+    assert codec["dictionary"] not in page
 
 
 def test_a_store_without_records_states_what_its_streams_do(hostile, tmp_path):

@@ -16,6 +16,7 @@ from moec_zarr.adapters.zarr_groups import axes_of
 from moec_zarr.arrays import Array
 from moec_zarr.errors import MoECError
 from moec_zarr.report.comparison.alignment import decode_times
+from moec_zarr.settings import Settings
 
 __all__ = [
     "PATH",
@@ -27,6 +28,7 @@ __all__ = [
     "figure_text",
     "name_of",
     "power_of_ten",
+    "settings_text",
     "units_of",
     "with_places",
     "with_units",
@@ -76,6 +78,14 @@ def bytes_text(count: float | None) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.4g} PB"
+
+
+def settings_text(settings: Settings) -> str:
+    """Parameters of a codec, the bytes of its dictionary in place of the text."""
+    shown = settings.configuration()
+    if settings.dictionary_bytes:
+        shown["dictionary"] = bytes_text(settings.dictionary_bytes)
+    return ", ".join(f"{key}={value}" for key, value in shown.items())
 
 
 def figure_text(value: float | None, digits: int = 3) -> str:

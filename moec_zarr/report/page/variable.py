@@ -20,7 +20,7 @@ from moec_zarr.chunk_grid import ChunkGrid
 from moec_zarr.errors import MoECError
 from moec_zarr.quality import merge
 from moec_zarr.report.comparison.alignment import align
-from moec_zarr.report.comparison.labels import PATH, Axis, axis_of, clean, name_of, units_of
+from moec_zarr.report.comparison.labels import PATH, Axis, axis_of, clean, name_of, settings_text, units_of
 from moec_zarr.report.page.findings import Cell, Experts, Profile, Sample, Scaled, Variable
 from moec_zarr.report.page.records import (
     find_worst_index,
@@ -114,7 +114,7 @@ def gather_variable(
         name=clean(name, PATH),
         title=name_of(stored),
         units=units_of(stored),
-        codec=", ".join(f"{key}={value}" for key, value in codec.configuration().items()),
+        codec=settings_text(codec),
         dims=tuple(clean(local_name(dim)) for dim in stored.dims),
         shape=array.shape,
         chunks=array.chunks,
