@@ -3,7 +3,7 @@
 import { type Coefficients, jointDepth } from "../bitstream/coefficients.js";
 import { type Basis, bandsOf } from "./basis.js";
 import { multiplyAlong, multiplySparse } from "./multiply.js";
-import { product, stridesOf } from "./shapes.js";
+import { product, stridesOf, visitRows } from "./shapes.js";
 import { averageLengths, mergeAlong, norms } from "./wavelets.js";
 import { waveMatrix } from "./waves.js";
 
@@ -44,15 +44,15 @@ export function synthesise(coefficients: Coefficients): Float64Array {
   }
   for (const { axes } of planSteps(bases, extent, first)) {
     const levels = Math.max(...axes.map((axis) => bases[axis].levels));
+    const before = [...shape];
     for (const axis of axes) {
       const n = bases[axis].length;
       if (levels === 0) {
         array = multiplyAlong(array, shape, axis, waveMatrix(n, bases[axis].weights, shape[axis]), n);
-      } else {
-        array = padAlong(array, shape, axis, n);
       }
       shape[axis] = n;
     }
+    array = enlarge(array, before, shape);
     const lengths = axes.map((axis) => averageLengths(bases[axis].length, bases[axis].levels));
     const strides = stridesOf(shape);
     for (let level = levels - 1; level >= 0; level--) {
@@ -145,13 +145,11 @@ function waveletScale(bases: readonly Basis[], extent: readonly number[]): (plac
   };
 }
 
-/** Lengthen an axis with zeros. */
-function padAlong(array: Float64Array, shape: readonly number[], axis: number, n: number): Float64Array {
-  if (shape[axis] === n) return array;
-  const before = product(shape.slice(0, axis));
-  const own = product(shape.slice(axis));
-  const result = new Float64Array((before * own * n) / shape[axis]);
-  const stride = result.length / before;
-  for (let i = 0; i < before; i++) result.set(array.subarray(i * own, (i + 1) * own), i * stride);
+/** Lengthen axes with zeros. */
+function enlarge(array: Float64Array, shape: readonly number[], larger: readonly number[]): Float64Array {
+  if (array.length === product(larger)) return array;
+  const result = new Float64Array(product(larger));
+  const length = shape[shape.length - 1];
+  visitRows(shape, larger, (from, to) => result.set(array.subarray(from, from + length), to));
   return result;
 }
