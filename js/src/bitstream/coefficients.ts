@@ -82,7 +82,6 @@ function productBands(bases: Basis[], counts: number[], present: Uint8Array) {
   const octaves = new Uint8Array(present.length).fill(255);
   const details = new Uint32Array(present.length);
   const halves = new Uint32Array(present.length);
-  const parents = new Uint8Array(present.length);
   const axes = bases.map((basis) => basis.joint);
   const strides = stridesOf(counts);
   for (let band = 0; band < present.length; band++) {
@@ -97,11 +96,10 @@ function productBands(bases: Basis[], counts: number[], present: Uint8Array) {
         octave += Math.max(levels - depth - 1, 0);
         if (depth + 1 < levels) halves[band] |= 1 << axis;
       }
-      if (joint && own[axis] > 0) parents[band] = 1;
     });
     if (present[band]) octaves[band] = octave;
   }
-  const joint: JointBands | undefined = axes.includes(true) ? { details, halves, parents, axes } : undefined;
+  const joint: JointBands | undefined = axes.includes(true) ? { details, halves, axes } : undefined;
   return { octaves, joint };
 }
 

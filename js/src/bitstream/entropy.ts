@@ -1,5 +1,6 @@
 import { check } from "../errors.js";
 
+const CODE_CUT_OFF = "a Huffman code that is cut off";
 const BEFORE = 16; // zero bytes that stand before the first one, more than a sequence can ask for in vain
 
 /** The smallest value of each code, of so many extra bits. */
@@ -137,7 +138,7 @@ export interface Words {
 
 /** Read a Huffman code (RFC 8878, section 4.2.1); return it, and how many bytes it took. */
 export function readWords(bytes: Uint8Array): [Words, number] {
-  check(bytes.length > 0, "a Huffman code that is cut off");
+  check(bytes.length > 0, CODE_CUT_OFF);
   const head = bytes[0];
   const [weights, end] = head < 128 ? packedWeights(bytes, head) : directWeights(bytes, head - 127);
   let total = 0;
@@ -169,7 +170,7 @@ export function readWords(bytes: Uint8Array): [Words, number] {
 
 function directWeights(bytes: Uint8Array, count: number): [number[], number] {
   const end = 1 + ((count + 1) >> 1);
-  check(end <= bytes.length, "a Huffman code that is cut off");
+  check(end <= bytes.length, CODE_CUT_OFF);
   const weights = Array.from({ length: count }, (_, i) =>
     i % 2 ? bytes[1 + (i >> 1)] & 15 : bytes[1 + (i >> 1)] >> 4,
   );
@@ -177,15 +178,15 @@ function directWeights(bytes: Uint8Array, count: number): [number[], number] {
 }
 
 function packedWeights(bytes: Uint8Array, size: number): [number[], number] {
-  check(size > 0 && size < bytes.length, "a Huffman code that is cut off");
+  check(size > 0 && size < bytes.length, CODE_CUT_OFF);
   const [states, start] = readStates(bytes.subarray(1, 1 + size), 6, 12);
-  check(start < size, "a Huffman code that is cut off");
+  check(start < size, CODE_CUT_OFF);
   const source = new BackwardBits(bytes.subarray(1 + start, 1 + size));
   const weights: number[] = [];
   // Two states take turns; the bits end with what one of them asks for.
   let own = source.read(states.log);
   let other = source.read(states.log);
-  check(source.left >= 0, "a Huffman code that is cut off");
+  check(source.left >= 0, CODE_CUT_OFF);
   for (;;) {
     check(weights.length < 254, "a Huffman code of too many words");
     weights.push(states.symbols[own]);

@@ -16,8 +16,6 @@ export interface JointBands {
   details: Uint32Array;
   /** Likewise, whether the number of an average is halved on the way to its parent. */
   halves: Uint32Array;
-  /** Whether coefficients of a band have a parent. */
-  parents: Uint8Array;
   /** Axes that are joint. */
   axes: boolean[];
 }
@@ -176,7 +174,8 @@ type Activity = (row: number, column: number, place: number) => number;
 function makeActivity(grid: Grid, weights: Uint8Array, rows: Rows, seen: Uint16Array): Activity {
   const last = grid.extent.length - 1;
   const strides = stridesOf(grid.extent);
-  // Of each axis and neighbour how far back it stands in the grid; 0 where there is none.
+  // Of each axis and neighbour how far back it stands in the grid; 0 where there is none, since an integer has not
+  // been seen before it is read.
   const moves = grid.neighbours.flatMap((tables, axis) =>
     tables.map((table) => table.map((near, i) => (near < 0 ? 0 : (near - i) * strides[axis]))),
   );
@@ -189,30 +188,46 @@ function makeActivity(grid: Grid, weights: Uint8Array, rows: Rows, seen: Uint16A
   const separate: Activity = (row, column, place) => {
     let total = 0;
     for (let i = 0; i < used.length; i++) {
-      const move = used[i][numbers[i] ? numbers[i][row] : column];
-      if (move) total += factors[i] * seen[place + move];
+      total += factors[i] * seen[place + used[i][numbers[i] ? numbers[i][row] : column]];
     }
     return total;
   };
   const { joint } = grid;
   if (!joint) return separate;
-  const together = grid.extent.map((_, axis) => axis).filter((axis) => !alone[axis]);
-  const parentWeight = weights[3 * together[0] + 2];
+  const { details, halves } = joint;
+  // Of each number how far both neighbours and a share of the parent are: of averages, whose parents stand at the
+  // same number or at half of it, and of details.
+  const together = grid.extent.flatMap((n, axis) => {
+    if (alone[axis]) return [];
+    const own = new Int32Array(9 * n);
+    const [near, next, parent] = moves.slice(3 * axis);
+    for (let i = 0; i < n; i++) {
+      const back = [i >= 1 ? -strides[axis] : 0, i >= 2 ? -2 * strides[axis] : 0];
+      own.set([...back, 0], 3 * i);
+      own.set([...back, ((i >> 1) - i) * strides[axis]], 3 * (n + i));
+      own.set([near[i], next[i], parent[i]], 3 * (2 * n + i));
+    }
+    return {
+      axis,
+      n,
+      own,
+      numbers: rows.index[axis],
+      first: weights[3 * axis],
+      second: weights[3 * axis + 1],
+    };
+  });
+  const parentWeight = weights[3 * together[0].axis + 2];
   return (row, column, place) => {
     const band = rows.bands[row] + grid.bands[last][column];
-    const [details, halves] = [joint.details[band], joint.halves[band]];
     let total = separate(row, column, place);
     let parent = place;
-    for (const axis of together) {
-      const i = axis === last ? column : rows.index[axis][row];
-      const detail = (details >> axis) & 1;
-      for (let back = 1; back <= 2; back++) {
-        const move = detail ? moves[3 * axis + back - 1][i] : i >= back ? -back * strides[axis] : 0;
-        if (move) total += weights[3 * axis + back - 1] * seen[place + move];
-      }
-      if (detail) parent += moves[3 * axis + 2][i];
-      else if ((halves >> axis) & 1) parent += ((i >> 1) - i) * strides[axis];
+    for (let k = 0; k < together.length; k++) {
+      const { axis, n, own, numbers, first, second } = together[k];
+      const kind = 2 * ((details[band] >> axis) & 1) + ((halves[band] >> axis) & 1);
+      const at = 3 * (kind * n + (numbers ? numbers[row] : column));
+      total += first * seen[place + own[at]] + second * seen[place + own[at + 1]];
+      parent += own[at + 2];
     }
-    return joint.parents[band] ? total + parentWeight * seen[parent] : total;
+    return total + parentWeight * seen[parent];
   };
 }

@@ -22,7 +22,7 @@ import { addNetwork } from "../model/evaluate.js";
 import { transformNorm } from "../model/features.js";
 import { restoreByExperts } from "../model/linear_experts.js";
 import { type Limits, restore, restoreFromScale } from "../model/restore.js";
-import { longAxes, paddedShape, product, visitRows } from "../model/shapes.js";
+import { longAxes, paddedShape, product, putInto, visitRows } from "../model/shapes.js";
 import { synthesise } from "../model/transform.js";
 import { expand } from "./dictionary.js";
 import { checkSections, type Header, readStream, SECTION, type Sections, type Taken } from "./header.js";
@@ -70,9 +70,7 @@ export function decode(bytes: Uint8Array, options: DecodeOptions = {}): Decoded 
   if (box === shape) return { data: inner, shape, dtype: dtype.name };
   const data = makeArray(dtype, product(shape));
   data.fill(fill as never);
-  const length = box[box.length - 1];
-  visitRows(box, shape, (from, to) => data.set(inner.subarray(from, from + length) as never, to));
-  return { data, shape, dtype: dtype.name };
+  return { data: putInto(data, shape, inner, box), shape, dtype: dtype.name };
 }
 
 function checkSize({ shape, dtype }: Header, options: DecodeOptions): void {

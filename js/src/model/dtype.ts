@@ -2,6 +2,8 @@
 
 import type { Reader } from "../bitstream/reader.js";
 
+const WHOLE = 2 ** 52;
+
 export type TypedArray =
   | Int8Array
   | Int16Array
@@ -70,13 +72,10 @@ export function halfFromBits(bits: number): number {
   return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
 }
 
-/** Round to the nearest integer, halves to the even one. */
+/** Round to the nearest integer, halves to the even one: doubles from 2^52 on are whole. */
 export function rint(x: number): number {
-  const below = Math.floor(x);
-  const rest = x - below;
-  if (rest < 0.5) return below;
-  if (rest > 0.5) return below + 1;
-  return below % 2 === 0 ? below : below + 1;
+  if (!(Math.abs(x) < WHOLE)) return x;
+  return x < 0 ? x - WHOLE + WHOLE : x + WHOLE - WHOLE;
 }
 
 /** The nearest half, as a number; halves of its last place to even. */

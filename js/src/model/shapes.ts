@@ -1,3 +1,5 @@
+import type { TypedArray } from "./dtype.js";
+
 const LONGEST_AXIS = 2048;
 
 export function product(numbers: readonly number[]): number {
@@ -40,6 +42,18 @@ export function visitRows(
     visit(row * length, place);
     for (let axis = shape.length - 2; axis >= 0 && ++index[axis] === shape[axis]; axis--) index[axis] = 0;
   }
+}
+
+/** Write an array into the corner of a larger one. */
+export function putInto<T extends TypedArray>(
+  larger: T,
+  outer: readonly number[],
+  array: T,
+  shape: readonly number[],
+): T {
+  const length = shape[shape.length - 1];
+  visitRows(shape, outer, (from, to) => larger.set(array.subarray(from, from + length) as never, to));
+  return larger;
 }
 
 /** Lengths of axes with what folding adds. */

@@ -3,7 +3,7 @@
 import { type Coefficients, jointDepth } from "../bitstream/coefficients.js";
 import { type Basis, bandsOf } from "./basis.js";
 import { multiplyAlong, multiplySparse } from "./multiply.js";
-import { product, stridesOf, visitRows } from "./shapes.js";
+import { product, putInto, stridesOf } from "./shapes.js";
 import { averageLengths, mergeAlong, norms } from "./wavelets.js";
 import { waveMatrix } from "./waves.js";
 
@@ -52,7 +52,8 @@ export function synthesise(coefficients: Coefficients): Float64Array {
       }
       shape[axis] = n;
     }
-    array = enlarge(array, before, shape);
+    if (array.length < product(shape))
+      array = putInto(new Float64Array(product(shape)), shape, array, before);
     const lengths = axes.map((axis) => averageLengths(bases[axis].length, bases[axis].levels));
     const strides = stridesOf(shape);
     for (let level = levels - 1; level >= 0; level--) {
@@ -143,13 +144,4 @@ function waveletScale(bases: readonly Basis[], extent: readonly number[]): (plac
     }
     return 1 / norm;
   };
-}
-
-/** Lengthen axes with zeros. */
-function enlarge(array: Float64Array, shape: readonly number[], larger: readonly number[]): Float64Array {
-  if (array.length === product(larger)) return array;
-  const result = new Float64Array(product(larger));
-  const length = shape[shape.length - 1];
-  visitRows(shape, larger, (from, to) => result.set(array.subarray(from, from + length), to));
-  return result;
 }
