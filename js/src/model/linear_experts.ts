@@ -17,7 +17,7 @@ export function restoreByExperts(
   const strides = stridesOf(shape);
   const last = shape.length - 1;
   const columns = shape[last];
-  const moves = new Int32Array(4 * mixture.axes);
+  const moves = new Array<number>(4 * mixture.axes).fill(0);
   // How far both next voxels along an axis are, and both next but one; beyond an end stands its last voxel.
   const look = (axis: number, i: number): void => {
     for (let k = 0; k < 2; k++) {
@@ -56,7 +56,7 @@ interface Mixture {
  */
 function addMixture(
   { steep, level, axes, table }: Mixture,
-  moves: Int32Array,
+  moves: readonly number[],
   z: Float64Array,
   out: Float64Array,
   start: number,
@@ -68,8 +68,12 @@ function addMixture(
   for (let place = start; place < end; place++) {
     const value = z[place];
     const twice = 2 * value;
-    const [za, zb, zc, zd] = [z[place + a], z[place + b], z[place + c], z[place + d]];
-    const [ze, zf] = [z[place + e], z[place + f]];
+    const za = z[place + a];
+    const zb = z[place + b];
+    const zc = z[place + c];
+    const zd = z[place + d];
+    const ze = z[place + e];
+    const zf = z[place + f];
     let steepness = Math.abs(za - zb) + Math.abs(zc - zd) + Math.abs(ze - zf);
     for (let i = 12; i < moves.length; i += 4) {
       steepness += Math.abs(z[place + moves[i]] - z[place + moves[i + 1]]);
@@ -117,7 +121,8 @@ interface Ramps {
 /** Make the ramps between knots; where there are none, one that stays at 0. */
 function makeRamps(knots: readonly number[]): Ramps {
   const starts = Float64Array.from(knots.length ? knots.slice(0, -1) : [0]);
-  const [first, end] = [starts[0], knots.at(-1) ?? 0];
+  const first = starts[0];
+  const end = knots.at(-1) ?? 0;
   const slopes = starts.map((start, i) => (knots.length ? 1 / (knots[i + 1] - start) : 0));
   const scale = knots.length ? (PARTS - 1) / (end - first) : 0;
   const firsts = Uint8Array.from(
@@ -140,8 +145,10 @@ function findRamp({ starts, firsts, first, scale }: Ramps, value: number): numbe
 }
 
 function makeMixture({ taps, constants, steepness, value }: LinearExperts, own: number): Mixture {
-  const [axes, width] = [Math.max(own, 3), 2 * own];
-  const [steep, level] = [makeRamps(steepness), makeRamps(value)];
+  const axes = Math.max(own, 3);
+  const width = 2 * own;
+  const steep = makeRamps(steepness);
+  const level = makeRamps(value);
   const columns = Math.max(value.length, 1);
   const rows = Math.max(steepness.length, 1); // the rows of taps behind these are of the value
   const constant = (row: number, column: number) =>

@@ -55,7 +55,9 @@ export function multiplySparse(
   for (let start = 0; start < n; start += ROWS) {
     const end = Math.min(start + ROWS, n);
     for (let i = 0; i < places.length; i++) {
-      const [value, k, first] = [values[i], functions[i], firsts[i]];
+      const value = values[i];
+      const k = functions[i];
+      const first = firsts[i];
       for (let x = start; x < end; x++) result[first + x * after] += value * matrix[x * old + k];
     }
   }
@@ -82,22 +84,40 @@ function addRows(
   // Two new rows of four old ones at a time: what is read once is used twice.
   let x = 0;
   for (; x + 2 <= n; x += 2) {
-    const [row, next] = [x * old, (x + 1) * old];
-    const [here, below] = [x * after, (x + 1) * after];
+    const row = x * old;
+    const next = (x + 1) * old;
+    const here = x * after;
+    const below = (x + 1) * after;
     let i = 0;
     for (; i + 4 <= used.length; i += 4) {
-      const [a, b, c, d] = [used[i], used[i + 1], used[i + 2], used[i + 3]];
-      const [fa, fb, fc, fd] = [matrix[row + a], matrix[row + b], matrix[row + c], matrix[row + d]];
-      const [ga, gb, gc, gd] = [matrix[next + a], matrix[next + b], matrix[next + c], matrix[next + d]];
-      const [pa, pb, pc, pd] = [a * after, b * after, c * after, d * after];
+      const a = used[i];
+      const b = used[i + 1];
+      const c = used[i + 2];
+      const d = used[i + 3];
+      const fa = matrix[row + a];
+      const fb = matrix[row + b];
+      const fc = matrix[row + c];
+      const fd = matrix[row + d];
+      const ga = matrix[next + a];
+      const gb = matrix[next + b];
+      const gc = matrix[next + c];
+      const gd = matrix[next + d];
+      const pa = a * after;
+      const pb = b * after;
+      const pc = c * after;
+      const pd = d * after;
       for (let k = start; k < end; k++) {
-        const [va, vb, vc, vd] = [from[pa + k], from[pb + k], from[pc + k], from[pd + k]];
+        const va = from[pa + k];
+        const vb = from[pb + k];
+        const vc = from[pc + k];
+        const vd = from[pd + k];
         to[here + k] += fa * va + fb * vb + fc * vc + fd * vd;
         to[below + k] += ga * va + gb * vb + gc * vc + gd * vd;
       }
     }
     for (; i < used.length; i++) {
-      const [f, g] = [matrix[row + used[i]], matrix[next + used[i]]];
+      const f = matrix[row + used[i]];
+      const g = matrix[next + used[i]];
       const place = used[i] * after;
       for (let k = start; k < end; k++) {
         to[here + k] += f * from[place + k];
@@ -124,18 +144,33 @@ function multiplyRows(
 ): void {
   for (let i = 0; i < rows; i += 2) {
     // Two rows, or the last one twice, and four new elements of each at a time.
-    const [row, next] = [i, Math.min(i + 1, rows - 1)];
-    const [start, below] = [row * old, next * old];
+    const row = i;
+    const next = Math.min(i + 1, rows - 1);
+    const start = row * old;
+    const below = next * old;
     let count = old;
     while (count > 0 && from[start + count - 1] === 0 && from[below + count - 1] === 0) count--;
     let x = 0;
     for (; x + 4 <= n; x += 4) {
-      const [a, b, c, d] = [x * old, (x + 1) * old, (x + 2) * old, (x + 3) * old];
-      let [sa, sb, sc, sd] = [0, 0, 0, 0];
-      let [ta, tb, tc, td] = [0, 0, 0, 0];
+      const a = x * old;
+      const b = (x + 1) * old;
+      const c = (x + 2) * old;
+      const d = (x + 3) * old;
+      let sa = 0;
+      let sb = 0;
+      let sc = 0;
+      let sd = 0;
+      let ta = 0;
+      let tb = 0;
+      let tc = 0;
+      let td = 0;
       for (let k = 0; k < count; k++) {
-        const [s, t] = [from[start + k], from[below + k]];
-        const [ma, mb, mc, md] = [matrix[a + k], matrix[b + k], matrix[c + k], matrix[d + k]];
+        const s = from[start + k];
+        const t = from[below + k];
+        const ma = matrix[a + k];
+        const mb = matrix[b + k];
+        const mc = matrix[c + k];
+        const md = matrix[d + k];
         sa += s * ma;
         sb += s * mb;
         sc += s * mc;
@@ -145,7 +180,8 @@ function multiplyRows(
         tc += t * mc;
         td += t * md;
       }
-      const [place, other] = [row * n + x, next * n + x];
+      const place = row * n + x;
+      const other = next * n + x;
       to[other] = ta;
       to[other + 1] = tb;
       to[other + 2] = tc;
@@ -156,7 +192,8 @@ function multiplyRows(
       to[place + 3] = sd;
     }
     for (; x < n; x++) {
-      let [s, t] = [0, 0];
+      let s = 0;
+      let t = 0;
       for (let k = 0; k < count; k++) {
         s += from[start + k] * matrix[x * old + k];
         t += from[below + k] * matrix[x * old + k];

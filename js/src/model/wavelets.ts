@@ -102,7 +102,10 @@ function lift(
   stride: number,
   n: number,
 ): void {
-  let [odd, even, liftedOdd, liftedEven] = [x[from + step], 0, 0, 0];
+  let odd = x[from + step];
+  let even = 0;
+  let liftedOdd = 0;
+  let liftedEven = 0;
   for (let i = 0, at = from + 2 * step; i <= n + 4; i += 2, at += 2 * step) {
     const odd1 = x[at + step];
     const even1 = x[at] - FIRST * (odd + odd1);
@@ -110,6 +113,9 @@ function lift(
     const even2 = even - THIRD * (liftedOdd + odd2);
     if (i > 4) out[to + (i - 5) * stride] = liftedOdd - FOURTH * (liftedEven + even2);
     if (i > 2 && i < n + 4) out[to + (i - 4) * stride] = even2;
-    [odd, even, liftedOdd, liftedEven] = [odd1, even1, odd2, even2];
+    odd = odd1;
+    even = even1;
+    liftedOdd = odd2;
+    liftedEven = even2;
   }
 }
