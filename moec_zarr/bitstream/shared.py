@@ -15,9 +15,8 @@ __all__ = ["ENTRY_BYTES", "NUMBER_BYTES", "expand", "find_entry", "split_section
 _CHECKSUM = struct.Struct("<I")
 NUMBER_BYTES = 2  # of an entry's, at most
 ENTRY_BYTES = 4 + _CHECKSUM.size  # of section 11 with one entry, number and length with it, at most
-_ALONE = frozenset(  # that need no bytes of their own
-    {Section.BOX, Section.MASK, Section.SCALE, Section.EXACT, Section.LINEAR_EXPERTS}
-)
+_KEPT = frozenset({Section.BOX, Section.MASK, Section.SCALE, Section.EXACT})
+_ALONE = _KEPT | {Section.LINEAR_EXPERTS}  # that need no bytes of their own
 
 
 def find_entry(dictionary: Dictionary | None, section: Section, payload: bytes) -> tuple[int, int] | None:
@@ -36,9 +35,12 @@ def find_entry(dictionary: Dictionary | None, section: Section, payload: bytes) 
 def split_sections(
     sections: Mapping[Section, bytes], dictionary: Dictionary | None
 ) -> tuple[dict[Section, bytes], tuple[int, ...]]:
-    """Return what sections hold beside the entries that they begin with, and the numbers of these."""
+    """Return what sections hold beside the entries that they begin with, and the numbers of these.
+
+    What is fitted is written to begin with an entry, or not.
+    """
     own, taken = dict(sections), []
-    for section in sorted(_ALONE & own.keys()):
+    for section in sorted(_KEPT & own.keys()):
         if (found := find_entry(dictionary, section, own[section])) is not None:
             number, length = found
             taken.append(number)

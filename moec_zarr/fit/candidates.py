@@ -33,13 +33,13 @@ class Candidate:
     error: float
 
     def sections(self) -> dict[Section, bytes]:
-        """Return the sections of a stream that it takes."""
+        """Return the sections of a stream that it takes, without the entries of the dictionary."""
         result = {}
         if self.network is not None:
             result[Section.MODEL] = encode_network(self.network)
         if self.transform is not None:
             result[Section.TRANSFORM] = self.transform.payload
-            if self.transform.restoration is not None:
+            if self.transform.restoration is not None and self.transform.restoration.payload:
                 result[Section.LINEAR_EXPERTS] = self.transform.restoration.payload
         return result
 
@@ -50,9 +50,12 @@ class Candidate:
 
     @property
     def taken(self) -> tuple[int, ...]:
-        """Entries of the dictionary that these sections begin with."""
-        entry = None if self.transform is None else self.transform.entry
-        return () if entry is None else (entry,)
+        """Entries of the dictionary that come before them."""
+        if self.transform is None:
+            return ()
+        restoration = self.transform.restoration
+        entries = self.transform.entry, None if restoration is None else restoration.entry
+        return tuple(entry for entry in entries if entry is not None)
 
     def log(self) -> Candidate:
         """Log it, and return it."""

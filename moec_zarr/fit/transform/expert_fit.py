@@ -61,17 +61,22 @@ class Restoration(NamedTuple):
     ----------
     experts : LinearExperts
     payload : bytes
-        Whole, also where a dictionary has them.
+        What the stream itself holds: where a dictionary has them, nothing or a shift.
     net : float
         Logarithm of the error that is left, with what their bytes are worth: below 0, about.
-    is_shared : bool
-        Whether they are those of a dictionary.
+    entry : int or None
+        Number of the dictionary's entry that they are.
     """
 
     experts: LinearExperts
     payload: bytes
     net: float = 0.0
-    is_shared: bool = False
+    entry: int | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether they are those of a dictionary."""
+        return self.entry is not None
 
     @property
     def nbytes(self) -> int:

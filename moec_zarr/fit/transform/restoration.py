@@ -86,7 +86,7 @@ def restore_within(
 def _shift(found: Restoration, shift: int) -> Restoration:
     experts = replace(found.experts, shift=shift)
     if found.is_shared:
-        return found._replace(experts=experts, payload=found.payload + write_shift(shift))
+        return found._replace(experts=experts, payload=write_shift(shift))
     return write(experts)._replace(net=found.net)
 
 
@@ -129,24 +129,22 @@ def choose_experts(
     elif known.is_shared:
         return best
     own = fit_experts(values, target, valid, nbytes, limit, None if known is None else known.experts)
-    if own is None or any(own.payload.startswith(each.payload) for each in sets):  # it would be read as that
-        return best
-    return own if best is None or own.net < best.net else best
+    return own if best is None or (own is not None and own.net < best.net) else best
 
 
 @lru_cache(maxsize=64)
 def experts_of(dictionary: Dictionary | None, axes: int) -> tuple[Restoration, ...]:
     """Return the experts of a dictionary that a grid of so many axes can have."""
     result = []
-    for entry in () if dictionary is None else dictionary.entries:
+    for number, entry in enumerate(() if dictionary is None else dictionary.entries):
         if entry.section == Section.LINEAR_EXPERTS:
             try:
                 experts = read_linear_experts(entry.data, axes)
             except CorruptStreamError:
                 continue
-            # Those for chunks of other axes may be read too, but take other bytes then.
-            if write(experts).payload == entry.data:
-                result.append(Restoration(experts, entry.data, is_shared=True))
+            # Those for chunks of other axes may be read too, but take other bytes. A shift is a stream's.
+            if write(experts).payload == entry.data and not experts.shift:
+                result.append(Restoration(experts, b"", entry=number))
     return tuple(result)
 
 
