@@ -16,6 +16,7 @@ _GAIN_UNIT = 20  # parts of a dB in which gains are written
 _ADVICE = struct.Struct("<BbB")
 _OLDEST = 2  # bytes, without the gain
 _UNKNOWN, _NO_GAIN = -128, 255
+_MOST_GAIN = (_NO_GAIN - 1) / _GAIN_UNIT  # dB
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Advice:
         flags = _NETWORKS_LOST * self.networks_lost | _FITS_LOST * self.fits_lost
         flags |= _FITS_WON * self.fits_won | _NO_SEARCH * self.no_search | _FITTED * self.fitted
         octaves = _UNKNOWN if self.step is None else round(_STEP_UNIT * math.log2(self.step))
-        gain = _NO_GAIN if self.own_experts is None else round(_GAIN_UNIT * self.own_experts)
-        return _ADVICE.pack(flags, min(max(octaves, _UNKNOWN), 127), min(gain, _NO_GAIN))
+        gain = _NO_GAIN if self.own_experts is None else round(_GAIN_UNIT * min(self.own_experts, _MOST_GAIN))
+        return _ADVICE.pack(flags, min(max(octaves, _UNKNOWN), 127), gain)
 
 
 def read_advice(dictionary: Dictionary | None) -> Advice:

@@ -83,7 +83,9 @@ def test_a_chunk_takes_those_of_the_dictionary_where_they_do_better(fitted):
     shared = dictionary(fitted[0])
     found = choose_experts(values, target, None, BYTES, shared=shared)
     assert found.is_shared
-    assert found.payload in [each.data for each in shared.entries]
+    read = read_linear_experts(shared.entries[found.entry].data, 2)
+    np.testing.assert_array_equal(read.taps, found.experts.taps)
+    assert found.payload == b""
     assert found.nbytes < 8
     own = fit_experts(values, target, None, BYTES)
     assert found.net < own.net
@@ -112,6 +114,11 @@ def test_advice_of_other_versions_is_read_as_far_as_it_is_known(own):
     assert read_advice(Dictionary.make([], written[:1])) == Advice()
 
 
+@pytest.mark.parametrize("own", [12.75, 30.0, np.inf])
+def test_a_gain_that_is_too_large_to_be_written_is_written_as_the_largest(own):
+    assert read_advice(Dictionary.make([], Advice(own_experts=own).write())).own_experts == 12.7
+
+
 def test_experts_for_other_axes_are_left_alone(fitted):
     rng = np.random.default_rng(0)
     target = rng.normal(0, 0.3, (12, 12, 12)).astype("f4")
@@ -126,9 +133,9 @@ def test_the_mean_is_right_with_those_of_a_dictionary(fitted):
     restored = restore_within(values, target, None, -1.0, BYTES, shared=shared)
     found = restored.restoration
     assert found.is_shared
-    entry = next(each.data for each in shared.entries if found.payload.startswith(each.data))
-    assert len(found.payload) <= len(entry) + 1
-    read = read_linear_experts(found.payload, 2, taken=len(entry))
+    assert len(found.payload) <= 1
+    entry = shared.entries[found.entry].data
+    read = read_linear_experts(entry + found.payload, 2, taken=len(entry))
     assert read.shift == found.experts.shift
     again = restore_whole(values, read)
     np.testing.assert_allclose(again, restored.values, atol=1e-5)
