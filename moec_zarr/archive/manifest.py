@@ -35,6 +35,7 @@ from typing import Any
 
 import zarr
 
+from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import local_name
 from moec_zarr.adapters.zarr_core import sync
 from moec_zarr.archive.attributes import PREFIX
@@ -126,6 +127,25 @@ class Manifest:
     def dims(self) -> dict[str, list[str]]:
         """The dimensions of each variable."""
         return {name: each["dims"] for name, each in self.plan["variables"].items()}
+
+    def codec(self, variable: str) -> MoECCodec | None:
+        """Return the codec that a variable is stored with; None if it is not this package's.
+
+        Raises
+        ------
+        MoECError
+            If there is one that cannot be read.
+        """
+        known = self.plan["variables"].get(variable) or {}
+        if known.get("codec") is None:
+            return None
+        try:
+            return MoECCodec.from_configuration(known["codec"])
+        except (MoECError, TypeError, ValueError) as error:
+            raise MoECError(
+                f"the codec of {variable!r} in the manifest {PLAN_PATH} of the destination cannot be read: "
+                f"{error}. Restore that file, or --overwrite (resume=False) converts anew"
+            ) from error
 
     def digests(self, variable: str) -> Digests:
         """Return what the records of a variable must name."""

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import zarr
 
+from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.tree import group_of, join_path, owns_dims
 from moec_zarr.adapters.zarr_groups import has_names
-from moec_zarr.archive.manifest import read_groups
+from moec_zarr.archive.manifest import PLAN_PATH, Manifest, read_groups
 from moec_zarr.archive.storage import read, write_json
 from moec_zarr.errors import MoECError
 
 __all__ = ["find_damaged_metadata", "refuse_damaged_metadata", "restore_metadata"]
 
 
-def find_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) -> list[str]:
+def find_damaged_metadata(group: zarr.Group, manifest: Manifest) -> list[str]:
     """Return the groups within, and the arrays, that cannot be opened or lack what others read of them.
+
+    An array lacks its dictionary where it has another one than the plan, or none.
 
     Parameters
     ----------
     group : zarr.Group
-    dims : mapping of str to sequence of str
-        The dimensions of each array, by its name.
+    manifest : Manifest
+        Its own.
     """
-    known = read_groups(group)
+    known, dims = read_groups(group), manifest.dims
     groups = {path: bool(attrs) for path, attrs in known.items()}
     for name in dims:
         while name := group_of(name):
             groups.setdefault(name, False)
     lost = [path for path, has in sorted(groups.items()) if not _is_group(group, path, has)]
     return lost + [
-        name for name in dims if not _can_be_opened(group, name, named=not owns_dims(name, dims[name]))
+        name for name in dims if not _can_be_read(group, name, manifest, not owns_dims(name, dims[name]))
     ]
 
 
@@ -42,9 +45,12 @@ def _is_group(group: zarr.Group, path: str, has_attributes: bool) -> bool:
     return isinstance(node, zarr.Group) and (not has_attributes or _has_attributes(node))
 
 
-def _can_be_opened(group: zarr.Group, name: str, named: bool) -> bool:
+def _can_be_read(group: zarr.Group, name: str, manifest: Manifest, named: bool) -> bool:
     array = _node(group, name)
     if not isinstance(array, zarr.Array) or not _has_attributes(array):
+        return False
+    planned, codec = manifest.codec(name), codec_of(array)
+    if planned is not None and (codec is None or codec.dictionary != planned.dictionary):
         return False
     return not named or has_names(array)
 
@@ -65,28 +71,28 @@ def _has_attributes(node: zarr.Group | zarr.Array[Any]) -> bool:
     return node.metadata.zarr_format == 3 or read(node.store, key) is not None
 
 
-def refuse_damaged_metadata(group: zarr.Group, dims: Mapping[str, Sequence[str]]) -> None:
-    """Raise if groups or arrays cannot be opened.
+def refuse_damaged_metadata(group: zarr.Group, manifest: Manifest) -> None:
+    """Raise if groups or arrays cannot be opened, or lack what others read of them.
 
     Raises
     ------
     MoECError
         If one cannot.
     """
-    if lost := find_damaged_metadata(group, dims):
+    if lost := find_damaged_metadata(group, manifest):
         raise MoECError(
             f"the metadata of {', '.join(map(repr, lost))} in the store is damaged; moec-zarr verify "
             "--repair restores it, if the store has consolidated metadata"
         )
 
 
-def restore_metadata(group: zarr.Group, names: Iterable[str]) -> None:
+def restore_metadata(group: zarr.Group, names: Iterable[str], manifest: Manifest) -> None:
     """Write the metadata of groups and arrays again, as it is on record or in consolidated metadata.
 
     Raises
     ------
     MoECError
-        If neither has it.
+        If neither has it, or that is damaged, too.
     """
     kept, known = _consolidated(group), read_groups(group)
     found = {}
@@ -100,6 +106,12 @@ def restore_metadata(group: zarr.Group, names: Iterable[str]) -> None:
             found[join_path(group.path, name, file)] = data
     for key, data in found.items():
         write_json(group.store, key, data)
+    if lost := find_damaged_metadata(group, manifest):
+        raise MoECError(
+            f"the metadata of {', '.join(map(repr, lost))} is damaged, or is not that of "
+            f"{PLAN_PATH}, and so is what consolidated metadata keeps of it; restore one of them from "
+            "elsewhere, or convert anew"
+        )
 
 
 def _documents(

@@ -13,7 +13,6 @@ import zarr
 from zarr.abc.store import Store
 
 from moec_zarr.adapters.meaning import STORAGE
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import flatten, map_groups, owns_dims
 from moec_zarr.adapters.zarr_groups import array_of, open_groups
 from moec_zarr.archive.manifest import Manifest
@@ -63,7 +62,6 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     }
     variables = []
     for name, each in planned.items():
-        codec = each["codec"]
         encoding = {key: value for key, value in meanings.get(name, {}).items() if key not in STORAGE}
         if each["chunks"]:
             encoding["chunks"] = tuple(each["chunks"])
@@ -73,8 +71,8 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
                 dims=tuple(each["dims"]),
                 shape=tuple(each["shape"]),
                 dtype=_dtype(each["dtype"]),
-                codec=None if codec is None else MoECCodec.from_configuration(codec),
-                reason="" if codec else "as before",
+                codec=manifest.codec(name),
+                reason="" if each["codec"] else "as before",
                 chunks=each["chunks"] and tuple(each["chunks"]),
                 shards=each["shards"] and tuple(each["shards"]),
                 encoding=encoding,

@@ -162,16 +162,16 @@ def verify(
                 f"no conversion made {store}; moec-zarr compare measures how far it is from a source"
             )
         return _streams_alone(place)
-    if lost := find_damaged_metadata(group, manifest.dims):
+    if lost := find_damaged_metadata(group, manifest):
         if repair:
             with hold_lock(place, break_lock):
-                restore_metadata(zarr.open_group(place, mode="r+", use_consolidated=False), lost)
+                restore_metadata(zarr.open_group(place, mode="r+", use_consolidated=False), lost, manifest)
             again = verify(
                 store, against, repair=True, client=client, workers=workers, break_lock=break_lock,
                 storage_options=storage_options, progress=progress, say=say,
             )  # fmt: skip
             return replace(again, repaired=again.repaired + len(lost))
-        reason = "it cannot be opened; nothing else was checked"
+        reason = "it cannot be opened, or read with its dictionary; nothing else was checked"
         return Verification(
             status=_status(group, append),
             variables={},

@@ -21,6 +21,7 @@ from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.training import LEAST, MOST, train_codec
 from moec_zarr.conversion.work import training
 from moec_zarr.conversion.work.run import convert
+from moec_zarr.dictionary import Dictionary, Entry
 from tests.conversion.conversions import DIMS, plan, records, stored
 from tests.conversion.test_killed_anywhere import counted
 from tests.support.faults import dying
@@ -104,7 +105,7 @@ def test_streams_take_entries_of_a_dictionary_in_the_metadata(archive):
     sections = [moec_zarr.inspect(data, codec=codec).sections for key, data in stored(archive).items()
                 if key.startswith("a/")]  # fmt: skip
     assert len(sections) == 6
-    assert all("shared" in each and "mask" not in each for each in sections)
+    assert all("shared" in each and each["mask"] == 0 for each in sections)
     held = json.loads((archive / "a/.moec_zarr/plan.json").read_text())["plan"]["variables"]["a"]["codec"]
     assert held["dictionary"] == codec.dictionary
     again, original = xr.open_zarr(archive).a.values, days(6).a.values
@@ -144,6 +145,58 @@ def test_an_append_takes_that_of_the_archive(archive, client, trainings):
         if key.startswith("a/"):
             assert "shared" in moec_zarr.inspect(data, codec=codec).sections
     assert verify(archive, xr.concat([days(6), days(2, 6)], "time")).ok
+
+
+def edit(path, change):
+    """Change the codec that a JSON file names, wherever it stands there."""
+
+    def walk(value):
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(each)
+        if isinstance(value, dict) and "dictionary" in value:
+            change(value)
+
+    loaded = json.loads(path.read_text())
+    walk(loaded)
+    path.write_text(json.dumps(loaded))
+
+
+@pytest.mark.parametrize("other", [None, Dictionary.make([Entry(6, b"other")]).text])
+def test_metadata_of_another_dictionary_are_refused_and_repaired(archive, client, trainings, other):
+    form = zarr.open_group(archive, mode="r").metadata.zarr_format
+    before = stored(archive)
+    edit(archive / "a" / METADATA[form], lambda codec: codec.update(dictionary=other))
+    with pytest.raises(moec_zarr.DictionaryError):
+        xr.open_zarr(archive, consolidated=False).load()
+    assert [(each.variable, each.chunk) for each in verify(archive).problems] == [("a", "metadata")]
+    for options in (
+        {"zarr_format": form},
+        {"append": "time", "codec": None, "chunks": "auto", "train": None},
+    ):
+        with pytest.raises(MoECError, match="metadata of 'a' in the store is damaged; moec-zarr verify"):
+            convert(days(6), archive, **{"codec": CODEC, "chunks": CHUNKS, "train": True} | options,
+                    client=client)  # fmt: skip
+    assert verify(archive, days(6), repair=True, client=client).ok
+    assert (stored(archive), trainings) == (before, [])
+    for file in METADATA[form], "../.zmetadata" if form == 2 else "../zarr.json":  # and what is consolidated
+        edit(archive / "a" / file, lambda codec: codec.update(dictionary=other))
+    with pytest.raises(MoECError, match="and so is what consolidated metadata keeps of it"):
+        verify(archive, days(6), repair=True, client=client)
+
+
+@pytest.mark.parametrize("dictionary", ["AAAA=", "AQAGBQBh", "", 5, [1]])
+def test_a_plan_whose_dictionary_cannot_be_read_is_named(trained, tmp_path, client, dictionary):
+    dst = tmp_path / "d.zarr"
+    shutil.copytree(trained / "3.zarr", dst)
+    edit(dst / "a/.moec_zarr/plan.json", lambda codec: codec.update(dictionary=dictionary))
+    said = "codec of 'a' in the manifest .moec_zarr/plan.json .* cannot be read: dictionary .*--overwrite"
+    for command in (
+        lambda: begin(days(6), dst, client),
+        lambda: convert(days(1, 6), dst, append="time", client=client),
+        lambda: verify(dst),
+    ):
+        with pytest.raises(MoECError, match=said):
+            command()
 
 
 def test_what_was_begun_without_goes_on_without(tmp_path, client, trainings, caplog):

@@ -126,7 +126,7 @@ def plan_append(ds: xr.Dataset, store: Store, dim: str, incomplete: Incomplete |
         raise MoECError(
             f"the store grows along {manifest.along!r}, so it cannot be appended to along {dim!r}"
         )
-    refuse_damaged_metadata(group, manifest.dims)
+    refuse_damaged_metadata(group, manifest)
     stored = stored_plan(group, manifest)
     group = view_as_planned(group, stored)  # where an append ended before the arrays had grown
     length = _length(stored, dim)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import zarr
 
-from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.tree import dims_named
 from moec_zarr.archive.attributes import check_attributes
 from moec_zarr.archive.manifest import Manifest, read_manifest
@@ -130,11 +129,9 @@ def _keep_dictionaries(planned: Plan, dst: Destination, options: ConversionOptio
         return planned
     codecs = {}
     for each in planned.compressed:
-        known = manifest.plan["variables"].get(each.name)
-        known = known.get("codec") if isinstance(known, dict) else None
-        if not isinstance(known, dict) or each.codec is None or options.train is False:
+        begun = None if each.codec is None or options.train is False else manifest.codec(each.name)
+        if begun is None:
             continue
-        begun = MoECCodec.from_configuration(known)
         if begun.dictionary is not None and each.codec == replace(begun, dictionary=None):
             codecs[each.name] = begun
         elif begun.dictionary is None and options.train and each.training:

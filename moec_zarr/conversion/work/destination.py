@@ -130,7 +130,7 @@ def open_destination(
     begun = find_begun(store, dst, wanted) if resume else None
     if begun is not None and begun[1].created:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
-        refuse_damaged_metadata(group, wanted.dims)
+        refuse_damaged_metadata(group, wanted)
         damaged = {
             each.name for each in planned.variables if not each.tasks and check_whole(group, each.name)
         }
