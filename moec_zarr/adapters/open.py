@@ -17,6 +17,7 @@ from moec_zarr.adapters.find import codec_of
 from moec_zarr.adapters.numcodecs_codec import MoECCodec
 from moec_zarr.adapters.training import HELD_OUT, LEAST, choose_regions, train_codec
 from moec_zarr.adapters.zarr_codec import check_array
+from moec_zarr.arrays import Array
 from moec_zarr.errors import MoECError, UnsupportedArrayError
 
 __all__ = ["open"]
@@ -85,7 +86,8 @@ def open(  # noqa: A001  # the namesake of zarr.open
     MoECError
         If `compressor` is not a `MoECCodec`; if the array exists with another shape, dtype, chunk
         shape or compressor than the one given; if shape, dtype or compressor is missing for a new
-        array; if `store` holds a group; or if `train` has fewer than six chunks that are not constant.
+        array; if `store` holds a group; or if `train` has fewer than six chunks that are not constant, or
+        values of another kind.
     UnsupportedArrayError
         If no array of this dtype or rank can be encoded, or `filters` has one other than a transposition.
     FileNotFoundError
@@ -165,7 +167,7 @@ def _train(codec: MoECCodec, values: Any, chunks: tuple[int, ...], dtype: np.dty
     Raises
     ------
     MoECError
-        If there are too few of them.
+        If there are too few of them, or they are of another kind.
     """
     values = values if hasattr(values, "shape") else np.asarray(values)
     shape = tuple(values.shape)
@@ -178,7 +180,14 @@ def _train(codec: MoECCodec, values: Any, chunks: tuple[int, ...], dtype: np.dty
         for region in choose_regions(shape, chunks)
         if all(part.stop - part.start == side for part, side in zip(region, chunks, strict=True))
     ]
-    trained = train_codec(codec, (np.asarray(values[region], dtype) for region in regions))
+
+    def read(region: tuple[slice, ...]) -> Array:
+        block = np.asarray(values[region])
+        if not np.can_cast(block.dtype, dtype, "same_kind"):
+            raise MoECError(f"train holds {block.dtype}, the array {dtype}; convert the values first")
+        return block.astype(dtype, copy=False)
+
+    trained = train_codec(codec, map(read, regions))
     if trained.chunks < LEAST + HELD_OUT:
         raise MoECError(
             f"train holds {trained.chunks} chunks of shape {chunks} with different values, and "

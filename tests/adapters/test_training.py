@@ -123,13 +123,15 @@ def test_open_trains_on_values_like_those_to_come(tmp_path, zarr_format):
         moec_zarr.open(tmp_path / "a.zarr", compressor=MoECCodec(ratio=31, effort="fast"))
 
 
-def test_open_refuses_values_that_are_too_few(tmp_path):
+def test_open_refuses_values_that_are_too_few_or_others(tmp_path):
     new = {"shape": (80, *CHUNK[1:]), "chunks": CHUNK, "dtype": "f4", "compressor": CODEC}
     for values, message in (
         (field(5), "holds 5 chunks of shape .* and 6 are needed"),
         (np.zeros((80, *CHUNK[1:]), "f4"), "holds 0 chunks"),
         (field(7)[:, :9], "holds 0 chunks"),
         (field(7)[..., 0], "train has 2 axes, the array 3"),
+        (field(7).astype("c8"), "holds complex64, the array float32; convert"),
+        (field(7).astype("M8[s]"), "holds datetime64"),
     ):
         with pytest.raises(MoECError, match=message):
             moec_zarr.open(tmp_path / "a.zarr", train=values, **new)
