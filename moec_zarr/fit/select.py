@@ -156,6 +156,8 @@ def _probe(
     """
     from moec_zarr.fit import networks
 
+    if not best.error:  # nothing is left to a network
+        return False, False
     left = networks.probe_correction(field, settings, preset, budget, best)
     _log.info("a short network leaves %.3f of the transform's error", left)
     gain = -math.log(min(left, best.error / plain.error))
