@@ -247,9 +247,9 @@ def _restored_by_entry(data: NDArray[Any], shift: int) -> bytes:
     transform = fit_transform(chunk.field.normalised(), None, 150)
     sections = {
         Section.TRANSFORM: transform.payload,
-        Section.LINEAR_EXPERTS: _EXPERTS + write_shift(shift),
+        Section.LINEAR_EXPERTS: write_shift(shift),  # the experts themselves are entry 4
     }
-    return chunk.write(chunk.kept() | sections, replace(chunk.header, psnr=0.0, max_error=1.0))
+    return chunk.write(chunk.kept() | sections, replace(chunk.header, psnr=0.0, max_error=1.0), [4])
 
 
 def decode_by_reference(feature: str, stream: bytes) -> reference_decoder.Decoded:
