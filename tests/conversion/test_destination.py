@@ -65,6 +65,24 @@ def test_a_full_or_read_only_destination_ends_the_run_at_once(source, tmp_path, 
     quick(source, tmp_path / "d.zarr", client, chunks={"time": 1})
 
 
+def test_other_errors_of_a_destination_are_tried_again_and_are_not_their_own_cause(
+    source, tmp_path, client, monkeypatch
+):
+    """Who follows the causes of an error, as dask's workers do, must come to an end."""
+    raised, write = [], worker.write_record
+
+    def fails_once(*arguments):
+        if not raised:
+            raised.append(OSError(errno.EIO, os.strerror(errno.EIO)))
+            raise raised[0]
+        return write(*arguments)
+
+    monkeypatch.setattr(worker, "write_record", fails_once)
+    quick(source, tmp_path / "d.zarr", client, chunks={"time": 1})
+    assert raised
+    assert raised[0].__cause__ is None
+
+
 def test_a_destination_that_cannot_be_made_is_refused_before_any_work(source, tmp_path, client):
     (tmp_path / "file").write_text("")
     for dst in (tmp_path / "file" / "d.zarr", "/proc/d.zarr"):

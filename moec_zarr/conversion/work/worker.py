@@ -184,7 +184,8 @@ def _do_task(task: Task, read: _Read, attempt: int, together: int = 1) -> Record
     try:
         timed[task.region] = values
     except OSError as error:
-        raise _to_refusal(error) from error
+        _refuse(error)
+        raise
     written = time.perf_counter()
     stored = read_object(task.array, task.index) or b""
     parts, errors = _check(task, values)
@@ -214,7 +215,8 @@ def _do_task(task: Task, read: _Read, attempt: int, together: int = 1) -> Record
     try:
         write_record(task.array, record, task.plan)
     except OSError as error:
-        raise _to_refusal(error) from error
+        _refuse(error)
+        raise
     return record
 
 
@@ -265,10 +267,10 @@ def _stored_values(task: Task) -> Array:
     return values.astype(task.array.dtype, copy=False)
 
 
-def _to_refusal(error: OSError) -> OSError | DestinationError:
+def _refuse(error: OSError) -> None:
+    """Raise what says that the destination cannot be written, where trying again does not help."""
     if error.errno in _FATAL_ERRNOS:
-        return DestinationError(f"the destination cannot be written: {error}")
-    return error
+        raise DestinationError(f"the destination cannot be written: {error}") from error
 
 
 def _look_at_streams(task: Task, stored: bytes) -> tuple[dict[str, int], int]:
