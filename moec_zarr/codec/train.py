@@ -18,7 +18,6 @@ from moec_zarr.bitstream.shared import ENTRY_BYTES
 from moec_zarr.bitstream.stream import Stream, open_stream
 from moec_zarr.codec.lossless import encode_rounded
 from moec_zarr.codec.prepare import prepare
-from moec_zarr.codec.train_experts import train_experts
 from moec_zarr.codec.trials import measure_cost, try_encode
 from moec_zarr.dictionary import MOST_BYTES, MOST_ENTRIES, Dictionary, Entry
 from moec_zarr.errors import MoECError
@@ -94,6 +93,8 @@ def train_dictionary(codec: _Codec, chunks: Iterable[Any]) -> _Codec:
     advice = replace(advice, step=advice.step if heads else None)
     experts: list[Entry] = []
     if not advice.fits_lost:
+        from moec_zarr.codec.train_experts import train_experts  # late: a fit says what is not installed
+
         experts, own = train_experts(((each.array, each.parts) for each in known), plain)
         advice = replace(advice, own_experts=own)
     entries = [*experts, *heads, *masks]
