@@ -338,9 +338,9 @@ def _encode_psnr(chunk: Prepared, settings: Settings) -> bytes:
         best, transform = _transform_psnr(chunk, target)
         if not settings.has_networks or transform is None:
             return best
-        if not may_gain(chunk.field, settings, len(best), transform):
-            return best
         room = _FEWER * len(best)
+        if room < smallest or not may_gain(chunk.field, settings, len(best), transform):
+            return best
     low, high, share = float(smallest), float(len(best)), 0.25
     reached = -math.inf
     for _ in range(_PSNR_FITS):
