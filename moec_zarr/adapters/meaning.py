@@ -17,7 +17,6 @@ __all__ = [
     "FLAGS",
     "LIMITS",
     "PACKING",
-    "STORAGE",
     "WRITTEN",
     "exact_encoding",
     "has_one_sentinel",
@@ -28,6 +27,7 @@ __all__ = [
     "stored_dtype",
     "stored_values",
     "unpack_limits",
+    "without_storage",
 ]
 
 PACKING = ("scale_factor", "add_offset")
@@ -43,7 +43,7 @@ _SENTINELS = ("_FillValue", "missing_value")
 WRITTEN = ("dtype", "_Unsigned", *PACKING, *_SENTINELS)
 """What of a variable's encoding says by which numbers its values are written."""
 
-STORAGE = frozenset(
+_STORAGE = frozenset(  # what an encoding says of how zarr stores values
     (
         "chunks",
         "shards",
@@ -55,8 +55,6 @@ STORAGE = frozenset(
         "fill_value",
     )
 )
-"""What of a variable's encoding says how zarr stores it, rather than what its values mean."""
-
 _RESOLVED = 1 / 16  # of a step of packed values, which rounding to float32 may take
 
 
@@ -189,6 +187,11 @@ def _unsigned(values: Array, var: xr.Variable) -> Array:
     return values
 
 
+def without_storage(encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a variable's encoding says of the meaning of its values, without how zarr stores them."""
+    return {key: value for key, value in encoding.items() if key not in _STORAGE}
+
+
 def part_of(var: xr.Variable, region: tuple[slice, ...], encoding: Mapping[str, Any]) -> xr.Variable:
     """Return a region of a variable, of which nothing is read yet, with the encoding of its values alone."""
     part = var[region].to_base_variable()
@@ -198,7 +201,7 @@ def part_of(var: xr.Variable, region: tuple[slice, ...], encoding: Mapping[str, 
         # Only what the region needs travels to a worker, not the graph of the whole variable.
         (part,) = optimize(part)
     part = part.copy(deep=False)
-    part.attrs, part.encoding = {}, {key: value for key, value in encoding.items() if key not in STORAGE}
+    part.attrs, part.encoding = {}, without_storage(encoding)
     return part
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
-from moec_zarr.adapters.meaning import STORAGE
+from moec_zarr.adapters.meaning import without_storage
 from moec_zarr.adapters.tree import flatten, map_groups, owns_dims
 from moec_zarr.adapters.zarr_groups import array_of, open_groups
 from moec_zarr.archive.manifest import Manifest
@@ -62,7 +62,7 @@ def stored_plan(group: zarr.Group, manifest: Manifest) -> Plan:
     }
     variables = []
     for name, each in planned.items():
-        encoding = {key: value for key, value in meanings.get(name, {}).items() if key not in STORAGE}
+        encoding = without_storage(meanings.get(name, {}))
         if each["chunks"]:
             encoding["chunks"] = tuple(each["chunks"])
         variables.append(
@@ -183,7 +183,7 @@ def open_result(
         )  # fmt: skip
         ds = _decode_times(opened)
         for var in ds.variables.values():
-            var.encoding = {key: value for key, value in var.encoding.items() if key not in STORAGE}
+            var.encoding = without_storage(var.encoding)
         return ds
 
     groups = open_groups(place, "", open_group)

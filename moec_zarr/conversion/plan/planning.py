@@ -11,7 +11,7 @@ import numpy as np
 from moec_zarr.adapters.choice import choose
 from moec_zarr.adapters.chunking import choose_chunks
 from moec_zarr.adapters.find import find_codec
-from moec_zarr.adapters.meaning import STORAGE, exact_encoding
+from moec_zarr.adapters.meaning import exact_encoding, without_storage
 from moec_zarr.adapters.training import HELD_OUT, LEAST, MOST
 from moec_zarr.adapters.tree import group_of, split
 from moec_zarr.adapters.xarray_encoding import make_entries
@@ -106,7 +106,7 @@ def plan(ds: xr.Dataset, options: ConversionOptions) -> Plan:
             entry = {}
         else:
             exact = exact_encoding(var)
-            entry = {key: value for key, value in exact.items() if key not in STORAGE}
+            entry = without_storage(exact)
             shape, shard = None, None
             if var.dtype.kind in "biufc" and var.nbytes > _WHOLE_BYTES and name not in ds.xindexes:
                 free = choose_chunks(var.shape, var.dtype, Settings(ratio=1), target_bytes=_LOSSLESS_BYTES)
