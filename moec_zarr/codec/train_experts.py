@@ -12,7 +12,7 @@ from moec_zarr.bitstream.container import Section
 from moec_zarr.bitstream.stream import Stream
 from moec_zarr.codec.prepare import prepare
 from moec_zarr.dictionary import Entry
-from moec_zarr.fit.transform.expert_fit import worth_of
+from moec_zarr.fit.transform.expert_fit import NEPER, worth_of
 from moec_zarr.fit.transform.expert_sample import Sample, draw_sample
 from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.shared_experts import fit_shared_experts
@@ -24,7 +24,6 @@ from moec_zarr.settings import Settings
 __all__ = ["TrainedExperts", "train_experts"]
 
 _WORTH = 0.02  # dB in the mean, for which experts are kept
-_NEPER = 10 / math.log(10)  # dB
 
 
 class TrainedExperts(NamedTuple):
@@ -77,4 +76,4 @@ def train_experts(known: Iterable[tuple[Array, Stream]], codec: Settings) -> Tra
     axes = max(samples, key=lambda axes: len(samples[axes]))
     sets, gain = fit_shared_experts(samples[axes], axes)
     entries = [Entry(Section.LINEAR_EXPERTS, each.payload) for each in sets] if gain >= _WORTH else []
-    return TrainedExperts(list(dict.fromkeys(entries)), _NEPER * sum(gains) / len(gains))
+    return TrainedExperts(list(dict.fromkeys(entries)), NEPER * sum(gains) / len(gains))

@@ -53,7 +53,7 @@ def probe_correction(
     transform = alone.transform.field()
     based = replace(field, base=transform.whole(), norm=transform.norm)
     short = replace(
-        preset, steps=preset.probed_steps, batch=preset.batch // 4, allocations=1, starts=preset.starts[:1]
+        preset, steps=preset.screening_steps, batch=preset.batch // 4, allocations=1, starts=preset.starts[:1]
     )
     try:
         fitted = _fit_correction(based, settings, short, correction, 0, None)

@@ -61,7 +61,7 @@ class Preset:
         Steps of that network in each alternation but the last.
     final_steps : int
         Its steps in the last alternation.
-    probed_steps : int
+    screening_steps : int
         Steps of a network that is trained to tell whether any is worth a fit; without it, where 0, all are
         fitted.
     """
@@ -84,7 +84,7 @@ class Preset:
     alternations: int = 3
     correction_steps: int = 400
     final_steps: int = 1000
-    probed_steps: int = 0
+    screening_steps: int = 0
 
 
 _FAST = Preset(
@@ -113,7 +113,7 @@ _BEST = Preset(
 # What an effort fits in turn: each takes part in the choice, so that none is worse than the one before.
 PRESETS: dict[str, tuple[Preset, ...]] = {
     "fast": (_FAST,),
-    "balanced": (replace(_BALANCED, probed_steps=200),),
+    "balanced": (replace(_BALANCED, screening_steps=200),),
     "best": (_BALANCED, _BEST),
 }
 
@@ -129,6 +129,6 @@ def scale_preset(preset: Preset, voxels: int, share: float) -> Preset:
         probe_steps=max(minimum, round(preset.probe_steps * share)),
         correction_steps=max(minimum, round(preset.correction_steps * share)),
         final_steps=max(minimum, round(preset.final_steps * share)),
-        probed_steps=round(preset.probed_steps * share),
+        screening_steps=round(preset.screening_steps * share),
         batch=min(preset.batch, max(256, voxels // 24)),
     )

@@ -128,7 +128,7 @@ def _fit_networks(
         return math.inf if own is None else own.error
 
     alone_pays = correction_pays = True
-    if preset.probed_steps and plain is not None and best is not None:
+    if preset.screening_steps and plain is not None and best is not None:
         alone_pays, correction_pays = _probe(field, settings, preset, budget, plain, best)
     target_error = to_beat()
     if alone_pays:
@@ -175,7 +175,7 @@ def may_gain(field: Field, settings: Settings, budget: int, fitted: Candidate) -
         The transform.
     """
     preset = scale_preset(PRESETS[settings.effort][0], _voxels(field), 1.0)
-    if not preset.probed_steps:
+    if not preset.screening_steps:
         return True
     with torch_threads():
         return any(_probe(field, settings, preset, budget, fitted, fitted))
@@ -199,6 +199,8 @@ def _fit_transform(
     if begun is not None and folded_shape(target.shape) == target.shape:
         worth = choose_experts(begun.values(), target, valid, budget, shared=shared)
         head = find_head(shared, begun.bases, target.shape)
+    alone = budget + (spare if head is None else 0)
+    earlier: Candidate | None = None
 
     def finish(kept: int, total: int) -> tuple[Candidate, Candidate, Floats] | None:
         """Return it alone, made right in the mean where all but the bytes kept hold that, and its values."""
@@ -217,8 +219,6 @@ def _fit_transform(
             best = Candidate(None, better, mean_error(values, target, valid)).log()
         return plain, best, values
 
-    alone = budget + (spare if head is None else 0)
-    earlier: Candidate | None = None
     if worth is not None:
         total = budget if worth.is_shared else alone
         if (finished := finish(worth.nbytes, total)) is not None:

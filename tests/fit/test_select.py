@@ -113,7 +113,7 @@ def test_balanced_reaches_a_psnr_by_a_network_where_one_is_smaller():
 
 def test_a_further_preset_never_makes_it_worse(field):
     """What "best" relies on: its first preset fits all that "balanced" may fit."""
-    assert PRESETS["best"][0] == replace(PRESETS["balanced"][0], probed_steps=0)
+    assert PRESETS["best"][0] == replace(PRESETS["balanced"][0], screening_steps=0)
     settings = Settings(ratio=field.nbytes / 300, model="network")
     with preset(steps=300, alternations=0):
         one = psnr(field, decode(encode(field, settings)))

@@ -32,7 +32,13 @@ from moec_zarr.fit.transform.expert_sample import (
 from moec_zarr.model.linear_experts import LinearExperts
 from moec_zarr.model.steps import STEP_SIZES, nearest_code
 
-__all__ = ["Restoration", "fit_experts", "quantise", "solve", "worth_of", "write"]
+__all__ = ["NEPER", "NOTHING", "Restoration", "fit_experts", "quantise", "solve", "worth_of", "write"]
+
+NEPER = 10 / math.log(10)
+"""In dB."""
+
+NOTHING = 1e-3
+"""Of an error, in place of none."""
 
 _log = logging.getLogger(__name__)
 _STEEPNESS = 0.3, 0.6, 0.8, 0.92, 0.98, 0.998  # quantiles of the finest knots
@@ -48,7 +54,6 @@ _PRICES = 1.0, 1.5, 2.5, 4.0  # times what a bit is worth, where so many bytes a
 _WORTH = 0.9, 0.6  # relative change of the error over that of the bytes, and more of it at a bit a voxel
 _MARGIN = 1.25  # times what their bytes are worth, that experts must gain
 _ROUND = 8.66  # 12 log(2) + ...: of a step, where its noise is worth the bits that it saves
-_NOTHING = 1e-3  # of an error, in place of none
 _COARSEST = 200  # code of the coarsest unit: a tap of 2
 _SECTION = 3  # bytes of a small section's number and length, at most
 _ENTRY = 5  # bytes of a dictionary's entry: its number, and a section with a shift
@@ -150,12 +155,12 @@ def fit_experts(
                 break
         if found[0].nbytes > limit:
             continue
-        left = max(total + found[1], _NOTHING * total)
+        left = max(total + found[1], NOTHING * total)
         net = math.log(left / total) + doubt + _MARGIN * worth * len(found[0].payload)
         if net < least:
             best, least = found[0]._replace(net=net), net
     if best is not None:
-        _log.debug("experts of %d bytes: %.3f dB, net", len(best.payload), -10 * least / math.log(10))
+        _log.debug("experts of %d bytes: %.3f dB, net", len(best.payload), -NEPER * least)
     return best
 
 

@@ -15,7 +15,7 @@ from moec_zarr.bitstream.linear_experts import OWN_SHIFTS, SHARED_SHIFTS, read_l
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.fit.advice import read_advice
-from moec_zarr.fit.transform.expert_fit import Restoration, fit_experts, worth_of, write
+from moec_zarr.fit.transform.expert_fit import NEPER, NOTHING, Restoration, fit_experts, worth_of, write
 from moec_zarr.fit.transform.expert_sample import draw_sample
 from moec_zarr.fit.transform.straighten import measure_clipped, small_bias
 from moec_zarr.model.linear_experts import restore_read, restore_whole
@@ -25,9 +25,7 @@ __all__ = ["Restored", "choose_experts", "experts_of", "restore_within"]
 
 _SHIFTS = 3  # on the way to the mean, of which clipping leaves a part
 _LEFT = 0.1  # of a shift, by which it may miss the mean
-_NOTHING = 1e-3  # of an error, in place of none
 _ENOUGH, _LITTLE = 0.8, 0.02  # of what experts of chunks' own gain, and dB less: then a chunk fits none
-_NEPER = 10 / math.log(10)  # dB
 
 
 class Restored(NamedTuple):
@@ -78,7 +76,7 @@ def restore_within(
     if distance:
         found = _shift(found, int(math.copysign(code, distance)))
     worth = worth_of(nbytes, values.size) * found.nbytes
-    if math.log(max(left, _NOTHING * error) / error) > -worth:
+    if math.log(max(left, NOTHING * error) / error) > -worth:
         return None
     return Restored(found, left, restored + np.float32(distance) if distance else restored)
 
@@ -103,16 +101,8 @@ def choose_experts(
 
     Parameters
     ----------
-    values : float32 array
-        What the transform adds up to.
-    target : float32 array of the same shape
-        What it stands for, between -1 and 1.
-    valid : bool array of the same shape, or None
-        Which voxels count; all where None.
-    nbytes : int
-        Of the transform.
-    limit : float
-        Bytes that they may take.
+    values, target, valid, nbytes, limit
+        As for :func:`moec_zarr.fit.transform.expert_fit.fit_experts`.
     shared : Dictionary, optional
         Whose experts are taken where they do better than a chunk's own. These are not fitted where they are
         not likely to gain more.
@@ -123,7 +113,7 @@ def choose_experts(
     is_own = known is not None and not known.is_shared
     best = _choose_shared(sets, values, target, valid, nbytes) if sets and not is_own else None
     if known is None:
-        expected, gain = read_advice(shared).own_experts, 0.0 if best is None else -_NEPER * best.net
+        expected, gain = read_advice(shared).own_experts, 0.0 if best is None else -NEPER * best.net
         if expected is not None and _ENOUGH * expected - _LITTLE <= gain:
             return best
     elif known.is_shared:
@@ -165,6 +155,6 @@ def _choose_shared(
     worth, found = worth_of(nbytes, values.size), []
     for each in known:
         left = error(restore_read(each.experts, sample.values, sample.bends, sample.steepness))
-        found.append(each._replace(net=math.log(max(left / before, _NOTHING)) + worth * each.nbytes))
+        found.append(each._replace(net=math.log(max(left / before, NOTHING)) + worth * each.nbytes))
     best = min(found, key=lambda each: each.net)
     return best if best.net < 0 else None

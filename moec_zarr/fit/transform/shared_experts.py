@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Doubles
-from moec_zarr.fit.transform.expert_fit import Restoration, quantise
+from moec_zarr.fit.transform.expert_fit import NEPER, NOTHING, Restoration, quantise
 from moec_zarr.fit.transform.expert_sample import Sample, find_knots, merge_ramps, multiply_columns
 
 __all__ = ["fit_shared_experts"]
@@ -26,8 +26,6 @@ _OTHERS = 0.25  # weight of all chunks in each set
 _RIDGE = 1e-2  # of the squares of a column: chunks differ by more than their samples
 _PRICE = 1e-6  # of a chunk's squares of errors, that a bit is worth
 _FEWEST = 3  # chunks
-_NOTHING = 1e-3  # of an error, in place of none
-_NEPER = 10 / math.log(10)  # dB
 
 
 class _Products(NamedTuple):
@@ -84,7 +82,7 @@ def fit_shared_experts(samples: Sequence[Sample], axes: int) -> tuple[list[Resto
     for each in _find_sets(products, chunks):
         price = _PRICE * len(chunks)
         found.append(quantise(steepness.knots, levels.knots, axes, each.gram, each.moment, price)[0])
-    return found, _NEPER * float(np.mean(gains))
+    return found, NEPER * float(np.mean(gains))
 
 
 def _find_sets(products: _Products, chunks: Sequence[int]) -> list[_Squares]:
@@ -129,4 +127,4 @@ def _gains(squares: _Squares, products: _Products, chunks: Sequence[int]) -> lis
 def _gain(weights: Doubles, products: _Products, chunk: int) -> float:
     """Return the logarithm of a chunk's error over what weights leave of it."""
     left = 1 + float(weights @ products.gram[chunk] @ weights - 2 * products.moment[chunk] @ weights)
-    return -math.log(max(left, _NOTHING))
+    return -math.log(max(left, NOTHING))
