@@ -1,8 +1,8 @@
 """Bytes, quality and CPU time of chunks with and without a dictionary, beside SPERR.
 
 ``python -m benchmarks.dictionary FOLDER`` cuts each field of a folder of ``.npz`` files (array ``data``) into
-chunks: a dictionary is trained on every other one, and encodes some of the rest. What is written of a target
-is summed or averaged over the chunks tested:
+chunks, once in eighths and once in small ones of about 64^3 voxels: a dictionary is trained on every other
+one, and encodes some of the rest. What is written of a target is summed or averaged over the chunks tested:
 
 - *bytes* at equal quality: of a ratio the dictionary's stream is made at a second one too, and its bytes are
   interpolated (octaves of the ratio over dB) to where it has the PSNR of the stream without; of bounds they
@@ -45,8 +45,10 @@ from moec_zarr.settings import Settings
 
 RATIOS = (1000.0, 100.0, 10.0)
 BOUNDS = (1e-2, 1e-3)  # of the range
-# Voxels of an axis of a chunk; by default those of 64^3 voxels or fewer.
-CHUNKS = {
+EIGHTHS = "eighths"
+CUTS = (EIGHTHS, "small")
+# Voxels of an axis of a small chunk; by default those of 64^3 voxels or fewer.
+SMALL = {
     "globcurrent_u_nan_3d": (61, 41, 81),
     "era5_t2m_3d": (93, 33, 49),
     "gems_co2_3d": (31, 40, 80),
@@ -60,6 +62,14 @@ MOST_TRAINED, MOST_TESTED = 8, 4
 FURTHER = 1.1  # times the ratio: the second one
 
 
+def chunk_shape(name: str, shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+    """Half of the three longest axes, or the shape of small chunks."""
+    if kind != EIGHTHS:
+        return SMALL.get(name, tuple(min(n, 64) for n in shape))
+    halved = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:3]
+    return tuple(n // 2 if axis in halved else n for axis, n in enumerate(shape))
+
+
 def cut(array: Array, shape: tuple[int, ...]) -> list[Array]:
     """Whole chunks, but those of a single value and those of which most is missing."""
     chunks = []
@@ -71,14 +81,15 @@ def cut(array: Array, shape: tuple[int, ...]) -> list[Array]:
     return chunks
 
 
-def _timed(array: Array, settings: Settings) -> tuple[bytes, float, float]:
-    """The stream, CPU seconds per million voxels, and dB."""
+def _timed(array: Array, settings: Settings) -> tuple[bytes, float, float, float]:
+    """The stream, dB, and CPU seconds per million voxels to encode and to decode."""
     begun = time.process_time()
     stream = encode(array, settings)
-    seconds = (time.process_time() - begun) / array.size * 1e6
+    encoded = time.process_time()
     decoded = decode(stream, dictionary=settings.shared)
+    seconds = np.diff([begun, encoded, time.process_time()]) / array.size * 1e6
     valid = np.isfinite(array) if array.dtype.kind == "f" else None
-    return stream, seconds, min(measure(array, decoded, valid).psnr, 200.0)
+    return stream, min(measure(array, decoded, valid).psnr, 200.0), float(seconds[0]), float(seconds[1])
 
 
 def measure_chunks(chunks: list[Array], settings: Settings) -> Line:
@@ -91,16 +102,18 @@ def measure_chunks(chunks: list[Array], settings: Settings) -> Line:
     encode(tested[0], trained)
     rows = []
     for array in tested:
-        plain, plain_seconds, plain_db = _timed(array, settings)
-        own, own_seconds, db = _timed(array, trained)
+        plain, plain_db, plain_encode, plain_decode = _timed(array, settings)
+        own, db, own_encode, own_decode = _timed(array, trained)
         equal = float(len(own))
         if settings.ratio is not None:
-            less, _, less_db = _timed(array, replace(trained, ratio=FURTHER * settings.ratio))
+            less, less_db, _, _ = _timed(array, replace(trained, ratio=FURTHER * settings.ratio))
             octaves = np.log2(len(own) / len(less))
             equal *= 2 ** ((plain_db - db) / max((db - less_db) / octaves, 0.5) if octaves else 0.0)
         peer = _sperr(array, settings, len(plain))
-        rows.append((len(plain), len(own), equal, plain_db, db, plain_seconds, own_seconds, *peer))
-    plain_bytes, own_bytes, equal, plain_db, db, before, after, sperr, sperr_seconds = np.array(rows).T
+        seconds_of_ours = plain_encode, own_encode, plain_decode, own_decode
+        rows.append((len(plain), len(own), equal, plain_db, db, *seconds_of_ours, *peer))
+    plain_bytes, own_bytes, equal, plain_db, db, *rest = np.array(rows).T
+    before, after, read, own_read, sperr, write, peer_read = rest
     return {
         "trained": len(trained_on), "tested": len(tested), "chunk": list(tested[0].shape),
         "dictionary_bytes": 0 if trained.dictionary is None else len(trained.dictionary) * 3 // 4,
@@ -111,23 +124,26 @@ def measure_chunks(chunks: list[Array], settings: Settings) -> Line:
         "median_gain_db": float(np.median(db - plain_db)), "least_gain_db": float(np.min(db - plain_db)),
         "cpu_per_million": float(np.median(before)), "dictionary_cpu_per_million": float(np.median(after)),
         "cpu_share": float(np.median(after / before)),
+        "decode_cpu_per_million": float(np.median(read)),
+        "dictionary_decode_cpu_per_million": float(np.median(own_read)),
         "sperr": float(sperr.sum() if settings.is_bounded else sperr.mean()),
-        "sperr_cpu_per_million": float(np.median(sperr_seconds)),
+        "sperr_cpu_per_million": float(np.median(write)),
+        "sperr_decode_cpu_per_million": float(np.median(peer_read)),
     }  # fmt: skip
 
 
-def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float]:
-    """SPERR's dB at so many bytes, or its bytes at the bound; and CPU seconds per million voxels."""
+def _sperr(array: Array, settings: Settings, budget: int) -> tuple[float, float, float]:
+    """SPERR's dB at so many bytes, or its bytes at the bound; and its CPU seconds per million voxels."""
     bound = settings.max_error
     try:
         line, decoded = measure_peer(
             "SPERR", array, budget=None if bound is not None else budget, bound=bound
         )
     except UnreachableError:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     valid = np.isfinite(array) if array.dtype.kind == "f" else None
     value = measure(array, decoded, valid).psnr if bound is None else float(line["bytes"])
-    return value, line["encode_cpu"] / array.size * 1e6
+    return value, *(line[f"{name}_cpu"] / array.size * 1e6 for name in ("encode", "decode"))
 
 
 def table(lines: list[Line]) -> str:
@@ -141,38 +157,51 @@ def table(lines: list[Line]) -> str:
             peer = f"{line['sperr']:.2f} dB, ours {line['db'] + line['gain_db']:.2f}"
         seconds = [line[f"{name}cpu_per_million"] for name in ("", "dictionary_", "sperr_")]
         rows.append([
-            line["field"], _target(line), f"{100 * share:+.1f}", gain, *(f"{s:.2f}" for s in seconds[:2]),
+            _cut(line), line["field"], _target(line), f"{100 * share:+.1f}", gain,
+            *(f"{s:.2f}" for s in seconds[:2]),
             *((peer, f"{seconds[2]:.3f}") if line["sperr"] else ("none fits", "")),
         ])  # fmt: skip
     header = (
-        "field", "target", "bytes, %", "dB: median, least", "CPU without", "with", "SPERR", "its CPU",
+        "chunks", "field", "target", "bytes, %", "dB: median, least", "CPU without", "with", "SPERR",
+        "its CPU",
+    )  # fmt: skip
+    return markdown(header, rows, text_columns=3)
+
+
+def medians(lines: list[Line]) -> str:
+    """Tabulate chunks with and without a dictionary beside SPERR, in the median over fields."""
+    ordered = _ordered(lines)
+    rows = []
+    for kind, target in dict.fromkeys((_cut(line), _target(line)) for line in ordered):
+        each = [line for line in ordered if (_cut(line), _target(line)) == (kind, target) and line["sperr"]]
+        if not each:
+            continue
+        if "x" in target:
+            beside = [line["db"] + line["gain_db"] - line["sperr"] for line in each]
+            quality = f"{statistics.median(beside):+.2f} dB"
+        else:
+            shares = [100 * line["dictionary_stream_bytes"] / line["sperr"] for line in each]
+            quality = f"{statistics.median(shares):.0f} % of bytes"
+        seconds = [f"{statistics.median(line['sperr_cpu_per_million'] for line in each):.3f}"]
+        for name in ("", "dictionary_", "decode_", "dictionary_decode_"):
+            seconds.append(_times_sperr(each, name))
+        rows.append([kind, target, str(len(each)), quality, *seconds])
+    header = (
+        "chunks", "target", "fields", "with, beside SPERR", "SPERR, s/M", "encode without", "with",
+        "decode without", "with",
     )  # fmt: skip
     return markdown(header, rows, text_columns=2)
 
 
-def medians(lines: list[Line]) -> str:
-    """Tabulate chunks with a dictionary beside those without and SPERR, in the median over fields."""
-    rows, targets = [], dict.fromkeys(_target(line) for line in _ordered(lines))
-    for target in targets:
-        each = [line for line in lines if _target(line) == target and line["sperr"]]
-        if "x" in target:
-            beside = [line["db"] + line["gain_db"] - line["sperr"] for line in each]
-            quality = f"{statistics.median(beside):+.2f} dB" if beside else ""
-        else:
-            shares = [100 * line["dictionary_stream_bytes"] / line["sperr"] for line in each]
-            quality = f"{statistics.median(shares):.0f} % of bytes" if shares else ""
-        seconds = [
-            [line[f"{name}cpu_per_million"] for line in each] for name in ("", "dictionary_", "sperr_")
-        ]
-        slower = [own / peer for own, peer in zip(*seconds[1:], strict=True)]
-        rows.append([
-            target, str(len(each)), quality, *(f"{statistics.median(s):.2f}" for s in seconds),
-            f"{statistics.median(slower):.0f}",
-        ])  # fmt: skip
-    header = (
-        "target", "fields", "with, beside SPERR", "CPU without", "with", "SPERR", "with, times SPERR",
-    )  # fmt: skip
-    return markdown(header, rows)
+def _times_sperr(lines: list[Line], name: str) -> str:
+    """CPU time over SPERR's, in the median; nothing where it was not measured."""
+    peer = "sperr_decode_" if "decode" in name else "sperr_"
+    shares = [
+        line[f"{name}cpu_per_million"] / line[f"{peer}cpu_per_million"]
+        for line in lines
+        if f"{name}cpu_per_million" in line
+    ]
+    return f"{statistics.median(shares):.1f}" if shares else ""
 
 
 def _target(line: Line) -> str:
@@ -180,11 +209,16 @@ def _target(line: Line) -> str:
     return f"{target['ratio']:g}x" if "ratio" in target else f"bound {target['bound']:g} of the range"
 
 
+def _cut(line: Line) -> str:
+    return str(line["settings"].get("cut", "small"))
+
+
 def _ordered(lines: list[Line]) -> list[Line]:
-    """By target, high ratios first and then wide bounds, and by field."""
+    """By the size of chunks, by target, high ratios first and then wide bounds, and by field."""
     return sorted(
         latest(lines),
         key=lambda line: (
+            CUTS.index(_cut(line)),
             -line["settings"].get("ratio", 0),
             -line["settings"].get("bound", 0),
             line["field"],
@@ -197,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--fields", nargs="*", default=())
+    parser.add_argument("--cuts", nargs="*", choices=CUTS, default=CUTS)
     parser.add_argument("--ratios", nargs="*", type=float, default=RATIOS)
     parser.add_argument("--bounds", nargs="*", type=float, default=BOUNDS)
     default = Path(__file__).parent / "results" / "dictionary.jsonl"
@@ -213,9 +248,10 @@ def run(options: argparse.Namespace, records: Records) -> None:
     """Measure what is not there yet."""
     targets: list[dict[str, Any]] = [{"ratio": ratio} for ratio in options.ratios]
     targets += [{"bound": bound} for bound in options.bounds]
-    for (name, load), target in product(find_fields(options.folder, options.fields).items(), targets):
+    fields = find_fields(options.folder, options.fields)
+    for kind, (name, load), target in product(options.cuts, fields.items(), targets):
         array = load()
-        chunks = cut(array, CHUNKS.get(name, tuple(min(n, 64) for n in array.shape)))
+        chunks = cut(array, chunk_shape(name, array.shape, kind))
         if "bound" in target:
             valid = array[np.isfinite(array)]
             settings = Settings(max_error=target["bound"] * float(np.ptp(valid)), effort="fast")
@@ -227,13 +263,14 @@ def run(options: argparse.Namespace, records: Records) -> None:
             "shape": list(array.shape),
             "dtype": str(array.dtype),
         }
-        line |= {"codec": "moec_zarr", "settings": target, "version": codec_version()}
+        kept = target | ({} if kind == "small" else {"cut": kind})
+        line |= {"codec": "moec_zarr", "settings": kept, "version": codec_version()}
         if line in records or len(chunks) < 4:
             continue
         with config.set(cache=0, progress=False, refit="allow", budget="keep"):
             line |= measure_chunks(chunks, settings)
         records.add(line | origin())
-        print(name, target, {key: round(value, 3) for key, value in line.items() if isinstance(value, float)})
+        print(name, kept, {key: round(value, 3) for key, value in line.items() if isinstance(value, float)})
 
 
 if __name__ == "__main__":
