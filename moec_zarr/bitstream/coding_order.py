@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from moec_zarr.model.transform import corner, joint_axes, joint_levels
 __all__ = [
     "ABSENT",
     "ContextTables",
+    "RowOctaves",
     "band_counts",
     "band_octaves",
     "coefficient_octaves",
@@ -49,15 +51,25 @@ def band_counts(functions: Sequence[BasisFunctions]) -> tuple[int, ...]:
 
 def present_bands(functions: Sequence[BasisFunctions], integers: NDArray[np.signedinteger]) -> Bools:
     """Find the tensor products of bands that hold a coefficient that is not zero."""
-    found, index = integers != 0, []
-    for axis, each in enumerate(functions):
-        bands = each.bands[: found.shape[axis]]  # rising
-        starts = np.flatnonzero(np.diff(bands, prepend=-1))
-        found = np.logical_or.reduceat(found, starts, axis=axis)
-        index.append(bands[starts])
-    present = np.zeros(band_counts(functions), bool)
-    present[np.ix_(*index)] = found
+    from moec_zarr.bitstream.coefficient_kernels import mark_bands
+
+    counts, extent = band_counts(functions), integers.shape
+    present = np.zeros(counts, bool)
+    mark_bands(
+        integers.reshape(-1, extent[-1]),
+        _row_bands(functions, extent),
+        functions[-1].bands,
+        present.reshape(-1, counts[-1]),
+    )
     return present
+
+
+def _row_bands(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> Integers:
+    """Return the number of each row's bands, in C order of the bands of all axes but the last."""
+    rows = np.zeros(1, np.int64)
+    for each, n in zip(functions[:-1], extent[:-1], strict=True):
+        rows = np.add.outer(rows * (each.bands[-1] + 1), each.bands[:n]).reshape(-1)
+    return rows
 
 
 def extent_of(functions: Sequence[BasisFunctions], present: Bools) -> tuple[int, ...]:
@@ -82,13 +94,34 @@ def band_octaves(functions: Sequence[BasisFunctions]) -> Integers:
     return total
 
 
-def coefficient_octaves(functions: Sequence[BasisFunctions], present: Bools) -> NDArray[np.uint8]:
+class RowOctaves(NamedTuple):
+    """The octave of each coefficient of a grid, by rows of its last axis, many of which are alike.
+
+    Attributes
+    ----------
+    extent : tuple of int
+        Coefficients along each axis.
+    patterns : uint8 array, shape (patterns, length)
+        Octaves of rows; ``ABSENT`` where no coefficient is coded.
+    rows : int64 array
+        The pattern of each row, in C order.
+    """
+
+    extent: tuple[int, ...]
+    patterns: NDArray[np.uint8]
+    rows: Integers
+
+    def whole(self) -> NDArray[np.uint8]:
+        """Return them in an array of the grid's shape."""
+        return self.patterns[self.rows].reshape(self.extent)
+
+
+def coefficient_octaves(functions: Sequence[BasisFunctions], present: Bools) -> RowOctaves:
     """Return each coefficient's octave up to the highest bands present; ``ABSENT`` if it is not coded."""
     extent = extent_of(functions, present)
     octaves = np.where(present, band_octaves(functions), ABSENT).astype(np.uint8)
-    for axis in np.argsort(extent):  # the longest one last
-        octaves = octaves.take(functions[axis].bands[: extent[axis]], axis=axis)
-    return np.ascontiguousarray(octaves)
+    patterns = octaves.reshape(-1, octaves.shape[-1])[:, functions[-1].bands[: extent[-1]]]
+    return RowOctaves(extent, patterns, _row_bands(functions, extent))
 
 
 def wavefronts(octaves: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]]:
@@ -99,7 +132,7 @@ def wavefronts(octaves: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]
     Parameters
     ----------
     octaves : uint8 array
-        Those of :func:`coefficient_octaves`.
+        Those of `RowOctaves.whole`.
     """
     length = octaves.shape[-1]
     rows = np.flatnonzero((octaves.reshape(-1, length) != ABSENT).any(axis=1))

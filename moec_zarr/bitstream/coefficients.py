@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
 from moec_zarr.bitstream.activity import Activity
-from moec_zarr.bitstream.coding_order import band_counts, coefficient_octaves, extent_of, present_bands
+from moec_zarr.bitstream.coding_order import (
+    RowOctaves,
+    band_counts,
+    coefficient_octaves,
+    extent_of,
+    present_bands,
+)
 from moec_zarr.bitstream.contexts import (
     CLASSES,
     LARGEST_SYMBOL,
@@ -94,13 +100,13 @@ def write_coefficients(
     head, step = write_bases(coefficients.bases), struct.pack("<f", coefficients.step)
     common = write_context(context) + write_mask(present)
     head += common + step if step_last else step + common
-    return head + write_integers(_extend(coefficients.integers, octaves.shape), functions, octaves, context)
+    return head + write_integers(_extend(coefficients.integers, octaves.extent), functions, octaves, context)
 
 
 def write_integers(
     integers: NDArray[np.int32],
     functions: Sequence[BasisFunctions],
-    octaves: NDArray[np.uint8],
+    octaves: RowOctaves,
     context: Context,
 ) -> bytes:
     """Write the integers of a grid, not all zero, wavefront by wavefront.
@@ -110,14 +116,14 @@ def write_integers(
     integers : int32 array
     functions : sequence of BasisFunctions
         Of each axis, at least as many as the grid has.
-    octaves : uint8 array
-        Of each integer; ``ABSENT`` where none is coded.
+    octaves : RowOctaves
+        Of each integer.
     context : Context
         The probability model that they are coded with.
     """
     from moec_zarr.bitstream.coefficient_kernels import encode_grid
 
-    symbols = min(int(np.abs(integers).max()), LARGEST_SYMBOL)
+    symbols = min(max(int(integers.max()), -int(integers.min())), LARGEST_SYMBOL)
     encode: Any = encode_grid
     grid = lay_out(functions, octaves, context)
     words, used, low, _ = encode(integers.reshape(-1), grid, zero_frequencies(), _sums(symbols), symbols)
@@ -127,6 +133,8 @@ def write_integers(
 
 def _extend(integers: NDArray[Any], extent: tuple[int, ...]) -> NDArray[np.int32]:
     """`integers` as an array of `extent`, which holds all that are not zero."""
+    if integers.shape == extent and integers.dtype == np.int32:
+        return np.ascontiguousarray(integers)
     out = np.zeros(extent, np.int32)
     common = corner(tuple(map(min, integers.shape, extent)))
     out[common] = integers[common]
@@ -208,7 +216,7 @@ def read_integers(
     data: bytes,
     offset: int,
     functions: Sequence[BasisFunctions],
-    octaves: NDArray[np.uint8],
+    octaves: RowOctaves,
     context: Context,
     *,
     taken: int = 0,
@@ -226,14 +234,15 @@ def read_integers(
     if not 1 <= symbols <= LARGEST_SYMBOL:
         raise CorruptStreamError(f"magnitudes up to {symbols}; the stream is damaged")
     most = NONZERO_PER_BYTE * (len(data) - taken)
-    if is_compiled(octaves.size):
-        return _decode_compiled(data[offset:], lay_out(functions, octaves, context), symbols, most).reshape(
-            octaves.shape
-        )
-    places, values = _decode_plainly(data[offset:], Activity(functions, octaves, context), symbols, most)
-    integers = np.zeros(octaves.size, np.int32)
-    integers[places] = values
-    return integers.reshape(octaves.shape)
+    size = math.prod(octaves.extent)
+    if is_compiled(size):
+        integers = _decode_compiled(data[offset:], lay_out(functions, octaves, context), symbols, most)
+    else:
+        activity = Activity(functions, octaves.whole(), context)
+        places, values = _decode_plainly(data[offset:], activity, symbols, most)
+        integers = np.zeros(size, np.int32)
+        integers[places] = values
+    return integers.reshape(octaves.extent)
 
 
 def write_context(context: Context) -> bytes:
@@ -255,7 +264,9 @@ def _decode_compiled(data: bytes, grid: Grid, symbols: int, most: int) -> NDArra
     from moec_zarr.bitstream import coefficient_kernels as kernels
 
     decode: Any = kernels.decode_grid
-    count, integers = decode(range_words(data), grid, zero_frequencies(), _sums(symbols), symbols, most)
+    count, integers = decode(
+        range_words(data), grid, zero_frequencies(), _sums(symbols), _smallest(symbols), symbols, most
+    )
     if count == kernels.CORRUPT:
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
     if count == kernels.TOO_MANY:
@@ -276,6 +287,14 @@ def _sums(symbols: int) -> Integers:
     """For each class the frequencies of all magnitudes below each one, shape (CLASSES, symbols + 1)."""
     sums = np.cumsum(magnitude_frequencies(symbols), axis=1)
     return np.concatenate([np.zeros((CLASSES, 1), np.int64), sums], axis=1)
+
+
+@lru_cache(maxsize=64)
+def _smallest(symbols: int) -> NDArray[np.uint8]:
+    """For each class the smallest magnitude whose sum exceeds multiples of 2**16, shape (CLASSES, 256)."""
+    steps = np.arange(256) << 16
+    found = [np.searchsorted(sums[1:], steps, side="right") + 1 for sums in _sums(symbols)]
+    return np.array(found, np.uint8)
 
 
 @lru_cache(maxsize=64)

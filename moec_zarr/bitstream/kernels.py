@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from moec_zarr.compiled import compiled
 
-__all__ = ["decode_cells", "encode_intervals", "encode_one", "first_point", "refill", "take_bit"]
+__all__ = [
+    "decode_cells",
+    "encode_cells",
+    "encode_intervals",
+    "encode_one",
+    "first_point",
+    "refill",
+    "take_bit",
+]
 
 Array = NDArray[Any]
 
@@ -81,6 +89,48 @@ def take_bit(span: Any, point: Any, words: Array, used: int) -> tuple[int, Any, 
 
 
 @compiled()
+def _zero_frequency(zeros: int, ones: int) -> int:
+    """Return the frequency of 0 in a context that has seen so many zeros and ones."""
+    chance = min(max(((2 * ones + 1) << 16) // (2 * (zeros + ones) + 2), 1), (1 << 16) - 1) << 8
+    return 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
+
+
+@compiled()
+def encode_cells(
+    cells: Array, start: Array, places: Array, columns: int, neighbours: Array
+) -> tuple[Array, int, Any]:
+    """Encode the cells of a mask; return words, how many of them are used, and the coder's state.
+
+    The arguments are those of `decode_cells`.
+    """
+    counts = np.zeros((1 << neighbours.size, 2), np.int64)
+    contexts = np.empty(start.size, np.int32)
+    words = np.empty(3 * (start.size * columns) // 4 + 2, np.uint32)  # 24 bits a cell at most
+    none = np.uint64(0)
+    low, span = none, np.uint64(0xFFFFFFFFFFFFFFFF)
+    used, first, last = 0, 0, 0
+    length = start[-1] + columns if start.size and columns else 0
+    for t in range(length):
+        while last < start.size and start[last] <= t:
+            last += 1
+        while first < last and start[first] + columns <= t:
+            first += 1
+        for line in range(first, last):
+            place, context = places[line] + t - start[line], 0
+            for neighbour in neighbours:
+                context = 2 * context + cells[place + neighbour]
+            contexts[line] = context
+            zero = np.uint64(_zero_frequency(counts[context, 0], counts[context, 1]))
+            if cells[place]:
+                used, low, span = encode_one(zero, np.uint64(1 << 24) - zero, words, used, low, span)
+            else:
+                used, low, span = encode_one(none, zero, words, used, low, span)
+        for line in range(first, last):
+            counts[contexts[line], cells[places[line] + t - start[line]]] += 1
+    return words, used, low
+
+
+@compiled()
 def decode_cells(
     words: Array, cells: Array, start: Array, places: Array, columns: int, neighbours: Array
 ) -> bool:
@@ -113,18 +163,16 @@ def decode_cells(
             for neighbour in neighbours:
                 context = 2 * context + cells[place + neighbour]
             contexts[line] = context
-            ones, both = counts[context, 1], counts[context, 0] + counts[context, 1]
-            chance = min(max(((2 * ones + 1) << 16) // (2 * both + 2), 1), (1 << 16) - 1) << 8
+            zero = np.uint64(_zero_frequency(counts[context, 0], counts[context, 1]))
             scale = span >> bits
             if point >= scale << bits:
                 return False
-            zero = 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
-            bound = scale * np.uint64(zero)
+            bound = scale * zero
             if point < bound:
                 span = bound
             else:
                 point -= bound
-                span = scale * np.uint64((1 << 24) - zero)
+                span = scale * (np.uint64(1 << 24) - zero)
                 cells[place] = 1
             span, point, used = refill(span, point, words, used)
         for line in range(first, last):  # counts change when all of the wavefront are known

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
 from moec_zarr.bitstream.primitives import inflate, read_varint, write_varint
-from moec_zarr.bitstream.range_coder import RangeDecoder, RangeEncoder, range_words, zero_frequency
+from moec_zarr.bitstream.range_coder import RangeDecoder, RangeEncoder, end_words, range_words, zero_frequency
 from moec_zarr.compiled import is_compiled
 from moec_zarr.errors import CorruptStreamError
 
@@ -43,16 +43,8 @@ def encode_mask(mask: Bools) -> bytes:
     head = sum(flag << axis for axis, flag in enumerate(constant))
     if _is_thin(core.shape):
         return bytes([head | _PACKED]) + zlib.compress(np.packbits(core).tobytes(), 9)
-    flat = core.reshape(-1).view(np.uint8)
-    encoder = RangeEncoder()
-
-    def write(positions: Integers, zeros: Integers) -> _Bits:
-        bits = flat[positions]
-        encoder.flags(bits, zeros)
-        return bits
-
-    _follow(_planes(core.shape), write)
-    return bytes([head]) + encoder.payload()
+    encode = _encode_compiled if core.size and is_compiled(core.size) else _encode_plainly
+    return bytes([head]) + encode(core.reshape(_planes(core.shape)).view(np.uint8))
 
 
 def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
@@ -73,21 +65,62 @@ def decode_mask(data: bytes, shape: tuple[int, ...]) -> Bools:
         bits = np.frombuffer(inflate(data[1:], -(-size // 8)), np.uint8)
         return np.broadcast_to(np.unpackbits(bits, count=size).astype(bool).reshape(core), shape)
     planes = _planes(core)
-    decoded = _compiled if is_compiled(int(np.prod(planes, dtype=np.int64))) else _decode_plainly
+    decoded = _decode_compiled if is_compiled(int(np.prod(planes, dtype=np.int64))) else _decode_plainly
     return np.broadcast_to(decoded(data[1:], planes).reshape(core), shape)
 
 
-def _compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
-    """Do the same as `_decode_plainly`, compiled."""
-    from moec_zarr.bitstream import kernels
+class _Cells(NamedTuple):
+    """A mask with a border that is zero, and what compiled code reads of it by wavefronts."""
 
+    flat: _Bits
+    start: Integers  # of each row, rising
+    places: Integers  # of the first cell of each row
+    columns: int
+    neighbours: Integers  # where they stand, seen from a cell
+
+
+def _lay_out(planes: tuple[int, ...]) -> tuple[_Bits, _Cells]:
+    """Return room for a mask of so many planes, rows and columns, and the cells that it is a part of."""
     cells = np.zeros([n + sum(pad) for n, pad in zip(planes, _PAD, strict=True)], np.uint8)
     neighbours = np.array(_NEIGHBOURS, np.int64) @ np.array([cells[0].size, cells.shape[2], 1], np.int64)
     start, plane, row = _lines(planes)
     places = ((plane + 1) * cells.shape[1] + row + 2) * cells.shape[2] + 2
-    if not kernels.decode_cells(range_words(data), cells.reshape(-1), start, places, planes[2], neighbours):
+    return cells[1:, 2:-1, 2:-1], _Cells(cells.reshape(-1), start, places, planes[2], neighbours)
+
+
+def _encode_compiled(core: _Bits) -> bytes:
+    """Do the same as `_encode_plainly`, compiled."""
+    from moec_zarr.bitstream import kernels
+
+    inner, cells = _lay_out(core.shape)
+    inner[...] = core
+    encode: Any = kernels.encode_cells
+    words, used, low = encode(*cells)
+    return end_words(words, int(used), int(low))
+
+
+def _encode_plainly(core: _Bits) -> bytes:
+    """Encode a mask, shape (planes, rows, columns)."""
+    flat = core.reshape(-1)
+    encoder = RangeEncoder()
+
+    def write(positions: Integers, zeros: Integers) -> _Bits:
+        bits = flat[positions]
+        encoder.flags(bits, zeros)
+        return bits
+
+    _follow(core.shape, write)
+    return encoder.payload()
+
+
+def _decode_compiled(data: bytes, planes: tuple[int, int, int]) -> Bools:
+    """Do the same as `_decode_plainly`, compiled."""
+    from moec_zarr.bitstream import kernels
+
+    inner, cells = _lay_out(planes)
+    if not kernels.decode_cells(range_words(data), *cells):
         raise CorruptStreamError("the range coder's words are invalid; the stream is damaged")
-    return cells[1:, 2:-1, 2:-1].astype(bool)
+    return inner.astype(bool)
 
 
 def _decode_plainly(data: bytes, planes: tuple[int, int, int]) -> Bools:
@@ -137,7 +170,7 @@ def _is_thin(shape: tuple[int, ...]) -> bool:
     return columns + 2 * rows + 4 * planes > 4096 + planes * rows * columns // 64
 
 
-def _lines(planes: tuple[int, int, int]) -> tuple[Integers, Integers, Integers]:
+def _lines(planes: tuple[int, ...]) -> tuple[Integers, Integers, Integers]:
     """For each row of each plane its first wavefront, its plane and its number there, in order of the first.
 
     The wavefront of a voxel is ``column + 2 row + 4 plane``; on it the rows stand in this order.
@@ -148,7 +181,7 @@ def _lines(planes: tuple[int, int, int]) -> tuple[Integers, Integers, Integers]:
     return start[order], plane[order], row[order]
 
 
-def _follow(planes: tuple[int, int, int], code: Callable[[Integers, Integers], _Bits]) -> None:
+def _follow(planes: tuple[int, ...], code: Callable[[Integers, Integers], _Bits]) -> None:
     """Code a mask, wavefront by wavefront.
 
     Neighbours lie at a fixed distance in wavefronts and in rows: where a wavefront has a place for each row,

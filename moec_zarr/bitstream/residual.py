@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.bitstream.coding_order import ABSENT
+from moec_zarr.bitstream.coding_order import ABSENT, RowOctaves
 from moec_zarr.bitstream.coefficients import read_context, read_integers, write_context, write_integers
 from moec_zarr.bitstream.contexts import Context
 from moec_zarr.errors import CorruptStreamError
@@ -26,10 +26,14 @@ __all__ = ["read_residual", "voxel_order", "write_residual"]
 _HEAD = struct.Struct("<df")
 
 
-def voxel_order(shape: Sequence[int]) -> tuple[list[BasisFunctions], NDArray[np.uint8]]:
+def voxel_order(shape: Sequence[int]) -> tuple[list[BasisFunctions], RowOctaves]:
     """Return functions and octaves, in its folded shape, that order the corrections of a grid."""
-    octaves = fold(np.zeros(tuple(shape), np.uint8), ABSENT)
-    return [voxel_functions(n) for n in octaves.shape], np.asarray(octaves, np.uint8)
+    extent = folded_shape(shape)
+    patterns, rows = np.zeros((1, extent[-1]), np.uint8), np.zeros(math.prod(extent[:-1]), np.int64)
+    if math.prod(extent) > math.prod(shape):
+        octaves = fold(np.zeros(tuple(shape), np.uint8), ABSENT).reshape(-1, extent[-1])
+        patterns, rows = np.unique(octaves, axis=0, return_inverse=True)
+    return [voxel_functions(n) for n in extent], RowOctaves(extent, patterns, rows.reshape(-1))
 
 
 def write_residual(residual: Residual, context: Context | None) -> bytes:

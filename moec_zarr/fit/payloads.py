@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Doubles
+from moec_zarr.arrays import Bools, Doubles
 from moec_zarr.bitstream.coding_order import extent_of, present_bands
 from moec_zarr.bitstream.coefficients import (
     COEFFICIENTS_PER_BYTE,
@@ -73,26 +73,27 @@ def encode_after_entry(
     DoesNotFit
         If an integer is too large, or a decoder would refuse so many coefficients in so few bytes.
     """
-    largest = int(np.abs(coefficients.integers).max(initial=0))
+    integers, functions = coefficients.integers, coefficients.functions
+    largest = max(int(integers.max(initial=0)), -int(integers.min(initial=0)))
     if largest > MAX_COEFFICIENT:
         raise DoesNotFit(f"coefficient of {largest} steps, at most {MAX_COEFFICIENT} can be coded")
-    data, entry = _write_shared(coefficients, context, shared)
-    functions = coefficients.functions
-    extent = extent_of(functions, present_bands(functions, coefficients.integers))
+    present = present_bands(functions, integers)
+    data, entry = _write_shared(coefficients, context, present, shared)
+    extent = extent_of(functions, present)
     if math.prod(extent) > COEFFICIENTS_PER_BYTE * len(data):
         raise DoesNotFit(f"{extent} coefficients are too many for {len(data)} bytes")
-    if (nonzero := np.count_nonzero(coefficients.integers)) > NONZERO_PER_BYTE * len(data):
+    if (nonzero := np.count_nonzero(integers)) > NONZERO_PER_BYTE * len(data):
         raise DoesNotFit(f"{nonzero} coefficients that are not zero are too many for {len(data)} bytes")
     return data, entry
 
 
 def _write_shared(
-    coefficients: Coefficients, context: Context, shared: Dictionary | None
+    coefficients: Coefficients, context: Context, present: Bools, shared: Dictionary | None
 ) -> tuple[bytes, int | None]:
     head = write_bases(coefficients.bases) + write_context(context)
     if find_entry(shared, Section.TRANSFORM, head) is None:
-        return write_coefficients(coefficients, context), None
-    data = write_coefficients(coefficients, context, step_last=True)
+        return write_coefficients(coefficients, context, present=present), None
+    data = write_coefficients(coefficients, context, step_last=True, present=present)
     found = find_entry(shared, Section.TRANSFORM, data)
     assert found is not None
     number, length = found

@@ -73,7 +73,7 @@ class AxisBasis:
     edge_weights: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BasisFunctions:
     """The order of the functions of one axis, from coarse to fine, and what lies near each.
 

@@ -45,13 +45,14 @@ def test_from_which_length_a_mask_is_packed(length, packed):
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("shape", [(70, 1100), (9, 90, 110), (5, 3, 40, 50)])
-def test_compiled_and_plain_decoders_agree(shape, compiled, monkeypatch):
-    """Both read the mask that was written: noise, and a shape with long runs."""
+def test_compiled_and_plain_coders_agree(shape, compiled, monkeypatch):
+    """Both write the same mask, and read it: noise, and a shape with long runs."""
     rng = np.random.default_rng(1)
     monkeypatch.setattr(compiled_module, "_FROM", 0)
     for mask in rng.random(shape) < 0.3, np.add.outer(rng.random(shape[0]), np.zeros(shape[1:])) < 0.4:
         data = encode_mask(mask)
         with config.set(compiled=compiled):
+            assert encode_mask(mask) == data
             np.testing.assert_array_equal(decode_mask(data, shape), mask)
             with pytest.raises(CorruptStreamError, match="words"):
                 decode_mask(data[:1] + b"\xff" * 64, shape)
