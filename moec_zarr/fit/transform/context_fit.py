@@ -7,6 +7,7 @@ log(exp(floor + rise g) + sum of exp(weight) |q|))``, g its octave and q the int
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,6 +33,8 @@ _DAMPING, _LEAST_DAMPING = 0.01, 1e-7
 _LARGEST_CHANGE = 2.0  # of a parameter in a step
 _REJECTIONS = 6  # steps that take no bits away, at most
 _GAIN = 2e-4  # of the bits: less is not worth another step
+_CELLS = 1024  # of the logarithm of the scale, in which nats are linear, about
+_BLOCK = 256  # rows of a sample whose derivatives are multiplied together
 
 Parameters: TypeAlias = Doubles
 
@@ -77,23 +80,23 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     upper[_RISE] /= max(octaves, 1)  # the ground of each octave is bounded
     lower = -upper
     lower[_POWER] = 0
-    best, damping = np.clip(start, lower, upper), _DAMPING
-    bits, gradient, information = _sample_bits(best, *sample)
+    best, damping, table = np.clip(start, lower, upper), _DAMPING, _laplace_table()
+    bits, gradient, information = _sample_bits(best, *sample, table, True)
     rejected = 0
     while steps and rejected < _REJECTIONS:
         scale = np.diag(information)
         damped = information + np.diag(damping * scale + _LEAST_DAMPING)
         change = np.clip(np.linalg.solve(damped, gradient), -_LARGEST_CHANGE, _LARGEST_CHANGE)
         new = np.clip(best - change, lower, upper)
-        result = _sample_bits(new, *sample)
-        if result[0] >= bits:
+        fewer = _sample_bits(new, *sample, table, False)[0]
+        if fewer >= bits:
             damping, rejected = 8 * damping, rejected + 1
             continue
-        gain, best = bits - result[0], new
-        bits, gradient, information = result
-        damping, steps = 0.2 * damping, steps - 1
-        if gain < _GAIN * bits:
+        gain, best, steps = bits - fewer, new, steps - 1
+        if not steps or gain < _GAIN * bits:
             break
+        damping *= 0.2
+        bits, gradient, information = _sample_bits(best, *sample, table, True)
     # All are written in units of the largest: a weight of what never occurs must not be that one.
     weights, seen = best[: sample.beside.shape[1]], sample.beside.any(axis=0)
     if np.any(seen):
@@ -101,69 +104,91 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     return best
 
 
+@lru_cache(maxsize=1)
+def _laplace_table() -> Floats:
+    """Tabulate what follows from the logarithm of a scale, in the middle of each cell; (_CELLS, 9).
+
+    Nats of the magnitudes 0, 1 and 2, and of each step beyond; their slopes; the information of a magnitude.
+    """
+    low, high = _LOG_SCALES
+    half = 0.5 * np.exp(-(low + (np.arange(_CELLS) + 0.5) * (high - low) / _CELLS))
+    is_first, is_later = half < _HALF_FIRST, half < _HALF_LATER
+    first, later = np.minimum(half, _HALF_FIRST), np.minimum(half, _HALF_LATER)
+    chance, after_one, after_two = np.exp(-half), np.exp(-2 * first), np.exp(-2 * later)
+    odds, is_likely = chance / (1 - chance), chance > _LEAST_CHANCE
+    some = np.where(is_likely, half, -math.log(_LEAST_CHANCE))
+    nats = [
+        -np.log(1 - chance), some - np.log(1 - after_one), some + 2 * first - np.log(1 - after_two), 2 * later
+    ]  # fmt: skip
+    by_half = [
+        -odds,
+        is_likely - is_first * 2 * after_one / (1 - after_one),
+        is_likely + is_first * 2 - is_later * 2 * after_two / (1 - after_two),
+        is_later * 2,
+    ]
+    information = half**2 * (odds + is_later * chance * 4 * after_two / (1 - after_two) ** 2)
+    return np.stack([*nats, *(-half * each for each in by_half), information], axis=1).astype(np.float32)
+
+
 @compiled(fastmath=True)
-def _sample_bits(p: Any, q: Any, g: Any, t: Any, share: Any) -> tuple[float, Any, Any]:
-    """Mean bits of magnitudes, their gradient, and the information of the parameters."""
+def _sample_bits(
+    p: Any, q: Any, g: Any, t: Any, share: Any, table: Any, derive: bool
+) -> tuple[float, Any, Any]:  # fmt: skip
+    """Mean bits of magnitudes; where wanted, their gradient and the information of the parameters too."""
     neighbours, size = t.shape[1], p.size
-    weights = np.exp(p[:neighbours])
+    weights = np.exp(p[:neighbours]).astype(np.float32)
     floor, rise, power, offset, slope = p[-5], p[-4], p[-3], p[-2], p[-1]
+    grounds = np.exp(floor + rise * np.arange(int(g.max()) + 1))
+    low, width = _LOG_SCALES[0], (_LOG_SCALES[1] - _LOG_SCALES[0]) / _CELLS
     gradient = np.zeros(size)
     information = np.zeros((size, size))
-    by = np.empty(size)  # the derivatives of the logarithm of the scale
+    # Of a block of the sample: derivatives of the logarithm of the scale, and what they count.
+    by = np.ones((size, _BLOCK), np.float32)
+    slopes, known = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    weighted = np.empty(_BLOCK, np.float32)
     total = 0.0
-    for i in range(q.size):
-        ground = math.exp(floor + rise * g[i])
-        activity = ground
-        for neighbour in range(neighbours):
-            activity += weights[neighbour] * t[i, neighbour]
-        logarithm = math.log(activity)
-        fine = offset + slope * g[i] + power * logarithm
-        inside = _LOG_SCALES[0] < fine < _LOG_SCALES[1]
-        half = 0.5 * math.exp(-min(max(fine, _LOG_SCALES[0]), _LOG_SCALES[1]))
-        chance = math.exp(-half)
-        odds = chance / (1 - chance)
-        if q[i] == 0:
-            nats = -math.log(1 - chance)
-            by_half = -odds
-        else:
-            nats = half if chance > _LEAST_CHANCE else -math.log(_LEAST_CHANCE)
-            by_half = 1.0 if chance > _LEAST_CHANCE else 0.0
-            first, later = min(half, _HALF_FIRST), min(half, _HALF_LATER)
-            if q[i] == 1:
-                ratio = math.exp(-2 * first)
-                nats -= math.log(1 - ratio)
-                if half < _HALF_FIRST:
-                    by_half -= 2 * ratio / (1 - ratio)
-            else:
-                ratio = math.exp(-2 * later)
-                tail = 2 * later * (q[i] - 2)
-                nats += 2 * first + min(tail, _LARGEST_TAIL) - math.log(1 - ratio)
-                if half < _HALF_FIRST:
-                    by_half += 2
-                if half < _HALF_LATER and tail < _LARGEST_TAIL:
-                    by_half += 2 * (q[i] - 2) - 2 * ratio / (1 - ratio)
-        total += nats * share[i]
-        if not inside:
-            continue
-        by_fine = -half * by_half * share[i]
-        known = half * half * odds * share[i]
-        if half < _HALF_LATER:
-            ratio = math.exp(-2 * half)
-            known += half * half * chance * 4 * ratio / ((1 - ratio) * (1 - ratio)) * share[i]
-        relative = power / activity
-        for neighbour in range(neighbours):
-            by[neighbour] = relative * weights[neighbour] * t[i, neighbour]
-        by[neighbours] = relative * ground
-        by[neighbours + 1] = relative * ground * g[i]
-        by[neighbours + 2] = logarithm
-        by[neighbours + 3] = 1.0
-        by[neighbours + 4] = g[i]
-        for row in range(size):
-            gradient[row] += by_fine * by[row]
-            own = known * by[row]
-            if own != 0:
-                for column in range(row + 1):
-                    information[row, column] += own * by[column]
+    for start in range(0, q.size, _BLOCK):
+        count = min(_BLOCK, q.size - start)
+        for place in range(count):
+            i = start + place
+            ground, around = grounds[int(g[i])], np.float32(0)
+            for neighbour in range(neighbours):
+                around += weights[neighbour] * t[i, neighbour]
+            activity = ground + around
+            logarithm = math.log(activity)
+            cells = (offset + slope * g[i] + power * logarithm - low) / width
+            inside = 0 < cells < _CELLS
+            cell = int(min(max(cells, 0.0), _CELLS - 1.0))
+            beyond = (cells - cell - 0.5) * width if inside else 0.0
+            kind = int(min(q[i], 2.0))
+            nats, by_fine = table[cell, kind] + beyond * table[cell, 4 + kind], table[cell, 4 + kind]
+            if kind == 2:
+                tail = (table[cell, 3] + beyond * table[cell, 7]) * (q[i] - 2)
+                nats += min(tail, _LARGEST_TAIL)
+                by_fine += table[cell, 7] * (q[i] - 2) if tail < _LARGEST_TAIL else 0.0
+            total += nats * share[i]
+            if not derive:
+                continue
+            counts = share[i] if inside else 0.0
+            slopes[place], known[place] = by_fine * counts, table[cell, 8] * counts
+            relative = np.float32(power / activity)
+            for neighbour in range(neighbours):
+                by[neighbour, place] = relative * weights[neighbour] * t[i, neighbour]
+            by[neighbours, place] = relative * ground
+            by[neighbours + 1, place] = relative * ground * g[i]
+            by[neighbours + 2, place] = logarithm
+            by[neighbours + 4, place] = g[i]
+        for row in range(size if derive else 0):
+            along = np.float32(0)
+            for place in range(count):
+                along += slopes[place] * by[row, place]
+                weighted[place] = known[place] * by[row, place]
+            gradient[row] += along
+            for column in range(row + 1):
+                both = np.float32(0)
+                for place in range(count):
+                    both += weighted[place] * by[column, place]
+                information[row, column] += both
     for row in range(size):
         for column in range(row):
             information[column, row] = information[row, column]
