@@ -24,7 +24,14 @@ from moec_zarr.codec.bounded import (
 )
 from moec_zarr.codec.budget import explain_budget
 from moec_zarr.codec.decode import decode_tiles
-from moec_zarr.codec.fidelity import Encoded, Fidelity, measure_tile, merge_tiles, write_fitted
+from moec_zarr.codec.fidelity import (
+    Encoded,
+    Fidelity,
+    measure_tile,
+    measure_values,
+    merge_tiles,
+    write_fitted,
+)
 from moec_zarr.codec.fills import refuse_fills
 from moec_zarr.codec.indexing import select
 from moec_zarr.codec.lossless import encode_lossless, encode_lossless_within
@@ -36,8 +43,6 @@ from moec_zarr.errors import MoECError
 from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.model.linear_experts import AnyTransform
-from moec_zarr.model.network import Network
 from moec_zarr.runtime import fit_slot, group_size, name_extras, progress
 from moec_zarr.settings import Settings
 
@@ -303,17 +308,19 @@ def _hangs_on_precision(fitted: Candidate, encoded: Encoded) -> bool:
 
 def _finish(chunk: Prepared, best: Candidate) -> Encoded:
     """Return the stream of a candidate, with the quality of what is decoded of it."""
-    field = None if best.transform is None else best.transform.field()
-    encoded = write_fitted(chunk, best.sections(), _measure(chunk, best.network, field), best.taken)
+    encoded = write_fitted(chunk, best.sections(), _measure(chunk, best), best.taken)
     _log.info("fitted %s %s: %.2f dB", chunk.array.shape, chunk.header.dtype, encoded.psnr)
     return encoded
 
 
-def _measure(chunk: Prepared, network: Network | None, field: AnyTransform | None) -> Fidelity:
-    """Return how close is what is decoded."""
+def _measure(chunk: Prepared, best: Candidate) -> Fidelity:
+    """Return how close is what is decoded, of its values where a fit has evaluated them."""
+    if best.values is not None:
+        return measure_values(chunk, best.values)
+    field = None if best.transform is None else best.transform.field()
     shape, parts = chunk.array.shape, []
     for tile, values in decode_tiles(
-        chunk.header.dtype, chunk.limits, network, field, None, shape, select(None, shape)
+        chunk.header.dtype, chunk.limits, best.network, field, None, shape, select(None, shape)
     ):
         decoded = np.broadcast_to(values, chunk.array[tile].shape)
         parts.append(measure_tile(chunk, tile, chunk.complete(tile, decoded)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from moec_zarr.arrays import Array
+from moec_zarr.arrays import Array, Floats
 from moec_zarr.bitstream.container import Section
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.model.scale import to_scale
@@ -14,10 +14,19 @@ from moec_zarr.quality import Quality, keeps_relative, measure, merge, relative_
 from moec_zarr.settings import Settings
 from moec_zarr.statistics import valid_voxels
 
-__all__ = ["Encoded", "Fidelity", "find_missed", "measure_tile", "merge_tiles", "write_fitted"]
+__all__ = [
+    "Encoded",
+    "Fidelity",
+    "find_missed",
+    "measure_tile",
+    "measure_values",
+    "merge_tiles",
+    "write_fitted",
+]
 
 _PSNR_TOLERANCE = 0.05  # dB below an asked-for PSNR that are owed to rounding and to padding
 _BLOCK = 1 << 20  # voxels compared at a time
+_PART = 1 << 15  # voxels that are decoded and compared together: what that takes stays in the cache
 
 
 class Encoded(NamedTuple):
@@ -64,6 +73,17 @@ def measure_tile(chunk: Prepared, tile: tuple[slice, ...], decoded: Array) -> Fi
     fitted = None if chunk.fitted is None else chunk.fitted[tile]
     quality = measure(to_scale(original, knee), to_scale(decoded, knee), fitted)
     return Fidelity(quality, plain, relative_error(original, decoded, fitted, knee))
+
+
+def measure_values(chunk: Prepared, values: Floats) -> Fidelity:
+    """Measure what fitted values of a whole chunk, on its axes longer than one, are decoded to."""
+    own = chunk.squeezed
+    rows = max(1, _PART // max(1, values[:1].size))
+    parts = []
+    for row in range(0, len(values), rows):
+        tile = (slice(row, row + rows), *(slice(None),) * (values.ndim - 1))
+        parts.append(measure_tile(own, tile, own.restore(tile, values[tile])))
+    return merge_tiles(parts)
 
 
 def merge_tiles(parts: Iterable[Fidelity]) -> Fidelity:

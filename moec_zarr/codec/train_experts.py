@@ -67,7 +67,7 @@ def train_experts(known: Iterable[tuple[Array, Stream]], codec: Settings) -> Tra
         nbytes = parts.sections[Section.TRANSFORM.name.lower()]
         restored, gain = restore_within(values, target, field.valid, field.zero, nbytes), 0.0
         if restored is not None:
-            _, error = measure_clipped(values, target, field.valid)
+            error = measure_clipped(values, target, field.valid).error
             gain = math.log(error / restored.error) if restored.error else math.inf
             gain -= worth_of(nbytes, values.size) * restored.restoration.nbytes
         gains.append(max(gain, 0.0))

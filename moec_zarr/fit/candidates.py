@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from moec_zarr.arrays import Floats
 from moec_zarr.bitstream.container import Section
 from moec_zarr.fit.payloads import encode_network
 from moec_zarr.fit.transform.start import Transform
@@ -26,11 +27,14 @@ class Candidate:
         One of them at least.
     error : float
         Mean square error.
+    values : float32 array, or None
+        What a decoder evaluates it to, where that is known.
     """
 
     network: Network | None
     transform: Transform | None
     error: float
+    values: Floats | None = field(default=None, repr=False, compare=False)
 
     def sections(self) -> dict[Section, bytes]:
         """Return the sections of a stream that it takes, without the entries of the dictionary."""

@@ -24,10 +24,9 @@ from moec_zarr.fit.transform.rate_control import (
     begin_transform,
     fit_mean,
     smallest_transform,
-    straighten_within,
 )
 from moec_zarr.fit.transform.restoration import choose_experts, experts_of, restore_within
-from moec_zarr.fit.transform.start import mean_error
+from moec_zarr.fit.transform.straighten import measure_clipped, straighten_within
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.runtime import torch_threads
@@ -202,8 +201,8 @@ def _fit_transform(
     alone = budget + (spare if head is None else 0)
     earlier: Candidate | None = None
 
-    def finish(kept: int, total: int) -> tuple[Candidate, Candidate, Floats] | None:
-        """Return it alone, made right in the mean where all but the bytes kept hold that, and its values."""
+    def finish(kept: int, total: int) -> tuple[Candidate, Candidate] | None:
+        """Return it alone, and made right in the mean where all but the bytes kept hold that."""
         transform = None if begun is None else begun.finish(total - kept)
         if begun and transform and transform.entry is not None and transform.nbytes > budget - kept:
             total, transform = budget, begun.finish(budget - kept)
@@ -212,27 +211,25 @@ def _fit_transform(
         if transform is None:
             return None
         values = CoefficientField(transform.coefficients).whole()
-        plain = best = Candidate(None, transform, mean_error(values, target, valid)).log()
+        plain = Candidate(None, transform, measure_clipped(values, target, valid).error, values).log()
         better = straighten_within(transform, values, target, valid, zero, total - kept)
-        if better is not transform:
-            values = CoefficientField(better.coefficients).whole()
-            best = Candidate(None, better, mean_error(values, target, valid)).log()
-        return plain, best, values
+        return plain, plain if better.transform is transform else Candidate(None, *better).log()
 
     if worth is not None:
         total = budget if worth.is_shared else alone
         if (finished := finish(worth.nbytes, total)) is not None:
-            plain, best, values = finished
+            plain, best = finished
             assert best.transform is not None
+            assert best.values is not None
             room = (total if best.transform.entry is None else budget) - best.transform.nbytes
-            found = restore_within(values, target, valid, zero, budget, room, shared, known=worth)
+            found = restore_within(best.values, target, valid, zero, budget, room, shared, known=worth)
             if found is not None:
                 restored = best.transform._replace(restoration=found.restoration)
-                return plain, Candidate(None, restored, found.error).log()
+                return plain, Candidate(None, restored, found.error, found.values).log()
             earlier = best
     if (finished := finish(0, alone)) is None:  # all bytes are the transform's
         return earlier, earlier
-    plain, best, _ = finished
+    plain, best = finished
     return plain, choose_better(earlier, best)
 
 

@@ -15,9 +15,13 @@ from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.backend import AnyArray
 from moec_zarr.model.basis import SINGLE, AxisBasis, BasisFunctions, functions_of
 from moec_zarr.model.folding import folded_shape, read_folded
+from moec_zarr.model.tiles import tiled
 from moec_zarr.model.transform import Product, product, synthesise
 
-__all__ = ["CoefficientField", "Coefficients", "SentField"]
+__all__ = ["TILE", "CoefficientField", "Coefficients", "SentField"]
+
+TILE = 1 << 18
+"""Voxels that a transform is evaluated at together."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,11 @@ class CoefficientField:
         return np.asarray(_read(self.product, self.shape, indices, pointwise))
 
     def whole(self) -> Array:
-        """Return the values on the whole grid."""
-        return self.values([slice(None)] * len(self.shape))
+        """Return the values on the whole grid, evaluated tile by tile as a decoder does."""
+        values = np.empty(self.shape, self.precision)
+        for tile, rows in tiled([range(n) for n in self.shape], pointwise=False, voxels=TILE):
+            values[tile] = self.values(rows)
+        return values
 
 
 def _read(

@@ -9,6 +9,7 @@ import numpy as np
 
 from moec_zarr.arrays import Array, Integers
 from moec_zarr.model.backend import AnyArray
+from moec_zarr.model.coefficients import TILE
 from moec_zarr.model.features import offsets_of, values_and_features
 from moec_zarr.model.linear_experts import AnyTransform, RestoredField
 from moec_zarr.model.neighbourhood import AnyField, sample_around
@@ -27,7 +28,7 @@ _ACTIVATIONS = 1 << 21  # of a layer
 class Host:
     """Where NumPy evaluates; a :class:`moec_zarr.model.device_torch.Device` is where torch does."""
 
-    transform_tile = 1 << 18  # voxels that a transform without a network is evaluated at together
+    transform_tile = TILE  # voxels, where there is no network
     slab = 1 << 21  # the same, where a network reads it around each of them
     restored_tile = 1 << 24  # the same, where experts do: what they read beyond a tile is evaluated twice
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Array, Doubles, Integers
 from moec_zarr.compiled import is_compiled
 from moec_zarr.model.backend import AnyArray, array_namespace, beside
-from moec_zarr.model.coefficients import CoefficientField, SentField
+from moec_zarr.model.coefficients import TILE, CoefficientField, SentField
 from moec_zarr.model.neighbourhood import AnyField, SampledField, box_around, neighbours, read_around
 from moec_zarr.model.steps import step_size
 from moec_zarr.model.tiles import as_arrays, tiled
@@ -42,7 +42,6 @@ OFFSETS = np.array([1, -1, 2, -2])  # of the neighbours along each axis
 VALUE_KNOTS = 128  # to half the range
 _BLOCK = 1 << 16  # voxels that NumPy restores together: what they take stays in the cache
 _ROWS = 1 << 13  # that compiled code restores together: short ones would need more memory than their voxels
-_BASE_BLOCK = 1 << 18  # voxels that a transform is evaluated at together
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ class RestoredField:
             return np.asarray(self.base.values(box))
         assert isinstance(self.base, CoefficientField)
         near = np.empty([len(index) for index in box], self.base.precision)
-        for tile, rows in tiled(box, pointwise=False, voxels=_BASE_BLOCK):
+        for tile, rows in tiled(box, pointwise=False, voxels=TILE):
             near[tile] = self.base.values(rows)
         return near
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from moec_zarr.arrays import Bools, Doubles, Floats, Integers
-from moec_zarr.model.linear_experts import OFFSETS, VALUE_KNOTS, LinearExperts, around, ramps
-from moec_zarr.model.neighbourhood import neighbours
+from moec_zarr.compiled import compiled
+from moec_zarr.model.linear_experts import VALUE_KNOTS, LinearExperts, ramps
 from moec_zarr.model.steps import STEP_SIZES, nearest_code
 
 __all__ = [
@@ -50,16 +51,12 @@ class Sample(NamedTuple):
 def draw_sample(values: Floats, target: Floats, valid: Bools | None) -> Sample | None:
     """Draw voxels, evenly spread and more of the steep ones; None where none is valid."""
     count = min(max(values.size // _SHARE, _FEWEST), _MOST)
-    looked_at = _LOOKED_AT * count
-    flat = np.arange(values.size)
-    if looked_at < values.size:
-        # Multiples of the golden ratio leave no gaps (Weyl); a stride would meet the same voxels of each row.
-        flat = np.sort((np.arange(looked_at) * _GOLDEN % 1 * values.size).astype(np.int64))
+    flat = _spread(values.size, min(_LOOKED_AT * count, values.size))
     if valid is not None:
         flat = flat[valid.reshape(-1)[flat]]
     if not flat.size:
         return None
-    bends, steepness, here = _read(values, flat)
+    here, bends, steepness = _read(values.reshape(-1), np.array(values.shape), flat)
     weights = np.ones(flat.size)
     if flat.size > count:
         edge = np.quantile(steepness, 1 - _STEEP)
@@ -75,18 +72,42 @@ def draw_sample(values: Floats, target: Floats, valid: Bools | None) -> Sample |
     return Sample(here, bends, steepness, wanted, errors, weights)
 
 
-def _read(values: Floats, flat: Integers) -> tuple[Doubles, Doubles, Doubles]:
-    """Return bends, steepness and values of voxels."""
-    index = np.unravel_index(flat, values.shape)
-    here = values.reshape(-1)[flat].astype(np.float64)
+@lru_cache(maxsize=8)
+def _spread(size: int, count: int) -> Integers:
+    """Return so many of `size` numbers: one of each of as many parts.
 
-    def near(axis: int) -> Doubles:
-        places = neighbours(index[axis], OFFSETS, values.shape[axis])
-        moved = [places if own == axis else each[None] for own, each in enumerate(index)]
-        return values[tuple(moved)].astype(np.float64)
+    Where it lies in its part is a multiple of the golden ratio (Weyl): a stride would meet the same voxels of
+    each row.
+    """
+    number = np.arange(count)
+    spread = ((number + number * _GOLDEN % 1) * (size / count)).astype(np.int64)
+    spread.setflags(write=False)
+    return spread
 
-    bends, steepness = around(here, map(near, range(values.ndim)))
-    return bends, steepness, here
+
+@compiled()
+def _read(values: Floats, shape: Integers, flat: Integers) -> tuple[Doubles, Doubles, Doubles]:
+    """Return values at voxels, and what :func:`moec_zarr.model.linear_experts.around` reads there."""
+    axes = shape.size
+    here, steepness = np.empty(flat.size), np.zeros(flat.size)
+    bends = np.empty((2 * axes, flat.size))
+    for i in range(flat.size):
+        voxel = flat[i]
+        own = np.float64(values[voxel])
+        here[i] = own
+        stride = 1
+        for axis in range(axes - 1, -1, -1):
+            n = shape[axis]
+            place = voxel // stride % n
+            after = np.float64(values[voxel + stride * (min(place + 1, n - 1) - place)])
+            before = np.float64(values[voxel + stride * (max(place - 1, 0) - place)])
+            far = np.float64(values[voxel + stride * (min(place + 2, n - 1) - place)])
+            far_before = np.float64(values[voxel + stride * (max(place - 2, 0) - place)])
+            bends[2 * axis, i] = after + before - 2 * own
+            bends[2 * axis + 1, i] = far + far_before - 2 * own
+            steepness[i] += abs(after - before)
+            stride *= n
+    return here, bends, steepness
 
 
 class Knots(NamedTuple):

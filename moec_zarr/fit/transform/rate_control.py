@@ -26,7 +26,6 @@ from moec_zarr.fit.transform.start import (
     fold_grid,
     mean_error,
 )
-from moec_zarr.fit.transform.straighten import straighten
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
@@ -37,7 +36,6 @@ __all__ = [
     "fit_mean",
     "fit_transform",
     "smallest_transform",
-    "straighten_within",
 ]
 
 _log = logging.getLogger(__name__)
@@ -160,23 +158,6 @@ def _single(shape: tuple[int, ...], value: float) -> Transform:
     coefficients = Coefficients(shape, (AxisBasis(),) * len(folded), step, integers)
     context = round_parameters(first_parameters((True,) * len(folded)), 1)
     return encode_transform(coefficients, context, shape)
-
-
-def straighten_within(
-    transform: Transform, values: Floats, target: Floats, valid: Bools | None, zero: float, budget: int
-) -> Transform:
-    """Return a transform whose clipped values are right in the mean, where so many bytes hold it.
-
-    See :func:`moec_zarr.fit.transform.straighten.straighten`.
-    """
-    for coefficients in straighten(transform.coefficients, values, target, valid, zero):
-        try:
-            better = encode_transform(coefficients, transform.context, coefficients.shape, transform.shared)
-        except DoesNotFit:
-            continue
-        if better.nbytes <= budget:
-            return better
-    return transform
 
 
 def _within_budget(

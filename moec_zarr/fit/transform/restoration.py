@@ -58,27 +58,32 @@ def restore_within(
     found = choose_experts(values, target, valid, nbytes, limit, shared, known)
     if found is None:
         return None
-    bias, error = measure_clipped(values, target, valid)
+    before = measure_clipped(values, target, valid)
+    if not before.error:
+        return None
     restored = restore_whole(values, found.experts)
-    moved, left = measure_clipped(restored, target, valid)
-    small, distance = float(max(abs(bias), small_bias(target, valid, zero))), 0.0
+    left = measure_clipped(restored, target, valid)
+    small, distance = max(abs(before.bias), small_bias(target, valid, zero)), 0.0
     least, largest = SHARED_SHIFTS if found.is_shared else OWN_SHIFTS
     for _ in range(_SHIFTS):
-        if abs(moved) <= small:
+        if abs(left.bias) <= small:
             break
         # What is clipped does not move.
-        distance -= moved * restored.size / max(1, int(np.count_nonzero(np.abs(restored + distance) < 1)))
+        count = target.size if valid is None else int(np.count_nonzero(valid))
+        distance -= left.bias * count / max(1, left.inside)
         code = min(max(nearest_code(abs(distance)), least), largest)
         distance = math.copysign(STEP_SIZES[code], distance)
-        moved, left = measure_clipped(restored + np.float32(distance), target, valid)
-    if abs(moved) > max(small, _LEFT * abs(distance)):
+        left = measure_clipped(restored, target, valid, distance)
+    if abs(left.bias) > max(small, _LEFT * abs(distance)):
         return None
     if distance:
         found = _shift(found, int(math.copysign(code, distance)))
     worth = worth_of(nbytes, values.size) * found.nbytes
-    if math.log(max(left, NOTHING * error) / error) > -worth:
+    if math.log(max(left.error, NOTHING * before.error) / before.error) > -worth:
         return None
-    return Restored(found, left, restored + np.float32(distance) if distance else restored)
+    if distance:  # with the shift among the weights, as a decoder adds it: the values are the same bits
+        restored = restore_whole(values, found.experts)
+    return Restored(found, left.error, restored)
 
 
 def _shift(found: Restoration, shift: int) -> Restoration:
@@ -107,17 +112,17 @@ def choose_experts(
         Whose experts are taken where they do better than a chunk's own. These are not fitted where they are
         not likely to gain more.
     known : Restoration, optional
-        What was chosen for nearly the same values: of the same kind, with the same knots.
+        What was chosen for nearly the same values: taken where they are shared, else fitted again with the
+        same knots.
     """
+    if known is not None and known.is_shared:
+        return known if known.nbytes <= limit else None
     sets = [each for each in experts_of(shared, values.ndim) if each.nbytes <= limit]
-    is_own = known is not None and not known.is_shared
-    best = _choose_shared(sets, values, target, valid, nbytes) if sets and not is_own else None
+    best = _choose_shared(sets, values, target, valid, nbytes) if sets and known is None else None
     if known is None:
         expected, gain = read_advice(shared).own_experts, 0.0 if best is None else -NEPER * best.net
         if expected is not None and _ENOUGH * expected - _LITTLE <= gain:
             return best
-    elif known.is_shared:
-        return best
     own = fit_experts(values, target, valid, nbytes, limit, None if known is None else known.experts)
     return own if best is None or (own is not None and own.net < best.net) else best
 

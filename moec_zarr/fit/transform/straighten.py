@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,56 @@ from moec_zarr.arrays import Bools, Doubles, Floats
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.compiled import compiled
+from moec_zarr.fit.payloads import DoesNotFit
+from moec_zarr.fit.transform.start import Transform, encode_transform
+from moec_zarr.model.basis import synthesis_matrix
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.model.transform import analyse
 
-__all__ = ["measure_clipped", "small_bias", "straighten"]
+__all__ = ["Clipped", "Straightened", "measure_clipped", "small_bias", "straighten", "straighten_within"]
 
 _BIAS = 5e-4  # of the mean magnitude: what is not corrected
 _CLIPPED = 0.02  # of the values, from which on they are closer once stretched
 _SAMPLE = 1 << 17  # values that say how much is to be stretched
 _ROUNDS, _MEAN_ROUNDS = 8, 6
+_STEADY = 1e-4  # a factor that changes by less is found
+_NEARLY = 0.1  # of a bias that is not corrected: a mean that is right
+_FLAT = 1e-9  # of the squares of values: those that hardly differ
 _STRETCH = 0.6, 1.6  # between which lies what is to be stretched
 _NOTHING = 1e-3  # of the largest coefficient of a constant
 _LOSS = 1.001  # times the error, at most, that the mean may cost: 0.004 dB
+
+
+class Straightened(NamedTuple):
+    """A transform, the mean square error of its values once they are clipped, and these."""
+
+    transform: Transform
+    error: float
+    values: Floats
+
+
+def straighten_within(
+    transform: Transform, values: Floats, target: Floats, valid: Bools | None, zero: float, budget: int
+) -> Straightened:
+    """Return a transform whose clipped values are right in the mean, where so many bytes hold it.
+
+    It is the one given where there is none. All parameters but the bytes are those of :func:`straighten`.
+    """
+    first = measure_clipped(values, target, valid)
+    most = max(abs(first.bias), small_bias(target, valid, zero))
+    for coefficients in straighten(transform.coefficients, values, target, valid, zero):
+        try:
+            better = encode_transform(coefficients, transform.context, coefficients.shape, transform.shared)
+        except DoesNotFit:
+            continue
+        if better.nbytes > budget:
+            continue
+        own = CoefficientField(coefficients).whole()
+        found = measure_clipped(own, target, valid)
+        if found.error <= _LOSS * first.error and abs(found.bias) < most:
+            return Straightened(better, found.error, own)
+    return Straightened(transform, first.error, values)
 
 
 def straighten(
@@ -55,40 +93,60 @@ def straighten(
     Coefficients
         Better ones: first stretched and shifted, then stretched alone. Nothing where none are.
     """
-
-    def chosen(values: Floats) -> Floats:
-        return values.reshape(-1) if valid is None else values[valid]
-
-    wanted, values = chosen(target), chosen(values)
-    bias, first, inside, _ = _clipped(values, wanted, 1.0, 0.0)
-    small = small_bias(wanted, None, zero)
-    if abs(bias) <= small and values.size - inside < _CLIPPED * values.size:
+    own, wanted = _chosen(values, valid), _chosen(target, valid)
+    bias, first, inside, _ = _clipped(own, wanted, 1.0, 0.0)
+    small = _BIAS * _mean_distance(wanted, zero)
+    if abs(bias) <= small and own.size - inside < _CLIPPED * own.size:
         return
-    stretch, summand = _closest(values, wanted)
-    moved = _shifted(coefficients, _unbiased(values, wanted, stretch, summand) / stretch)
-    for each in (moved, coefficients) if moved is not None else (coefficients,):
-        own = values if each is coefficients else chosen(CoefficientField(each).whole())
+    stretch, summand = _closest(own, wanted)
+    enough = _NEARLY * small
+    moved, distance = _shifted(coefficients, _unbiased(own, wanted, stretch, summand, enough) / stretch)
+    for each, shift in ((moved, distance), (coefficients, 0.0)):
+        if each is None:
+            continue
         found: list[tuple[bool, float, float]] = []
-        for factor in (stretch, _balanced(own, wanted, stretch), _balanced(own, wanted, 1.0)):
+        balanced = (_balanced(own, wanted, start, shift, enough) for start in (stretch, 1.0))
+        for factor in (stretch, *balanced):
             step = float(np.float32(each.step * factor))
             if STEPS[0] <= step <= STEPS[1]:
-                left, error, *_ = _clipped(own, wanted, step / each.step, 0.0)
+                factor = step / each.step
+                left, error, *_ = _clipped(own, wanted, factor, factor * shift)
                 if error <= _LOSS * first and abs(left) < max(abs(bias), small):
                     found.append((abs(left) > small, error, step))
         if found:
             yield replace(each, step=min(found)[2])
 
 
-def measure_clipped(values: Floats, target: Floats, valid: Bools | None) -> tuple[float, float]:
-    """Return the mean error and the mean square error of the valid values once they are clipped."""
-    own, wanted = (each.reshape(-1) if valid is None else each[valid] for each in (values, target))
-    bias, error, _, _ = _clipped(own, wanted, 1.0, 0.0)
-    return bias, error
+class Clipped(NamedTuple):
+    """Mean error and mean square error of clipped values, and how many are not clipped."""
+
+    bias: float
+    error: float
+    inside: int
+
+
+def measure_clipped(values: Floats, target: Floats, valid: Bools | None, shift: float = 0.0) -> Clipped:
+    """Measure the valid values once they are shifted, then clipped."""
+    bias, error, inside, _ = _clipped(_chosen(values, valid), _chosen(target, valid), 1.0, shift)
+    return Clipped(bias, error, inside)
 
 
 def small_bias(target: Floats, valid: Bools | None, zero: float) -> float:
     """Return the mean error that is not worth a correction: a share of the mean distance to zero."""
-    return _BIAS * float(np.abs((target if valid is None else target[valid]) - np.float32(zero)).mean())
+    return _BIAS * _mean_distance(_chosen(target, valid), zero)
+
+
+def _chosen(values: Floats, valid: Bools | None) -> Floats:
+    return values.reshape(-1) if valid is None else values[valid]
+
+
+@compiled(fastmath=True)
+def _mean_distance(wanted: Floats, zero: float) -> float:
+    """Return the mean distance of values to the target of zero."""
+    total = 0.0
+    for i in range(wanted.size):
+        total += abs(np.float64(wanted[i]) - zero)
+    return total / wanted.size
 
 
 @compiled(fastmath=True)
@@ -123,56 +181,89 @@ def _clipped(
 def _closest(values: Floats, wanted: Floats) -> tuple[float, float]:
     """Return the factor and the summand with which clipped values are closest."""
     every = max(1, values.size // _SAMPLE) | 1
-    y, x = (each[::every].astype(np.float64) for each in (values, wanted))
     factor, summand = 1.0, 0.0
     for _ in range(_ROUNDS):
-        inside = np.abs(factor * y + summand) < 1
-        if np.count_nonzero(inside) < 2 or not (spread := float(y[inside].var())):
+        inside, y, x, yy, xy = _sums_inside(values, wanted, every, factor, summand)
+        spread = yy - y * y / max(inside, 1)
+        if inside < 2 or spread <= _FLAT * yy:
             break
-        mean_y, mean_x = float(y[inside].mean()), float(x[inside].mean())
-        slope = float(((y[inside] - mean_y) * (x[inside] - mean_x)).mean()) / spread
-        factor = float(np.clip(slope, *_STRETCH))
-        summand = mean_x - factor * mean_y
+        last = factor
+        factor = min(max((xy - x * y / inside) / spread, _STRETCH[0]), _STRETCH[1])
+        summand = (x - factor * y) / inside
+        if abs(factor - last) < _STEADY:
+            break
     return factor, summand
 
 
-def _unbiased(values: Floats, wanted: Floats, factor: float, summand: float) -> float:
+@compiled(fastmath=True)
+def _sums_inside(
+    values: Floats, wanted: Floats, every: int, factor: float, summand: float
+) -> tuple[int, float, float, float, float]:
+    """Count those of every so many values that are not clipped once stretched and shifted; return sums.
+
+    They are those of the values, of what is wanted, of the squares of the values, and of both multiplied.
+    """
+    inside = 0
+    y = x = yy = xy = 0.0
+    for i in range(0, values.size, every):
+        own, other = np.float64(values[i]), np.float64(wanted[i])
+        if abs(factor * own + summand) < 1:
+            inside += 1
+            y += own
+            x += other
+            yy += own * own
+            xy += own * other
+    return inside, y, x, yy, xy
+
+
+def _unbiased(values: Floats, wanted: Floats, factor: float, summand: float, enough: float) -> float:
     """Return the summand with which clipped values are right in the mean, by Newton's method."""
     for _ in range(_MEAN_ROUNDS):
         bias, _, inside, _ = _clipped(values, wanted, factor, summand)
+        if abs(bias) <= enough:
+            break
         summand -= bias * values.size / max(inside, 1)
     return summand
 
 
-def _balanced(values: Floats, wanted: Floats, factor: float) -> float:
-    """Return a factor near another one with which clipped values are right in the mean."""
+def _balanced(values: Floats, wanted: Floats, factor: float, shift: float, enough: float) -> float:
+    """Return a factor near another one with which clipped values, once shifted, are right in the mean."""
     for _ in range(_MEAN_ROUNDS):
-        bias, _, _, total = _clipped(values, wanted, factor, 0.0)
-        if not total:
+        bias, _, inside, total = _clipped(values, wanted, factor, factor * shift)
+        total += inside * shift
+        if abs(bias) <= enough or not total:
             break
         change = bias * values.size / total
         factor -= min(max(change, -0.05), 0.05)
     return factor
 
 
-def _shifted(coefficients: Coefficients, distance: float) -> Coefficients | None:
-    """Return coefficients of values that are larger by a constant, about; None where a step is too coarse."""
-    constant = _constant(coefficients)
+def _shifted(coefficients: Coefficients, distance: float) -> tuple[Coefficients | None, float]:
+    """Return coefficients of values that are larger by a constant, about, and by how much in the mean.
+
+    None where a step is too coarse.
+    """
+    constant, means = _constant(coefficients)
     added = np.rint(constant * (distance / coefficients.step))
     if not added.any() or not np.abs(added).max() < MAX_COEFFICIENT:
-        return None
+        return None, 0.0
     shape = [max(pair) for pair in zip(coefficients.integers.shape, added.shape, strict=True)]
     integers = np.zeros(shape, np.int32)
     integers[tuple(map(slice, coefficients.integers.shape))] = coefficients.integers
     integers[tuple(map(slice, added.shape))] += added.astype(np.int32)
-    return replace(coefficients, integers=integers) if integers.any() else None
+    moved = replace(coefficients, integers=integers) if integers.any() else None
+    return moved, coefficients.step * float((added * means).sum())
 
 
-def _constant(coefficients: Coefficients) -> Doubles:
-    """Return the first coefficients of a constant 1, up to the last that is not zero."""
+def _constant(coefficients: Coefficients) -> tuple[Doubles, Doubles]:
+    """Return the first coefficients of a constant 1, up to the last that is not zero, and their means."""
     parts: list[NDArray[np.float64]] = []
+    means: list[NDArray[np.float64]] = []
     for n, basis in zip(folded_shape(coefficients.shape), coefficients.bases, strict=True):
-        own = analyse(np.ones(n, np.float32), (replace(basis, joint=False),)).astype(np.float64)
+        alone = replace(basis, joint=False)
+        own = analyse(np.ones(n, np.float32), (alone,)).astype(np.float64)
         own[np.abs(own) < _NOTHING * np.abs(own).max()] = 0
-        parts.append(own[: int(np.flatnonzero(own)[-1]) + 1])
-    return np.asarray(reduce(np.multiply.outer, parts))
+        own = own[: int(np.flatnonzero(own)[-1]) + 1]
+        parts.append(own)
+        means.append(synthesis_matrix(alone, n)[:, : own.size].mean(axis=0, dtype=np.float64))
+    return np.asarray(reduce(np.multiply.outer, parts)), np.asarray(reduce(np.multiply.outer, means))
