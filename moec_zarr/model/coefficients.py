@@ -116,9 +116,13 @@ class CoefficientField:
 
     def whole(self) -> Array:
         """Return the values on the whole grid, evaluated tile by tile as a decoder does."""
+        grid = [range(n) for n in self.shape]
+        tiles = ((tile, self.values(rows)) for tile, rows in tiled(grid, pointwise=False, voxels=TILE))
+        if math.prod(self.shape) <= TILE:
+            return next(tiles)[1]
         values = np.empty(self.shape, self.precision)
-        for tile, rows in tiled([range(n) for n in self.shape], pointwise=False, voxels=TILE):
-            values[tile] = self.values(rows)
+        for tile, own in tiles:
+            values[tile] = own
         return values
 
 

@@ -48,9 +48,9 @@ class Sample(NamedTuple):
     weights: Doubles  # how many voxels each of them stands for
 
 
-def draw_sample(values: Floats, target: Floats, valid: Bools | None) -> Sample | None:
+def draw_sample(values: Floats, target: Floats, valid: Bools | None, most: int = _MOST) -> Sample | None:
     """Draw voxels, evenly spread and more of the steep ones; None where none is valid."""
-    count = min(max(values.size // _SHARE, _FEWEST), _MOST)
+    count = min(max(values.size // _SHARE, _FEWEST), most)
     flat = _spread(values.size, min(_LOOKED_AT * count, values.size))
     if valid is not None:
         flat = flat[valid.reshape(-1)[flat]]

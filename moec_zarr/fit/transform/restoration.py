@@ -23,6 +23,7 @@ from moec_zarr.model.steps import STEP_SIZES, nearest_code
 
 __all__ = ["Restored", "choose_experts", "experts_of", "restore_within"]
 
+_COMPARED = 1 << 12  # voxels by which sets of a dictionary are compared
 _SHIFTS = 3  # on the way to the mean, of which clipping leaves a part
 _LEFT = 0.1  # of a shift, by which it may miss the mean
 _ENOUGH, _LITTLE = 0.8, 0.02  # of what experts of chunks' own gain, and dB less: then a chunk fits none
@@ -147,7 +148,7 @@ def _choose_shared(
     known: list[Restoration], values: Floats, target: Floats, valid: Bools | None, nbytes: int
 ) -> Restoration | None:
     """Return those that bring a sample closest; None where none bring it closer."""
-    sample = draw_sample(values, target, valid)
+    sample = draw_sample(values, target, valid, _COMPARED)
     if sample is None:
         return None
 
