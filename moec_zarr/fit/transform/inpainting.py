@@ -34,7 +34,7 @@ def fill_smoothly(array: Floats, valid: Bools) -> Floats:
     sums, count = np.where(valid, array, np.float32(0)), valid.astype(np.float32)
     for axis in range(array.ndim):
         sums, count = _halve(sums, axis), _halve(count, axis)
-    coarse = fill_smoothly(sums / np.maximum(count, 1), count > 0)
+    coarse = fill_smoothly(np.asarray(sums / np.maximum(count, 1), np.float32), count > 0)
     for axis in reversed(range(array.ndim)):  # rows of the last axis, then whole ones
         coarse = _double(coarse, array.shape[axis], axis)
     return np.where(valid, array, coarse)

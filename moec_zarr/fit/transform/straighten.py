@@ -7,6 +7,7 @@ mean. That takes no bytes: the step stretches them all, the coefficients of a co
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
@@ -21,7 +22,6 @@ from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.compiled import compiled
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.start import Transform, encode_transform
-from moec_zarr.model.basis import synthesis_matrix
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.model.transform import analyse
@@ -58,17 +58,28 @@ def straighten_within(
     first = measure_clipped(values, target, valid)
     most = max(abs(first.bias), small_bias(target, valid, zero))
     for coefficients in straighten(transform.coefficients, values, target, valid, zero):
-        try:
-            better = encode_transform(coefficients, transform.context, coefficients.shape, transform.shared)
-        except DoesNotFit:
-            continue
-        if better.nbytes > budget:
+        better = _encode_again(transform, coefficients)
+        if better is None or better.nbytes > budget:
             continue
         own = CoefficientField(coefficients).whole()
         found = measure_clipped(own, target, valid)
         if found.error <= _LOSS * first.error and abs(found.bias) < most:
             return Straightened(better, found.error, own)
     return Straightened(transform, first.error, values)
+
+
+def _encode_again(transform: Transform, coefficients: Coefficients) -> Transform | None:
+    """Encode coefficients with the context of a transform; None if they cannot be coded."""
+    if coefficients.integers is transform.coefficients.integers:
+        step, other = (struct.pack("<f", each.step) for each in (transform.coefficients, coefficients))
+        if transform.payload.count(step) == 1:  # nothing else differs
+            return transform._replace(
+                coefficients=coefficients, payload=transform.payload.replace(step, other)
+            )
+    try:
+        return encode_transform(coefficients, transform.context, coefficients.shape, transform.shared)
+    except DoesNotFit:
+        return None
 
 
 def straighten(
@@ -100,21 +111,26 @@ def straighten(
         return
     stretch, summand = _closest(own, wanted)
     enough = _NEARLY * small
-    moved, distance = _shifted(coefficients, _unbiased(own, wanted, stretch, summand, enough) / stretch)
-    for each, shift in ((moved, distance), (coefficients, 0.0)):
-        if each is None:
-            continue
+
+    def find_step(own: Floats) -> float | None:
+        """Return the step with which these values are best; None where none is better."""
         found: list[tuple[bool, float, float]] = []
-        balanced = (_balanced(own, wanted, start, shift, enough) for start in (stretch, 1.0))
+        balanced = (_balanced(own, wanted, start, enough) for start in (stretch, 1.0))
         for factor in (stretch, *balanced):
-            step = float(np.float32(each.step * factor))
+            step = float(np.float32(coefficients.step * factor))
             if STEPS[0] <= step <= STEPS[1]:
-                factor = step / each.step
-                left, error, *_ = _clipped(own, wanted, factor, factor * shift)
+                left, error, *_ = _clipped(own, wanted, step / coefficients.step, 0.0)
                 if error <= _LOSS * first and abs(left) < max(abs(bias), small):
                     found.append((abs(left) > small, error, step))
-        if found:
-            yield replace(each, step=min(found)[2])
+        return min(found)[2] if found else None
+
+    added = _constant(coefficients, _unbiased(own, wanted, stretch, summand, enough) / stretch)
+    if added is not None and (moved := _add(coefficients, added)).integers.any():
+        waves = CoefficientField(replace(coefficients, integers=added)).whole()  # which rounding makes of it
+        if (step := find_step(own + _chosen(waves, valid))) is not None:
+            yield replace(moved, step=step)
+    if (step := find_step(own)) is not None:
+        yield replace(coefficients, step=step)
 
 
 class Clipped(NamedTuple):
@@ -226,11 +242,10 @@ def _unbiased(values: Floats, wanted: Floats, factor: float, summand: float, eno
     return summand
 
 
-def _balanced(values: Floats, wanted: Floats, factor: float, shift: float, enough: float) -> float:
-    """Return a factor near another one with which clipped values, once shifted, are right in the mean."""
+def _balanced(values: Floats, wanted: Floats, factor: float, enough: float) -> float:
+    """Return a factor near another one with which clipped values are right in the mean."""
     for _ in range(_MEAN_ROUNDS):
-        bias, _, inside, total = _clipped(values, wanted, factor, factor * shift)
-        total += inside * shift
+        bias, _, _, total = _clipped(values, wanted, factor, 0.0)
         if abs(bias) <= enough or not total:
             break
         change = bias * values.size / total
@@ -238,32 +253,20 @@ def _balanced(values: Floats, wanted: Floats, factor: float, shift: float, enoug
     return factor
 
 
-def _shifted(coefficients: Coefficients, distance: float) -> tuple[Coefficients | None, float]:
-    """Return coefficients of values that are larger by a constant, about, and by how much in the mean.
+def _constant(coefficients: Coefficients, height: float) -> NDArray[np.int32] | None:
+    """Return the integers of a constant, up to the last that is not zero; None where a step is too coarse."""
+    parts: list[Doubles] = []
+    for n, basis in zip(folded_shape(coefficients.shape), coefficients.bases, strict=True):
+        own = analyse(np.ones(n, np.float32), (replace(basis, joint=False),)).astype(np.float64)
+        own[np.abs(own) < _NOTHING * np.abs(own).max()] = 0
+        parts.append(own[: int(np.flatnonzero(own)[-1]) + 1])
+    integers = np.rint(reduce(np.multiply.outer, parts) * (height / coefficients.step))
+    return integers.astype(np.int32) if 0 < np.abs(integers).max() < MAX_COEFFICIENT else None
 
-    None where a step is too coarse.
-    """
-    constant, means = _constant(coefficients)
-    added = np.rint(constant * (distance / coefficients.step))
-    if not added.any() or not np.abs(added).max() < MAX_COEFFICIENT:
-        return None, 0.0
+
+def _add(coefficients: Coefficients, added: NDArray[np.int32]) -> Coefficients:
     shape = [max(pair) for pair in zip(coefficients.integers.shape, added.shape, strict=True)]
     integers = np.zeros(shape, np.int32)
     integers[tuple(map(slice, coefficients.integers.shape))] = coefficients.integers
-    integers[tuple(map(slice, added.shape))] += added.astype(np.int32)
-    moved = replace(coefficients, integers=integers) if integers.any() else None
-    return moved, coefficients.step * float((added * means).sum())
-
-
-def _constant(coefficients: Coefficients) -> tuple[Doubles, Doubles]:
-    """Return the first coefficients of a constant 1, up to the last that is not zero, and their means."""
-    parts: list[NDArray[np.float64]] = []
-    means: list[NDArray[np.float64]] = []
-    for n, basis in zip(folded_shape(coefficients.shape), coefficients.bases, strict=True):
-        alone = replace(basis, joint=False)
-        own = analyse(np.ones(n, np.float32), (alone,)).astype(np.float64)
-        own[np.abs(own) < _NOTHING * np.abs(own).max()] = 0
-        own = own[: int(np.flatnonzero(own)[-1]) + 1]
-        parts.append(own)
-        means.append(synthesis_matrix(alone, n)[:, : own.size].mean(axis=0, dtype=np.float64))
-    return np.asarray(reduce(np.multiply.outer, parts)), np.asarray(reduce(np.multiply.outer, means))
+    integers[tuple(map(slice, added.shape))] += added
+    return replace(coefficients, integers=integers)
