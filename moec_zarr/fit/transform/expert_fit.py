@@ -50,6 +50,8 @@ _RIDGE = 1e-5
 _DOUBT = 4.0  # times the weights a voxel, by which errors of others are larger
 _HEAD, _BITS = 14, 2.5  # bytes of the section but its weights, and bits of a weight, about
 _TRIED = 2  # numbers of knots that are quantised
+_SCREENED, _LARGER = 1 << 12, 4  # voxels of the sample that says which, and how much larger the other one is
+_HOPE = 0.005  # logarithm of the error, with what their bytes are worth, from which on they are not
 _PRICES = 1.0, 1.5, 2.5, 4.0  # times what a bit is worth, where so many bytes are not there
 _WORTH = 0.9, 0.6  # relative change of the error over that of the bytes, and more of it at a bit a voxel
 _MARGIN = 1.25  # times what their bytes are worth, that experts must gain
@@ -119,38 +121,21 @@ def fit_experts(
     known : LinearExperts, optional
         Those of nearly the same values, whose knots are taken.
     """
-    sample = draw_sample(values, target, valid)
+    worth = worth_of(nbytes, values.size)
+    likely = _screen(values, target, valid, worth) if known is None else [knots_of(known)]
+    sample = draw_sample(values, target, valid) if likely else None
     if sample is None:
         return None
     total = float(sample.weights @ np.square(sample.errors))
-    spread = math.sqrt(total / float(sample.weights.sum()))
-    if not spread:
+    if not total:
         return None
-    if known is None:
-        steepness, levels = find_knots(sample, spread, _STEEPNESS, _VALUES)
-    else:
-        steepness, levels = knots_of(known)
-    gram, moment = multiply_columns(sample, steepness, levels)
-    worth = worth_of(nbytes, values.size)
-    candidates: list[tuple[float, int, float, tuple[Knots, Knots], Doubles, Doubles]] = []
-    for steep in _FEWER_STEEP if known is None else _FEWER_STEEP[-1:]:
-        for level in _FEWER_VALUES if known is None else _FEWER_VALUES[-1:]:
-            own = merge_ramps(steepness, steep), merge_ramps(levels, level)
-            mixing = mix_columns(*own, values.ndim)
-            products, own_moment = mixing @ gram @ mixing.T, mixing @ moment
-            left = total - float(own_moment @ solve(products, own_moment))
-            if left <= 0:
-                continue
-            # A sample tells less of many weights (Akaike): neighbours err alike.
-            doubt = _DOUBT * len(own_moment) / len(sample.errors)
-            estimate = math.log(left / total) + doubt + worth * (_HEAD + len(own_moment) * _BITS / 8)
-            candidates.append((estimate, len(candidates), doubt, own, products, own_moment))
     best, least = None, 0.0
-    likely = sorted(candidates, key=lambda each: each[:2])[:_TRIED]
-    for _, _, doubt, (steep_knots, level_knots), products, own_moment in likely:
+    for steep_knots, level_knots in likely:
+        products, moment = multiply_columns(sample, steep_knots, level_knots)
+        doubt = _DOUBT * len(moment) / len(sample.errors)
         for raised in _PRICES:
             price = raised * worth * total / 8
-            found = quantise(steep_knots.knots, level_knots.knots, values.ndim, products, own_moment, price)
+            found = quantise(steep_knots.knots, level_knots.knots, values.ndim, products, moment, price)
             if found[0].nbytes <= limit:
                 break
         if found[0].nbytes > limit:
@@ -162,6 +147,38 @@ def fit_experts(
     if best is not None:
         _log.debug("experts of %d bytes: %.3f dB, net", len(best.payload), -NEPER * least)
     return best
+
+
+def _screen(values: Floats, target: Floats, valid: Bools | None, worth: float) -> list[tuple[Knots, Knots]]:
+    """Return the knots that are likely to gain most, by a small sample; none where none gain."""
+    sample = draw_sample(values, target, valid, _SCREENED)
+    if sample is None:
+        return []
+    total = float(sample.weights @ np.square(sample.errors))
+    if not total:
+        return []
+    spread = math.sqrt(total / float(sample.weights.sum()))
+    steepness, levels = find_knots(sample, spread, _STEEPNESS, _VALUES)
+    gram, moment = multiply_columns(sample, steepness, levels)
+    most = 1 - float(moment @ solve(gram, moment)) / total
+    found: list[tuple[float, int, tuple[Knots, Knots]]] = []
+    for steep in _FEWER_STEEP:
+        for level in _FEWER_VALUES:
+            own = merge_ramps(steepness, steep), merge_ramps(levels, level)
+            rows, columns = (len(knots.ramps) for knots in own)
+            count = 2 * values.ndim * (rows + columns - 1) + rows * columns
+            # A sample tells less of many weights (Akaike): neighbours err alike. One half of the doubt is of
+            # this sample, one of the larger one that weights are fitted to.
+            doubt = _DOUBT * count / len(sample.errors) * (1 + 1 / _LARGER) / 2
+            price = doubt + worth * (_HEAD + count * _BITS / 8)
+            if math.log(max(most, NOTHING)) + price > _HOPE:  # no fewer knots gain as much
+                continue
+            mixing = mix_columns(*own, values.ndim)
+            own_moment = mixing @ moment
+            left = 1 - float(own_moment @ solve(mixing @ gram @ mixing.T, own_moment)) / total
+            if left > 0 and math.log(left) + price <= _HOPE:
+                found.append((math.log(left) + price, len(found), own))
+    return [own for _, _, own in sorted(found, key=lambda each: each[:2])[:_TRIED]]
 
 
 # -------------------------------------------------------------------------------- weights
@@ -214,8 +231,9 @@ def quantise(
         integers[i] = min(
             choices, key=lambda q: ((left[i] - q * step) ** 2 / own + price * _bits(abs(q)), abs(q))
         )
-        left -= inverse[:, i] * ((left[i] - integers[i] * step) / own)
-        inverse -= np.outer(inverse[:, i], inverse[i] / own)
+        rest = inverse[i, i + 1 :]  # of the weights that are still free
+        left[i + 1 :] -= rest * ((left[i] - integers[i] * step) / own)
+        inverse[i + 1 :, i + 1 :] -= np.outer(rest, rest / own)
     weights = integers * steps
     change = float(weights @ products @ weights - 2 * moment @ weights)
     taps = integers[:count].reshape(shape).astype(np.int32)
