@@ -141,3 +141,29 @@ def test_the_mean_is_right_with_those_of_a_dictionary(fitted):
     np.testing.assert_allclose(again, restored.values, atol=1e-5)
     bias = abs((np.clip(again, -1, 1).astype("f8") - target).mean())
     assert bias <= max(abs((np.clip(values, -1, 1).astype("f8") - target).mean()), 1e-3) + 1e-5
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5, 9), (40, 31), (200, 400)], ids=str)
+def test_a_sample_reads_what_stands_beside_its_voxels(shape):
+    values = np.random.default_rng(0).normal(size=shape).astype("f4")
+    number = np.arange(values.size, dtype="f4").reshape(shape)  # the target, which says where a voxel stands
+    sample = draw_sample(values, number, None)
+    voxels = sample.wanted.astype(int)
+    wide, inner = np.pad(values.astype("f8"), 2, mode="edge"), (slice(2, -2),) * len(shape)
+    steepness = np.zeros(shape)
+    for axis in range(len(shape)):
+        far_before, before, after, far = (
+            wide[
+                tuple(slice(2 + d * (own == axis), n + 2 + d * (own == axis)) for own, n in enumerate(shape))
+            ]
+            for d in (-2, -1, 1, 2)
+        )
+        np.testing.assert_array_equal(sample.bends[2 * axis], (after + before - 2 * wide[inner]).flat[voxels])
+        np.testing.assert_array_equal(
+            sample.bends[2 * axis + 1], (far + far_before - 2 * wide[inner]).flat[voxels]
+        )
+        steepness += abs(after - before)
+    np.testing.assert_allclose(sample.steepness, steepness.flat[voxels], rtol=1e-12)
+    np.testing.assert_array_equal(sample.values, values.flat[voxels])
+    assert len(np.unique(voxels)) == len(voxels)
+    assert sample.weights.sum() == pytest.approx(min(values.size, 1 << 15), rel=0.1)

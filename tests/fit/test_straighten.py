@@ -7,7 +7,9 @@ from moec_zarr.bitstream.stream import open_stream
 from moec_zarr.codec.decode import decode
 from moec_zarr.codec.encode import encode
 from moec_zarr.codec.repeated import Raced
-from moec_zarr.fit.transform.straighten import straighten
+from moec_zarr.fit.transform.context_fit import first_parameters, round_parameters
+from moec_zarr.fit.transform.start import encode_transform
+from moec_zarr.fit.transform.straighten import straighten, straighten_within
 from moec_zarr.model.basis import AxisBasis
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.transform import analyse
@@ -93,3 +95,20 @@ def test_what_is_right_stays_as_it_is():
     step = 1e-3
     given = Coefficients(target.shape, BASES[0], step, np.rint(analyse(target, BASES[0]) / step).astype("i4"))
     assert next(straighten(given, CoefficientField(given).whole(), target, None, 0.0), None) is None
+
+
+def test_another_step_is_written_as_it_would_be_coded():
+    """Stretched, so that nothing but the step is to change."""
+    target = np.clip(rain(shape=(12, 18, 20)) / 60 - 1, -1, 1).astype("f4")
+    step, bases = 0.02, BASES[0]
+    given = Coefficients(target.shape, bases, step, np.rint(analyse(0.7 * target, bases) / step).astype("i4"))
+    transform = encode_transform(given, round_parameters(first_parameters((True,) * 3), 1), target.shape)
+    values = CoefficientField(given).whole()
+    found = straighten_within(transform, values, target, None, -1.0, transform.nbytes)
+    better = found.transform
+    assert better.coefficients.step > step
+    again = encode_transform(better.coefficients, transform.context, target.shape)
+    assert better.payload == again.payload
+    np.testing.assert_array_equal(found.values, CoefficientField(better.coefficients).whole())
+    assert found.error == pytest.approx(np.square(np.clip(found.values, -1, 1) - target).mean(), rel=1e-5)
+    assert found.error < np.square(np.clip(values, -1, 1) - target).mean()

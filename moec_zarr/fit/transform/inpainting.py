@@ -18,7 +18,7 @@ __all__ = ["fill_smoothly", "inpaint"]
 
 _SETTLED = 0.01  # of the squares of the errors, that a step changes: what takes less is not worth another one
 _SAMPLED = 64  # coefficients that a sample keeps at least, by which a threshold is found
-_EVERY = 7  # coefficients of which it has one, at most
+_EVERY = 3  # coefficients of which it has one, at most
 
 
 def fill_smoothly(array: Floats, valid: Bools) -> Floats:

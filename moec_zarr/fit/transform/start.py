@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
+from moec_zarr.bitstream.coding_order import extent_of, present_bands
 from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
 from moec_zarr.bitstream.shared import NUMBER_BYTES
@@ -24,7 +25,7 @@ from moec_zarr.model.basis import SINGLE
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import fold
 from moec_zarr.model.linear_experts import AnyTransform, restore
-from moec_zarr.model.transform import analyse
+from moec_zarr.model.transform import analyse, corner
 
 __all__ = [
     "DENSEST",
@@ -119,7 +120,17 @@ def encode_transform(
         If they cannot be coded.
     """
     payload, entry = encode_after_entry(coefficients, context, shared)
-    return Transform(coefficients, payload, context, None, entry, shared).unfold(shape)
+    return Transform(_as_read(coefficients), payload, context, None, entry, shared).unfold(shape)
+
+
+def _as_read(coefficients: Coefficients) -> Coefficients:
+    """Return coefficients in the corner in which a decoder has them: others are added up in another order."""
+    functions, own = coefficients.functions, coefficients.integers
+    extent = extent_of(functions, present_bands(functions, own))
+    integers = np.zeros(extent, np.int32)
+    common = corner(tuple(map(min, extent, own.shape)))
+    integers[common] = own[common]
+    return replace(coefficients, integers=integers)
 
 
 def estimate_count(whole: Floats, error: float) -> int:

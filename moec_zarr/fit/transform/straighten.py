@@ -61,7 +61,7 @@ def straighten_within(
         better = _encode_again(transform, coefficients)
         if better is None or better.nbytes > budget:
             continue
-        own = CoefficientField(coefficients).whole()
+        own = CoefficientField(better.coefficients).whole()
         found = measure_clipped(own, target, valid)
         if found.error <= _LOSS * first.error and abs(found.bias) < most:
             return Straightened(better, found.error, own)
