@@ -16,6 +16,7 @@ from moec_zarr.model.transform import analyse, product, synthesise
 
 __all__ = ["fill_smoothly", "inpaint"]
 
+_FURTHER = 1.5  # times the way to sparse values that others move: fewer steps come as close
 _SETTLED = 0.01  # of the squares of the errors, that a step changes: what takes less is not worth another one
 _SAMPLED = 64  # coefficients that a sample keeps at least, by which a threshold is found
 _EVERY = 3  # coefficients of which it has one, at most
@@ -104,7 +105,7 @@ def inpaint(array: Floats, valid: Bools, bases: Bases, count: int, steps: int) -
             return array
         core = coefficients[tuple(map(slice, extent))]
         values = synthesise(product(core, functions), everywhere)
-        changed, left = _replace_invalid(array.reshape(-1), valid.reshape(-1), values.reshape(-1))
+        changed, left = _move_invalid(array.reshape(-1), valid.reshape(-1), values.reshape(-1))
         if changed <= _SETTLED * left:
             break
     return array
@@ -130,14 +131,14 @@ def _drop(coefficients: Array, shape: NDArray[Any], threshold: float, extent: ND
 
 
 @compiled(fastmath=True)
-def _replace_invalid(array: Floats, valid: Bools, values: Floats) -> tuple[float, float]:
-    """Put values in the place of invalid ones; return the squares of what that changes, and of all errors."""
-    changed = left = 0.0
+def _move_invalid(array: Floats, valid: Bools, values: Floats) -> tuple[float, float]:
+    """Move invalid values towards others; return the squares of their distances, and of the valid ones'."""
+    changed, left, further = 0.0, 0.0, np.float32(_FURTHER)
     for i in range(array.size):
         difference = np.float64(values[i]) - np.float64(array[i])
         if valid[i]:
             left += difference * difference
         else:
             changed += difference * difference
-            array[i] = values[i]
+            array[i] += further * (values[i] - array[i])
     return changed, left

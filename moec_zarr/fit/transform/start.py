@@ -40,8 +40,7 @@ __all__ = [
 ]
 
 DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
-_INPAINTING_STEPS = 6, 24  # of large arrays and of small ones
-_SMALL_ARRAY = 1 << 17
+_INPAINTING_STEPS = 5
 
 Start: TypeAlias = tuple[Search, Parameters | None, Quantised]
 
@@ -100,7 +99,7 @@ def find_start(
         return None
     search = best.search
     if valid is not None:
-        whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS[whole.size < _SMALL_ARRAY])
+        whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS)
         inpainted = prepare_search(analyse(whole, search.bases), search.bases)
         search = replace(inpainted, shared=search.shared, context=search.context)
     return search, best.parameters, best.quantised
