@@ -25,7 +25,7 @@ from moec_zarr.fit.transform.rate_control import (
     fit_mean,
     smallest_transform,
 )
-from moec_zarr.fit.transform.restoration import choose_experts, experts_of, restore_within
+from moec_zarr.fit.transform.restoration import choose_experts, experts_of, may_restore, restore_within
 from moec_zarr.fit.transform.straighten import measure_clipped, straighten_within
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import folded_shape
@@ -196,7 +196,8 @@ def _fit_transform(
     begun = begin_transform(target, valid, budget, shared=shared)
     worth = head = None
     if begun is not None and folded_shape(target.shape) == target.shape:
-        worth = choose_experts(begun.values(), target, valid, budget, shared=shared)
+        if may_restore(shared, target.ndim):
+            worth = choose_experts(begun.values(), target, valid, budget, shared=shared)
         head = find_head(shared, begun.bases, target.shape)
     alone = budget + (spare if head is None else 0)
     earlier: Candidate | None = None

@@ -21,7 +21,7 @@ from moec_zarr.fit.transform.straighten import measure_clipped, small_bias
 from moec_zarr.model.linear_experts import restore_read, restore_whole
 from moec_zarr.model.steps import STEP_SIZES, nearest_code
 
-__all__ = ["Restored", "choose_experts", "experts_of", "restore_within"]
+__all__ = ["Restored", "choose_experts", "experts_of", "may_restore", "restore_within"]
 
 _COMPARED = 1 << 12  # voxels by which sets of a dictionary are compared
 _SHIFTS = 3  # on the way to the mean, of which clipping leaves a part
@@ -120,12 +120,21 @@ def choose_experts(
         return known if known.nbytes <= limit else None
     sets = [each for each in experts_of(shared, values.ndim) if each.nbytes <= limit]
     best = _choose_shared(sets, values, target, valid, nbytes) if sets and known is None else None
-    if known is None:
-        expected, gain = read_advice(shared).own_experts, 0.0 if best is None else -NEPER * best.net
-        if expected is not None and _ENOUGH * expected - _LITTLE <= gain:
-            return best
+    if known is None and not _may_fit(shared, 0.0 if best is None else -NEPER * best.net):
+        return best
     own = fit_experts(values, target, valid, nbytes, limit, None if known is None else known.experts)
     return own if best is None or (own is not None and own.net < best.net) else best
+
+
+def may_restore(shared: Dictionary | None, axes: int) -> bool:
+    """Say whether experts may restore transforms of a grid of so many axes."""
+    return bool(experts_of(shared, axes)) or _may_fit(shared, 0.0)
+
+
+def _may_fit(shared: Dictionary | None, gain: float) -> bool:
+    """Say whether a chunk's own experts are likely to gain more than so many dB."""
+    expected = read_advice(shared).own_experts
+    return expected is None or _ENOUGH * expected - _LITTLE > gain
 
 
 @lru_cache(maxsize=64)
