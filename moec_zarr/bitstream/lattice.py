@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Bools, Integers
 from moec_zarr.model.folding import fold, folded_shape
 
-__all__ = ["Lattice", "arrange", "rearrange", "sublattice", "surroundings"]
+__all__ = ["Lattice", "arrange", "neighbours", "rearrange", "sublattice", "surroundings"]
 
 
 @dataclass(frozen=True)

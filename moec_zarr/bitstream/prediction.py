@@ -125,16 +125,19 @@ def _encode_compiled(
     """Return the words, the bits and the largest class."""
     from moec_zarr.bitstream import prediction_kernels as kernels
 
+    measure: Any = kernels.measure
     follow: Any = kernels.follow
-    arguments, errors = _arguments(known, lattice, predictor), np.zeros(flat.size, np.int32)
-    none, nothing = np.zeros(0, np.uint32), np.zeros(0, np.uint8)
-    largest, _ = follow(kernels.MEASURE, flat, errors, *arguments, 1, none, none, none, nothing)
+    arguments, repeats = _arguments(known, lattice, predictor), predictor.common is not None
+    errors, marks = np.zeros(flat.size, np.int32), np.empty(flat.size if repeats else 0, np.int32)
+    passed = flat, errors, np.empty(flat.size, np.int64), marks, *arguments
+    largest = measure(*passed)
     if largest < 0:
         return None
     count = int(np.count_nonzero(known))
-    lower, width = np.empty((2, 2 * count), np.uint32)
+    lower, width = np.empty((2, (1 + repeats) * count), np.uint32)
     bits = np.zeros(count * max(largest // 2, 1) // 8 + 1, np.uint8)
-    coded, length = follow(kernels.ENCODE, flat, errors, *arguments, largest + 1, lower, width, none, bits)
+    none = np.zeros(0, np.uint32)
+    coded, length = follow(kernels.ENCODE, *passed, largest + 1, lower, width, none, bits)
     encoder = RangeEncoder()
     encoder.intervals(lower[:coded], width[:coded])
     return encoder.payload(), bits[: -(-length // 8)].tobytes(), largest
@@ -153,11 +156,11 @@ def _decode_compiled(
     from moec_zarr.bitstream import prediction_kernels as kernels
 
     follow: Any = kernels.follow
-    none = np.zeros(0, np.uint32)
+    none, nothing, unmarked = np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.int32)
     errors = np.zeros(flat.size, np.int32)
     coded, length = follow(
-        kernels.DECODE, flat, errors, *_arguments(known, lattice, predictor), classes, none, none,
-        range_words(words), bits,
+        kernels.DECODE, flat, errors, nothing, unmarked, *_arguments(known, lattice, predictor), classes, none,
+        none, range_words(words), bits,
     )  # fmt: skip
     if coded == kernels.CORRUPT:
         raise _damaged()

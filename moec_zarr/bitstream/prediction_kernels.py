@@ -9,28 +9,108 @@ from numpy.typing import NDArray
 
 from moec_zarr.compiled import compiled
 
-__all__ = ["CORRUPT", "DECODE", "ENCODE", "MEASURE", "TOO_LARGE", "follow"]
+__all__ = ["CORRUPT", "DECODE", "ENCODE", "TOO_LARGE", "follow", "measure"]
 
 Array = NDArray[Any]
 
-MEASURE, ENCODE, DECODE = 0, 1, 2
+ENCODE, DECODE = 0, 1
 CORRUPT, TOO_LARGE = -1, -2  # in place of a count: invalid words or too few bits; an error of 64 bits
 
 
 @compiled()
-def follow(
-    direction: int, values: Array, errors: Array, known: Array, starts: Array, places: Array, columns: int,
-    inside: Array, steps: Array, moves: Array, nearness: Array, weights: Array, mean: int, common: int,
-    repeats: bool, blank: bool, classes: int, lower: Array, width: Array, words: Array, bits: Array,
-) -> tuple[int, int]:  # fmt: skip
-    """Measure, encode or decode the integers of a lattice, wavefront by wavefront.
+def measure(
+    values: Array, errors: Array, guesses: Array, marks: Array, known: Array, starts: Array, places: Array,
+    columns: int, inside: Array, steps: Array, moves: Array, nearness: Array, weights: Array, mean: int,
+    common: int, repeats: bool, blank: bool,
+) -> int:  # fmt: skip
+    """Predict the integers of a lattice, which are known, and return the largest class of an error.
 
-    Returns the largest class of an error if measuring; else how many intervals were coded, or what is wrong;
-    and how many bits.
+    Errors and guesses are written to their places; where values repeat, twice the context of the flag and the
+    flag are written to `marks`.
+    """
+    taps, largest = steps.size, 0
+    for line in range(places.size):
+        for column in range(columns):
+            place = places[line] + column
+            if not known[place]:
+                continue
+            repeated = False
+            if repeats:
+                value, context = _find_repeated(
+                    values, known, place, column, columns, inside[line], steps, moves, common
+                )
+                repeated = values[place] == value
+                marks[place] = 2 * context + repeated
+            base, found, total = mean, False, 0
+            for tap in range(taps):
+                if found and not weights[tap]:
+                    continue
+                beside = column + moves[tap]
+                if not (inside[line, tap] and 0 <= beside < columns):
+                    continue
+                at = place + steps[tap]
+                if not known[at] or (blank and values[at] == common):
+                    continue
+                if not found:
+                    base, found = values[at], True
+                else:
+                    total += weights[tap] * min(max(values[at] - base, -(1 << 40)), 1 << 40)
+            guess = base + ((total + 512) >> 10)
+            size = abs(values[place] - guess)
+            if not repeated:
+                if size < 0:
+                    return TOO_LARGE
+                largest = max(largest, _class(size))
+            guesses[place] = guess
+            errors[place] = 1 << 30 if size < 0 else min(size, 1 << 30)
+            if blank and values[place] == common:
+                errors[place] = 0
+    return largest
+
+
+@compiled()
+def _find_repeated(
+    values: Array, known: Array, place: int, column: int, columns: int, inside: Array, steps: Array,
+    moves: Array, common: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Find the value that most neighbours have, and a number that says which ones."""
+    witnesses = min(steps.size, 10)
+    there = np.uint16(0)
+    value, most, best = common, 0, 0
+    for tap in range(witnesses):
+        if inside[tap] and 0 <= column + moves[tap] < columns and known[place + steps[tap]]:
+            there |= np.uint16(1 << tap)
+    for tap in range(min(steps.size, 6)):
+        if not there >> np.uint16(tap) & np.uint16(1):
+            continue
+        own, alike, which = values[place + steps[tap]], 0, 0
+        for other in range(witnesses):
+            same = there >> np.uint16(other) & np.uint16(1) and values[place + steps[other]] == own
+            alike += same
+            which = 2 * which + same
+        if alike > most:
+            value, most, best = own, alike, which
+    if most == 0:
+        for other in range(witnesses):
+            best = 2 * best + (
+                there >> np.uint16(other) & np.uint16(1) and values[place + steps[other]] == value
+            )
+    return value, 2 * best + (value == common)
+
+
+@compiled()
+def follow(
+    direction: int, values: Array, errors: Array, guesses: Array, marks: Array, known: Array, starts: Array,
+    places: Array, columns: int, inside: Array, steps: Array, moves: Array, nearness: Array, weights: Array,
+    mean: int, common: int, repeats: bool, blank: bool, classes: int, lower: Array, width: Array,
+    words: Array, bits: Array,
+) -> tuple[int, int]:  # fmt: skip
+    """Encode or decode the integers of a lattice, wavefront by wavefront.
+
+    Encoding takes the errors, guesses and marks that `measure` writes. Returns how many intervals were coded,
+    or what is wrong, and how many bits.
     """
     taps = steps.size
-    witnesses = min(taps, 10)
-    candidates = min(taps, 6)
     flags = np.zeros((1 << 11, 2), np.int64)
     counts = np.full((96 * 7, classes), 2, np.int64)
     sums = np.empty((96 * 7, classes + 1), np.int64)
@@ -41,14 +121,12 @@ def follow(
     repeated = np.empty(starts.size, np.uint8)
     table = np.empty(starts.size, np.int32)
     symbols = np.empty(starts.size, np.int32)
-    there = np.empty(taps, np.uint8)
-    seen = np.empty(taps, np.int64)
     span, point, used = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), 2
     if direction == DECODE:
         point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
         if words.size > 1:
             point |= np.uint64(words[1])
-    coded, bit, largest, first, last = 0, 0, 0, 0, 0
+    coded, bit, first, last = 0, 0, 0, 0
     for t in range(starts[-1] + columns):
         while last < starts.size and starts[last] <= t:
             last += 1
@@ -64,31 +142,17 @@ def follow(
                 line = here[i]
                 column = t - starts[line]
                 place = places[line] + column
-                for tap in range(witnesses):
-                    beside = column + moves[tap]
-                    there[tap] = inside[line, tap] and 0 <= beside < columns and known[place + steps[tap]]
-                    seen[tap] = values[place + steps[tap]] if there[tap] else 0
-                value, most = common, 0
-                for tap in range(candidates):
-                    if there[tap]:
-                        alike = 0
-                        for other in range(witnesses):
-                            alike += there[other] and seen[other] == seen[tap]
-                        if alike > most:
-                            value, most = seen[tap], alike
-                context = 0
-                for tap in range(witnesses):
-                    context = 2 * context + (there[tap] and seen[tap] == value)
-                context = 2 * context + (value == common)
+                if direction == ENCODE:
+                    repeated[i], context = marks[place] & 1, marks[place] >> 1
+                else:
+                    value, context = _find_repeated(
+                        values, known, place, column, columns, inside[line], steps, moves, common
+                    )
                 contexts[i] = context
-                if direction == MEASURE:
-                    repeated[i] = values[place] == value
-                    continue
                 ones, both = flags[context, 1], flags[context, 0] + flags[context, 1]
                 chance = min(max(((2 * ones + 1) << 16) // (2 * both + 2), 1), (1 << 16) - 1) << 8
                 zero = 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
                 if direction == ENCODE:
-                    repeated[i] = values[place] == value
                     lower[coded] = zero if repeated[i] else 0
                     width[coded] = (1 << 24) - zero if repeated[i] else zero
                     coded += 1
@@ -112,6 +176,9 @@ def follow(
                 flags[contexts[i], repeated[i]] += 1
         for i in range(size):
             line = here[i]
+            if direction == ENCODE and repeats and repeated[i]:
+                symbols[i] = -1
+                continue
             column = t - starts[line]
             place = places[line] + column
             base, found = mean, False
@@ -126,36 +193,27 @@ def follow(
                 activity += nearness[tap] * errors[at]
                 if tap == 0:
                     recent = 16 * errors[at]
-                if blank and values[at] == common:
+                if direction == ENCODE or (blank and values[at] == common):
                     continue
                 if not found:
                     base, found = values[at], True
                 elif weights[tap]:
                     step = min(max(values[at] - base, -(1 << 40)), 1 << 40)
                     total += weights[tap] * step
-            guess = base + ((total + 512) >> 10)
+            guess = guesses[place] if direction == ENCODE else base + ((total + 512) >> 10)
             if repeats and repeated[i]:
                 symbols[i] = -1
             else:
                 level = min(_class(activity), 95)
                 row = 7 * level + min(max((_class(recent) - level + 8) >> 1, 0), 6)
                 table[i] = row
-                if direction != DECODE:
-                    error = values[place] - guess
-                    size_of = abs(error)
-                    if size_of < 0:
-                        return TOO_LARGE, bit
-                    symbol = _class(size_of)
-                    largest = max(largest, symbol)
-                    if direction == MEASURE:
-                        errors[place] = min(size_of, 1 << 30)
-                        if blank and values[place] == common:
-                            errors[place] = 0
-                        continue
                 if 16 * totals[row] >= 17 * renewed[row]:
                     _renew(counts[row], sums[row], totals[row])
                     renewed[row] = totals[row]
                 if direction == ENCODE:
+                    error = values[place] - guess
+                    size_of = abs(error)
+                    symbol = _class(size_of)
                     lower[coded] = sums[row, symbol]
                     width[coded] = sums[row, symbol + 1] - sums[row, symbol]
                     coded += 1
@@ -193,17 +251,18 @@ def follow(
                             error = -error
                     values[place] = guess + error
                 symbols[i] = symbol
+            if direction == ENCODE:
+                continue
             if not (blank and values[place] == common):
                 off = abs(values[place] - guess)
                 errors[place] = min(off, 1 << 30) if off >= 0 else 1 << 30
             else:
                 errors[place] = 0
-        if direction != MEASURE:
-            for i in range(size):
-                if symbols[i] >= 0:
-                    counts[table[i], symbols[i]] += 5
-                    totals[table[i]] += 5
-    return (largest if direction == MEASURE else coded), bit
+        for i in range(size):
+            if symbols[i] >= 0:
+                counts[table[i], symbols[i]] += 5
+                totals[table[i]] += 5
+    return coded, bit
 
 
 @compiled()

@@ -37,7 +37,9 @@ __all__ = ["Encoded", "add_bound", "encode_bounded", "encode_closest", "encode_e
 _log = logging.getLogger(__name__)
 _ANY_ERROR = 8.0  # of half the range: no value is so far off
 _NETWORK_RATIOS = 2000.0, 500.0, 125.0  # at which networks are fitted where no transform says how many bytes
-_MISJUDGED = 1.2  # times what samples say that rounded values may take
+_MISJUDGED = 1.1  # times what is wanted that a fit may seem to take at first
+_UNLIKE = 1.25  # times what samples say that rounded values take: then a fit is looked at again
+_CLEARLY = 0.85  # of what samples say that rounded values take: beside a fit of fewer bytes they are not
 _TRIALS = 8  # bounds that are tried on the way to bytes or a PSNR
 _FIRST_OCTAVES = 2.0  # to the next bound that is tried on the way to bytes
 _CLOSE_BYTES, _CLOSE_PSNR = 0.06, 0.2  # of a limit, and in dB: near enough
@@ -66,22 +68,26 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     """Find the smallest stream in which no valid value is further off than the settings allow.
 
     Samples say about how many bytes values take that are rounded and stored themselves, and so what a fit
-    must be smaller than. Where it is far smaller, they are not stored.
+    must be smaller than. Where it is far smaller, they are not rounded; nor where a dictionary says so.
     """
     advice = read_advice(chunk.dictionary)
     bounds = settings.max_error or 0.0, settings.max_relative_error or 0.0
     if advice.fits_lost:
         return encode_rounded(chunk, *bounds)
-    sampled = sample_rounded(chunk, *bounds)
+    sampled = None if advice.fits_won else sample_rounded(chunk, *bounds)
     if sampled is None and not advice.fits_won:
         best = encode_rounded(chunk, *bounds)
-        return _encode_fits(chunk, settings, best, len(best)) or best
-    limit = math.inf if advice.fits_won or sampled is None else _MISJUDGED * sampled
+        return _encode_fits(chunk, settings, best, _MISJUDGED * len(best)) or best
+    limit = math.inf if sampled is None else sampled
     fitted = _encode_fits(chunk, settings, None, limit)
     if fitted is not None:
-        return encode_rounded_within(chunk, *bounds, len(fitted), sampled) or fitted
+        if sampled is None or len(fitted) < _CLEARLY * sampled:
+            return fitted
+        return encode_rounded_within(chunk, *bounds, len(fitted)) or fitted
     best = encode_rounded(chunk, *bounds)
-    return (len(best) > limit and _encode_fits(chunk, settings, best, len(best))) or best
+    if len(best) < _UNLIKE * limit:
+        return best
+    return _encode_fits(chunk, settings, best, len(best)) or best
 
 
 def _encode_fits(chunk: Prepared, settings: Settings, best: bytes | None, limit: float) -> bytes | None:

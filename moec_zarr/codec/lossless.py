@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moec_zarr.arrays import Integers
+from moec_zarr.arrays import Bools, Integers
 from moec_zarr.bitstream.container import Section
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted, write_table
-from moec_zarr.bitstream.lattice import arrange
+from moec_zarr.bitstream.lattice import arrange, neighbours
 from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.rounding import Rounded, distinct_values, keep_mean, round_within
 from moec_zarr.fit.advice import read_advice
-from moec_zarr.fit.prediction import estimate, list_predictors
+from moec_zarr.fit.prediction import Seen, choose_predictor, draw_seen, estimate_bits, list_predictors
 from moec_zarr.model.levels import Grid
 from moec_zarr.quality import measure
 
@@ -43,11 +43,8 @@ _SMALL = 1 << 16  # bytes that deflated byte planes are tried on
 _QUICK, _THOROUGH, _TRIED = 3, 19, 2  # levels of zstd, and on how many candidates the latter is tried
 # Of the bytes of the quick level at least, about, the thorough one takes: of large arrays, and of small ones.
 _LESS_THOROUGHLY = 0.88, 0.75
-_SAMPLED, _SAMPLE, _SAMPLES = (
-    1 << 16,
-    1 << 13,
-    (0.2, 0.5, 0.8),
-)  # arrays of which so many voxels are tried first
+_SAMPLED, _SAMPLE = 1 << 16, 1 << 15  # arrays of so many voxels are sampled first; and of how many values
+_PER_NUMBER = 8  # times as many values as elsewhere, for each that differs, are to be sampled of a few
 _UNLIKE = 0.55  # of what such samples take at least, about, an array takes
 _HOPELESS = 2.0  # times the bytes of the best way by the quick level: another way is no better
 _MISJUDGED = 0.6  # of the estimated bytes at least, about, integers take
@@ -68,7 +65,7 @@ def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
         if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
-    return _encode(chunk, 0.0, 0.0, limit)
+    return _encode_likely(chunk, 0.0, limit)
 
 
 def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> bytes:
@@ -79,15 +76,10 @@ def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float)
 
 
 def encode_rounded_within(
-    chunk: Prepared, max_error: float, max_relative_error: float, limit: int, sampled: float | None = None
+    chunk: Prepared, max_error: float, max_relative_error: float, limit: int
 ) -> bytes | None:
-    """Encode the same; return None if that takes more bytes than a limit, which samples may say.
-
-    `sampled` is what :func:`sample_rounded` returns, where it is known.
-    """
-    if sampled is not None and _UNLIKE * sampled > limit:
-        return None
-    return _encode(chunk, max_error, max_relative_error, limit, sampled=sampled is not None)
+    """Encode the same; return None if that takes more bytes than a limit."""
+    return _encode(chunk, max_error, max_relative_error, limit)
 
 
 def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) -> bytes | None:
@@ -95,15 +87,27 @@ def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) 
 
     To the nearest, but where the mean calls for another one: hence the stream states a wider bound.
     """
-    return _encode(chunk, max_error, 0.0, limit, nearest=True)
+    return _encode_likely(chunk, max_error, limit, nearest=True)
+
+
+def _encode_likely(
+    chunk: Prepared, max_error: float, limit: int | None, nearest: bool = False
+) -> bytes | None:
+    """Encode values, unless samples say that this takes far more bytes than a limit."""
+    if limit is not None:
+        expected = sample_rounded(chunk, max_error, 0.0)
+        if expected is not None and _UNLIKE * expected > limit - len(chunk.write(chunk.sections)):
+            return None
+    return _encode(chunk, max_error, 0.0, limit, nearest)
 
 
 class _Candidate(NamedTuple):
     rounded: Rounded
     table: bytes | None
     integers: Integers  # of the valid voxels, numbers of the table where there is one
+    seen: Seen | None  # of the integers; None where they are not predicted
     predictors: list[Predictor]
-    predicted: float  # bytes with the second of these, or the only one, estimated
+    predicted: float  # bytes with the best one of these, estimated
     planes: int  # bytes of the quick level
 
 
@@ -113,16 +117,11 @@ def _encode(
     max_relative_error: float,
     limit: int | None,
     nearest: bool = False,
-    sampled: bool = False,
 ) -> bytes | None:
     array, valid = chunk.array, chunk.valid
     values = chunk.valid_values
     plain = len(chunk.write(chunk.sections))
     room = np.inf if limit is None else limit - plain
-    if limit is not None and not sampled:
-        expected = sample_rounded(chunk, max_error, max_relative_error)
-        if expected is not None and _UNLIKE * expected > room:
-            return None
     exact = [(each.value, values == each.value) for each in chunk.exact]
     ways = [
         each
@@ -145,8 +144,9 @@ def _encode(
     least = min(candidates, key=lambda each: each.predicted)
     if _MISJUDGED * least.predicted <= room:
         integers = _on_box(least.integers, chunk)
-        sizes = estimate(*arrange(integers, valid), least.predictors)
-        coded = write_predicted(integers, valid, least.predictors[int(np.argmin(sizes))])
+        assert least.seen is not None
+        predictor = choose_predictor(*arrange(integers, valid), least.seen, least.predictors)
+        coded = write_predicted(integers, valid, predictor)
         if coded is not None:
             best = _payload(least, coded, stated(least), max_relative_error), least.rounded
     less = _LESS_THOROUGHLY[array.size < _SAMPLED]
@@ -175,26 +175,52 @@ def _payload(candidate: _Candidate, coded: bytes, max_error: float, max_relative
 
 
 def sample_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> float | None:
-    """Estimate by samples of a chunk in how many bytes its values are stored; None where they say nothing."""
-    shape = chunk.array.shape
-    if chunk.array.size < _SAMPLED:
+    """Estimate from some voxels and their neighbours in how many bytes a chunk's values are stored.
+
+    None where that says nothing.
+    """
+    array, valid = chunk.array, chunk.valid
+    if array.size < _SAMPLED:
         return None
-    share = (_SAMPLE / chunk.array.size) ** (1 / sum(n > 1 for n in shape))
-    total = count = 0.0
-    for where in _SAMPLES:
-        lengths = [max(math.ceil(n * share), min(n, 4)) for n in shape]
-        box = tuple(
-            slice(first := int(where * (n - m)), first + m) for n, m in zip(shape, lengths, strict=True)
-        )
-        part = replace(chunk, array=chunk.array[box], valid=None if chunk.valid is None else chunk.valid[box])
-        values = part.valid_values
-        if values.size < 2:
-            continue
-        ways = round_within(values, max_error, max_relative_error)
-        total += min(min(each.predicted, each.planes) for each in _candidates(part, ways))
-        count += values.size
-    valid_count = chunk.array.size if chunk.valid is None else np.count_nonzero(chunk.valid)
-    return total * float(valid_count) / count if count else None
+    axes = sorted((axis for axis, n in enumerate(array.shape) if n > 1), key=lambda axis: array.shape[axis])
+    taps = neighbours(len(axes))
+    offsets = np.zeros((1 + len(taps), array.ndim), np.int64)  # the first one is the voxel itself
+    offsets[1:, axes] = taps
+    count = array.size if valid is None else int(np.count_nonzero(valid))
+    drawn = np.random.default_rng(0).integers(0, array.size, _SAMPLE // len(offsets) * array.size // count)
+    around = np.stack(np.unravel_index(drawn, array.shape), axis=1)[:, None] + offsets
+    there: Bools = np.asarray(((around >= 0) & (around < array.shape)).all(axis=2))
+    places = tuple(np.moveaxis(np.where(there[..., None], around, 0), 2, 0))
+    if valid is not None:
+        there &= valid[places]
+        known = there[:, 0]
+        there, places = there[known], tuple(index[known] for index in places)
+    if len(there) < 2:
+        return None
+    ways = []
+    for rounded in round_within(array[places][there], max_error, max_relative_error):
+        for numbers in _numbered(rounded.integers):
+            integers = np.zeros(there.shape, np.int64)
+            integers[there] = numbers
+            ways.append(integers)
+    # The best one is that whose integers differ least from the nearest ones.
+    least = min(ways, key=lambda each: np.log2(1.0 + np.abs(each[:, 0] - each[:, 1])).sum())
+    seen = Seen(least[:, 0], least[:, 1:], there[:, 1:])
+    return min(estimate_bits(seen, list_predictors(seen))) * count / 8
+
+
+def _numbered(integers: Integers) -> Iterator[Integers]:
+    """Iterate over integers, and the numbers of those that occur where these are far fewer."""
+    yield integers
+    distinct = distinct_values(integers)
+    if _is_sparse(distinct, integers.size // _PER_NUMBER):
+        yield np.searchsorted(distinct, integers)
+
+
+def _is_sparse(distinct: Integers, size: int) -> bool:
+    """Say whether a table of the integers that occur may be worth while."""
+    span = int(distinct[-1]) - int(distinct[0]) + 1
+    return 2 <= distinct.size <= size // 4 and span >= _SPARSE * distinct.size
 
 
 def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
@@ -203,19 +229,18 @@ def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
     for rounded, planes in zip(ways, quick, strict=True):
         own, table = rounded.integers, None
         distinct = distinct_values(own)
-        span = int(distinct[-1]) - int(distinct[0]) + 1
-        if 2 <= distinct.size <= own.size // 4 and span >= _SPARSE * distinct.size:
+        if _is_sparse(distinct, own.size):
             # What comes back from afar zstd finds in the values themselves.
-            yield _Candidate(rounded, None, own, [], math.inf, planes)
+            yield _Candidate(rounded, None, own, None, [], math.inf, planes)
             own, table = np.searchsorted(distinct, own), write_table(distinct)
             planes = len(write_planes(own, _QUICK)) + len(table)
         elif planes > _HOPELESS * min(quick):
             continue
-        arranged = arrange(_on_box(own, chunk), chunk.valid)
-        predictors = list_predictors(*arranged)
-        predicted = estimate(*arranged, predictors[:2][-1:])[0]
+        seen = draw_seen(*arrange(_on_box(own, chunk), chunk.valid))
+        predictors = list_predictors(seen)
+        predicted = min(estimate_bits(seen, predictors)) * own.size / 8
         more = 0 if table is None else len(table)
-        yield _Candidate(rounded, table, own, predictors, predicted + more, planes)
+        yield _Candidate(rounded, table, own, seen, predictors, predicted + more, planes)
 
 
 def _on_box(integers: Integers, chunk: Prepared) -> Integers:

@@ -113,8 +113,15 @@ def keep_mean(values: Array, rounded: Rounded) -> Rounded:
 def distinct_values(values: Array) -> Array:
     """Return the distinct values, rising; with a minus zero among them, zeros may be either.
 
-    Sorted: a table of hashes takes several times as long where most of them differ.
+    Integers of a small range are looked up. Others are sorted: a table of hashes takes several times as long
+    where most of them differ.
     """
+    if values.dtype.kind in "iu":
+        low, high = int(values.min()), int(values.max())
+        if high - low < values.size and max(abs(low), abs(high)) < _WIDE:
+            there = np.zeros(high - low + 1, bool)
+            there[values.reshape(-1).astype(np.int64) - low] = True
+            return np.asarray(np.flatnonzero(there) + low, values.dtype)
     rising = np.sort(values, axis=None)
     return np.asarray(rising[np.append(True, rising[1:] != rising[:-1])])
 

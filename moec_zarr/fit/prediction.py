@@ -4,62 +4,140 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from moec_zarr.arrays import Bools, Doubles, Integers
 from moec_zarr.bitstream.lattice import Lattice, sublattice, surroundings
-from moec_zarr.bitstream.prediction import UNIT_BITS, Predictor, encode_predicted, find_repeated
+from moec_zarr.bitstream.prediction import (
+    UNIT_BITS,
+    WITNESSES,
+    Predictor,
+    encode_predicted,
+    find_repeated,
+    half_octaves,
+)
 
-__all__ = ["estimate", "list_predictors"]
+__all__ = ["Seen", "choose_predictor", "draw_seen", "estimate_bits", "list_predictors"]
 
 _SAMPLE = 1 << 13  # voxels that weights are fitted to
 _WHOLE = 1 << 14  # voxels that are tried as a whole
 _BOXES, _BOX = (0.1, 0.5, 0.9), 6000  # where boxes of about so many voxels lie that are tried of others
+_TRIED, _UNLIKELY = 3, 1.2  # predictors that are, and times the fewest bits by a sample, at most
 _ROUNDS = 4  # of reweighted least squares
 _REPEATED = 0.05  # share of values that repeat from which flags are tried
+_NEAREST = 5  # neighbours whose likeness says in an estimate whether a value repeats
+_LARGEST = 2.0**62  # error that is told from others
 _LARGEST_WEIGHT = (1 << 15) - 1
 _PER_WEIGHT = 16  # voxels for each weight at least
 
 
-def estimate(flat: Integers, known: Bools, lattice: Lattice, predictors: Sequence[Predictor]) -> list[float]:
-    """Estimate how many bytes integers, as `arrange` returns them, take with each of these predictors."""
-    parts, scale = [(flat, known, lattice)], 1.0
-    if flat.size > _WHOLE:
-        parts = [sublattice(flat, known, lattice, _BOX, where) for where in _BOXES]
-        counted = sum(int(np.count_nonzero(part[1])) for part in parts)
-        scale = int(np.count_nonzero(known)) / max(counted, 1)
-    sizes = []
-    for predictor in predictors:
-        coded = [encode_predicted(*part, predictor) for part in parts]
-        sizes.append(scale * sum(math.inf if each is None else len(each) for each in coded))
-    return sizes
+class Seen(NamedTuple):
+    """Some integers, and what is seen of their neighbours.
+
+    Attributes
+    ----------
+    own : int64 array, shape (n,)
+    values, there : int64 and bool array, shape (n, neighbours)
+        The neighbours' integers, nearest first, and which of them there are.
+    """
+
+    own: Integers
+    values: Integers
+    there: Bools
+
+    def only(self, which: Bools) -> Seen:
+        """Return some of them."""
+        return Seen(self.own[which], self.values[which], self.there[which])
 
 
-def list_predictors(flat: Integers, known: Bools, lattice: Lattice) -> list[Predictor]:
-    """List ways to predict integers."""
-    rng = np.random.default_rng(0)
+def draw_seen(flat: Integers, known: Bools, lattice: Lattice) -> Seen:
+    """Draw some of the integers that `arrange` returns."""
     places = np.flatnonzero(known)
     if places.size > _SAMPLE:
-        places = np.sort(rng.choice(places, _SAMPLE, replace=False))
-    own = flat[places]
-    seen, beside = surroundings(flat, known, lattice, places)
-    plain = _fit(seen, beside, own)
+        places = np.sort(np.random.default_rng(0).choice(places, _SAMPLE, replace=False))
+    return Seen(flat[places], *surroundings(flat, known, lattice, places))
+
+
+def choose_predictor(
+    flat: Integers, known: Bools, lattice: Lattice, seen: Seen, predictors: Sequence[Predictor]
+) -> Predictor:
+    """Choose the best one, by the bytes that it takes: of many integers, in some boxes of them."""
+    parts = [(flat, known, lattice)]
+    if flat.size > _WHOLE:
+        bits = estimate_bits(seen, predictors)
+        order = sorted(range(len(bits)), key=lambda i: bits[i])
+        predictors = [predictors[i] for i in order if bits[i] <= _UNLIKELY * bits[order[0]]][:_TRIED]
+        parts = [sublattice(flat, known, lattice, _BOX, where) for where in _BOXES]
+    if len(predictors) == 1:
+        return predictors[0]
+
+    def size(predictor: Predictor) -> float:
+        coded = (encode_predicted(*part, predictor) for part in parts)
+        return sum(math.inf if each is None else len(each) for each in coded)
+
+    return min(predictors, key=size)
+
+
+def list_predictors(seen: Seen) -> list[Predictor]:
+    """List ways to predict integers."""
+    plain = _fit(seen)
     predictors = [Predictor(*plain)]
-    common, share = _most_common(own)
-    candidate, _ = find_repeated(seen, beside, common)
-    new = own != candidate
+    common, share = _most_common(seen.own)
+    candidate, _ = find_repeated(seen.values, seen.there, common)
+    new = seen.own != candidate
     if new.mean() > 1 - _REPEATED:
         return predictors
     predictors.append(Predictor(*plain, common))
     if new.any():
-        predictors.append(Predictor(*_fit(seen[new], beside[new], own[new]), common))
+        predictors.append(Predictor(*_fit(seen.only(new)), common))
         if share > _REPEATED:
-            other = new & (own != common)
+            other = new & (seen.own != common)
             if other.any():
-                weights = _fit(seen[other], (beside & (seen != common))[other], own[other])
-                predictors.append(Predictor(*weights, common, True))
+                beside = seen.there & (seen.values != common)
+                predictors.append(Predictor(*_fit(seen._replace(there=beside).only(other)), common, True))
     return predictors
+
+
+def estimate_bits(seen: Seen, predictors: Sequence[Predictor]) -> list[float]:
+    """Estimate how many bits each integer takes with these predictors, as listed, by those of a sample."""
+    bits, new, flagged = [], np.ones(seen.own.size, bool), 0.0
+    for number, predictor in enumerate(predictors):
+        if number == 1:  # the first one alone has no flags
+            common = predictor.common or 0
+            candidate, context = find_repeated(seen.values, seen.there, common)
+            new = seen.own != candidate
+            nearest = context >> max(min(WITNESSES, seen.values.shape[1]) + 1 - _NEAREST, 1)
+            flagged = _entropy(2 * nearest + context % 2, new.astype(np.int64))
+        own = seen.only(new)
+        if predictor.blank:
+            own = own._replace(there=own.there & (own.values != predictor.common))
+        bits.append((flagged + _error_bits(own, predictor)) / seen.own.size)
+    return bits
+
+
+def _error_bits(seen: Seen, predictor: Predictor) -> float:
+    """Estimate how many bits the errors of a prediction take."""
+    if not seen.own.size:
+        return 0.0
+    base, steps = _steps_of(seen, predictor.start)
+    guess = steps[:, : len(predictor.weights)] @ np.array(predictor.weights, np.float64) / (1 << UNIT_BITS)
+    sizes = np.minimum(np.abs((seen.own - base) - np.rint(guess)), _LARGEST).astype(np.int64)
+    # How far off neighbours were is not known here; how much they differ says nearly as much.
+    around = np.abs(steps.astype(np.float64)).sum(axis=1) / np.maximum(seen.there.sum(axis=1) // 2, 1)
+    classes = half_octaves(sizes)
+    behind = np.where(classes > 3, classes >> 1, np.minimum(classes, 1)).sum()  # bits behind the classes
+    contexts = half_octaves(np.minimum(around, _LARGEST).astype(np.int64))
+    return _entropy(contexts, classes) + float(behind)
+
+
+def _entropy(contexts: Integers, symbols: Integers) -> float:
+    """Return the bits of symbols, given their contexts; both are small numbers."""
+    counts = np.bincount(contexts * (int(symbols.max()) + 1) + symbols).astype(np.float64)
+    together = np.bincount(contexts).astype(np.float64)
+    own, whole = counts[counts > 0], together[together > 0]
+    return float(whole @ np.log2(whole) - own @ np.log2(own))
 
 
 def _most_common(values: Integers) -> tuple[int, float]:
@@ -68,12 +146,20 @@ def _most_common(values: Integers) -> tuple[int, float]:
     return int(each[counts.argmax()]), float(counts.max() / values.size)
 
 
-def _fit(seen: Integers, beside: Bools, own: Integers) -> tuple[tuple[int, ...], int]:
+def _steps_of(seen: Seen, start: int) -> tuple[Integers, Integers]:
+    """Return the nearest neighbour of each integer, and by how much the others differ from it."""
+    nearest = seen.values[np.arange(len(seen.own)), seen.there.argmax(axis=1)]
+    base = np.where(seen.there.any(axis=1), nearest, start)
+    return base, np.where(seen.there, seen.values - base[:, None], 0)
+
+
+def _fit(seen: Seen) -> tuple[tuple[int, ...], int]:
     """Fit weights of neighbours by least absolute errors, and what stands in where there are none."""
+    own = seen.own
     start = int(np.sort(own)[own.size // 2])
-    count = min(seen.shape[1], max(own.size // _PER_WEIGHT, 1))
-    base = np.where(beside.any(axis=1), seen[np.arange(len(seen)), beside.argmax(axis=1)], start)
-    steps: Doubles = np.where(beside, (seen - base[:, None]), 0)[:, :count].astype(np.float64)
+    count = min(seen.values.shape[1], max(own.size // _PER_WEIGHT, 1))
+    base, differences = _steps_of(seen, start)
+    steps: Doubles = differences[:, :count].astype(np.float64)
     wanted = (own - base).astype(np.float64)
     scale = max(float(np.abs(steps).max(initial=0)), 1.0)
     steps, wanted = steps / scale, wanted / scale

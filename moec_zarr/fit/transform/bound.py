@@ -15,16 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moec_zarr.arrays import Bools, Doubles, Floats
+from moec_zarr.arrays import Bools, Floats
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.bitstream.residual import write_residual
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.payloads import DoesNotFit
-from moec_zarr.fit.transform.basis_search import wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly
-from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, prepare_search, quantise_at
+from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, quantise_at
 from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.start import (
     DENSEST,
@@ -35,29 +34,27 @@ from moec_zarr.fit.transform.start import (
     finest_step,
     fold_grid,
 )
-from moec_zarr.fit.transform.voxel_context import fit_voxel_context
-from moec_zarr.model.basis import AxisBasis
+from moec_zarr.fit.transform.voxel_context import estimate_voxel_bits, find_corrections, fit_voxel_context
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import fold
 from moec_zarr.model.residual import Residual
-from moec_zarr.model.transform import analyse
 
 __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.2, 6.0, 32.0  # of the bound: for smooth fields the first one is the best
-_LOOKS = 2.0, 16.0  # times the bound: of a first look; smooth fields take few bytes at one, noise at another
-_MISJUDGED = 1.4  # times what is wanted that such a look takes at most, where a transform is of use
-_SOON_BETTER = 1.05  # times the same that its first steps take at most
+_LEAST_BYTES = 0.4  # of each coefficient that wavelets need, about, corrections among them
+_SOON_BETTER = 1.07  # times what is wanted that its first steps take at most
+_MISJUDGED = 1.4  # times what is wanted that these are at most, where a transform is of use
 _WIDER = 2.5  # from one step that is tried to the next, where none is known beyond
 _NARROWEST = 0.5  # of the bound
-_WORSE = 1.1  # times the fewest bytes: no step that is better lies near
-_SMOOTH = 0.7  # of what is wanted: a transform of fewer bytes leaves little to corrections
+_WORSE = 1.05  # times the fewest bytes: no step that is better lies near
+_SMOOTH = 1.2  # bits a voxel: where all takes fewer, the first step is the best
 _LATER_STEPS = 3  # that are tried, at most
 _FITS = (5,)  # steps of the optimiser of the context at each step
 _NEAR = 1.25  # between two steps: not worth another look
 _ERROR = 0.4  # root mean square error of the transform, of the bound, about
-_CONTEXT_STEPS, _LAST_CONTEXT_STEPS = 6, 12
+_CONTEXT_STEPS = 8
 _SAMPLED = 1 << 21  # voxels that the context of corrections is fitted to, in a few slabs
 _SLABS = 4
 
@@ -101,24 +98,24 @@ def fit_transform_to_bound(
         target = np.where(valid, target, np.float32(0))
     shape = target.shape
     target, valid = fold_grid(target, valid)
-    without = _estimate_bits(find_corrections(target, np.zeros(1, np.float32), valid, bound))
     whole = target if valid is None else fill_smoothly(target, valid)
     advised = read_advice(shared).step
-    if advised is None and 8 * limit < without and not _is_of_use(whole, target, valid, bound, limit):
-        raise DoesNotFit(f"a transform takes far more than {limit} bytes")
     count = min(estimate_count(whole, (_ERROR * bound) ** 2), int(DENSEST * target.size))
+    if advised is None and _LEAST_BYTES * count > _MISJUDGED * limit:
+        raise DoesNotFit(f"a transform of about {count} coefficients takes far more than {limit:.0f} bytes")
     start = find_start(whole, valid, count, None, shared) if count else None
     if start is None:
         return None
-    search, parameters, _ = start
+    search, parameters, last = start
     finest = finest_step(search)
     bits: dict[float, float] = {}  # of each step that was tried
     best = _BoundTrial(math.nan, math.inf, None)
 
     def tried(step: float) -> _BoundTrial:
-        nonlocal parameters, best
+        nonlocal parameters, last, best
         step = max(step, finest)
-        parameters, trial = _trial(search, parameters, step, target, valid, bound)
+        parameters, trial = _trial(search, parameters, step, last, target, valid, bound)
+        last = trial.quantised or last
         _log.debug("step %.3g bounds: about %.0f bytes", step / bound, trial.bits / 8)
         bits[step] = trial.bits
         if trial.bits < best.bits:
@@ -127,10 +124,13 @@ def fit_transform_to_bound(
 
     # Noise is best left to corrections, smooth fields to the transform; between the two steps may lie a hill.
     for factor in _FIRST_STEPS if advised is None else (advised,):
-        if tried(factor * bound).bits > _WORSE * best.bits and best.bits < 8 * _SMOOTH * limit:
+        if max(factor * bound, finest) in bits:
+            continue
+        own = tried(factor * bound).bits
+        if best.bits > 8 * _SOON_BETTER * limit:
+            raise DoesNotFit(f"a transform takes about {best.bits / 8:.0f} bytes, {limit:.0f} are wanted")
+        if own > _WORSE * best.bits or best.bits < _SMOOTH * target.size:
             break
-    if best.bits > 8 * _SOON_BETTER * limit:
-        raise DoesNotFit(f"a transform takes about {best.bits / 8:.0f} bytes, {limit:.0f} are wanted")
     near = sum(own < _WORSE * best.bits for own in bits.values())
     if advised is None and (near > 1 or best.step > min(bits)):
         for _ in range(_LATER_STEPS):
@@ -138,10 +138,7 @@ def fit_transform_to_bound(
             if any(max(step / other, other / step) < _NEAR for other in bits):
                 break
             tried(step)
-    if best.quantised is not None:  # its context is better known by now
-        _, again = quantise_at(search, parameters, best.step, _FITS, last=best.quantised)
-        best = best if again is None else best._replace(quantised=again)
-    if best.quantised is None or best.bits > without:
+    if best.quantised is None or not _pays(best.bits, target, valid, bound):
         return None
     found = place_coefficients(search, best.quantised)
     try:
@@ -161,34 +158,35 @@ def _restored(
         return transform
     better = transform._replace(restoration=restored.restoration)
     own, other = (
-        8 * each.nbytes + _estimate_bits(find_corrections(target, decoded, valid, bound))
+        8 * each.nbytes + _estimate_bits(target, decoded, valid, bound)
         for each, decoded in ((transform, values), (better, restored.values))
     )
     return better if other < own else transform
 
 
-def _is_of_use(whole: Floats, target: Floats, valid: Bools | None, bound: float, limit: float) -> bool:
-    """Say whether bases that take no search leave it open that a transform takes fewer bytes than a limit."""
-    for basis_of in wavelets_of, lambda n: AxisBasis():  # cosines, on each axis
-        bases = tuple(basis_of(n) for n in whole.shape)
-        search = prepare_search(analyse(whole, bases), bases)
-        for step in _LOOKS:
-            _, look = _trial(search, None, max(step * bound, finest_step(search)), target, valid, bound)
-            _log.debug("step %g in %s: about %.0f bytes, %.0f are wanted", step, bases, look.bits / 8, limit)
-            if look.bits <= 8 * _MISJUDGED * limit:
-                return True
-    return False
+def _pays(bits: float, target: Floats, valid: Bools | None, bound: float) -> bool:
+    """Say whether a transform and its corrections take fewer bits than corrections alone."""
+    alone = find_corrections(target, np.zeros(1, target.dtype), valid, bound)
+    if bits <= np.count_nonzero(alone):  # each takes a sign at least
+        return True
+    return bits <= estimate_voxel_bits(np.asarray(fold(alone), np.int32))
 
 
 def _trial(
-    search: Search, known: Parameters | None, step: float, target: Floats, valid: Bools | None, bound: float
+    search: Search,
+    known: Parameters | None,
+    step: float,
+    last: Quantised,
+    target: Floats,
+    valid: Bools | None,
+    bound: float,
 ) -> tuple[Parameters | None, _BoundTrial]:
-    parameters, quantised = quantise_at(search, known, step, _FITS)
+    parameters, quantised = quantise_at(search, known, step, _FITS, last=last)
     search.kept.clear()  # the next step is too far for them
     if quantised is None:
         return parameters, _BoundTrial(step, math.inf, None)
     values = CoefficientField(place_coefficients(search, quantised)).whole()
-    bits = quantised.bits + _estimate_bits(find_corrections(target, values, valid, bound))
+    bits = quantised.bits + _estimate_bits(target, values, valid, bound)
     return parameters, _BoundTrial(step, bits, quantised)
 
 
@@ -212,33 +210,9 @@ def _lowest(bits: Mapping[float, float]) -> float:
     return float(known[number][0] * math.exp(min(max(lowest, x[0] / 2), x[2] / 2)))
 
 
-def find_corrections(
-    target: Floats | Doubles, values: Floats | Doubles, valid: Bools | None, bound: float
-) -> NDArray[np.int32]:
-    """Return by how many times twice the bound to correct each voxel; 0 if it is within it, or not valid.
-
-    Parameters
-    ----------
-    target, values : float array
-        Normalised; a decoder clips values to -1..1 once they are corrected.
-    """
-    wrong = np.abs(target - np.clip(values, -1, 1)) > bound
-    if valid is not None:
-        wrong &= valid
-    corrections = np.rint((target - values) / (2 * bound))
-    # Integers beyond any stream's are refused when they are written.
-    return np.where(wrong, np.clip(corrections, -(2**30), 2**30), 0).astype(np.int32)
-
-
-def _estimate_bits(corrections: NDArray[np.int32]) -> float:
-    """About how many bits corrections take."""
-    if not corrections.any():
-        return 0.0
-    sample = _sampled(corrections)
-    if not sample.any():
-        return 32.0 * np.count_nonzero(corrections)
-    _, bits = fit_voxel_context(sample, _CONTEXT_STEPS)
-    return bits * corrections.size / sample.size
+def _estimate_bits(target: Floats, values: Floats, valid: Bools | None, bound: float) -> float:
+    """About how many bits the corrections of decoded values take."""
+    return estimate_voxel_bits(np.asarray(fold(find_corrections(target, values, valid, bound)), np.int32))
 
 
 def _sampled(corrections: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -270,5 +244,4 @@ def encode_residual(residual: Residual) -> bytes:
     sample = _sampled(corrections)
     if not sample.any():
         sample = np.asarray(fold(corrections), np.int32)
-    context, _ = fit_voxel_context(sample, _LAST_CONTEXT_STEPS)
-    return write_residual(residual, context)
+    return write_residual(residual, fit_voxel_context(sample, _CONTEXT_STEPS))

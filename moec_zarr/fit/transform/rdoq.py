@@ -66,7 +66,7 @@ _LARGE = 0.65  # of a step: what is larger says whether a band pays for itself
 _ROUNDING = 0.4
 _MANY = 1 << 16  # candidates from which on rows are used again
 _REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows
-_NEXT = 0.7, 1.5  # ratios of steps next to one another
+_NEXT = 0.6, 1.5  # ratios of steps next to one another
 _FEW_ROWS = 1 << 12
 SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
 
