@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from moec_zarr.arrays import Doubles
 from moec_zarr.codec.prepare import Prepared, keep_exactly
 from moec_zarr.codec.stored import round_closer, round_smaller, stated_psnr
 from moec_zarr.errors import BudgetError
@@ -19,6 +21,11 @@ _SAMPLE = 1 << 12  # voxels of which values are counted
 _OFTEN = 0.05  # share of them from which a value occurs often
 _MOST = 2  # values that are tried
 _STATIC = 0.02  # share of the voxels from which those where a value never changes are tried
+_SEEN, _PLACES = 1 << 14, (0.2, 0.5, 0.8)  # voxels of boxes that are transformed, and where they lie
+_COEFFICIENTS = 1.5  # that a byte pays for, about
+_DENSEST = 0.6  # of the voxels, that coefficients are kept for
+_NOTHING = 1e-12  # of the square of half the range: an error next to none
+_LIKELY = 0.2  # dB that keeping a value exactly is to gain by what boxes say, to be tried
 _FAR_CLOSER, _FAR_FEWER = 6.0, 0.7  # dB, and share of the bytes: more than values kept exactly bring
 
 
@@ -66,6 +73,8 @@ def race_repeated(
     if not often:
         return Raced(chunk)
     best, fitted, stored = chunk, encode(chunk), None
+    if limit is not None and stated_psnr(fitted) == math.inf:
+        return Raced(chunk, fitted)
     most = len(fitted) if limit is None else max(limit, len(fitted))
     if limit is not None:
         stored = round_closer(chunk, most, stated_psnr(fitted))
@@ -73,17 +82,20 @@ def race_repeated(
         stored = round_smaller(chunk, psnr, most)
     if stored is not None and _is_far_better(stored, fitted, limit):
         return Raced(chunk, fitted, stored, decided=True)
+    boxes = _Boxes(chunk)
     for value in often:
         for other in _ways(best, value):
-            spent = sum(len(each.coded) for each in other.exact)
-            if spent >= (len(fitted) if limit is None else limit):
+            room = len(fitted) if limit is None else limit
+            gain = boxes.gain(best, other, room)
+            _log.debug("%s kept exactly: %.2f dB more, about", value, gain)
+            if gain < _LIKELY:
                 continue
             try:
                 tried = encode(other)
             except BudgetError:
                 continue
             better = len(tried) <= most and is_better(tried, fitted, limit)
-            _log.debug("%s kept exactly by %d bytes: %s", value, spent, "better" if better else "no better")
+            _log.debug("%s kept exactly: %s", value, "better" if better else "no better")
             if better:
                 best, fitted = other, tried
     return Raced(best, fitted, stored)
@@ -111,6 +123,65 @@ def _find_repeated(chunk: Prepared) -> list[float]:
     if often.size == distinct.size:  # the mask of one would be that of the other
         return []
     return [distinct[i].item() for i in sorted(often, key=lambda i: -counts[i])[:_MOST]]
+
+
+class _Boxes:
+    """Boxes of a chunk, whose coefficients say what a transform leaves of it in so many bytes.
+
+    Where a value is kept exactly, what is fitted there is as smooth as can be. Nothing is made of the error
+    that this takes off those places: a transform has hardly any there that a decoder does not clip.
+    """
+
+    def __init__(self, chunk: Prepared) -> None:
+        shape = chunk.squeezed.array.shape
+        share = min(1.0, (_SEEN / math.prod(shape)) ** (1 / len(shape)))
+        lengths = [max(math.ceil(n * share), min(n, 4)) for n in shape]
+        self._boxes = [
+            tuple(
+                slice(int(place * (n - m)), int(place * (n - m)) + m)
+                for n, m in zip(shape, lengths, strict=True)
+            )
+            for place in (_PLACES if share < 1 else _PLACES[:1])
+        ]
+        self._known: dict[int, tuple[Prepared, Doubles]] = {}
+        self._size, self._plain = chunk.array.size, len(chunk.write(chunk.kept()))
+
+    def gain(self, one: Prepared, other: Prepared, room: int) -> float:
+        """Return how many dB the other is likely to be closer in a stream of so many bytes."""
+        left = room - self._plain - _spent(one)
+        if self._closeness(other, left) - self._closeness(one, left) < _LIKELY:
+            return 0.0  # masks, which are coded for their size, take further bytes
+        left_by_other = room - self._plain - _spent(other)
+        if left_by_other <= 0:
+            return -math.inf
+        return self._closeness(other, left_by_other) - self._closeness(one, left)
+
+    def _closeness(self, chunk: Prepared, nbytes: float) -> float:
+        if id(chunk) not in self._known:
+            self._known[id(chunk)] = chunk, self._left(chunk)
+        left = self._known[id(chunk)][1]
+        count = min(_COEFFICIENTS * max(nbytes, 1) / self._size, _DENSEST) * left.size
+        return -10 * math.log10(max(float(left[int(count)]), _NOTHING))
+
+    def _left(self, chunk: Prepared) -> Doubles:
+        """Return the mean square that is left without so many of the largest coefficients."""
+        from moec_zarr.fit.transform.basis_search import wavelets_of
+        from moec_zarr.fit.transform.inpainting import fill_smoothly
+        from moec_zarr.model.transform import analyse
+
+        field, parts = chunk.field, []
+        for box in self._boxes:
+            target = field.normalisation.normalise(field.array[box]).astype(np.float32)
+            if field.valid is not None:
+                valid = field.valid[box]
+                target = fill_smoothly(np.where(valid, target, np.float32(0)), valid)
+            parts.append(analyse(target, [wavelets_of(n) for n in target.shape]).reshape(-1))
+        squares = np.sort(np.square(np.concatenate(parts), dtype=np.float64))
+        return np.asarray(np.cumsum(squares)[::-1] / squares.size)
+
+
+def _spent(chunk: Prepared) -> int:
+    return sum(len(each.coded) for each in chunk.exact)
 
 
 def _ways(chunk: Prepared, value: float) -> Iterator[Prepared]:
