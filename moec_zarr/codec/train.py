@@ -30,7 +30,7 @@ __all__ = ["train_dictionary"]
 _log = logging.getLogger(__name__)
 _Codec = TypeVar("_Codec", bound=Settings)
 _MOST_CHUNKS = 16  # that heads are compared on
-_MOST_HEADS = 8
+_MOST_HEADS = 8  # that are tried, and kept
 _GAIN = 0.005  # octaves of error, or of bytes, in the mean, for which another head is kept
 _LOST = 0.015  # the same, up to which heads may do worse than a search of a chunk's own
 _SURE = 3  # chunks on which networks lost, or one side of a race won, to say so
@@ -166,6 +166,8 @@ def _choose_heads(
     if not heads:
         return []
     tried, fast = list(heads), replace(codec, effort="fast")
+    if len(tried) > _MOST_HEADS:
+        tried = [tried[place] for place in np.linspace(0, len(tried) - 1, _MOST_HEADS).round().astype(int)]
     costs = np.full((len(tried), len(known)), np.inf)
     own = np.array([measure_cost(each.array, each.stream, codec) for each in known])
     alone = replace(advice, no_search=True, own_experts=0.0).write()
@@ -174,6 +176,9 @@ def _choose_heads(
         for column, each in enumerate(known):
             if heads[head] == {column} and len(known) > 2:
                 continue  # what it does for its own chunk says nothing of others
+            if each.parts.values is not None:
+                costs[row, column] = 0.0  # rounded values win again, whatever is fitted
+                continue
             if (encoded := try_encode(each.array, other)) is not None:
                 costs[row, column] = measure_cost(each.array, encoded, other) - own[column]
     chosen = [tried[row] for row in _select(costs)]

@@ -40,6 +40,7 @@ _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits i
 # it at a bit a voxel.
 _SHARP = 0.035, 2.8
 _CORRECTED = 0.988  # of its error, that a short network leaves where one that corrects it is worth a fit
+_UNUSED = 0.005  # of a budget: more bytes than that are not left over
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
 
@@ -196,17 +197,26 @@ def _fit_transform(
     begun = begin_transform(target, valid, budget, shared=shared)
     worth = head = None
     if begun is not None and folded_shape(target.shape) == target.shape:
-        if may_restore(shared, target.ndim):
-            worth = choose_experts(begun.values(), target, valid, budget, shared=shared)
         head = find_head(shared, begun.bases, target.shape)
+        alike = head is not None or not heads_for(shared, target.shape)
+        if not alike or may_restore(shared, target.ndim):
+            worth = choose_experts(begun.values(), target, valid, budget, shared=shared, advised=alike)
     alone = budget + (spare if head is None else 0)
     earlier: Candidate | None = None
+
+    def left(kept: int) -> int:
+        """Return the bytes that are there where the transform takes no entry."""
+        return budget if kept and worth is not None and worth.is_shared else budget + spare
 
     def finish(kept: int, total: int) -> tuple[Candidate, Candidate] | None:
         """Return it alone, and made right in the mean where all but the bytes kept hold that."""
         transform = None if begun is None else begun.finish(total - kept)
         if begun and transform and transform.entry is not None and transform.nbytes > budget - kept:
             total, transform = budget, begun.finish(budget - kept)
+        elif begun and transform and transform.entry is None and total < left(kept) - _UNUSED * budget:
+            other = begun.finish(left(kept) - kept)  # with the bytes that an entry would take
+            if other is not None and other.entry is None:
+                total, transform = left(kept), other
         if transform is None and not kept and earlier is None and budget >= smallest_transform(target.shape):
             transform = fit_mean(target, valid)
         if transform is None:
@@ -222,7 +232,7 @@ def _fit_transform(
             plain, best = finished
             assert best.transform is not None
             assert best.values is not None
-            room = (total if best.transform.entry is None else budget) - best.transform.nbytes
+            room = (left(worth.nbytes) if best.transform.entry is None else budget) - best.transform.nbytes
             found = restore_within(best.values, target, valid, zero, budget, room, shared, known=worth)
             if found is not None:
                 restored = best.transform._replace(restoration=found.restoration)

@@ -22,6 +22,7 @@ from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.context_fit import Parameters
+from moec_zarr.fit.transform.heads import heads_for
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, quantise_at
 from moec_zarr.fit.transform.restoration import restore_within
@@ -153,7 +154,10 @@ def _restored(
 ) -> Transform:
     """Return a transform with experts, if these save more bits of corrections than they take."""
     values = CoefficientField(transform.coefficients).whole()
-    restored = restore_within(values, target, valid, 0.0, len(transform.payload), shared=shared)
+    alike = transform.shared is not None or not heads_for(shared, target.shape)
+    restored = restore_within(
+        values, target, valid, 0.0, len(transform.payload), shared=shared, advised=alike
+    )
     if restored is None:
         return transform
     better = transform._replace(restoration=restored.restoration)

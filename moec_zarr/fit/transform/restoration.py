@@ -46,17 +46,18 @@ def restore_within(
     limit: float = math.inf,
     shared: Dictionary | None = None,
     known: Restoration | None = None,
+    advised: bool = True,
 ) -> Restored | None:
     """Restore a transform by experts; None where that is not worth their bytes.
 
     Parameters
     ----------
-    values, target, valid, nbytes, limit, shared, known
+    values, target, valid, nbytes, limit, shared, known, advised
         As for :func:`choose_experts`.
     zero : float
         The target of zero, as :func:`moec_zarr.fit.transform.straighten.straighten` takes it.
     """
-    found = choose_experts(values, target, valid, nbytes, limit, shared, known)
+    found = choose_experts(values, target, valid, nbytes, limit, shared, known, advised)
     if found is None:
         return None
     before = measure_clipped(values, target, valid)
@@ -102,6 +103,7 @@ def choose_experts(
     limit: float = math.inf,
     shared: Dictionary | None = None,
     known: Restoration | None = None,
+    advised: bool = True,
 ) -> Restoration | None:
     """Choose the experts that restore a transform; None where none are worth their bytes.
 
@@ -115,12 +117,14 @@ def choose_experts(
     known : Restoration, optional
         What was chosen for nearly the same values: taken where they are shared, else fitted again with the
         same knots.
+    advised : bool
+        Whether what chunks' own experts gained elsewhere says what they gain here.
     """
     if known is not None and known.is_shared:
         return known if known.nbytes <= limit else None
     sets = [each for each in experts_of(shared, values.ndim) if each.nbytes <= limit]
     best = _choose_shared(sets, values, target, valid, nbytes) if sets and known is None else None
-    if known is None and not _may_fit(shared, 0.0 if best is None else -NEPER * best.net):
+    if known is None and advised and not _may_fit(shared, 0.0 if best is None else -NEPER * best.net):
         return best
     own = fit_experts(values, target, valid, nbytes, limit, None if known is None else known.experts)
     return own if best is None or (own is not None and own.net < best.net) else best
