@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def read_linear_experts(data: bytes, axes: int, *, taken: int = 0) -> LinearExpe
         If no encoder writes such a section.
     """
     if taken:
-        experts, own = read_linear_experts(data[:taken], axes), data[taken:]
+        experts, own = _read_entry(data[:taken], axes), data[taken:]
         if len(own) > 1:
             raise CorruptStreamError(
                 f"{len(own)} bytes stand behind experts of the dictionary, at most a shift does; the stream "
@@ -98,6 +99,12 @@ def read_linear_experts(data: bytes, axes: int, *, taken: int = 0) -> LinearExpe
             )
     taps, constants = (group.reshape(shape) for group, shape in zip(groups, shapes, strict=True))
     return LinearExperts(steepness, value, units, taps, constants, shift)
+
+
+@lru_cache(maxsize=16)
+def _read_entry(data: bytes, axes: int) -> LinearExperts:
+    """Read experts of a dictionary, which many chunks take."""
+    return read_linear_experts(data, axes)
 
 
 def _read_shift(data: bytes) -> int:

@@ -200,17 +200,18 @@ class RestoredField:
         offsets = [OFFSETS] * len(self.shape)
         box = None if pointwise else box_around(self.shape, offsets, wanted)
         if box is None or isinstance(self.base, SentField):
-            base = (
-                self.base if box is None else SampledField(self.base.values(box), box, self.shape, self.norm)
-            )
+            base = self.base if box is None else SampledField(self.base.values(box), box, self.shape, 1.0)
             return self._restored(base, wanted, pointwise)
         near = self._evaluated(box)
         in_rows = is_compiled(near.size) and all((np.diff(own[-1]) == 1).all() for own in (wanted, box))
         out = np.empty([len(index) for index in wanted], near.dtype)
-        base = SampledField(near, box, self.shape, self.norm)
+        base = SampledField(near, box, self.shape, 1.0)
         voxels = max(1, _ROWS * len(wanted[-1])) if in_rows else _BLOCK
         for tile, rows in tiled(wanted, pointwise=False, voxels=voxels):
-            out[tile] = self._compiled(near, box, rows) if in_rows else self._restored(base, rows, False)
+            if in_rows:
+                self._restore_compiled(near, box, rows, out[tile])
+            else:
+                out[tile] = self._restored(base, rows, False)
         return out
 
     def nearest(self, indices: Sequence[Integers]) -> Integers:
@@ -243,8 +244,10 @@ class RestoredField:
         gate = _prepare(self.experts, np.dtype(dtype), lambda own: beside(own, flat))
         return _restore(gate, flat, *around(flat, iter(near))).reshape(values.shape)
 
-    def _compiled(self, near: Array, box: Sequence[Integers], wanted: Sequence[Integers]) -> Array:
-        """Return the same by compiled code, row by row."""
+    def _restore_compiled(
+        self, near: Array, box: Sequence[Integers], wanted: Sequence[Integers], out: Array
+    ) -> None:
+        """Write the same by compiled code, row by row, to a part of a grid that is whole on its last axes."""
         from moec_zarr.model.expert_kernels import restore_rows
 
         gate = _prepare(self.experts, near.dtype, lambda own: own)
@@ -267,12 +270,10 @@ class RestoredField:
             rows = moved.reshape(-1, rows.shape[-1])
         last = np.arange(wanted[-1][0] - 2, wanted[-1][-1] + 3)
         columns = np.searchsorted(box[-1], np.clip(last, 0, self.shape[-1] - 1))
-        out = np.empty((len(rows), len(wanted[-1])), near.dtype)
         restore_rows(
-            near.reshape(-1, near.shape[-1]), rows, columns, out,
+            near.reshape(-1, near.shape[-1]), rows, columns, out.reshape(len(rows), len(wanted[-1])),
             *gate.starts, *gate.slopes, gate.taps, gate.constants,
         )  # fmt: skip
-        return out.reshape([len(index) for index in wanted])
 
 
 AnyTransform = CoefficientField | RestoredField

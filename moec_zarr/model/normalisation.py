@@ -13,6 +13,7 @@ from moec_zarr.model.scale import Scale
 __all__ = ["Limits", "Normalisation", "neighbours"]
 
 _SMALLEST_SCALE = 2.0**-1000  # clear of subnormal numbers
+_BLOCK = 1 << 14  # values restored at a time
 
 
 class Limits(NamedTuple):
@@ -115,19 +116,28 @@ class Normalisation:
         missing : scalar of `dtype`, optional
             A value between the two that none of these is: what would be takes a neighbour of it.
         """
-        dtype = dtype.newbyteorder("=")
+        restored = np.empty(values.shape, dtype.newbyteorder("="))
+        fitted, flat = values.reshape(-1), restored.reshape(-1)
+        for start in range(0, fitted.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            self._restore_block(fitted[part], flat[part], low, high, missing)
+        return restored
+
+    def _restore_block(self, values: Array, restored: Array, low: Any, high: Any, missing: Any) -> None:
+        """Restore a few values, so that what is computed on the way stays in the cache."""
         with np.errstate(over="ignore"):  # beyond the largest double lies the end of the range
-            wide = self.scale * values.astype(np.float64)
+            wide = np.multiply(values, self.scale, dtype=np.float64)
             if isinstance(self.centre, int):
-                restored = self._restore_exactly(wide, dtype, int(low), int(high))
+                restored[:] = self._restore_exactly(wide, restored.dtype, int(low), int(high))
             else:
-                wide = np.clip(self.centre + wide, float(low), float(high))
-                restored = (wide if dtype.kind == "f" else np.rint(wide)).astype(dtype)
-        if missing is None or not (taken := restored == missing).any():
-            return restored
-        place = int(missing) - self.centre if isinstance(self.centre, int) else missing
-        below, above = neighbours(missing)
-        return np.where(taken, np.where(wide < float(place), below, above), restored)
+                wide += self.centre
+                np.clip(wide, float(low), float(high), out=wide)
+                rounded = wide if restored.dtype.kind == "f" else np.rint(wide)
+                np.copyto(restored, rounded, casting="unsafe")
+        if missing is not None and (taken := restored == missing).any():
+            place = int(missing) - self.centre if isinstance(self.centre, int) else missing
+            below, above = neighbours(missing)
+            np.copyto(restored, np.where(wide < float(place), below, above), where=taken)
 
     def _restore_exactly(self, wide: Doubles, dtype: np.dtype[Any], low: int, high: int) -> Array:
         """Return 64-bit integers by their differences to the centre, not yet rounded."""

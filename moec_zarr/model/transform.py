@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Array, Floats, Integers
+from moec_zarr.compiled import is_compiled
 from moec_zarr.model.backend import AnyArray, array_namespace, beside, empty_beside, take
 from moec_zarr.model.basis import (
     AxisBasis,
@@ -42,6 +43,8 @@ __all__ = [
 
 _POINT_ROOM = 1 << 22  # numbers held at a time for single points
 _LARGEST_GRID = 1 << 24  # voxels that are evaluated for the points among them
+_SPARSE_FROM = 1 << 16  # numbers that a sparse matrix is applied to as such
+_SPARSE = 3  # columns for each number that is not zero: with fewer, the whole matrix takes less time
 
 
 def corner(shape: Sequence[int]) -> tuple[slice, ...]:
@@ -91,7 +94,25 @@ def along(array: AnyArray, matrix: AnyArray, axis: int) -> AnyArray:
     if not after:
         return array @ matrix.T
     flat = array.reshape(math.prod(before), old, math.prod(after))
-    return (matrix @ flat).reshape(*before, len(matrix), *after)
+    result = _along_sparse(flat, matrix) if isinstance(array, np.ndarray) else None
+    return (matrix @ flat if result is None else result).reshape(*before, len(matrix), *after)
+
+
+def _along_sparse(array: Array, matrix: Array) -> Array | None:
+    """Do the same by compiled code if few numbers in each row of the matrix are not zero, as of wavelets.
+
+    Whether it does follows from sizes alone, so that values are the same each time.
+    """
+    if array.size < _SPARSE_FROM or not is_compiled(array.size):
+        return None
+    from moec_zarr.model.transform_kernels import apply_sparse, list_nonzero
+
+    columns, numbers = list_nonzero(np.ascontiguousarray(matrix), len(matrix.T) // _SPARSE)
+    if not numbers.size:
+        return None
+    out = np.empty((len(array), len(matrix), array.shape[2]), np.result_type(array, matrix))
+    apply_sparse(np.ascontiguousarray(array), columns, numbers, out)
+    return out
 
 
 class Product(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 from scipy.fft import idctn
 
 from moec_zarr.bitstream.coefficients import write_coefficients
+from moec_zarr.config import config
 from moec_zarr.model.basis import DOUBLE, AxisBasis, functions_of
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.transform import (
@@ -36,6 +37,22 @@ def test_cosines_add_up_to_the_inverse_dct(shape):
     values = CoefficientField(coefficients).values([np.arange(n) for n in shape])
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, idctn(whole, norm="ortho"), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("axis", range(3))
+def test_sparse_and_whole_matrices_agree(axis, dtype):
+    """A matrix of which few numbers are not zero is applied by compiled code, where enough is there to do."""
+    rng = np.random.default_rng(3)
+    array = rng.standard_normal((30, 64, 40)).astype(dtype)
+    matrix = np.where(rng.random((50, array.shape[axis])) < 0.1, 1, 0).astype(dtype)
+    matrix[0], matrix[1, :9] = 0, 1
+    expected = np.moveaxis(np.tensordot(matrix, array, (1, axis)), 0, axis)
+    for compiled in True, False:
+        with config.set(compiled=compiled):
+            result = along(array, matrix, axis)
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", GRIDS)
