@@ -24,6 +24,7 @@ from moec_zarr.fit.transform.rdoq import (
     RATE,
     Quantised,
     Search,
+    forget_many,
     place_coefficients,
     prepare_search,
     quantise_at,
@@ -103,7 +104,7 @@ def try_bases(coefficients: Floats, bases: Bases, step: float) -> BasisTrial:
     parameters, quantised = quantise_at(search, None, step, _FIRST_FITS)
     energy = energy_of(search.flat)
     loss = math.inf if quantised is None else energy + quantised.error + weighted_bits(quantised, search)
-    search.kept.clear()
+    forget_many(search)
     return BasisTrial(search, parameters, quantised, loss)
 
 

@@ -36,7 +36,7 @@ from moec_zarr.fit.transform.basis_search import (
     wavelets_of,
 )
 from moec_zarr.fit.transform.context_fit import real_parameters
-from moec_zarr.fit.transform.rdoq import prepare_search, quantise_at
+from moec_zarr.fit.transform.rdoq import forget_many, prepare_search, quantise_at
 from moec_zarr.model.basis import AxisBasis, analysis_matrix, synthesis_matrix
 from moec_zarr.model.transform import analyse, joint_axes
 
@@ -50,7 +50,7 @@ _CLOSE = 1.02  # times the smallest measure: what is quantised, to decide
 _BITS = 6.0  # of a coefficient that is kept, about
 _QUANTISED = 2  # of these at most
 _FEW = 4500  # coefficients up to which a context is taken as it is; of more a new one is worth its bytes
-_FITS = 4, 4  # steps of the optimiser of a new one
+_FITS = (4,)  # steps of the optimiser of a new one
 
 
 class Head(NamedTuple):
@@ -186,7 +186,7 @@ def try_head(whole: Floats, head: Head, step: float, dictionary: Dictionary, cou
     for context in [head.context, None] if count <= _FEW else [None]:
         own = replace(search, context=context, kept=[])
         parameters, quantised = quantise_at(own, real_parameters(head.context), step, _FITS)
-        own.kept.clear()
+        forget_many(own)
         loss = math.inf
         if quantised is not None:
             loss = energy_of(own.flat) + quantised.error + weighted_bits(quantised, own)

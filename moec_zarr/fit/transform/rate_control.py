@@ -9,13 +9,25 @@ from functools import lru_cache
 import numpy as np
 
 from moec_zarr.arrays import Bools, Floats
-from moec_zarr.bitstream.coefficients import STEPS
+from moec_zarr.bitstream.coding_order import band_counts
+from moec_zarr.bitstream.coefficients import STEPS, write_bases, write_context
+from moec_zarr.bitstream.container import Section
+from moec_zarr.bitstream.masks import write_mask
+from moec_zarr.bitstream.shared import NUMBER_BYTES, find_entry
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.basis_search import Bases
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly
-from moec_zarr.fit.transform.rdoq import RATE, Quantised, Search, place_coefficients, quantise_at
+from moec_zarr.fit.transform.rdoq import (
+    RATE,
+    Quantised,
+    Search,
+    forget_many,
+    place_coefficients,
+    quantise_at,
+)
+from moec_zarr.fit.transform.rdoq_kernels import bands_of
 from moec_zarr.fit.transform.start import (
     DENSEST,
     Start,
@@ -26,7 +38,7 @@ from moec_zarr.fit.transform.start import (
     fold_grid,
     mean_error,
 )
-from moec_zarr.model.basis import AxisBasis
+from moec_zarr.model.basis import AxisBasis, functions_of
 from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
 
@@ -41,20 +53,25 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _COEFFICIENTS_PER_BYTE = 1.5  # that a budget pays for, about
 _TOO_FINE = 2.0  # times a budget: bases that were compared at so many bytes may not be the best ones
-_HEAD = 60  # bytes before the coefficients, about
+_STEP = 5  # bytes of the step and the largest magnitude
+_WORDS = 2  # bytes that the range coder takes beside the bits, about
 _CLOSE = 0.991  # of the budget: near enough to be coded
 _LATE_CLOSE = 0.97  # the same, after a few rounds
 _AIM = 0.9965  # of the budget
 _ACCEPTABLE = 0.99  # of the budget
-_EARLY_ROUNDS = 4
+_SMALL_BUDGET = 2000  # bytes in which a step is cheap
+_SMALL_CLOSE = 0.9955  # of a small budget
+_FEW_BYTES = 6  # below the budget, that are near enough too: the range coder's words have four
+_EARLY_ROUNDS, _SMALL_ROUNDS = 5, 8
 _LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much of a budget is left
 _WIDER = 1.1  # times the step, then
 _MOST_ROUNDS = 20
 _LEAST_POWER = 0.1  # of the bytes, that the step changes by: of noise a little changes many
+_MOST_POWER = 3.0  # times the power that is expected
+_LEAST_CHANGE = 0.01  # of the logarithm of the bytes, from which the power is found
 _COARSER_STEPS = 20  # at most, where none of the rounds fits
-_SMALL_BUDGET = 2000  # bytes in which what stands before the coefficients counts, and a step is cheap
-_WORTH_CODING = 1.05  # of a small budget: what is estimated below it is coded to be measured
-_FITS = 4, 4  # steps of the optimiser of the context at each step
+_FITS = 4, 4  # steps of the optimiser of the context
+_SAME_CONTEXT = 1.05  # of two steps: as near, a context stays as it is
 _SAME_STEP = 1.002  # of two steps: nothing lies between them
 
 
@@ -165,22 +182,24 @@ def _within_budget(
 ) -> Transform | None:
     """Return the finest step that fits, in a few rounds."""
     best: Transform | None = None
-    head, last = float(_HEAD), first
+    head, last = float(_estimate_head(search, first)), first
     # Of few bits most say where the coefficients are that are not zero; of many, how large all are.
     nats = math.log(2) * 8 * budget / search.flat.size
-    power = max(0.7, min(1.0, 5 * nats), nats)
+    power = first_power = max(0.7, min(1.0, 5 * nats), nats)
+    small = budget < _SMALL_BUDGET
     finest = finest_step(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
-    small = budget < _SMALL_BUDGET
     over, under = 0.0, math.inf  # the coarsest step that takes too many bytes, and the finest one that fits
     fits: Quantised | None = None
     rate = RATE
     smallest_error = math.inf
+    fitted = math.inf  # the step that the context is fitted to
     for turn in range(_MOST_ROUNDS):
         if turn in _LESS_WEIGHT and (fits is None or fits.bits / 8 + head < _LATE_CLOSE * budget):
             # Bits and integers decide about one another: all noise is coded, or next to none.
             rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * step
-        parameters, quantised = quantise_at(search, parameters, step, _FITS, rate, last)
+        anew = (small and turn < 2) or not 1 / _SAME_CONTEXT < step / fitted < _SAME_CONTEXT
+        parameters, quantised = quantise_at(search, parameters, step, _FITS if anew else (), rate, last)
         if quantised is None:
             if step == finest:
                 break
@@ -189,21 +208,22 @@ def _within_budget(
             continue
         size = quantised.bits / 8 + head
         _log.debug("step %.4g: about %.0f bytes of %d", quantised.step, size, budget)
-        if turn and quantised.step != last.step and quantised.bits != last.bits:
-            slope = -math.log(quantised.step / last.step) / math.log(quantised.bits / last.bits)
-            power = min(max(slope, _LEAST_POWER), 5.0) if slope > 0 else power
-        last = quantised
-        close = _CLOSE if turn < _EARLY_ROUNDS else _LATE_CLOSE
-        if close * budget < size <= budget or (small and size < _WORTH_CODING * budget):
+        change = math.log(quantised.bits / last.bits)
+        if turn and abs(change) > _LEAST_CHANGE:
+            slope = -math.log(quantised.step / last.step) / change
+            power = min(max(slope, _LEAST_POWER), _MOST_POWER * first_power) if slope > 0 else power
+        last, fitted = quantised, step if anew else fitted
+        early = turn < (_SMALL_ROUNDS if small else _EARLY_ROUNDS)
+        close = (_SMALL_CLOSE if small else _CLOSE) if early else _LATE_CLOSE
+        if min(close * budget, budget - _FEW_BYTES) <= size <= budget:
             transform = _coded(search, quantised)
             if transform is not None:
                 exact = transform.nbytes
                 head, size = head + exact - size, float(exact)
                 if exact <= budget and quantised.error < smallest_error:
                     best, smallest_error = transform, quantised.error
-                if best is not None and (
-                    _ACCEPTABLE * budget < size <= budget or (not small and turn + 1 >= _EARLY_ROUNDS)
-                ):
+                enough = min(_ACCEPTABLE * budget, budget - _FEW_BYTES)
+                if best is not None and (enough <= size <= budget or not early):
                     break
         if size <= budget and (fits is None or quantised.error < fits.error):
             fits = quantised
@@ -233,8 +253,20 @@ def _within_budget(
     return best
 
 
+def _estimate_head(search: Search, quantised: Quantised) -> int:
+    """Estimate the bytes beside the bits of the integers."""
+    head = write_bases(search.bases) + write_context(quantised.context)
+    own = find_entry(search.shared, Section.TRANSFORM, head)
+    tables = search.tables
+    places = quantised.places[quantised.magnitudes > 0]
+    bands = bands_of(places, tables.strides, search.bands, search.band_strides)
+    present = np.bincount(bands, minlength=search.band_sizes.size) > 0
+    mask = write_mask(present.reshape(band_counts(functions_of(search.bases, search.shape))))
+    return len(head) + len(mask) + _STEP + _WORDS + (0 if own is None else NUMBER_BYTES - own[1])
+
+
 def _coded(search: Search, quantised: Quantised) -> Transform | None:
-    search.kept.clear()  # with what coding needs they would take the most memory
+    forget_many(search)  # with what coding needs they would take the most memory
     coefficients = place_coefficients(search, quantised)
     try:
         return encode_transform(coefficients, quantised.context, search.shape, search.shared)
@@ -249,4 +281,4 @@ def _coded_within(search: Search, quantised: Quantised, budget: int) -> Transfor
 
 def _coarser(size: float, budget: int, power: float) -> float:
     """By how much a step is to be larger."""
-    return float(min(max((size / (_AIM * budget)) ** power, 0.2), 5.0))
+    return float(min(max((size / min(_AIM * budget, budget - _FEW_BYTES / 2)) ** power, 0.2), 5.0))

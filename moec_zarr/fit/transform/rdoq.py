@@ -55,6 +55,7 @@ __all__ = [
     "Quantised",
     "Search",
     "bit_table",
+    "forget_many",
     "place_coefficients",
     "prepare_search",
     "quantise_at",
@@ -64,8 +65,8 @@ RATE = math.log(2) / 6
 _DEAD_ZONE = 0.55  # of a step: what is no larger is zero
 _LARGE = 0.65  # of a step: what is larger says whether a band pays for itself
 _ROUNDING = 0.4
-_MANY = 1 << 16  # candidates from which on rows are used again
-_REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows
+_MANY = 1 << 18  # candidates from which on rows take much memory
+_REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows, they are used again
 _NEXT = 0.6, 1.5  # ratios of steps next to one another
 _FEW_ROWS = 1 << 12
 SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
@@ -90,8 +91,8 @@ class Search:
         In the flat order of all bands: what a band of an axis adds to its number, how many coefficients
         it has, and their octave.
     kept : list of _Rows
-        Those of the last step, which one next to it uses again where they are many. They take most of the
-        memory: whoever needs it empties the list.
+        Those of the last step, which one next to it uses again. Many take most of the memory: whoever needs
+        it empties the list.
     shared : Dictionary or None
         What the section may begin with.
     context : Context or None
@@ -199,7 +200,8 @@ def quantise_at(
     known : float64 array, or None
         Parameters of the context at another step, from which this one starts.
     steps : tuple of int
-        Of the optimiser in each fit of the context; the integers are set anew after each.
+        Of the optimiser in each fit of the context; the integers are set anew after each. The first is left
+        out where a context is known. Where there are none, the context is that of `last`.
     rate : float
         Of the squared error in steps, that a bit is worth.
     last : Quantised, optional
@@ -209,42 +211,54 @@ def quantise_at(
     if not rows.places.size:
         return known, None
     scaled = rows.sizes / np.float32(step)
-    links = rows.first, rows.links, rows.weights
-    count = len(rows.zero_context_counts)
-    magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
+    context = search.context
     if last is not None and _NEXT[0] < step / last.step < _NEXT[1]:
         magnitudes = kernels.follow(rows.places, scaled, last.places, last.magnitudes, step / last.step)
-        steps = steps[-1:]
-    start = first_parameters(tuple(not basis.levels for basis in search.bases))
-    parameters = start if known is None else known
-    logs, table = logarithms(), bit_table()
-    for iterations in steps:
-        fits, contexts = [parameters], [search.context]
-        if search.context is None:
-            sample = _sample(magnitudes, rows, len(search.shape))
-            octave = float(sample.octaves @ sample.share)
-            starts = [parameters]
-            if len(sample.share) < _FEW_ROWS and known is not None:
-                starts.append(start)  # a fit to few rows may go astray, and the next ones with it
-            fits = [round_rise(fit_context(each, sample, count, iterations), octave) for each in starts]
-            contexts = [round_parameters(each, count) for each in fits]
-        coded = [_coded(rows, magnitudes, each) for each in contexts if each is not None]
-        parameters, chosen = fits[0], coded[0]
-        if len(coded) > 1:
-            parameters, chosen = min(
-                zip(fits, coded, strict=True), key=lambda each: _bits(rows, magnitudes, each[1])
-            )
-        del coded
+        context, steps = context if steps else last.context, steps[-1:]
+    else:
+        magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
+    starts = [first_parameters(tuple(not basis.levels for basis in search.bases))]
+    if known is not None:
+        starts.insert(0, known)
+    parameters, count = starts[0], len(rows.zero_context_counts)
+    for turn, iterations in enumerate(steps or (0,)):
+        if context is not None:
+            chosen = _coded(rows, magnitudes, context)
+        elif known is not None and turn < len(steps) - 1:
+            chosen = _coded(rows, magnitudes, round_parameters(known, count))
+        else:
+            parameters, chosen = _fit(rows, magnitudes, starts, len(search.shape), iterations)
+            starts[0] = parameters
         own = np.array(chosen.context.neighbour_weights, np.int32)
         kernels.quantise(
-            scaled, magnitudes, chosen.activity, chosen.base, rows.octaves, *links, own,
-            chosen.context.power, logs, table, rate,
+            scaled, magnitudes, chosen.activity, chosen.base, rows.octaves, rows.first, rows.links,
+            rows.weights, own, chosen.context.power, logarithms(), bit_table(), rate,
         )  # fmt: skip
-    context, total = chosen.context, _bits(rows, magnitudes, chosen)
     if not magnitudes.any():
         return parameters, None
+    bits = _bits(rows, magnitudes, chosen)
     error = kernels.loss(rows.sizes, magnitudes, step) * step**2
-    return parameters, Quantised(step, context, rows.places, magnitudes, total, error)
+    return parameters, Quantised(step, chosen.context, rows.places, magnitudes, bits, error)
+
+
+def forget_many(search: Search) -> None:
+    """Forget the rows of the last step where they are many: they take most of the memory."""
+    if search.kept and len(search.kept[0].places) >= _MANY:
+        search.kept.clear()
+
+
+def _fit(
+    rows: _Rows, magnitudes: NDArray[np.int32], starts: list[Parameters], axes: int, steps: int
+) -> tuple[Parameters, _Coded]:
+    """Fit a context from the first start; from all of them, where few rows may lead it astray."""
+    count = len(rows.zero_context_counts)
+    sample = _sample(magnitudes, rows, axes)
+    octave = float(sample.octaves @ sample.share)
+    found = []
+    for start in starts if len(sample.share) < _FEW_ROWS else starts[:1]:
+        parameters = round_rise(fit_context(start, sample, count, steps), octave)
+        found.append((parameters, _coded(rows, magnitudes, round_parameters(parameters, count))))
+    return min(found, key=lambda each: _bits(rows, magnitudes, each[1])) if found[1:] else found[0]
 
 
 class _Coded(NamedTuple):
@@ -277,7 +291,7 @@ def _rows_of(search: Search, step: float) -> _Rows:
     """Those that are kept, where they are near enough; else new ones, in their place."""
     if search.kept:
         kept = search.kept[0]
-        if len(kept.places) >= _MANY and _REUSED[0] < step / kept.step < _REUSED[1]:
+        if _REUSED[0] < step / kept.step < _REUSED[1]:
             return kept
         del kept
         search.kept.clear()  # first, so that memory holds one
