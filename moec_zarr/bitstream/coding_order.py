@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -194,7 +195,12 @@ class ContextTables:
 
 
 def context_tables(functions: Sequence[BasisFunctions], extent: Sequence[int]) -> ContextTables:
-    """Make the tables of a grid of the first `extent` functions of each axis."""
+    """Make the tables of a grid of the first `extent` functions of each axis, or return those kept."""
+    return _context_tables(tuple(functions), tuple(extent))
+
+
+@lru_cache(maxsize=16)
+def _context_tables(functions: tuple[BasisFunctions, ...], extent: tuple[int, ...]) -> ContextTables:
     bases = [each.basis for each in functions]
     count, joint = joint_levels(bases), joint_axes(bases)
     longest = max(extent)
