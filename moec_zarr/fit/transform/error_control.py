@@ -14,7 +14,7 @@ from moec_zarr.fit.transform.basis_search import energy_of
 from moec_zarr.fit.transform.expert_fit import Restoration
 from moec_zarr.fit.transform.heads import heads_for
 from moec_zarr.fit.transform.inpainting import fill_smoothly
-from moec_zarr.fit.transform.rdoq import place_coefficients, quantise_at
+from moec_zarr.fit.transform.rdoq import SAME_CONTEXT, forget_many, place_coefficients, quantise_at
 from moec_zarr.fit.transform.restoration import restore_within
 from moec_zarr.fit.transform.start import (
     Transform,
@@ -36,9 +36,12 @@ _SAME_STEP = 1.002  # of two steps: nothing lies between them
 _EARLY_ROUNDS = 4
 _ERROR_ROUNDS = 24  # at most, on the way to an error
 _LEAST_ERROR = 1e-60  # in place of 0, where integers times the step hit all coefficients exactly
-_ERROR_SLOPE = 1.3  # of the error's logarithm over the step's, to begin with
-_AIM_ERROR = 0.985  # of an error asked for
-_CLOSE_ERROR = 0.96  # of it: near enough
+# Of the error's logarithm over the step's, to begin with: more of it with the root of the share that is not
+# zero, and at most that of all.
+_ERROR_SLOPE = 1.2, 1.05, 2.0
+_LEAST_MOVE = 0.04  # of the step's logarithm, from which the slope is found
+_AIM_ERROR = 0.983  # of an error asked for
+_CLOSE_ERROR = 0.965  # of it: near enough
 _LATE_CLOSE_ERROR = 0.9  # the same, after some rounds
 _MEASURED = 0.8, 1.25  # between these ratios to it, the voxels' error is measured
 
@@ -78,7 +81,9 @@ def fit_transform_to_error(
     alike = search.shared is not None or not heads_for(shared, whole.shape)
     energy, voxels, finest = energy_of(search.flat), search.flat.size, finest_step(search)
     # The error of coefficients is about that of the voxels; how nearly is measured.
-    ratio, slope, last, step = 1.0, _ERROR_SLOPE, (0.0, 0.0), first.step
+    share = np.count_nonzero(first.magnitudes) / voxels
+    slope = min(_ERROR_SLOPE[0] + _ERROR_SLOPE[1] * math.sqrt(share), _ERROR_SLOPE[2])
+    ratio, last, step, fitted, nearest = 1.0, (0.0, 0.0), first.step, math.inf, first
     if valid is None:  # else these are not the coefficients that the first integers stand for
         last = first.step, max((energy + first.error) / voxels, _LEAST_ERROR)
         step *= _finer(last[1], error, slope)
@@ -89,17 +94,20 @@ def fit_transform_to_error(
             step = math.sqrt(fine * coarse) if fine > 0 and coarse < math.inf else (2 * fine or coarse / 2)
         if step < finest or coarse < _SAME_STEP * fine:
             break
-        parameters, quantised = quantise_at(search, parameters, step, _FITS)
+        anew = not 1 / SAME_CONTEXT < step / fitted < SAME_CONTEXT
+        parameters, quantised = quantise_at(search, parameters, step, _FITS if anew else (), last=nearest)
         if quantised is None:
             coarse = step
             continue
+        fitted, nearest = step if anew else fitted, quantised
         own = max((energy + quantised.error) / voxels, _LEAST_ERROR)
         _log.debug("step %.4g: a mean square error of about %.3g for %.3g", step, ratio * own, error)
-        if last[0] and quantised.step != last[0] and own != last[1]:
-            slope = min(max(math.log(own / last[1]) / math.log(quantised.step / last[0]), 0.5), 2.5)
+        moved = math.log(quantised.step / last[0]) if last[0] else 0.0
+        if abs(moved) > _LEAST_MOVE and own != last[1]:
+            slope = min(max(math.log(own / last[1]) / moved, 0.5), 2.5)
         last, measured = (quantised.step, own), ratio * own
         if _MEASURED[0] < measured / error < _MEASURED[1] or (best is None and measured <= error):
-            search.kept.clear()
+            forget_many(search)
             found = place_coefficients(search, quantised)
             values = CoefficientField(found).whole()
             if (better := next(straighten(found, values, target, valid, zero), None)) is not None:

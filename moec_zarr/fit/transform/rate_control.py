@@ -21,6 +21,7 @@ from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, ro
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rdoq import (
     RATE,
+    SAME_CONTEXT,
     Quantised,
     Search,
     forget_many,
@@ -67,11 +68,11 @@ _LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much
 _WIDER = 1.1  # times the step, then
 _MOST_ROUNDS = 20
 _LEAST_POWER = 0.1  # of the bytes, that the step changes by: of noise a little changes many
-_MOST_POWER = 3.0  # times the power that is expected
+_MOST_POWER = 5.0
 _LEAST_CHANGE = 0.01  # of the logarithm of the bytes, from which the power is found
 _COARSER_STEPS = 20  # at most, where none of the rounds fits
 _FITS = 4, 4  # steps of the optimiser of the context
-_SAME_CONTEXT = 1.05  # of two steps: as near, a context stays as it is
+_FIRST_FITS = 1, 2  # rounds that fit it in any case: of a large budget, and of a small one
 _SAME_STEP = 1.002  # of two steps: nothing lies between them
 
 
@@ -185,7 +186,7 @@ def _within_budget(
     head, last = float(_estimate_head(search, first)), first
     # Of few bits most say where the coefficients are that are not zero; of many, how large all are.
     nats = math.log(2) * 8 * budget / search.flat.size
-    power = first_power = max(0.7, min(1.0, 5 * nats), nats)
+    power = max(0.7, min(1.0, 5 * nats), nats)
     small = budget < _SMALL_BUDGET
     finest = finest_step(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
@@ -197,8 +198,13 @@ def _within_budget(
     for turn in range(_MOST_ROUNDS):
         if turn in _LESS_WEIGHT and (fits is None or fits.bits / 8 + head < _LATE_CLOSE * budget):
             # Bits and integers decide about one another: all noise is coded, or next to none.
-            rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * step
-        anew = (small and turn < 2) or not 1 / _SAME_CONTEXT < step / fitted < _SAME_CONTEXT
+            last = last if fits is None else fits
+            rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * last.step
+        anew = (
+            turn < _FIRST_FITS[small]
+            or turn >= _EARLY_ROUNDS
+            or not 1 / SAME_CONTEXT < step / fitted < SAME_CONTEXT
+        )
         parameters, quantised = quantise_at(search, parameters, step, _FITS if anew else (), rate, last)
         if quantised is None:
             if step == finest:
@@ -211,7 +217,7 @@ def _within_budget(
         change = math.log(quantised.bits / last.bits)
         if turn and abs(change) > _LEAST_CHANGE:
             slope = -math.log(quantised.step / last.step) / change
-            power = min(max(slope, _LEAST_POWER), _MOST_POWER * first_power) if slope > 0 else power
+            power = min(max(slope, _LEAST_POWER), _MOST_POWER) if slope > 0 else power
         last, fitted = quantised, step if anew else fitted
         early = turn < (_SMALL_ROUNDS if small else _EARLY_ROUNDS)
         close = (_SMALL_CLOSE if small else _CLOSE) if early else _LATE_CLOSE
@@ -222,7 +228,7 @@ def _within_budget(
                 head, size = head + exact - size, float(exact)
                 if exact <= budget and quantised.error < smallest_error:
                     best, smallest_error = transform, quantised.error
-                enough = min(_ACCEPTABLE * budget, budget - _FEW_BYTES)
+                enough = budget - _FEW_BYTES if small else _ACCEPTABLE * budget
                 if best is not None and (enough <= size <= budget or not early):
                     break
         if size <= budget and (fits is None or quantised.error < fits.error):

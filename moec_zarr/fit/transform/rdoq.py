@@ -51,6 +51,7 @@ from moec_zarr.model.transform import joint_axes
 
 __all__ = [
     "RATE",
+    "SAME_CONTEXT",
     "SAMPLE_SIZE",
     "Quantised",
     "Search",
@@ -62,11 +63,12 @@ __all__ = [
 ]
 
 RATE = math.log(2) / 6
+SAME_CONTEXT = 1.05  # ratio of two steps: as near, a context stays as it is
 _DEAD_ZONE = 0.55  # of a step: what is no larger is zero
 _LARGE = 0.65  # of a step: what is larger says whether a band pays for itself
 _ROUNDING = 0.4
 _MANY = 1 << 18  # candidates from which on rows take much memory
-_REUSED = 0.9, 1.3  # between these ratios of a step to that of the rows, they are used again
+_REUSED = 0.96, 1.3  # between these ratios of a step to that of the rows, they are used again
 _NEXT = 0.6, 1.5  # ratios of steps next to one another
 _FEW_ROWS = 1 << 12
 SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
