@@ -156,11 +156,10 @@ def _decode_compiled(
     from moec_zarr.bitstream import prediction_kernels as kernels
 
     follow: Any = kernels.follow
-    none, nothing, unmarked = np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.int32)
-    errors = np.zeros(flat.size, np.int32)
+    none, unmarked, errors = np.zeros(0, np.uint32), np.zeros(0, np.int32), np.zeros(flat.size, np.int32)
     coded, length = follow(
-        kernels.DECODE, flat, errors, nothing, unmarked, *_arguments(known, lattice, predictor), classes,
-        none, none, range_words(words), bits,
+        kernels.DECODE, flat, errors, np.zeros(0, np.int64), unmarked, *_arguments(known, lattice, predictor),
+        classes, none, none, range_words(words), bits,
     )  # fmt: skip
     if coded == kernels.CORRUPT:
         raise _damaged()

@@ -29,6 +29,7 @@ def measure(
     flag are written to `marks`.
     """
     taps, largest = steps.size, 0
+    there, seen = np.empty(taps, np.uint8), np.empty(taps, np.int64)
     for line in range(places.size):
         for column in range(columns):
             place = places[line] + column
@@ -37,7 +38,7 @@ def measure(
             repeated = False
             if repeats:
                 value, context = _find_repeated(
-                    values, known, place, column, columns, inside[line], steps, moves, common
+                    values, known, place, column, columns, inside[line], steps, moves, common, there, seen
                 )
                 repeated = values[place] == value
                 marks[place] = 2 * context + repeated
@@ -71,31 +72,29 @@ def measure(
 @compiled()
 def _find_repeated(
     values: Array, known: Array, place: int, column: int, columns: int, inside: Array, steps: Array,
-    moves: Array, common: int,
+    moves: Array, common: int, there: Array, seen: Array,
 ) -> tuple[int, int]:  # fmt: skip
-    """Find the value that most neighbours have, and a number that says which ones."""
+    """Find the value that most neighbours have, and a number that says which ones.
+
+    `there` and `seen` are written over, and have room for the neighbours.
+    """
     witnesses = min(steps.size, 10)
-    there = np.uint16(0)
-    value, most, best = common, 0, 0
     for tap in range(witnesses):
-        if inside[tap] and 0 <= column + moves[tap] < columns and known[place + steps[tap]]:
-            there |= np.uint16(1 << tap)
+        beside = column + moves[tap]
+        there[tap] = inside[tap] and 0 <= beside < columns and known[place + steps[tap]]
+        seen[tap] = values[place + steps[tap]] if there[tap] else 0
+    value, most = common, 0
     for tap in range(min(steps.size, 6)):
-        if not there >> np.uint16(tap) & np.uint16(1):
-            continue
-        own, alike, which = values[place + steps[tap]], 0, 0
-        for other in range(witnesses):
-            same = there >> np.uint16(other) & np.uint16(1) and values[place + steps[other]] == own
-            alike += same
-            which = 2 * which + same
-        if alike > most:
-            value, most, best = own, alike, which
-    if most == 0:
-        for other in range(witnesses):
-            best = 2 * best + (
-                there >> np.uint16(other) & np.uint16(1) and values[place + steps[other]] == value
-            )
-    return value, 2 * best + (value == common)
+        if there[tap]:
+            alike = 0
+            for other in range(witnesses):
+                alike += there[other] and seen[other] == seen[tap]
+            if alike > most:
+                value, most = seen[tap], alike
+    context = 0
+    for tap in range(witnesses):
+        context = 2 * context + (there[tap] and seen[tap] == value)
+    return value, 2 * context + (value == common)
 
 
 @compiled()
@@ -121,6 +120,7 @@ def follow(
     repeated = np.empty(starts.size, np.uint8)
     table = np.empty(starts.size, np.int32)
     symbols = np.empty(starts.size, np.int32)
+    there, seen = np.empty(taps, np.uint8), np.empty(taps, np.int64)
     span, point, used = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), 2
     if direction == DECODE:
         point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
@@ -146,7 +146,7 @@ def follow(
                     repeated[i], context = marks[place] & 1, marks[place] >> 1
                 else:
                     value, context = _find_repeated(
-                        values, known, place, column, columns, inside[line], steps, moves, common
+                        values, known, place, column, columns, inside[line], steps, moves, common, there, seen
                     )
                 contexts[i] = context
                 ones, both = flags[context, 1], flags[context, 0] + flags[context, 1]

@@ -68,20 +68,20 @@ def encode_bounded(chunk: Prepared, settings: Settings) -> bytes:
     """Find the smallest stream in which no valid value is further off than the settings allow.
 
     Samples say about how many bytes values take that are rounded and stored themselves, and so what a fit
-    must be smaller than. Where it is far smaller, they are not rounded; nor where a dictionary says so.
+    must be smaller than. Where it is far smaller, they are not stored.
     """
     advice = read_advice(chunk.dictionary)
     bounds = settings.max_error or 0.0, settings.max_relative_error or 0.0
     if advice.fits_lost:
         return encode_rounded(chunk, *bounds)
-    sampled = None if advice.fits_won else sample_rounded(chunk, *bounds)
+    sampled = sample_rounded(chunk, *bounds)
     if sampled is None and not advice.fits_won:
         best = encode_rounded(chunk, *bounds)
         return _encode_fits(chunk, settings, best, _MISJUDGED * len(best)) or best
-    limit = math.inf if sampled is None else sampled
+    limit = math.inf if advice.fits_won or sampled is None else sampled
     fitted = _encode_fits(chunk, settings, None, limit)
     if fitted is not None:
-        if sampled is None or len(fitted) < _CLEARLY * sampled:
+        if sampled is not None and len(fitted) < _CLEARLY * sampled:
             return fitted
         return encode_rounded_within(chunk, *bounds, len(fitted)) or fitted
     best = encode_rounded(chunk, *bounds)
