@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import zarr
@@ -303,10 +303,12 @@ def make_stream(feature: str) -> bytes:
         if feature == "transform_and_experts":
             stack.enter_context(patch("moec_zarr.fit.networks.fit_alone", return_value=None))
         if feature in BASES:
-            candidates = patch(
-                "moec_zarr.fit.transform.basis_choice.list_bases", return_value=([BASES[feature]], 0.02)
+            chosen = patch.multiple(
+                "moec_zarr.fit.transform.basis_choice",
+                find_separate=Mock(return_value=BASES[feature]),
+                find_joint=Mock(return_value=BASES[feature]),
             )
-            stack.enter_context(candidates)
+            stack.enter_context(chosen)
         dictionary = DICTIONARIES.get(feature)
         return encode(data, Settings(**others, dictionary=None if dictionary is None else dictionary.text))
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.fft import dctn, idctn
 
 from moec_zarr.bitstream.coefficients import read_coefficients
-from moec_zarr.fit.transform.basis_choice import squared_error
 from moec_zarr.fit.transform.error_control import fit_transform_to_error
 from moec_zarr.fit.transform.rate_control import fit_transform
+from moec_zarr.fit.transform.start import squared_error
 from moec_zarr.model.basis import AxisBasis
 from tests.support.fields import normalised, smooth
 from tests.support.strategies import COSINES

@@ -1,47 +1,47 @@
-"""The bases of a chunk: those that do best at one step, among the ones that are listed."""
+"""The bases of a chunk: those of a dictionary or its own, and first integers in them."""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any, NamedTuple
-
-import numpy as np
+from dataclasses import replace
+from typing import NamedTuple
 
 from moec_zarr.arrays import Bools, Floats
-from moec_zarr.bitstream.coefficients import STEPS, write_bases, write_context
+from moec_zarr.bitstream.coefficients import STEPS
 from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
-from moec_zarr.bitstream.shared import ENTRY_BYTES
+from moec_zarr.dictionary import Dictionary
+from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.transform.basis_search import (
+    RATE,
     Analyses,
     Bases,
     energy_of,
-    estimate_fine_bits,
-    list_bases,
+    find_joint,
+    find_separate,
+    finest_of,
     measure,
+    side_bits,
+    wavelets_of,
 )
-from moec_zarr.fit.transform.context_fit import Parameters
-from moec_zarr.fit.transform.rdoq import (
-    RATE,
-    Quantised,
-    Search,
-    forget_many,
-    place_coefficients,
-    prepare_search,
-    quantise_at,
-)
-from moec_zarr.model.coefficients import CoefficientField
+from moec_zarr.fit.transform.context_fit import Parameters, real_parameters
+from moec_zarr.fit.transform.heads import Head, find_head, heads_for
+from moec_zarr.fit.transform.rdoq import Quantised, Search, forget_many, prepare_search, quantise_at
 from moec_zarr.model.transform import analyse
 
-__all__ = ["BasisTrial", "cheapest", "choose_bases", "squared_error", "try_bases", "weighted_bits"]
+__all__ = ["BasisTrial", "choose_bases", "try_bases"]
 
+_log = logging.getLogger(__name__)
 _FIRST_FITS = (6,)  # steps of the optimiser of the context, before bases are compared
-# Times the smallest measure: bases beyond are not tried. Cosines alone take fewer bits than it says.
-_UNLIKELY, _UNLIKELY_COSINES, _UNLIKELY_PRECISE = 1.04, 1.1, 1.25
-# The same of the bits of a fine quantiser, where so large a share of the coefficients is kept.
-_UNLIKELY_BITS = (0.15, 1.0), (0.04, 1.02)
+_HEAD_FITS = 4, 4  # the same from the context of a head, which is taken as it is at first
+_POOR = 1.33  # times the measure: it loses more with a context that does not suit, which is fitted then
+# Times the smallest measure: what is quantised, to decide. Of the finest steps it says less.
+_CLOSE, _CLOSE_PRECISE = 1.005, 1.25
+# The same, up to which a head is taken: voxels that do not count are filled for the bases taken at the end.
+_WORSE = 1.05, 1.01
+_MOST_TRIALS = 2
 _COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
 _COARSE = 1 << 13  # steps of the largest coefficient, up to which single precision is far more than enough
-_CLOSE_LOSS = 0.05  # of the smallest loss above it: what is compared by the error of its voxels
 
 
 class BasisTrial(NamedTuple):
@@ -53,91 +53,100 @@ class BasisTrial(NamedTuple):
     loss: float
 
 
-def choose_bases(whole: Floats, valid: Bools | None, count: int) -> BasisTrial | None:
-    """Return the bases that do best, all at the same step.
+def choose_bases(
+    whole: Floats, valid: Bools | None, count: int, shared: Dictionary | None = None
+) -> BasisTrial | None:
+    """Return integers in the bases that do best, those of a dictionary or others; None if none are of use.
 
-    Error and bytes count as they do for one coefficient. Where many coefficients are kept, the bits of a
-    fine quantiser say as much: then few bases are tried, or one.
+    A measure picks one; those that come near are quantised at the same step. Error and bytes count as they do
+    for one coefficient.
+
+    Parameters
+    ----------
+    whole : float32 array
+        Of folded axes.
+    valid : bool array of the same shape, or None
+        Which voxels count; all where None.
+    count : int
+        Coefficients that are kept, about.
+    shared : Dictionary, optional
     """
-    known = Analyses(whole)
-    candidates, threshold = list_bases(known, count)
-    tolerance = next((most for share, most in _UNLIKELY_BITS if count >= share * whole.size), math.inf)
-    dense = tolerance < math.inf
-    step = 1.3 * threshold
-    measured: list[tuple[float, float, float, Bases]] = []
-    for bases in candidates:
-        coefficients = known.find(bases)
-        # No finer than the largest coefficient can be coded, with room for a few finer steps.
-        finest = float(np.abs(coefficients).max()) / (0.5 * MAX_COEFFICIENT)
-        if max(step, finest) < STEPS[0]:
-            return None
-        bits = estimate_fine_bits(coefficients.reshape(-1), max(step, finest)) if dense else 0.0
-        measured.append((measure(coefficients, threshold), finest, bits, bases))
-    smallest = min(each[0] for each in measured)
-    likely = [each[1:] for each in measured if each[0] <= _most_likely(each[3], known.precise) * smallest]
+    heads = {head.bases: head for head in heads_for(shared, whole.shape)}
+    known = Analyses(whole, next(iter(heads), tuple(map(wavelets_of, whole.shape))), count)
+    if known.step < STEPS[0]:
+        return None
+
+    def lose(bases: Bases) -> float:
+        head = heads.get(bases)
+        return known.lose(bases) + (0.0 if head is None else RATE * (head.side_bits - side_bits(bases)))
+
+    losses = {bases: lose(bases) for bases in heads}
+    suiting = min(losses, key=lambda bases: losses[bases], default=None)
+    if suiting is None or not read_advice(shared).no_search:
+        separate = find_separate(known)
+        losses[separate] = lose(separate)
+        if suiting is None or losses[suiting] > _WORSE[valid is None] * min(losses.values()):
+            suiting, joint = None, find_joint(known, separate)
+            losses[joint] = lose(joint)
+    if suiting is not None:
+        losses = {suiting: losses[suiting]}
+    close = (_CLOSE_PRECISE if known.precise else _CLOSE) * min(losses.values())
+    chosen = sorted((bases for bases in losses if losses[bases] <= close), key=lambda each: losses[each])
+    if not known.precise:
+        chosen = chosen[:_MOST_TRIALS]
+    if heads and chosen[0] not in heads:
+        _log.info("no bases of the dictionary suit %s", whole.shape)
     # Where the steps wanted are too fine, bases of smaller coefficients have finer ones.
-    finest = max(step, _COARSER_FINEST * min((each[0] for each in likely), default=0.0))
-    likely = [each for each in likely if each[0] <= finest]
-    step = max(step, *(each[0] for each in likely), STEPS[0])
-    fewest = min((bits for _, bits, _ in likely), default=math.inf)
-    chosen = [bases for _, bits, bases in likely if not dense or bits <= tolerance * fewest]
-    known.keep(chosen)
+    finest = {bases: finest_of(known.find(bases)) for bases in chosen}
+    most = max(known.step, _COARSER_FINEST * min(finest.values()))
+    chosen = [bases for bases in chosen if finest[bases] <= most]
+    step = max(known.step, *(finest[bases] for bases in chosen))
     # Fine steps tell what changes of bases have rounded.
-    precise = max((each[0] for each in likely), default=0.0) * 0.5 * MAX_COEFFICIENT > _COARSE * step
-    trials = [
-        try_bases(analyse(whole, bases) if precise else known.find(bases), bases, step) for bases in chosen
-    ]
-    known.keep([])
-    return cheapest([each for each in trials if each.quantised is not None], whole, valid)
+    precise = max(finest.values()) * 0.5 * MAX_COEFFICIENT > _COARSE * step
+    trials = []
+    for bases in chosen:
+        coefficients = analyse(whole, bases) if precise else known.find(bases)
+        trials.append(_try(coefficients, bases, step, shared))
+    best = min(trials, key=lambda each: each.loss)
+    return None if best.quantised is None else best
 
 
-def _most_likely(bases: Bases, precise: bool) -> float:
-    """Return what times the smallest measure bases may have."""
-    if precise:
-        return _UNLIKELY_PRECISE
-    return _UNLIKELY if any(basis.levels for basis in bases) else _UNLIKELY_COSINES
+def try_bases(whole: Floats, bases: Bases, step: float, shared: Dictionary | None = None) -> BasisTrial:
+    """Quantise in some bases at a step."""
+    return _try(analyse(whole, bases), bases, step, shared)
 
 
-def try_bases(coefficients: Floats, bases: Bases, step: float) -> BasisTrial:
-    """Quantise the coefficients in some bases at a step."""
+def _try(coefficients: Floats, bases: Bases, step: float, shared: Dictionary | None) -> BasisTrial:
     search = prepare_search(coefficients, bases)
-    parameters, quantised = quantise_at(search, None, step, _FIRST_FITS)
-    energy = energy_of(search.flat)
-    loss = math.inf if quantised is None else energy + quantised.error + weighted_bits(quantised, search)
+    head = find_head(shared, bases, search.shape)
+    if head is None:
+        return _quantise(search, None, step, _FIRST_FITS)
+    search = replace(search, shared=shared, context=head.context)
+    trial = _quantise(search, real_parameters(head.context), step, _HEAD_FITS)
+    if trial.loss <= _POOR * step**2 * measure(coefficients, step):
+        return trial
+    fitted = replace(search, context=None)
+    other = _quantise(fitted, trial.parameters, step, _HEAD_FITS[1:], trial.quantised)
+    return min(trial, other, key=lambda each: each.loss)
+
+
+def _quantise(
+    search: Search,
+    known: Parameters | None,
+    step: float,
+    fits: tuple[int, ...],
+    last: Quantised | None = None,
+) -> BasisTrial:
+    parameters, quantised = quantise_at(search, known, step, fits, last=last)
     forget_many(search)
+    loss = math.inf
+    if quantised is not None:
+        loss = energy_of(search.flat) + quantised.error + _weighted_bits(quantised, search)
     return BasisTrial(search, parameters, quantised, loss)
 
 
-def cheapest(trials: list[BasisTrial], whole: Floats, valid: Bools | None) -> BasisTrial | None:
-    """Return the one of smallest loss; those that come near it are compared by the error of their voxels."""
-    smallest = min((each.loss for each in trials), default=math.inf)
-    close = [each for each in trials if each.loss <= smallest + _CLOSE_LOSS * abs(smallest)]
-    if len(close) < 2:
-        return close[0] if close else None
-    return min(close, key=lambda each: _voxel_loss(each, whole, valid))
-
-
-def _voxel_loss(trial: BasisTrial, whole: Floats, valid: Bools | None) -> float:
-    """Return the loss with the error of the voxels: wavelets are not quite orthonormal."""
-    assert trial.quantised is not None
-    if valid is None and not any(basis.levels for basis in trial.search.bases):
-        return trial.loss
-    values = CoefficientField(place_coefficients(trial.search, trial.quantised)).whole()
-    return squared_error(values, whole, valid) + weighted_bits(trial.quantised, trial.search)
-
-
-def weighted_bits(quantised: Quantised, search: Search) -> float:
-    """Weigh the bits of the integers and of the edge weights of their bases, in units of the squared error.
-
-    Bases with an entry of a dictionary take none, and spare others that all transforms have.
-    """
-    side = sum(4 * len(basis.edge_weights) for basis in search.bases)
-    if search.context is not None:
-        side = -8 * (len(write_bases(search.bases)) + len(write_context(search.context)) - ENTRY_BYTES)
+def _weighted_bits(quantised: Quantised, search: Search) -> float:
+    """Weigh the bits of the integers and of what tells their bases, in units of the squared error."""
+    head = None if search.context is None else Head(search.bases, search.context)
+    side = side_bits(search.bases) if head is None else head.side_bits
     return RATE * quantised.step**2 * (quantised.bits + side)
-
-
-def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
-    """Add up squared errors over the valid voxels."""
-    where: Any = True if valid is None else valid
-    return float(np.square(values - target).sum(dtype=np.float64, where=where))

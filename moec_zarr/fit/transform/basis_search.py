@@ -1,8 +1,9 @@
-"""In which bases an array is sparse: a cheap measure picks a few, quantisation decides among them.
+"""In which bases an array is sparse, by a cheap measure of their coefficients.
 
-The measure is ``sum of min(c^2, t^2)`` over the coefficients c: what is lost where each that is kept costs
-as much as an error of t. A line of less energy than t^2 loses all of it in every orthonormal basis, and so
-is left out; the few lines that are left stand for the whole array.
+The measure is ``sum of min(x^2, 1/12 + RATE (2 + log2 max(x, 1)))`` over the coefficients x in steps: the
+error of what is left out, and of what is kept its error and its bits, as quantisation weighs them. Other
+bases of a few axes are compared on some lines or planes along them: they are drawn the more often, the more
+is lost of them, and the share that others lose of the same is the estimate.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import math
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import combinations, pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from moec_zarr.arrays import Doubles, Floats
+from moec_zarr.bitstream.contexts import MAX_COEFFICIENT
 from moec_zarr.compiled import compiled
 from moec_zarr.model.basis import (
     LARGEST_EDGE_WEIGHT,
@@ -29,67 +31,167 @@ from moec_zarr.model.basis import (
 from moec_zarr.model.transform import along, analyse, decompose, joint_axes
 
 __all__ = [
+    "RATE",
     "Analyses",
     "Bases",
-    "axis_options",
     "choose_edge_weights",
     "energy_of",
-    "estimate_fine_bits",
     "estimate_kept",
     "find_exceeded",
-    "join",
-    "list_bases",
-    "list_groups",
+    "find_joint",
+    "find_separate",
+    "finest_of",
     "measure",
-    "sample_lines",
+    "side_bits",
     "wavelets_of",
 ]
 
 Bases: TypeAlias = tuple[AxisBasis, ...]
 
+RATE = math.log(2) / 6  # squared steps that a bit is worth
 _COARSEST = (8, 4, 16, 32)  # positions on an axis at which wavelets may end; the first one is tried first
+_STEP = 1.3  # of the magnitude that as many coefficients exceed as are kept
+_LEAST_KEPT = 1 / 12 + 2 * RATE  # squared steps that a coefficient costs which is kept, at least
 _KEPT_ERROR = 0.2  # of the threshold's square, left by each coefficient that is kept
 _PRECISE = 2.0**-20  # of the largest coefficient: what is as small may be lost by rounding
-_SAMPLE = 1 << 17  # coefficients at most that two bases of an axis are compared on
-_LOOKED_AT = 1 << 18  # of which the large ones are counted, at most
+_SAMPLE = 1 << 14  # coefficients that two bases are compared on, about
+_FEWEST = 128, 16  # lines, or planes, that they stand in
+_LOOKED_AT = 1 << 16  # of which the large ones are counted, about
+_FEWEST_LARGE = 64  # of the same
+
+
+class _Planes(NamedTuple):
+    """Some lines or planes along some axes, of which they are the last ones, drawn by what each loses.
+
+    Attributes
+    ----------
+    voxels : float32 array
+    weights : float64 array, shape (planes,)
+        How often each was drawn, over what it loses, in sum over draws.
+    """
+
+    voxels: Floats
+    weights: Doubles
 
 
 class Analyses:
-    """Coefficients of an array in several bases: of each axis that differs alone, once some are known.
+    """Coefficients of an array in several bases, and estimates of what it loses in others.
 
-    Not so if they are to be `precise`: each change rounds.
+    Attributes
+    ----------
+    array : float32 array
+    start : Bases
+        The first ones.
+    step : float
+        At which losses count.
+    precise : bool
+        Whether a change from one basis to another would round more than is lost.
     """
 
-    def __init__(self, array: Floats) -> None:
-        self.array, self.precise = array, False
+    def __init__(self, array: Floats, start: Bases, count: int) -> None:
+        """Take the step with which about so many coefficients are kept in the first bases."""
+        self.array, self.start, self.precise, self.step = array, start, False, 0.0
         self._known: dict[Bases, Floats] = {}
+        self._planes: dict[tuple[Bases, tuple[int, ...]], _Planes] = {}
+        self._losses: dict[Bases, float] = {}
+        self._each: tuple[Bases, Floats] | None = None
+        coefficients = self.find(start)
+        threshold, finest = find_exceeded(coefficients, count), finest_of(coefficients)
+        self.precise = threshold < _PRECISE * 0.5 * MAX_COEFFICIENT * finest
+        self.step = max(_STEP * threshold, finest)
 
     def find(self, bases: Bases) -> Floats:
         """Return the coefficients in some bases, and keep them."""
         if bases not in self._known:
             self._known[bases] = self._analyse(bases)
+            self._losses.pop(bases, None)  # an estimate
         return self._known[bases]
 
     def keep(self, bases: Collection[Bases]) -> None:
-        """Forget all coefficients but those in some bases."""
-        self._known = {each: found for each, found in self._known.items() if each in bases}
+        """Forget all coefficients but those in some bases, and in the first ones."""
+        self._known = {each: found for each, found in self._known.items() if each in (self.start, *bases)}
+
+    def lose(self, bases: Bases) -> float:
+        """Return what is lost in some bases, in squared steps; of those that are not known an estimate."""
+        if bases not in self._losses:
+            near = None if bases in self._known else self._nearest(bases)
+            if near is None:
+                lost = float(self._lose_each(bases).sum(dtype=np.float64))
+            else:
+                axes = _differing(near, bases)
+                planes = self._draw(near, axes)
+                others = _lose_each(_analyse_planes(planes.voxels, bases, axes).reshape(-1), self.step)
+                share = float(planes.weights @ others.reshape(len(planes.weights), -1).sum(axis=1))
+                lost = share * (self.lose(near) - RATE * side_bits(near))
+            self._losses[bases] = lost + RATE * side_bits(bases)
+        return self._losses[bases]
+
+    def _lose_each(self, bases: Bases) -> Floats:
+        """Return what is lost of each coefficient in known bases, and keep it for the last ones."""
+        if self._each is None or self._each[0] != bases:
+            found = self.find(bases)
+            self._each = bases, _lose_each(found.reshape(-1), self.step).reshape(found.shape)
+        return self._each[1]
+
+    def _nearest(self, bases: Bases) -> Bases | None:
+        """Return the known bases that differ on the fewest axes, of which planes can be had."""
+
+        def suits(other: Bases) -> bool:
+            axes, joint = _differing(other, bases), joint_axes(other)
+            alike = not joint or (not self.precise and joint == joint_axes(bases))
+            return alike and len(axes) < len(bases) and not set(axes) & set(joint)
+
+        return min(filter(suits, self._known), key=lambda other: len(_differing(other, bases)), default=None)
+
+    def _draw(self, bases: Bases, axes: tuple[int, ...]) -> _Planes:
+        """Draw planes of known bases, and keep them: the more often, the more they lose."""
+        if (bases, axes) in self._planes:
+            return self._planes[bases, axes]
+        others = [axis for axis in range(len(bases)) if axis not in axes]
+        found = self.find(bases)
+        lost = self._lose_each(bases).sum(axis=axes)
+        summed = np.cumsum(lost, dtype=np.float64)
+        draws = max(_FEWEST[len(axes) > 1], _SAMPLE * lost.size // found.size)
+        places = np.searchsorted(summed, summed[-1] * (np.arange(draws) + 0.5) / draws)
+        places, often = np.unique(np.minimum(places, lost.size - 1), return_counts=True)
+        if self.precise:
+            found = self.array
+            for axis in others:
+                found = along(found, analysis_matrix(bases[axis], found.shape[axis]), axis)
+        voxels = found.transpose(*others, *axes)[np.unravel_index(places, lost.shape)]
+        if not self.precise:
+            for place, axis in enumerate(axes, start=1):
+                voxels = along(voxels, synthesis_matrix(bases[axis], voxels.shape[place]), place)
+        weights = often / np.maximum(draws * lost.reshape(-1)[places], np.finfo(np.float64).tiny)
+        self._planes[bases, axes] = _Planes(voxels, weights)
+        return self._planes[bases, axes]
 
     def _analyse(self, bases: Bases) -> Floats:
-        def differing(other: Bases) -> list[int]:
-            return [axis for axis, pair in enumerate(zip(bases, other, strict=True)) if pair[0] != pair[1]]
-
-        known = (
-            []
-            if joint_axes(bases) or self.precise
-            else [each for each in self._known if not joint_axes(each)]
-        )
-        nearest = min(known, key=lambda other: len(differing(other)), default=None)
-        if nearest is None or len(differing(nearest)) == len(bases):
+        known = [each for each in self._known if not joint_axes(each)]
+        if joint_axes(bases) or self.precise or not known:
+            return analyse(self.array, bases)
+        nearest = min(known, key=lambda other: len(_differing(other, bases)))
+        axes = _differing(nearest, bases)
+        if len(axes) == len(bases):
             return analyse(self.array, bases)
         result = self._known[nearest]
-        for axis in differing(nearest):
+        for axis in axes:
             result = along(result, _change_matrix(nearest[axis], bases[axis], result.shape[axis]), axis)
         return result
+
+
+def _differing(some: Bases, others: Bases) -> tuple[int, ...]:
+    return tuple(axis for axis, pair in enumerate(zip(some, others, strict=True)) if pair[0] != pair[1])
+
+
+def _analyse_planes(planes: Floats, bases: Bases, axes: tuple[int, ...]) -> Floats:
+    """Return the coefficients of planes along some axes."""
+    result = planes
+    own = AxisBasis(), *(bases[axis] for axis in axes)  # the first axis is that of the planes
+    for place, basis in enumerate(own[1:], start=1):
+        if not basis.joint:
+            result = along(result, analysis_matrix(basis, result.shape[place]), place)
+    return decompose(result, own) if joint_axes(own) else result
 
 
 @lru_cache(maxsize=32)
@@ -98,44 +200,56 @@ def _change_matrix(old: AxisBasis, new: AxisBasis, length: int) -> Floats:
     return np.asarray(analysis_matrix(new, length) @ synthesis_matrix(old, length), np.float32)
 
 
-def list_bases(known: Analyses, count: int) -> tuple[list[Bases], float]:
-    """List bases of the axes that may be the best ones, the most promising first; and the threshold t.
+def find_separate(known: Analyses) -> Bases:
+    """Find the best basis of each axis, one axis after the other."""
+    shape = known.array.shape
+    found = tuple(wavelets_of(n) for n in shape) if joint_axes(known.start) else known.start
+    for axis in range(len(shape)):
+        options = [(*found[:axis], each, *found[axis + 1 :]) for each in _axis_options(known.array, axis)]
+        found = _surest(known, [found, *options])
+    cosines = tuple(AxisBasis() for _ in shape)  # together they may be better than each
+    return _surest(known, [found, cosines]) if len(_differing(found, cosines)) < len(shape) else found
 
-    One with the best basis of each axis, one with some axes joint where that may be better, cosines
-    alone and wavelets alone, which may take fewer bits a coefficient.
 
-    Parameters
-    ----------
-    known : Analyses
-        Of the array.
-    count : int
-        Coefficients that are kept.
-    """
-    array = known.array
-    options = [axis_options(array, axis) for axis in range(array.ndim)]
-    wavelets = tuple(wavelets_of(n) for n in array.shape)
-    threshold = find_exceeded(known.find(wavelets), count)
-    known.precise = threshold < _PRECISE * float(np.abs(known.find(wavelets)).max())
-    separate = _best_separate(known, options, wavelets, threshold)
-    joint = [(_joint_gain(known, separate, axes, threshold), axes) for axes in list_groups(array.shape)]
-    candidates = [separate]
-    if joint:
-        gain, axes = max(joint)
-        candidates.insert(0 if gain > 0 else 1, join(array.shape, separate, axes))
-    cosines = tuple(next(basis for basis in reversed(each) if not basis.levels) for each in options)
-    return list(dict.fromkeys([*candidates, wavelets, cosines])), threshold
+def find_joint(known: Analyses, separate: Bases) -> Bases:
+    """Find which axes are best joint; the same bases where none are."""
+    found = separate
+    for size in (2, 3):  # more of them only where fewer are of use
+        joint = [_join(known.array.shape, separate, axes) for axes in _list_groups(known.array.shape, size)]
+        if not joint or (size > 2 and found == separate):
+            break
+        found = _surest(known, [found, *joint])
+    return found
+
+
+def _surest(known: Analyses, bases: Sequence[Bases]) -> Bases:
+    """Return those in which the least is lost: the first ones, or others that are found to be better."""
+    best = min(bases, key=known.lose)
+    known.find(best)
+    best = min(bases[0], best, key=known.lose)
+    known.keep([bases[0], best])
+    return best
 
 
 def find_exceeded(coefficients: Floats, count: int) -> float:
     """Find the magnitude that about so many coefficients exceed; of large arrays by a sample."""
-    flat = np.abs(coefficients.reshape(-1)[:: 1 + coefficients.size // _LOOKED_AT])
+    every = _spread(coefficients.shape[-1], min(coefficients.size // _LOOKED_AT, count // _FEWEST_LARGE))
+    flat = np.abs(coefficients.reshape(-1)[::every])
     kept = min(max(1, round(count * flat.size / coefficients.size)), flat.size - 1)
     return float(np.partition(flat, flat.size - kept)[flat.size - kept])
 
 
+def _spread(length: int, every: int) -> int:
+    """Return about so large a stride that comes by all places of an axis."""
+    every = max(1, every)
+    while math.gcd(every, length) > 1:
+        every += 1
+    return every
+
+
 def estimate_kept(coefficients: Floats, error: float) -> int:
     """Estimate how many coefficients a squared error keeps: that of all others, a little of each."""
-    every = 1 + coefficients.size // _LOOKED_AT
+    every = _spread(coefficients.shape[-1], coefficients.size // _LOOKED_AT)
     squares = np.sort(np.square(coefficients.reshape(-1)[::every]))
     dropped = np.cumsum(squares, dtype=np.float64)
     left = np.arange(squares.size - 1, -1, -1)
@@ -148,7 +262,7 @@ def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
     return AxisBasis(max(0, (-(-length // coarsest) - 1).bit_length()))
 
 
-def axis_options(array: Floats, axis: int) -> list[AxisBasis]:
+def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
     """Return the bases that an axis may have, cosines first."""
     length = array.shape[axis]
     result = [AxisBasis()]
@@ -181,65 +295,31 @@ def choose_edge_weights(differences: Doubles) -> tuple[int, ...]:
     return weights if clear and len(set(weights)) > 1 else ()
 
 
-def _best_separate(
-    known: Analyses, options: Sequence[Sequence[AxisBasis]], start: Bases, threshold: float
-) -> Bases:
-    """Return the best basis of each axis, one axis after the other."""
-    bases = start
-    for axis, each in enumerate(options):
-        length = known.array.shape[axis]
-        if known.precise:
-            rest = known.array
-            for other, basis in enumerate(bases):
-                if other != axis:
-                    rest = along(rest, analysis_matrix(basis, rest.shape[other]), other)
-            voxels, _ = sample_lines(rest, axis, threshold)
-        else:
-            lines, _ = sample_lines(known.find(bases), axis, threshold)
-            voxels = synthesis_matrix(bases[axis], length) @ lines
-        tried = [
-            (measure(analysis_matrix(basis, length) @ voxels, threshold), place)
-            for place, basis in enumerate(each)
-        ]
-        bases = (*bases[:axis], each[min(tried)[1]], *bases[axis + 1 :])
-        known.find(bases)
-        known.keep([start, bases])
-    return bases
+def side_bits(bases: Bases) -> int:
+    """Return the bits of what bases are told by, beside those that all have."""
+    return sum(4 * len(basis.edge_weights) for basis in bases)
 
 
-def sample_lines(array: Floats, axis: int, threshold: float) -> tuple[Floats, int]:
-    """Return some of the lines along an axis that a basis matters for, in columns; one of how many."""
-    n = array.shape[axis]
-    flat = array.reshape(math.prod(array.shape[:axis]), n, -1)
-    place = np.flatnonzero(np.einsum("ijk,ijk->ik", flat, flat) > threshold**2)
-    every = 1 + place.size * n // _SAMPLE
-    row, column = np.divmod(place[::every], flat.shape[2])
-    return np.ascontiguousarray(flat[row, :, column].T), every
+def finest_of(coefficients: Floats) -> float:
+    """Return the finest step with which coefficients can be coded, with room for a few finer ones."""
+    return max(float(coefficients.max()), -float(coefficients.min())) / (0.5 * MAX_COEFFICIENT)
 
 
-def measure(coefficients: Floats, threshold: float) -> float:
-    """Measure what is lost of an array with such coefficients if each that is kept costs the threshold."""
-    squares = np.square(coefficients)
-    return float(np.minimum(squares, np.float32(threshold**2), out=squares).sum(dtype=np.float64))
+def measure(coefficients: Floats, step: float) -> float:
+    """Measure what is lost of an array with such coefficients at a step, in squared steps."""
+    return float(_lose_each(coefficients.reshape(-1), step).sum(dtype=np.float64))
 
 
 @compiled(fastmath=True)
-def estimate_fine_bits(coefficients: Floats, step: float) -> float:
-    """Estimate the bits of coefficients, most larger than a step: ``sum of log2(1 + c^2) / 2``.
-
-    Parameters
-    ----------
-    coefficients : float32 array, shape (n,)
-        Of at most 2^31 steps.
-    """
-    total, product = 0.0, 1.0
+def _lose_each(coefficients: Floats, step: float) -> Floats:
+    result = np.empty(coefficients.size, np.float32)
     for i in range(coefficients.size):
-        c = coefficients[i] / step
-        product *= 1 + c * c
-        if i % 16 == 15:  # logarithms take time
-            total += math.log2(product)
-            product = 1.0
-    return 0.5 * (total + math.log2(product))
+        x = coefficients[i] / step
+        square = x * x
+        if square >= _LEAST_KEPT:
+            square = _LEAST_KEPT + (0.5 * RATE * math.log2(square) if square > 1 else 0.0)
+        result[i] = square
+    return result
 
 
 @compiled(fastmath=True)
@@ -252,36 +332,15 @@ def energy_of(coefficients: Floats) -> float:
     return total
 
 
-def list_groups(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Axes that may be halved together: of the three longest, those of more than 16 voxels."""
+def _list_groups(shape: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    """Axes, so many, that may be halved together: of the three longest, those of more than 16 voxels."""
     longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:3]
-    long = sorted(axis for axis in longest if shape[axis] > 16)
-    return [group for size in range(2, len(long) + 1) for group in combinations(long, size)]
+    return list(combinations(sorted(axis for axis in longest if shape[axis] > 16), size))
 
 
-def join(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
+def _join(shape: tuple[int, ...], separate: Bases, axes: tuple[int, ...]) -> Bases:
     """Return the same with some axes halved together, once more than they would be alone."""
     return tuple(
         AxisBasis(min(wavelets_of(n).levels + 1, maximum_levels(n)), joint=True) if axis in axes else basis
         for axis, (n, basis) in enumerate(zip(shape, separate, strict=True))
     )
-
-
-def _joint_gain(known: Analyses, separate: Bases, axes: tuple[int, ...], threshold: float) -> float:
-    """Measure what some axes halved together save, on some of their planes that it matters for."""
-    coefficients = known.find(separate)
-    others = [axis for axis in range(coefficients.ndim) if axis not in axes]
-    joined = join(coefficients.shape, separate, axes)
-    if not others:
-        return measure(coefficients, threshold) - measure(known.find(joined), threshold)
-    planes = coefficients.transpose(*others, *axes)
-    energy = np.einsum("...i,...i->...", planes, planes)
-    matter = np.argwhere(energy.sum(axis=tuple(range(len(others), energy.ndim))) > threshold**2)
-    size = math.prod(planes.shape[len(others) :])
-    every = max(1, min(len(matter) // 4, len(matter) * size // _SAMPLE))
-    some = planes[tuple(matter[::every].T)]
-    now = measure(some.reshape(-1), threshold)
-    for place, axis in enumerate(axes):
-        some = along(some, synthesis_matrix(separate[axis], some.shape[1 + place]), 1 + place)
-    bases = AxisBasis(), *(joined[axis] for axis in axes)  # the first axis is that of the planes
-    return every * (now - measure(decompose(some, bases), threshold))

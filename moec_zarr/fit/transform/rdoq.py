@@ -36,7 +36,7 @@ from moec_zarr.bitstream.contexts import (
 from moec_zarr.bitstream.range_coder import PRECISION
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.transform import rdoq_kernels as kernels
-from moec_zarr.fit.transform.basis_search import Bases
+from moec_zarr.fit.transform.basis_search import RATE, Bases
 from moec_zarr.fit.transform.context_fit import (
     Parameters,
     Sample,
@@ -62,7 +62,6 @@ __all__ = [
     "quantise_at",
 ]
 
-RATE = math.log(2) / 6
 SAME_CONTEXT = 1.05  # ratio of two steps: as near, a context stays as it is
 _DEAD_ZONE = 0.55  # of a step: what is no larger is zero
 _LARGE = 0.65  # of a step: what is larger says whether a band pays for itself

@@ -14,11 +14,10 @@ from moec_zarr.bitstream.contexts import MAX_COEFFICIENT, Context
 from moec_zarr.bitstream.shared import NUMBER_BYTES
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.payloads import encode_after_entry
-from moec_zarr.fit.transform.basis_choice import choose_bases, squared_error, try_bases
+from moec_zarr.fit.transform.basis_choice import choose_bases, try_bases
 from moec_zarr.fit.transform.basis_search import estimate_kept, wavelets_of
 from moec_zarr.fit.transform.context_fit import Parameters
 from moec_zarr.fit.transform.expert_fit import Restoration
-from moec_zarr.fit.transform.heads import choose_head, find_head, try_head
 from moec_zarr.fit.transform.inpainting import inpaint
 from moec_zarr.fit.transform.rdoq import Quantised, Search, prepare_search
 from moec_zarr.model.basis import SINGLE
@@ -37,6 +36,7 @@ __all__ = [
     "finest_step",
     "fold_grid",
     "mean_error",
+    "squared_error",
 ]
 
 DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
@@ -88,13 +88,9 @@ def find_start(
     `whole` is the target, filled smoothly where it is not valid.
     """
     if warm_start is None:
-        best = None if shared is None else choose_head(whole, valid, count, shared)
-        if best is None or best.quantised is None:
-            best = choose_bases(whole, valid, count)
-    elif (head := find_head(shared, warm_start.bases, whole.shape)) is not None and shared is not None:
-        best = try_head(whole, head, warm_start.step, shared, count)
+        best = choose_bases(whole, valid, count, shared)
     else:
-        best = try_bases(analyse(whole, warm_start.bases), warm_start.bases, warm_start.step)
+        best = try_bases(whole, warm_start.bases, warm_start.step, shared)
     if best is None or best.quantised is None:
         return None
     search = best.search
@@ -147,3 +143,9 @@ def mean_error(values: Floats, target: Floats, valid: Bools | None) -> float:
     """Compute the mean square error over the valid voxels, of values that a decoder clips to -1..1."""
     voxels = target.size if valid is None else int(valid.sum())
     return squared_error(np.clip(values, -1, 1), target, valid) / voxels
+
+
+def squared_error(values: Floats, target: Floats, valid: Bools | None) -> float:
+    """Add up squared errors over the valid voxels."""
+    where: Any = True if valid is None else valid
+    return float(np.square(values - target).sum(dtype=np.float64, where=where))
