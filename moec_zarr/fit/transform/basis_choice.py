@@ -34,6 +34,8 @@ __all__ = ["BasisTrial", "choose_bases", "try_bases"]
 _log = logging.getLogger(__name__)
 _FIRST_FITS = (6,)  # steps of the optimiser of the context, before bases are compared
 _HEAD_FITS = 4, 4  # the same from the context of a head, which is taken as it is at first
+_SMALL = 1 << 15  # coefficients, up to which that takes no time, and another context is tried
+_BETTER = 0.995  # times the loss with that of the head, from which it is taken
 _POOR = 1.33  # times the measure: it loses more with a context that does not suit, which is fitted then
 # Times the smallest measure: what is quantised, to decide. Of the finest steps it says less.
 _CLOSE, _CLOSE_PRECISE = 1.005, 1.25
@@ -123,11 +125,11 @@ def _try(coefficients: Floats, bases: Bases, step: float, shared: Dictionary | N
         return _quantise(search, None, step, _FIRST_FITS)
     search = replace(search, shared=shared, context=head.context)
     trial = _quantise(search, real_parameters(head.context), step, _HEAD_FITS)
-    if trial.loss <= _POOR * step**2 * measure(coefficients, step):
+    if coefficients.size > _SMALL and trial.loss <= _POOR * step**2 * measure(coefficients, step):
         return trial
     fitted = replace(search, context=None)
     other = _quantise(fitted, trial.parameters, step, _HEAD_FITS[1:], trial.quantised)
-    return min(trial, other, key=lambda each: each.loss)
+    return other if other.loss < _BETTER * trial.loss else trial
 
 
 def _quantise(
