@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,12 @@ __all__ = ["round_closer", "round_smaller", "stated_psnr"]
 _log = logging.getLogger(__name__)
 _SAMPLE = 1 << 16  # values that say which bound has which error
 _HALVINGS = 24  # of the interval in which that bound is searched
-_TRIALS = 4  # bounds that are tried
+_TRIALS, _APPROACHES = 3, 4  # bounds that are tried on the way to bytes, and to a PSNR
 _CLOSE, _AIM = 0.983, 0.991  # of a limit: near enough, and what is aimed at
 _OCTAVE = 20 * math.log10(2)  # dB of a bound that is half as wide
 _UNEVEN = 1.0  # dB by which a PSNR may be higher than such bounds say
 _MARGIN = 0.005  # dB above a PSNR that is aimed at
-_COMPARED = 1 << 14  # voxels that are compared with their neighbours
+_COMPARED = 1 << 13  # voxels that are compared with their neighbours
 _FEWEST = 1 << 7  # of them with valid neighbours, that say something
 _SMALL = 8  # integers whose entropy is taken one by one
 _MISJUDGED = 0.45  # of the bytes that these say, at least, rounded values take
@@ -112,19 +113,23 @@ def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
     best, side = None, len(chunk.write(chunk.kept())) + _SIDE
     first, last = (round(_PART * (wanted + octaves)) for octaves in (-_FINER, _WIDER))
     actual, reached = 1.0, math.inf  # bytes over those estimated, and dB with a bound of one part
+
+    @cache
+    def estimate(part: int) -> float:
+        return compared.estimate(2.0 ** (part / _PART))
+
     for _ in range(_TRIALS):
         if first > last:
             break
-        parts = range(first, last)
         part = first + bisect_left(
-            parts, side - _AIM * limit, key=lambda part: -actual * compared.estimate(2.0 ** (part / _PART))
+            range(first, last), side - _AIM * limit, key=lambda part: -actual * estimate(part)
         )
         if reached - _OCTAVE * part / _PART + _UNEVEN < psnr:
             break
         stream = encode_gridded(chunk, 2.0 ** (part / _PART))
         assert stream is not None
         _log.debug("rounded by 2^%.2f: %d bytes of %d", part / _PART, len(stream), limit)
-        if estimated := compared.estimate(2.0 ** (part / _PART)):
+        if estimated := estimate(part):
             actual = max((len(stream) - side) / estimated, _MISJUDGED)
         reached = stated_psnr(stream) + _OCTAVE * part / _PART
         if len(stream) > limit:
@@ -143,7 +148,7 @@ def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
     aim = psnr + _MARGIN
     if _MISJUDGED * _compare(chunk).estimate(_bound_of(chunk, aim)) > limit:
         return None
-    for _ in range(_TRIALS):
+    for _ in range(_APPROACHES):
         stream = encode_gridded(chunk, _bound_of(chunk, aim), limit - 1)
         if stream is None or stated_psnr(stream) >= psnr:
             return stream

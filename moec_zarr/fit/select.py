@@ -40,6 +40,7 @@ _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits i
 # it at a bit a voxel.
 _SHARP = 0.035, 2.8
 _CORRECTED = 0.988  # of its error, that a short network leaves where one that corrects it is worth a fit
+_MANY = 2.0  # bits a voxel, from which experts are not fitted against the advice of a dictionary
 _UNUSED = 0.005  # of a budget: more bytes than that are not left over
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
@@ -198,7 +199,8 @@ def _fit_transform(
     worth = head = None
     if begun is not None and folded_shape(target.shape) == target.shape:
         head = find_head(shared, begun.bases, target.shape)
-        alike = head is not None or not heads_for(shared, target.shape)
+        # Of many bits a voxel experts gain little anyhow.
+        alike = head is not None or not heads_for(shared, target.shape) or 8 * budget > _MANY * target.size
         if not alike or may_restore(shared, target.ndim):
             worth = choose_experts(begun.values(), target, valid, budget, shared=shared, advised=alike)
     alone = budget + (spare if head is None else 0)

@@ -130,6 +130,26 @@ def test_a_chunk_of_another_kind_takes_no_harm(trained):
             assert psnr(array, decoded) >= psnr(array, plain.decode(own)) - 0.5
 
 
+def test_bytes_for_an_entry_that_is_not_taken_are_not_left_over():
+    """Of a stream of some hundred bytes they are a good part."""
+    frequency = np.fft.fftfreq(8) * 8
+    waves = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*[frequency] * 3)))
+    waves[0, 0, 0] = 1
+
+    def cloud(seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).standard_normal((8, 8, 8))
+        return np.fft.ifftn(np.fft.fftn(noise) * waves**-1.2).real.astype("f4")
+
+    arrays = [cloud(seed) for seed in range(8)]
+    plain = MoECCodec(ratio=4, effort="fast")
+    codec = train_dictionary(plain, arrays[:4])
+    assert codec.dictionary
+    for array in arrays[4:]:
+        stream = codec.encode(array)
+        assert len(stream) > 0.97 * array.nbytes / 4
+        assert psnr(array, codec.decode(stream)) > psnr(array, plain.decode(plain.encode(array))) - 0.2
+
+
 def test_values_that_repeat_are_stored_rounded_though_fits_won_so_far():
     codec = train_dictionary(MoECCodec(max_error=0.5, effort="fast"), [chunk(n) for n in range(4)])
     odd = np.where(np.random.default_rng(0).random((24, 32, 40)) < 0.01, 40, 0).astype("f4")
