@@ -21,7 +21,7 @@ __all__ = ["round_closer", "round_smaller", "stated_psnr"]
 _log = logging.getLogger(__name__)
 _SAMPLE = 1 << 16  # values that say which bound has which error
 _HALVINGS = 24  # of the interval in which that bound is searched
-_TRIALS, _APPROACHES = 3, 4  # bounds that are tried on the way to bytes, and to a PSNR
+_TRIALS = 4  # bounds that are tried
 _CLOSE, _AIM = 0.983, 0.991  # of a limit: near enough, and what is aimed at
 _OCTAVE = 20 * math.log10(2)  # dB of a bound that is half as wide
 _UNEVEN = 1.0  # dB by which a PSNR may be higher than such bounds say
@@ -148,7 +148,7 @@ def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
     aim = psnr + _MARGIN
     if _MISJUDGED * _compare(chunk).estimate(_bound_of(chunk, aim)) > limit:
         return None
-    for _ in range(_APPROACHES):
+    for _ in range(_TRIALS):
         stream = encode_gridded(chunk, _bound_of(chunk, aim), limit - 1)
         if stream is None or stated_psnr(stream) >= psnr:
             return stream
