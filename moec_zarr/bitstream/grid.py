@@ -137,7 +137,7 @@ def lay_out(functions: Sequence[BasisFunctions], octaves: RowOctaves, context: C
         ranks=ranks,
         strides=np.array([math.prod(outer[axis + 1 :]) for axis in range(len(outer))], np.int64),
         indices=np.array(indices, np.int32).T.reshape(len(rows), len(outer)).copy(),
-        patterns=octaves.patterns,
+        patterns=np.ascontiguousarray(octaves.patterns),  # kernels are compiled for each order
         pattern=octaves.rows[rows],
         row_depths=row_depths,
         depths=tables.depth[-1],
