@@ -13,7 +13,10 @@ torch = pytest.importorskip("torch")
 from moec_zarr.bitstream.stream import open_stream  # noqa: E402
 from moec_zarr.codec.decode import decode  # noqa: E402
 from moec_zarr.codec.encode import encode  # noqa: E402
+from moec_zarr.codec.prepare import prepare  # noqa: E402
+from moec_zarr.fit.candidates import Candidate  # noqa: E402
 from moec_zarr.fit.presets import PRESETS  # noqa: E402
+from moec_zarr.fit.select import may_gain  # noqa: E402
 from moec_zarr.fit.transform.rate_control import fit_transform  # noqa: E402
 from moec_zarr.model.coefficients import CoefficientField  # noqa: E402
 from moec_zarr.model.network import expert_load  # noqa: E402
@@ -141,9 +144,10 @@ def test_model_says_what_stands_for_a_chunk(field):
     assert transform.coefficients is not None
 
 
-def test_balanced_leaves_networks_where_a_transform_leaves_no_error():
-    """A cosine in double precision is one coefficient, and takes more bytes without loss."""
-    wave = np.tile(np.cos(np.pi * (np.arange(64) + 0.5) / 2), (64, 1))
-    stream = encode(wave, Settings(ratio=180, effort="balanced"))
-    assert len(stream) <= wave.nbytes / 180
-    assert psnr(wave, decode(stream)) > 120
+def test_networks_gain_nothing_where_a_transform_leaves_no_error(field):
+    transform = fit_transform(normalised(field), None, 500)
+    exact, near = Candidate(None, transform, 0.0), Candidate(None, transform, 1e-4)
+    chunk, settings = prepare(field, None, None), Settings(ratio=100, effort="balanced")
+    with patch("moec_zarr.fit.networks.probe_correction", return_value=0.5):
+        assert may_gain(chunk.field, settings, 500, near)
+        assert not may_gain(chunk.field, settings, 500, exact)
