@@ -109,14 +109,9 @@ def decode_predicted(data: bytes, shape: tuple[int, ...], valid: Bools | None) -
 # ------------------------------------------------------------------------- compiled, or not
 
 
-def _arguments(known: Bools, lattice: Lattice, predictor: Predictor) -> tuple[Any, ...]:
-    weights = np.zeros(lattice.steps.size, np.int64)
-    weights[: len(predictor.weights)] = predictor.weights
-    return (
-        known, lattice.starts, lattice.places, lattice.columns, lattice.inside, lattice.steps, lattice.moves,
-        lattice.nearness, weights, predictor.start, predictor.common or 0, predictor.common is not None,
-        predictor.blank,
-    )  # fmt: skip
+def _padded(weights: tuple[int, ...], lattice: Lattice) -> Integers:
+    """Return the weights of all neighbours."""
+    return np.pad(np.array(weights, np.int64), (0, lattice.steps.size - len(weights)))
 
 
 def _encode_compiled(
@@ -126,18 +121,21 @@ def _encode_compiled(
     from moec_zarr.bitstream import prediction_kernels as kernels
 
     measure: Any = kernels.measure
-    follow: Any = kernels.follow
-    arguments, repeats = _arguments(known, lattice, predictor), predictor.common is not None
-    errors, marks = np.zeros(flat.size, np.int32), np.empty(flat.size if repeats else 0, np.int32)
-    passed = flat, errors, np.empty(flat.size, np.int64), marks, *arguments
-    largest = measure(*passed)
+    encode: Any = kernels.encode_errors
+    repeats, marked = predictor.common is not None, flat.size if predictor.common is not None else 0
+    passed = (
+        flat, np.zeros(flat.size, np.int32), np.empty(flat.size, np.int64), np.empty(marked, np.int32), known,
+        lattice.starts, lattice.places, lattice.columns, lattice.inside, lattice.steps, lattice.moves,
+        lattice.nearness, repeats,
+    )  # fmt: skip
+    weights = _padded(predictor.weights, lattice)
+    largest = measure(*passed, weights, predictor.start, predictor.common or 0, predictor.blank)
     if largest < 0:
         return None
     count = int(np.count_nonzero(known))
     lower, width = np.empty((2, (1 + repeats) * count), np.uint32)
     bits = np.zeros(count * max(largest // 2, 1) // 8 + 1, np.uint8)
-    none = np.zeros(0, np.uint32)
-    coded, length = follow(kernels.ENCODE, *passed, largest + 1, lower, width, none, bits)
+    coded, length = encode(*passed, largest + 1, lower, width, bits)
     encoder = RangeEncoder()
     encoder.intervals(lower[:coded], width[:coded])
     return encoder.payload(), bits[: -(-length // 8)].tobytes(), largest
@@ -153,17 +151,19 @@ def _decode_compiled(
     classes: int,
 ) -> int:
     """Decode integers to their places; return the number of bits read."""
-    from moec_zarr.bitstream import prediction_kernels as kernels
+    from moec_zarr.bitstream import prediction_decoding as decoding
 
-    follow: Any = kernels.follow
-    none, unmarked, errors = np.zeros(0, np.uint32), np.zeros(0, np.int32), np.zeros(flat.size, np.int32)
-    coded, length = follow(
-        kernels.DECODE, flat, errors, np.zeros(0, np.int64), unmarked, *_arguments(known, lattice, predictor),
-        classes, none, none, range_words(words), bits,
-    )  # fmt: skip
-    if coded == kernels.CORRUPT:
-        raise _damaged()
-    return int(length)
+    weights = _padded(predictor.weights, lattice)
+    for dtype in (np.int32, np.int64):  # the first is faster, and mostly enough
+        read = decoding.decode_as(
+            dtype, range_words(words), bits, flat, known, lattice, weights, predictor.start, predictor.common,
+            predictor.blank, classes,
+        )  # fmt: skip
+        if read == decoding.CORRUPT:
+            raise _damaged()
+        if read != decoding.TOO_WIDE:
+            return read
+    return _decode_plainly(words, bits, flat, known, lattice, predictor, classes)
 
 
 def _encode_plainly(

@@ -1,4 +1,4 @@
-"""The compiled loop of `prediction`: the same words, bits and integers as it has in plain Python."""
+"""The compiled encoder of `prediction`: the same words and bits as it has in plain Python."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from numpy.typing import NDArray
 
 from moec_zarr.compiled import compiled
 
-__all__ = ["CORRUPT", "DECODE", "ENCODE", "TOO_LARGE", "follow", "measure"]
+__all__ = ["TOO_LARGE", "encode_errors", "measure", "renew_sums"]
 
 Array = NDArray[Any]
 
-ENCODE, DECODE = 0, 1
-CORRUPT, TOO_LARGE = -1, -2  # in place of a count: invalid words or too few bits; an error of 64 bits
+TOO_LARGE = -1  # in place of a class: an error of 64 bits
 
 
 @compiled()
 def measure(
     values: Array, errors: Array, guesses: Array, marks: Array, known: Array, starts: Array, places: Array,
-    columns: int, inside: Array, steps: Array, moves: Array, nearness: Array, weights: Array, mean: int,
-    common: int, repeats: bool, blank: bool,
+    columns: int, inside: Array, steps: Array, moves: Array, nearness: Array, repeats: bool, weights: Array,
+    mean: int, common: int, blank: bool,
 ) -> int:  # fmt: skip
     """Predict the integers of a lattice, which are known, and return the largest class of an error.
 
@@ -98,16 +97,14 @@ def _find_repeated(
 
 
 @compiled()
-def follow(
-    direction: int, values: Array, errors: Array, guesses: Array, marks: Array, known: Array, starts: Array,
-    places: Array, columns: int, inside: Array, steps: Array, moves: Array, nearness: Array, weights: Array,
-    mean: int, common: int, repeats: bool, blank: bool, classes: int, lower: Array, width: Array,
-    words: Array, bits: Array,
+def encode_errors(
+    values: Array, errors: Array, guesses: Array, marks: Array, known: Array, starts: Array, places: Array,
+    columns: int, inside: Array, steps: Array, moves: Array, nearness: Array, repeats: bool, classes: int,
+    lower: Array, width: Array, bits: Array,
 ) -> tuple[int, int]:  # fmt: skip
-    """Encode or decode the integers of a lattice, wavefront by wavefront.
+    """Encode the integers of a lattice, wavefront by wavefront, by what `measure` writes.
 
-    Encoding takes the errors, guesses and marks that `measure` writes. Returns how many intervals were coded,
-    or what is wrong, and how many bits.
+    Returns how many intervals were coded, and how many bits.
     """
     taps = steps.size
     flags = np.zeros((1 << 11, 2), np.int64)
@@ -116,16 +113,8 @@ def follow(
     totals = np.full(96 * 7, 2 * classes, np.int64)
     renewed = np.zeros(96 * 7, np.int64)
     here = np.empty(starts.size, np.int64)  # of each voxel of a wavefront: its row of the lattice
-    contexts = np.empty(starts.size, np.int32)
-    repeated = np.empty(starts.size, np.uint8)
     table = np.empty(starts.size, np.int32)
     symbols = np.empty(starts.size, np.int32)
-    there, seen = np.empty(taps, np.uint8), np.empty(taps, np.int64)
-    span, point, used = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), 2
-    if direction == DECODE:
-        point = np.uint64(words[0]) << np.uint64(32) if words.size else np.uint64(0)
-        if words.size > 1:
-            point |= np.uint64(words[1])
     coded, bit, first, last = 0, 0, 0, 0
     for t in range(starts[-1] + columns):
         while last < starts.size and starts[last] <= t:
@@ -139,50 +128,24 @@ def follow(
                 size += 1
         if repeats:
             for i in range(size):
-                line = here[i]
-                column = t - starts[line]
-                place = places[line] + column
-                if direction == ENCODE:
-                    repeated[i], context = marks[place] & 1, marks[place] >> 1
-                else:
-                    value, context = _find_repeated(
-                        values, known, place, column, columns, inside[line], steps, moves, common, there, seen
-                    )
-                contexts[i] = context
-                ones, both = flags[context, 1], flags[context, 0] + flags[context, 1]
+                mark = marks[places[here[i]] + t - starts[here[i]]]
+                ones, both = flags[mark >> 1, 1], flags[mark >> 1, 0] + flags[mark >> 1, 1]
                 chance = min(max(((2 * ones + 1) << 16) // (2 * both + 2), 1), (1 << 16) - 1) << 8
                 zero = 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
-                if direction == ENCODE:
-                    lower[coded] = zero if repeated[i] else 0
-                    width[coded] = (1 << 24) - zero if repeated[i] else zero
-                    coded += 1
-                    continue
-                scale = span >> np.uint64(24)
-                if point >= scale << np.uint64(24):
-                    return CORRUPT, bit
-                bound = scale * np.uint64(zero)
-                if point < bound:
-                    span = bound
-                    repeated[i] = 0
-                else:
-                    point -= bound
-                    span = scale * np.uint64((1 << 24) - zero)
-                    repeated[i] = 1
-                    values[place] = value
-                if span < np.uint64(1 << 32):
-                    word = np.uint64(words[used]) if used < words.size else np.uint64(0)
-                    span, point, used = span << np.uint64(32), (point << np.uint64(32)) | word, used + 1
+                lower[coded] = zero if mark & 1 else 0
+                width[coded] = (1 << 24) - zero if mark & 1 else zero
+                coded += 1
             for i in range(size):
-                flags[contexts[i], repeated[i]] += 1
+                mark = marks[places[here[i]] + t - starts[here[i]]]
+                flags[mark >> 1, mark & 1] += 1
         for i in range(size):
             line = here[i]
-            if direction == ENCODE and repeats and repeated[i]:
-                symbols[i] = -1
-                continue
             column = t - starts[line]
             place = places[line] + column
-            base, found = mean, False
-            total, activity, recent = 0, 0, 0
+            symbols[i] = -1
+            if repeats and marks[place] & 1:
+                continue
+            activity, recent = 0, 0
             for tap in range(taps):
                 beside = column + moves[tap]
                 if not (inside[line, tap] and 0 <= beside < columns):
@@ -193,71 +156,25 @@ def follow(
                 activity += nearness[tap] * errors[at]
                 if tap == 0:
                     recent = 16 * errors[at]
-                if direction == ENCODE or (blank and values[at] == common):
-                    continue
-                if not found:
-                    base, found = values[at], True
-                elif weights[tap]:
-                    step = min(max(values[at] - base, -(1 << 40)), 1 << 40)
-                    total += weights[tap] * step
-            guess = guesses[place] if direction == ENCODE else base + ((total + 512) >> 10)
-            if repeats and repeated[i]:
-                symbols[i] = -1
-            else:
-                level = min(_class(activity), 95)
-                row = 7 * level + min(max((_class(recent) - level + 8) >> 1, 0), 6)
-                table[i] = row
-                if 16 * totals[row] >= 17 * renewed[row]:
-                    _renew(counts[row], sums[row], totals[row])
-                    renewed[row] = totals[row]
-                if direction == ENCODE:
-                    error = values[place] - guess
-                    size_of = abs(error)
-                    symbol = _class(size_of)
-                    lower[coded] = sums[row, symbol]
-                    width[coded] = sums[row, symbol + 1] - sums[row, symbol]
-                    coded += 1
-                    if symbol > 0:
-                        _put_bit(bits, bit, error < 0)
-                        bit += 1
-                        for below in range((symbol >> 1) - 2 if symbol > 3 else -1, -1, -1):
-                            _put_bit(bits, bit, (size_of >> below) & 1)
-                            bit += 1
-                else:
-                    scale = span >> np.uint64(24)
-                    if point >= scale << np.uint64(24):
-                        return CORRUPT, bit
-                    symbol = 0
-                    while point >= scale * np.uint64(sums[row, symbol + 1]):
-                        symbol += 1
-                    point -= scale * np.uint64(sums[row, symbol])
-                    span = scale * np.uint64(sums[row, symbol + 1] - sums[row, symbol])
-                    if span < np.uint64(1 << 32):
-                        word = np.uint64(words[used]) if used < words.size else np.uint64(0)
-                        span, point, used = span << np.uint64(32), (point << np.uint64(32)) | word, used + 1
-                    error = np.int64(min(symbol, 3))
-                    if symbol > 0:
-                        length = (symbol >> 1) - 1 if symbol > 3 else 0
-                        if bit + 1 + length > 8 * bits.size:
-                            return CORRUPT, bit
-                        negative = _bit(bits, bit)
-                        bit += 1
-                        if symbol > 3:
-                            error = np.int64(2 + (symbol & 1))
-                        for _ in range(length):
-                            error = 2 * error + _bit(bits, bit)
-                            bit += 1
-                        if negative:
-                            error = -error
-                    values[place] = guess + error
-                symbols[i] = symbol
-            if direction == ENCODE:
-                continue
-            if not (blank and values[place] == common):
-                off = abs(values[place] - guess)
-                errors[place] = min(off, 1 << 30) if off >= 0 else 1 << 30
-            else:
-                errors[place] = 0
+            level = min(_class(activity), 95)
+            row = 7 * level + min(max((_class(recent) - level + 8) >> 1, 0), 6)
+            table[i] = row
+            if 16 * totals[row] >= 17 * renewed[row]:
+                renew_sums(counts[row], sums[row], totals[row])
+                renewed[row] = totals[row]
+            error = values[place] - guesses[place]
+            size_of = abs(error)
+            symbol = _class(size_of)
+            symbols[i] = symbol
+            lower[coded] = sums[row, symbol]
+            width[coded] = sums[row, symbol + 1] - sums[row, symbol]
+            coded += 1
+            if symbol > 0:
+                _put_bit(bits, bit, error < 0)
+                bit += 1
+                for below in range((symbol >> 1) - 2 if symbol > 3 else -1, -1, -1):
+                    _put_bit(bits, bit, (size_of >> below) & 1)
+                    bit += 1
         for i in range(size):
             if symbols[i] >= 0:
                 counts[table[i], symbols[i]] += 5
@@ -283,7 +200,7 @@ def _class(size: int) -> int:
 
 
 @compiled()
-def _renew(counts: Array, sums: Array, total: int) -> None:
+def renew_sums(counts: Array, sums: Array, total: int) -> None:
     """Make frequencies of counts."""
     whole, above = (1 << 24) - counts.size, 0
     for symbol in range(counts.size - 1, 0, -1):
@@ -296,8 +213,3 @@ def _renew(counts: Array, sums: Array, total: int) -> None:
 def _put_bit(bits: Array, at: int, value: int) -> None:
     if value:
         bits[at >> 3] |= np.uint8(128 >> (at & 7))
-
-
-@compiled()
-def _bit(bits: Array, at: int) -> Any:
-    return (bits[at >> 3] >> (7 - (at & 7))) & 1
