@@ -66,7 +66,7 @@ def neighbours(axes: int) -> NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # a grid, boxes of it, a table of what occurs
 def _lattice(shape: tuple[int, ...]) -> Lattice:
     axes, columns = len(shape), shape[-1]
     taps = neighbours(axes)

@@ -17,18 +17,27 @@ from moec_zarr.bitstream.lattice import arrange, neighbours
 from moec_zarr.bitstream.prediction import Predictor
 from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
-from moec_zarr.codec.rounding import Rounded, distinct_values, keep_mean, round_within
+from moec_zarr.codec.rounding import Rounded, distinct_values, round_within
 from moec_zarr.fit.advice import read_advice
-from moec_zarr.fit.prediction import Seen, choose_predictor, draw_seen, estimate_bits, list_predictors
-from moec_zarr.model.levels import Grid
+from moec_zarr.fit.prediction import (
+    Seen,
+    adapt_predictor,
+    choose_predictor,
+    draw_seen,
+    estimate_bits,
+    list_predictors,
+)
 from moec_zarr.quality import measure
 
 __all__ = [
-    "encode_gridded",
+    "Layout",
+    "encode_alike",
+    "encode_best",
     "encode_lossless",
     "encode_lossless_within",
     "encode_rounded",
     "encode_rounded_within",
+    "may_take",
     "sample_rounded",
 ]
 
@@ -65,7 +74,7 @@ def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
         sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
         if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
             return None
-    return _encode_likely(chunk, 0.0, limit)
+    return _encode(chunk, 0.0, 0.0, limit) if may_take(chunk, 0.0, limit) else None
 
 
 def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> bytes:
@@ -82,23 +91,25 @@ def encode_rounded_within(
     return _encode(chunk, max_error, max_relative_error, limit)
 
 
-def encode_gridded(chunk: Prepared, max_error: float, limit: int | None = None) -> bytes | None:
-    """Encode values rounded to equal distances; return None if that takes more bytes than a limit.
+def may_take(chunk: Prepared, max_error: float, limit: int) -> bool:
+    """Say by samples whether rounded values may take so few bytes."""
+    expected = sample_rounded(chunk, max_error, 0.0)
+    return expected is None or _UNLIKE * expected <= limit - len(chunk.write(chunk.sections))
 
-    To the nearest, but where the mean calls for another one: hence the stream states a wider bound.
+
+class Layout(NamedTuple):
+    """How integers are laid out in a stream.
+
+    Attributes
+    ----------
+    has_table : bool
+        Whether they are numbers of those that occur.
+    predictor : Predictor or None
+        None for byte planes.
     """
-    return _encode_likely(chunk, max_error, limit, nearest=True)
 
-
-def _encode_likely(
-    chunk: Prepared, max_error: float, limit: int | None, nearest: bool = False
-) -> bytes | None:
-    """Encode values, unless samples say that this takes far more bytes than a limit."""
-    if limit is not None:
-        expected = sample_rounded(chunk, max_error, 0.0)
-        if expected is not None and _UNLIKE * expected > limit - len(chunk.write(chunk.sections)):
-            return None
-    return _encode(chunk, max_error, 0.0, limit, nearest)
+    has_table: bool
+    predictor: Predictor | None
 
 
 class _Candidate(NamedTuple):
@@ -111,67 +122,93 @@ class _Candidate(NamedTuple):
     planes: int  # bytes of the quick level
 
 
-def _encode(
-    chunk: Prepared,
-    max_error: float,
-    max_relative_error: float,
-    limit: int | None,
-    nearest: bool = False,
-) -> bytes | None:
-    array, valid = chunk.array, chunk.valid
-    values = chunk.valid_values
-    plain = len(chunk.write(chunk.sections))
-    room = np.inf if limit is None else limit - plain
+def _encode(chunk: Prepared, max_error: float, max_relative_error: float, limit: int | None) -> bytes | None:
+    array, values = chunk.array, chunk.valid_values
     exact = [(each.value, values == each.value) for each in chunk.exact]
     ways = [
         each
         for each in round_within(values, max_error, max_relative_error, avoid=chunk.missing)
         if all((each.values[where] == value).all() for value, where in exact)
-        # Values that stand for others keep a bound, but are further off in the mean.
-        and (not nearest or isinstance(each.levels, Grid) or np.array_equal(each.values, values))
     ]
-    if nearest:
-        ways = [keep_mean(values, each) if chunk.missing is None else each for each in ways]
+    found = encode_best(chunk, ways, (max_error, max_relative_error), limit)
+    if found is None:
+        return None
+    stream = found[0]
+    if array.nbytes <= _SMALL:
+        deflated = chunk.write(chunk.sections | {Section.LOSSLESS: write_lossless(array)})
+        stream = min(stream, deflated, key=len)
+    return stream if limit is None or len(stream) <= limit else None
+
+
+def encode_best(
+    chunk: Prepared, ways: list[Rounded], bounds: tuple[float, float], limit: int | None = None
+) -> tuple[bytes, Layout] | None:
+    """Encode values in the smallest of some ways.
+
+    Parameters
+    ----------
+    chunk : Prepared
+    ways : list of Rounded
+        Its valid values.
+    bounds : tuple of float
+        That the stream states: `max_error` and `max_relative_error`.
+    limit : int, optional
+        Bytes: what takes clearly more is not tried.
+
+    Returns
+    -------
+    tuple of bytes and Layout, or None
+        The stream, which may take more than the limit all the same.
+    """
+    room = np.inf if limit is None else limit - len(chunk.write(chunk.sections))
     candidates = list(_candidates(chunk, ways))
-
-    def stated(candidate: _Candidate) -> float:
-        if not nearest:
-            return max_error
-        largest = measure(values, candidate.rounded.values).max_error
-        return math.nextafter(largest, math.inf) if largest else 0.0
-
-    best: tuple[bytes, Rounded] | None = None
+    best: tuple[bytes, Rounded, Layout] | None = None
     least = min(candidates, key=lambda each: each.predicted)
     if _MISJUDGED * least.predicted <= room:
         integers = _on_box(least.integers, chunk)
         assert least.seen is not None
-        predictor = choose_predictor(*arrange(integers, valid), least.seen, least.predictors)
-        coded = write_predicted(integers, valid, predictor)
+        predictor = choose_predictor(*arrange(integers, chunk.valid), least.seen, least.predictors)
+        coded = write_predicted(integers, chunk.valid, predictor)
         if coded is not None:
-            best = _payload(least, coded, stated(least), max_relative_error), least.rounded
-    less = _LESS_THOROUGHLY[array.size < _SAMPLED]
+            payload = write_exact(least.rounded.levels, least.table, coded, *bounds)
+            best = payload, least.rounded, Layout(least.table is not None, predictor)
+    less = _LESS_THOROUGHLY[chunk.array.size < _SAMPLED]
     for each in sorted(candidates, key=lambda each: each.planes)[:_TRIED]:
         if less * each.planes > min(room, np.inf if best is None else len(best[0])):
             break
         coded = write_planes(each.integers, _THOROUGH)
-        payload = _payload(each, coded, stated(each), max_relative_error)
+        payload = write_exact(each.rounded.levels, each.table, coded, *bounds)
         if best is None or len(payload) < len(best[0]):
-            best = payload, each.rounded
-    if best is None:
+            best = payload, each.rounded, Layout(each.table is not None, None)
+    return None if best is None else (_write(chunk, best[1], best[0]), best[2])
+
+
+def encode_alike(
+    chunk: Prepared, rounded: Rounded, bounds: tuple[float, float], layout: Layout
+) -> bytes | None:
+    """Encode values as others of the chunk were, rounded a little closer or less; None if that cannot be."""
+    integers, table = rounded.integers, None
+    if layout.has_table:
+        distinct = distinct_values(integers)
+        if distinct.size < 2:
+            return None
+        integers, table = np.searchsorted(distinct, integers), write_table(distinct)
+    if layout.predictor is None:
+        coded: bytes | None = write_planes(integers, _THOROUGH)
+    else:
+        predictor = adapt_predictor(layout.predictor, integers)
+        coded = write_predicted(_on_box(integers, chunk), chunk.valid, predictor)
+    if coded is None:
         return None
-    payload, rounded = best
-    quality = measure(values, rounded.values)
+    return _write(chunk, rounded, write_exact(rounded.levels, table, coded, *bounds))
+
+
+def _write(chunk: Prepared, rounded: Rounded, payload: bytes) -> bytes:
+    quality = measure(chunk.valid_values, rounded.values)
     header = replace(chunk.header, psnr=quality.psnr, max_error=quality.relative_max_error)
     stream = chunk.write(chunk.sections | {Section.INTEGERS: payload}, header)
-    if array.nbytes <= _SMALL:
-        deflated = chunk.write(chunk.sections | {Section.LOSSLESS: write_lossless(array)})
-        stream = min(stream, deflated, key=len)
-    _log.debug("%s as %s: %d bytes", array.shape, rounded.levels, len(stream))
-    return stream if limit is None or len(stream) <= limit else None
-
-
-def _payload(candidate: _Candidate, coded: bytes, max_error: float, max_relative_error: float) -> bytes:
-    return write_exact(candidate.rounded.levels, candidate.table, coded, max_error, max_relative_error)
+    _log.debug("%s as %s: %d bytes", chunk.array.shape, rounded.levels, len(stream))
+    return stream
 
 
 def sample_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> float | None:

@@ -11,7 +11,7 @@ from moec_zarr.arrays import Array, Doubles, Integers
 from moec_zarr.model.levels import MOST_RUNGS, Bits, Grid, Ladder, Levels, as_integers, restore
 from moec_zarr.quality import absolute_error
 
-__all__ = ["Rounded", "distinct_values", "keep_mean", "round_within"]
+__all__ = ["Rounded", "distinct_values", "keep_mean", "round_to_grid", "round_within"]
 
 _EXACT_DOUBLES = 1 << 52  # integers that doubles hold with room to spare
 _WIDE = 1 << 60  # 64-bit integers that are added without a thought
@@ -85,6 +85,17 @@ def round_within(
         and (avoid is None or not (each.values == avoid).any())
     ]
     return kept + [Rounded(levels, k, native) for levels, k in _as_they_are(native, distinct, low, high)]
+
+
+def round_to_grid(values: Array, max_error: float, *, avoid: Any = None) -> Rounded | None:
+    """Round values to levels of equal distance, to the nearest; None where there are no such levels."""
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    low, high = native.min(), native.max()
+    for levels, integers in _on_grid(native, low, high, max_error, avoid):
+        restored = restore(levels, integers, native.dtype, low, high)
+        if avoid is None or not (restored == avoid).any():
+            return Rounded(levels, integers, restored)
+    return None
 
 
 def keep_mean(values: Array, rounded: Rounded) -> Rounded:

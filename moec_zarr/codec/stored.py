@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -12,26 +13,28 @@ import numpy as np
 
 from moec_zarr.arrays import Doubles
 from moec_zarr.bitstream.container import read_stream
-from moec_zarr.codec.lossless import encode_gridded
+from moec_zarr.codec.lossless import Layout, encode_alike, encode_best, may_take
 from moec_zarr.codec.prepare import Prepared
-from moec_zarr.quality import measure
+from moec_zarr.codec.rounding import Rounded, keep_mean, round_to_grid
+from moec_zarr.quality import Quality, measure
 
 __all__ = ["round_closer", "round_smaller", "stated_psnr"]
 
 _log = logging.getLogger(__name__)
-_SAMPLE = 1 << 16  # values that say which bound has which error
-_HALVINGS = 24  # of the interval in which that bound is searched
-_TRIALS = 4  # bounds that are tried
-_CLOSE, _AIM = 0.983, 0.991  # of a limit: near enough, and what is aimed at
-_OCTAVE = 20 * math.log10(2)  # dB of a bound that is half as wide
+_SAMPLE = 1 << 14  # values that say which bound has which error
+_HALVINGS = 16  # of the interval in which that bound is searched
+_TRIALS, _ESTIMATED = 5, 2  # bounds that are tried, and how many of them by estimates
+_CLOSE, _AIM = 0.98, 0.994  # of a limit: near enough, and what is aimed at
 _UNEVEN = 1.0  # dB by which a PSNR may be higher than such bounds say
 _MARGIN = 0.005  # dB above a PSNR that is aimed at
 _COMPARED = 1 << 13  # voxels that are compared with their neighbours
 _FEWEST = 1 << 7  # of them with valid neighbours, that say something
 _SMALL = 8  # integers whose entropy is taken one by one
-_MISJUDGED = 0.45  # of the bytes that these say, at least, rounded values take
+_MOST_OCTAVES = 1 << 11  # of doubles
+_MISJUDGED = 0.6  # of the bytes that these say, at least, rounded values take
+_FEW, _ALIKE = 1 << 15, 0.5  # voxels, and octaves within which bounds have a layout in common
 _SIDE = 60  # bytes of what predicts values, about
-_PART = 16  # parts of an octave in which bounds are tried
+_PART, _NEAR = 64, 3  # parts of an octave in which bounds are tried, and how many lie near one
 _FINER, _WIDER = 24, 1  # octaves around the bound of a PSNR, between which one of a limit is searched
 
 
@@ -70,9 +73,10 @@ class _Compared(NamedTuple):
 def _entropy(values: Doubles) -> float:
     """Return the bits of integers: of small ones, and of the octave of others with what it leaves open."""
     magnitude = np.abs(values)
-    octave = np.where(magnitude < _SMALL, 0, np.floor(np.log2(np.maximum(magnitude, 1))))
+    octave = np.where(magnitude < _SMALL, 0, np.frexp(magnitude)[1] - 1)
     classes = np.where(octave > 0, np.copysign(_SMALL + octave, values), values)
-    counts = np.unique(classes, return_counts=True)[1]
+    counts = np.bincount((classes + (_SMALL + _MOST_OCTAVES)).astype(np.int64))
+    counts = counts[counts > 0]
     return float(counts @ np.log2(values.size / counts) + octave.sum())
 
 
@@ -89,6 +93,46 @@ def _compare(chunk: Prepared) -> _Compared:
         known = np.logical_and.reduce([own.valid[tuple(each)] for each in (place, *before)])
         values, count = values[:, known], int(np.count_nonzero(own.valid))
     return _Compared(values[0], values[1:], count, chunk.header.dtype.kind in "iu")
+
+
+class _Gridded:
+    """The valid values of a chunk, rounded to equal distances by one bound after another.
+
+    To the nearest, but where the mean calls for another one: hence a stream states a wider bound. How they
+    are laid out is chosen once for bounds that are alike: then a stream takes a fraction of the time.
+    """
+
+    def __init__(self, chunk: Prepared) -> None:
+        self._chunk, self._values = chunk, chunk.valid_values
+        self._exact = [(each.value, self._values == each.value) for each in chunk.exact]
+        self._chosen: tuple[float, Layout] | None = None  # a bound, and what was best there
+
+    def round(self, bound: float) -> tuple[Rounded, Quality] | None:
+        """Round them; None if that is not to be."""
+        rounded = round_to_grid(self._values, bound, avoid=self._chunk.missing)
+        if rounded is None:
+            return None
+        if self._chunk.missing is None:
+            rounded = keep_mean(self._values, rounded)
+        if not all((rounded.values[where] == value).all() for value, where in self._exact):
+            return None
+        return rounded, measure(self._values, rounded.values)
+
+    def encode(self, bound: float) -> bytes | None:
+        """Encode them; None if that is not to be."""
+        if (found := self.round(bound)) is None:
+            return None
+        rounded, quality = found
+        largest = quality.max_error
+        bounds = math.nextafter(largest, math.inf) if largest else 0.0, 0.0
+        if self._chosen is not None and self._values.size > _FEW:
+            chosen_at, layout = self._chosen
+            if abs(math.log2(bound / chosen_at)) < _ALIKE:
+                return encode_alike(self._chunk, rounded, bounds, layout)
+        if (best := encode_best(self._chunk, [rounded], bounds)) is None:
+            return None
+        self._chosen = bound, best[1]
+        return best[0]
 
 
 def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
@@ -108,72 +152,102 @@ def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
     if not math.isfinite(psnr):
         return None
     compared, wanted = _compare(chunk), math.log2(_bound_of(chunk, psnr))
-    if _MISJUDGED * compared.estimate(2.0**wanted) > limit:
+    side, gridded = len(chunk.write(chunk.kept())) + _SIDE, _Gridded(chunk)
+    error_at = _errors_of(chunk)
+    if side + _MISJUDGED * compared.estimate(2.0**wanted) > limit:
         return None
-    best, side = None, len(chunk.write(chunk.kept())) + _SIDE
+    best: bytes | None = None
     first, last = (round(_PART * (wanted + octaves)) for octaves in (-_FINER, _WIDER))
-    actual, reached = 1.0, math.inf  # bytes over those estimated, and dB with a bound of one part
+    actual = 1.0  # bytes over those estimated
+    tried: list[tuple[int, float]] = []  # parts, and octaves of bytes over those that are aimed at
 
     @cache
     def estimate(part: int) -> float:
         return compared.estimate(2.0 ** (part / _PART))
 
+    @cache
+    def unevenness(part: int) -> float:
+        bound: float = 2.0 ** (part / _PART)
+        return error_at(bound) / bound
+
     for _ in range(_TRIALS):
         if first > last:
             break
-        part = first + bisect_left(
-            range(first, last), side - _AIM * limit, key=lambda part: -actual * estimate(part)
-        )
-        if reached - _OCTAVE * part / _PART + _UNEVEN < psnr:
+        if len(tried) < _ESTIMATED:
+            wide = side - _AIM * limit
+            part = first + bisect_left(range(first, last), wide, key=lambda part: -actual * estimate(part))
+        else:
+            part = min(max(_between(tried), first), last)
+        # Where many values are alike, bounds next to one another differ by whether a level is there.
+        part = min(range(max(part - _NEAR, first), min(part + _NEAR, last) + 1), key=unevenness)
+        if (stream := gridded.encode(2.0 ** (part / _PART))) is None:
             break
-        stream = encode_gridded(chunk, 2.0 ** (part / _PART))
-        assert stream is not None
         _log.debug("rounded by 2^%.2f: %d bytes of %d", part / _PART, len(stream), limit)
+        tried.append((part, math.log2(len(stream) / (_AIM * limit))))
         if estimated := estimate(part):
             actual = max((len(stream) - side) / estimated, _MISJUDGED)
-        reached = stated_psnr(stream) + _OCTAVE * part / _PART
+        reached = stated_psnr(stream)
         if len(stream) > limit:
             first = part + 1
+            if reached + _UNEVEN < psnr:
+                break
             continue
-        if best is None or stated_psnr(stream) > stated_psnr(best):
+        if best is None or reached > stated_psnr(best):
             best = stream
-        if len(stream) >= _CLOSE * limit or stated_psnr(stream) == math.inf:
+        if len(stream) >= _CLOSE * limit or reached == math.inf:
             break
         last = part - 1
     return best if best and stated_psnr(best) > psnr else None
 
 
+def _between(tried: list[tuple[int, float]]) -> int:
+    """Return where a line through the two nearest of those tried is zero."""
+    (one, left), (other, more) = sorted(tried, key=lambda each: abs(each[1]))[:2]
+    return round(one - left * (other - one) / (more - left)) if more != left else (one + other) // 2
+
+
 def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
     """Return values rounded as far as a PSNR allows; None if that takes as many bytes as a limit, or more."""
-    aim = psnr + _MARGIN
-    if _MISJUDGED * _compare(chunk).estimate(_bound_of(chunk, aim)) > limit:
+    bound = _bound_of(chunk, psnr)
+    if _MISJUDGED * _compare(chunk).estimate(bound) > limit:
         return None
+    gridded, aim = _Gridded(chunk), psnr
     for _ in range(_TRIALS):
-        stream = encode_gridded(chunk, _bound_of(chunk, aim), limit - 1)
-        if stream is None or stated_psnr(stream) >= psnr:
-            return stream
-        aim += psnr - stated_psnr(stream) + _MARGIN
+        found = gridded.round(bound)
+        if found is None or not may_take(chunk, bound, limit - 1):
+            return None
+        if (reached := found[1].psnr) >= psnr:
+            stream = gridded.encode(bound)
+            return stream if stream is not None and len(stream) < limit else None
+        aim += psnr - reached + _MARGIN
+        bound = _bound_of(chunk, aim)
     return None
 
 
 def _bound_of(chunk: Prepared, psnr: float) -> float:
     """Return about the bound whose rounded values have a PSNR."""
+    error_at, scale = _errors_of(chunk), chunk.field.normalisation.scale
+    allowed = 2 * 10 ** (-psnr / 20)  # over half the range
+    least, most = math.log2(allowed), max(1.0, math.log2(allowed) + 2)
+    for _ in range(_HALVINGS):
+        middle = (least + most) / 2
+        least, most = (middle, most) if error_at(2.0**middle * scale) <= allowed else (least, middle)
+    return min(math.exp2(least) * scale, float(np.finfo(np.float64).max))
+
+
+def _errors_of(chunk: Prepared) -> Callable[[float], float]:
+    """Return what says by some values which error over half the range rounding in a bound makes."""
     scale, whole = chunk.field.normalisation.scale, chunk.header.dtype.kind in "iu"
     values = chunk.valid_values
     sample = values[:: max(1, values.size // _SAMPLE) | 1].astype(np.float64) / scale
+    low, high = sample.min(), sample.max()
 
-    def error(octave: float) -> float:  # over half the range
-        bound = 2.0**octave
-        spacing = (2 * math.floor(bound * scale) + 1) / scale if whole else 2 * bound
-        rounded = np.clip(np.rint(sample / spacing) * spacing, sample.min(), sample.max())
-        return measure(sample, rounded).rmse
+    def error_at(bound: float) -> float:
+        spacing = (2 * math.floor(bound) + 1) / scale if whole else 2 * bound / scale
+        left = np.clip(np.rint(sample / spacing) * spacing, low, high) - sample
+        return math.sqrt(float(left @ left) / left.size)
 
-    allowed = 2 * 10 ** (-psnr / 20)
-    low, high = math.log2(allowed), max(1.0, math.log2(allowed) + 2)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if error(middle) <= allowed else (low, middle)
-    return min(math.exp2(low) * scale, float(np.finfo(np.float64).max))
+    return error_at
 
 
 def stated_psnr(stream: bytes) -> float:

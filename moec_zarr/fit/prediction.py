@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from moec_zarr.bitstream.prediction import (
     half_octaves,
 )
 
-__all__ = ["Seen", "choose_predictor", "draw_seen", "estimate_bits", "list_predictors"]
+__all__ = ["Seen", "adapt_predictor", "choose_predictor", "draw_seen", "estimate_bits", "list_predictors"]
 
 _SAMPLE = 1 << 13  # voxels that weights are fitted to
 _WHOLE = 1 << 14  # voxels that are tried as a whole
@@ -98,6 +99,15 @@ def list_predictors(seen: Seen) -> list[Predictor]:
                 beside = seen.there & (seen.values != common)
                 predictors.append(Predictor(*_fit(seen._replace(there=beside).only(other)), common, True))
     return predictors
+
+
+def adapt_predictor(predictor: Predictor, values: Integers) -> Predictor:
+    """Return one with the same weights for the integers of another spacing."""
+    sample = values[:: max(1, values.size // _SAMPLE) | 1]  # an odd step meets all columns of most arrays
+    common = None if predictor.common is None else _most_common(sample)[0]
+    if predictor.blank and (other := sample[sample != common]).size:
+        sample = other
+    return replace(predictor, start=int(np.sort(sample)[sample.size // 2]), common=common)
 
 
 def estimate_bits(seen: Seen, predictors: Sequence[Predictor]) -> list[float]:
