@@ -39,7 +39,7 @@ from moec_zarr.codec.prepare import Prepared, as_sentinel, keep_exactly, prepare
 from moec_zarr.codec.repeated import is_better, race_repeated
 from moec_zarr.codec.scaling import put_on_scale
 from moec_zarr.config import config
-from moec_zarr.errors import MoECError
+from moec_zarr.errors import BudgetError, MoECError
 from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.network.group import join_group
 from moec_zarr.fit.payloads import DoesNotFit
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["encode"]
 
 _log = logging.getLogger(__name__)
+_SMALL = 1 << 15  # voxels up to which a chunk is encoded with and without its dictionary
 _FIRST = 1 << 12  # values that tell at once that there are others
 _PSNR_FITS = 8  # at most, on the way to a PSNR
 _PSNR_MARGIN = 0.005  # dB that rounding to the dtype may take
@@ -123,6 +124,23 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
         chunk = keep_exactly(chunk, value)
     if chunk.header.refit:
         _tell_of_refit(array.shape)
+    stream = _encode_values(chunk, settings, limit, reachable)
+    shared = settings.shared
+    if shared is None or not shared.entries or settings.has_networks or chunk.array.size > _SMALL:
+        return stream
+    if read_advice(shared).no_search:  # while a dictionary is trained
+        return stream
+    # Little is gained by a dictionary where all is fast, and much may be lost.
+    own = replace(chunk, dictionary=None), replace(settings, dictionary=None)
+    try:
+        other = _encode_values(*own, limit, reachable)
+    except BudgetError:
+        return stream
+    kept = limit is None or len(other) <= max(limit, len(stream))
+    return other if kept and is_better(other, stream, limit) else stream
+
+
+def _encode_values(chunk: Prepared, settings: Settings, limit: int | None, reachable: bool) -> bytes:
     if settings.scale == "log":
         chunk = put_on_scale(chunk)
     if settings.is_bounded:

@@ -10,9 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Doubles
+from moec_zarr.codec.fills import refuse_fills
+from moec_zarr.codec.lossless import encode_lossless_within
 from moec_zarr.codec.prepare import Prepared, keep_exactly
 from moec_zarr.codec.stored import round_closer, round_smaller, stated_psnr
 from moec_zarr.errors import BudgetError
+from moec_zarr.fit.advice import read_advice
 
 __all__ = ["Raced", "is_better", "race_repeated"]
 
@@ -27,6 +30,7 @@ _DENSEST = 0.6  # of the voxels, that coefficients are kept for
 _NOTHING = 1e-12  # of the square of half the range: an error next to none
 _LIKELY = 0.2  # dB that keeping a value exactly is to gain by what boxes say, to be tried
 _FAR_CLOSER, _FAR_FEWER = 6.0, 0.7  # dB, and share of the bytes: more than values kept exactly bring
+_POOR = 20.0  # dB that rounded values have at least
 
 
 class Raced(NamedTuple):
@@ -72,12 +76,18 @@ def race_repeated(
     often = _find_repeated(chunk)
     if not often:
         return Raced(chunk)
-    best, fitted, stored = chunk, encode(chunk), None
+    stored = None
+    if limit is not None and read_advice(chunk.dictionary).fits_lost:
+        stored = _store(chunk, limit)
+        # Far closer than boxes say that a transform is: nothing is fitted.
+        if stored is not None and stated_psnr(stored) > _Boxes(chunk).psnr(chunk, limit) + _FAR_CLOSER:
+            return Raced(chunk, None, stored, decided=True)
+    best, fitted = chunk, encode(chunk)
     if limit is not None and stated_psnr(fitted) == math.inf:
         return Raced(chunk, fitted)
     most = len(fitted) if limit is None else max(limit, len(fitted))
     if limit is not None:
-        stored = round_closer(chunk, most, stated_psnr(fitted))
+        stored = stored or round_closer(chunk, most, stated_psnr(fitted))
     elif psnr is not None:
         stored = round_smaller(chunk, psnr, most)
     if stored is not None and _is_far_better(stored, fitted, limit):
@@ -99,6 +109,14 @@ def race_repeated(
             if better:
                 best, fitted = other, tried
     return Raced(best, fitted, stored)
+
+
+def _store(chunk: Prepared, limit: int) -> bytes | None:
+    """Return values exactly, or rounded, in so many bytes; None if they take more."""
+    if (exact := encode_lossless_within(chunk, limit)) is not None:
+        return exact
+    refuse_fills(chunk)
+    return round_closer(chunk, limit, _POOR)
 
 
 def is_better(one: bytes, other: bytes, limit: int | None) -> bool:
@@ -155,6 +173,10 @@ class _Boxes:
         if left_by_other <= 0:
             return -math.inf
         return self._closeness(other, left_by_other) - self._closeness(one, left)
+
+    def psnr(self, chunk: Prepared, room: int) -> float:
+        """Return about the PSNR that a transform of so many bytes has."""
+        return 20 * math.log10(2) + self._closeness(chunk, room - self._plain - _spent(chunk))
 
     def _closeness(self, chunk: Prepared, nbytes: float) -> float:
         if id(chunk) not in self._known:

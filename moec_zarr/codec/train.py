@@ -135,7 +135,12 @@ def _advise(known: Sequence[_Encoded], codec: Settings) -> Advice:
     networks_lost = codec.has_networks and codec.model == "auto" and len(fitted) >= _SURE
     networks_lost = networks_lost and all(each.parts.network is None for each in fitted)
     if not codec.is_bounded or len(known) < _SURE:
-        return Advice(networks_lost=networks_lost, fitted=_SURE <= len(fitted) == len(known))
+        stored = codec.ratio is not None and all(each.parts.values is not None for each in known)
+        return Advice(
+            networks_lost=networks_lost,
+            fits_lost=stored and len(known) >= _SURE,
+            fitted=_SURE <= len(fitted) == len(known),
+        )
     shares, steps = [], []
     for each in known:
         chunk = prepare(each.array, codec.missing, None)

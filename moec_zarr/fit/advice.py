@@ -28,7 +28,8 @@ class Advice:
     networks_lost : bool
         No network was the best candidate.
     fits_lost, fits_won : bool
-        Under a bound, values that are rounded took clearly fewer bytes than any fit, or clearly more.
+        Under a bound, values that are rounded took clearly fewer bytes than any fit, or clearly more. Under a
+        ratio only the former is told: all chunks were closer rounded, or exact, than fitted.
     no_search : bool
         Bases are not searched even where none of the dictionary suits.
     fitted : bool

@@ -14,6 +14,7 @@ from moec_zarr import DictionaryError, MoECCodec, MoECError, MoECSerializer, ins
 from moec_zarr.bitstream.container import Section, read_stream
 from moec_zarr.codec.decode import decode, decode_group
 from moec_zarr.dictionary import Dictionary, Entry
+from moec_zarr.fit.advice import read_advice
 from tests.support.fields import psnr
 
 SHAPE, BALL = (12, 16, 20), (24, 24, 24)
@@ -156,6 +157,25 @@ def test_values_that_repeat_are_stored_rounded_though_fits_won_so_far():
     own = replace(codec, dictionary=None).encode(odd)
     assert inspect(own).kind == "rounded" or inspect(own).kind == "lossless"
     assert len(codec.encode(odd)) <= 1.05 * len(own)
+
+
+def test_where_rounded_values_always_won_under_a_ratio_a_smooth_chunk_is_still_fitted():
+    rng = np.random.default_rng(7)
+    wet = np.add.outer(np.add.outer(np.arange(16), np.arange(20)), np.arange(24)) % 30 < 10
+    showers = [np.where(wet, np.exp(rng.normal(5, 1.5, wet.shape)), 0).astype("f4") for _ in range(4)]
+    codec = train_dictionary(MoECCodec(ratio=16, effort="fast"), showers[:3])
+    assert read_advice(codec.shared).fits_lost
+    stream = codec.encode(showers[3])
+    assert Section.INTEGERS in read_stream(stream)[1]
+    assert psnr(showers[3], codec.decode(stream)) > 30
+    x = np.linspace(-1, 1, 24)
+    slopes = np.add.outer(np.linspace(-1, 1, 16), np.cos(2 * x[:20]))
+    hills = np.maximum(0, np.add.outer(slopes, np.sin(4 * x))).repeat(5, axis=0)
+    stream = codec.encode(hills.astype("f4"))
+    assert len(stream) <= hills.size * 4 / 16
+    plain = replace(codec, dictionary=None)
+    reached = [psnr(hills, each.decode(each.encode(hills.astype("f4")))) for each in (codec, plain)]
+    assert reached[0] > reached[1] - 0.2
 
 
 def test_constant_chunks_share_nothing():
