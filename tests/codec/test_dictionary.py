@@ -178,6 +178,18 @@ def test_where_rounded_values_always_won_under_a_ratio_a_smooth_chunk_is_still_f
     assert reached[0] > reached[1] - 0.2
 
 
+def test_tiny_chunks_unlike_the_others_take_no_harm():
+    rng = np.random.default_rng(5)
+    tiny = [chunk(number)[:8, :8, :8] for number in range(4)]
+    codec = train_dictionary(MoECCodec(ratio=20, effort="fast"), tiny)
+    plain = replace(codec, dictionary=None)
+    for array in (np.rint(tiny[0] / 10), np.where(rng.random((8, 8, 8)) < 0.02, 9, 0), chunk(20)[:8, :8, :8]):
+        values = array.astype("f4")
+        assert psnr(values, codec.decode(codec.encode(values))) >= psnr(
+            values, plain.decode(plain.encode(values))
+        )
+
+
 def test_constant_chunks_share_nothing():
     codec = MoECCodec(ratio=4, effort="fast")
     assert train_dictionary(codec, [np.full(SHAPE, n, "f4") for n in range(3)]).dictionary is None

@@ -92,7 +92,8 @@ def choose_bases(
             losses[joint] = lose(joint)
     if suiting is not None:
         losses = {suiting: losses[suiting]}
-    close = (_CLOSE_PRECISE if known.precise else _CLOSE) * min(losses.values())
+    least = min(losses.values())
+    close = max(least, (_CLOSE_PRECISE if known.precise else _CLOSE) * least)  # the least may be negative
     chosen = sorted((bases for bases in losses if losses[bases] <= close), key=lambda each: losses[each])
     if not known.precise:
         chosen = chosen[:_MOST_TRIALS]
