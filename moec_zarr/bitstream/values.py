@@ -144,10 +144,13 @@ def _is_same(a: Any, b: Any) -> bool:
     return bool(a == b or (a != a and b != b))
 
 
-def write_lossless(array: Array) -> bytes:
-    """Write values little endian in C order, byte planes apart, through zlib (RFC 1950)."""
+def write_lossless(array: Array, *, quick: bool = False) -> bytes:
+    """Write values little endian in C order, byte planes apart, through zlib (RFC 1950).
+
+    If `quick`, in a fraction of the time, and in somewhat more bytes.
+    """
     flat = np.ascontiguousarray(array, little_endian(array.dtype)).reshape(-1)
-    return zlib.compress(flat.view(np.uint8).reshape(-1, array.itemsize).T.tobytes(), 9)
+    return zlib.compress(flat.view(np.uint8).reshape(-1, array.itemsize).T.tobytes(), 1 if quick else 9)
 
 
 def read_lossless(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

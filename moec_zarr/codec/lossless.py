@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moec_zarr.arrays import Bools, Integers
+from moec_zarr.arrays import Array, Bools, Integers
 from moec_zarr.bitstream.container import Section
 from moec_zarr.bitstream.exact import write_exact, write_planes, write_predicted, write_table
 from moec_zarr.bitstream.lattice import arrange, neighbours
@@ -42,9 +42,12 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_FEW_RUNS = 8  # of these, where a dictionary says that chunks like this one are fitted
-_RUNS, _RUN = 32, 1 << 10  # number and length of the runs of values that are deflated as a sample
-_DEFLATED_MORE = 5.0  # times as much as its sample at most, about, an array may be deflated
+# Number of the runs of values that are deflated as a sample: first a few in a moment, then all. Where a
+# dictionary says that chunks like this one are fitted, the few suffice.
+_FEW_RUNS, _RUNS = 8, 32
+_RUN = 1 << 10  # values
+# Times as much as its sample at most, about, an array may be deflated, and as a few of its runs.
+_DEFLATED_MORE, _DEFLATED_MORE_THAN_FEW = 5.0, 10.0
 _SPARSE = (
     1.5  # integers in the range of those that occur, for each of them, from which a table is worth while
 )
@@ -67,14 +70,22 @@ def encode_lossless(chunk: Prepared) -> bytes:
 def encode_lossless_within(chunk: Prepared, limit: int) -> bytes | None:
     """Encode without loss; return None if that takes more bytes than a limit."""
     array = chunk.array
-    runs = _FEW_RUNS if read_advice(chunk.dictionary).fitted else _RUNS
-    if array.size > max(runs * _RUN, _SAMPLED):
+    if array.size > max(_RUNS * _RUN, _SAMPLED):
         # A sample that deflates far less than needed spares coding the whole chunk.
-        starts = np.linspace(0, array.size - _RUN, runs).astype(np.int64)
-        sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
-        if len(write_lossless(sample)) > _DEFLATED_MORE * limit * sample.size / array.size + 64:
+        fitted = read_advice(chunk.dictionary).fitted
+        more = _DEFLATED_MORE if fitted else _DEFLATED_MORE_THAN_FEW
+        if _deflates_less(array, _FEW_RUNS, more * limit, quick=True) or (
+            not fitted and _deflates_less(array, _RUNS, _DEFLATED_MORE * limit, quick=False)
+        ):
             return None
     return _encode(chunk, 0.0, 0.0, limit) if may_take(chunk, 0.0, limit) else None
+
+
+def _deflates_less(array: Array, runs: int, limit: float, *, quick: bool) -> bool:
+    """Say whether a sample of an array says that all of it deflates to more than a limit."""
+    starts = np.linspace(0, array.size - _RUN, runs).astype(np.int64)
+    sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
+    return len(write_lossless(sample, quick=quick)) > limit * sample.size / array.size + 64
 
 
 def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> bytes:
