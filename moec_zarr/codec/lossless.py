@@ -85,7 +85,7 @@ def _deflates_less(array: Array, runs: int, limit: float, *, quick: bool) -> boo
     """Say whether a sample of an array says that all of it deflates to more than a limit."""
     starts = np.linspace(0, array.size - _RUN, runs).astype(np.int64)
     sample = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
-    return len(write_lossless(sample, quick=quick)) > limit * sample.size / array.size + 64
+    return bool(len(write_lossless(sample, quick=quick)) > limit * sample.size / array.size + 64)
 
 
 def encode_rounded(chunk: Prepared, max_error: float, max_relative_error: float) -> bytes:

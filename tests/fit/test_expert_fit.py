@@ -82,9 +82,9 @@ def test_a_blurred_edge_is_restored_as_far_as_least_squares_can():
 
 def test_where_weights_would_be_too_large_others_make_up_for_it(monkeypatch):
     """On a small grid least squares call for weights beyond what can be written."""
-    monkeypatch.setattr(f"{__name__}.SHAPE", (48, 64))
+    monkeypatch.setattr(f"{__name__}.SHAPE", (64, 64))
     target = disc()
-    field = CoefficientField(blurred(target, kept=30), DOUBLE)
+    field = CoefficientField(blurred(target, kept=25), DOUBLE)
     z = field.whole()
     found = fit_experts(z.astype("f4"), target, None, BYTES)
     weights = np.linalg.lstsq(columns(z, found.experts), (target - z).ravel().astype("f8"))[0]

@@ -88,7 +88,7 @@ def test_a_chunk_takes_those_of_the_dictionary_where_they_do_better(fitted):
     assert found.payload == b""
     assert found.nbytes < 8
     own = fit_experts(values, target, None, BYTES)
-    assert found.net < own.net
+    assert own is None or found.net < own.net
     # Bytes that are left are too few for its own, but not for an entry.
     assert choose_experts(values, target, None, BYTES, 6, shared).is_shared
     assert choose_experts(values, target, None, BYTES, 4, shared) is None
