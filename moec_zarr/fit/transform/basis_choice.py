@@ -17,6 +17,7 @@ from moec_zarr.fit.transform.basis_search import (
     Analyses,
     Bases,
     energy_of,
+    estimate_separate,
     find_joint,
     find_separate,
     finest_of,
@@ -37,11 +38,10 @@ _HEAD_FITS = 4, 4  # the same from the context of a head, which is taken as it i
 _SMALL = 1 << 15  # coefficients, up to which that takes no time, and another context is tried
 _BETTER = 0.995  # times the loss with that of the head, from which it is taken
 _POOR = 1.33  # times the measure: it loses more with a context that does not suit, which is fitted then
-# Times the smallest measure: what is quantised, to decide. Of the finest steps it says less.
-_CLOSE, _CLOSE_PRECISE = 1.005, 1.25
-# The same, up to which a head is taken: voxels that do not count are filled for the bases taken at the end.
-_WORSE = 1.05, 1.01
-_MOST_TRIALS = 2
+_CLOSE_PRECISE = 1.25  # times the smallest measure: of fine steps it says less, hence more are quantised
+# Times what other bases lose, about, up to which a head is taken: voxels that do not count are filled for the
+# bases taken at the end.
+_WORSE = 1.05, 1.025
 _COARSER_FINEST = 2.0  # of the finest step in some bases: those with no finer one are left out
 _COARSE = 1 << 13  # steps of the largest coefficient, up to which single precision is far more than enough
 
@@ -60,8 +60,8 @@ def choose_bases(
 ) -> BasisTrial | None:
     """Return integers in the bases that do best, those of a dictionary or others; None if none are of use.
 
-    A measure picks one; those that come near are quantised at the same step. Error and bytes count as they do
-    for one coefficient.
+    A measure picks one, in which each coefficient counts by its error and its bytes. Of fine steps those that
+    come near are quantised at the same step.
 
     Parameters
     ----------
@@ -84,19 +84,16 @@ def choose_bases(
 
     losses = {bases: lose(bases) for bases in heads}
     suiting = min(losses, key=lambda bases: losses[bases], default=None)
-    if suiting is None or not read_advice(shared).no_search:
-        separate = find_separate(known)
-        losses[separate] = lose(separate)
-        if suiting is None or losses[suiting] > _WORSE[valid is None] * min(losses.values()):
-            suiting, joint = None, find_joint(known, separate)
-            losses[joint] = lose(joint)
-    if suiting is not None:
+    if suiting is not None and (
+        read_advice(shared).no_search or losses[suiting] <= _WORSE[valid is None] * estimate_separate(known)
+    ):
         losses = {suiting: losses[suiting]}
-    least = min(losses.values())
-    close = max(least, (_CLOSE_PRECISE if known.precise else _CLOSE) * least)  # the least may be negative
-    chosen = sorted((bases for bases in losses if losses[bases] <= close), key=lambda each: losses[each])
-    if not known.precise:
-        chosen = chosen[:_MOST_TRIALS]
+    else:
+        separate = find_separate(known)
+        losses |= {bases: lose(bases) for bases in (separate, find_joint(known, separate))}
+    chosen = sorted(losses, key=lambda each: losses[each])
+    close = _CLOSE_PRECISE * losses[chosen[0]] if known.precise else 0.0
+    chosen = [bases for bases in chosen if bases == chosen[0] or losses[bases] <= close]
     if heads and chosen[0] not in heads:
         _log.info("no bases of the dictionary suit %s", whole.shape)
     # Where the steps wanted are too fine, bases of smaller coefficients have finer ones.

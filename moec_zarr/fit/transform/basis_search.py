@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "choose_edge_weights",
     "energy_of",
     "estimate_kept",
+    "estimate_separate",
     "find_exceeded",
     "find_joint",
     "find_separate",
@@ -95,10 +96,17 @@ class Analyses:
         self._planes: dict[tuple[Bases, tuple[int, ...]], _Planes] = {}
         self._losses: dict[Bases, float] = {}
         self._each: tuple[Bases, Floats] | None = None
+        self._options: dict[int, list[AxisBasis]] = {}
         coefficients = self.find(start)
         threshold, finest = find_exceeded(coefficients, count), finest_of(coefficients)
         self.precise = threshold < _PRECISE * 0.5 * MAX_COEFFICIENT * finest
         self.step = max(_STEP * threshold, finest)
+
+    def options(self, axis: int) -> list[AxisBasis]:
+        """Return the bases that an axis may have, cosines first."""
+        if axis not in self._options:
+            self._options[axis] = _axis_options(self.array, axis)
+        return self._options[axis]
 
     def find(self, bases: Bases) -> Floats:
         """Return the coefficients in some bases, and keep them."""
@@ -200,15 +208,33 @@ def _change_matrix(old: AxisBasis, new: AxisBasis, length: int) -> Floats:
     return np.asarray(analysis_matrix(new, length) @ synthesis_matrix(old, length), np.float32)
 
 
+def estimate_separate(known: Analyses) -> float:
+    """Estimate what is lost in the best basis of each axis, from the first ones alone."""
+    start = _first_separate(known)
+    lost = known.lose(start)
+    return lost * math.prod(
+        min(1.0, *(known.lose(each) / lost for each in _list_options(known, start, axis)))
+        for axis in range(len(start))
+    )
+
+
 def find_separate(known: Analyses) -> Bases:
     """Find the best basis of each axis, one axis after the other."""
-    shape = known.array.shape
-    found = tuple(wavelets_of(n) for n in shape) if joint_axes(known.start) else known.start
+    shape, found = known.array.shape, _first_separate(known)
     for axis in range(len(shape)):
-        options = [(*found[:axis], each, *found[axis + 1 :]) for each in _axis_options(known.array, axis)]
-        found = _surest(known, [found, *options])
+        found = _surest(known, [found, *_list_options(known, found, axis)])
     cosines = tuple(AxisBasis() for _ in shape)  # together they may be better than each
     return _surest(known, [found, cosines]) if len(_differing(found, cosines)) < len(shape) else found
+
+
+def _first_separate(known: Analyses) -> Bases:
+    """Return the first bases, or wavelets where some of those are joint."""
+    return tuple(map(wavelets_of, known.array.shape)) if joint_axes(known.start) else known.start
+
+
+def _list_options(known: Analyses, bases: Bases, axis: int) -> list[Bases]:
+    """List what bases are with others on an axis."""
+    return [(*bases[:axis], each, *bases[axis + 1 :]) for each in known.options(axis)]
 
 
 def find_joint(known: Analyses, separate: Bases) -> Bases:
@@ -263,15 +289,26 @@ def wavelets_of(length: int, coarsest: int = _COARSEST[0]) -> AxisBasis:
 
 
 def _axis_options(array: Floats, axis: int) -> list[AxisBasis]:
-    """Return the bases that an axis may have, cosines first."""
     length = array.shape[axis]
     result = [AxisBasis()]
     if 2 < length <= LONGEST_GRAPH_AXIS:
-        moved = np.moveaxis(array, axis, 0)
-        differences = [np.square(b - a).mean(dtype=np.float64) for a, b in pairwise(moved)]
-        if weights := choose_edge_weights(np.array(differences)):
+        lines = np.ascontiguousarray(array).reshape(math.prod(array.shape[:axis]), length, -1)
+        if weights := choose_edge_weights(_differences(lines)):
             result.append(AxisBasis(edge_weights=weights))
     return list(dict.fromkeys([*result, *(wavelets_of(length, coarsest) for coarsest in _COARSEST)]))
+
+
+@compiled(fastmath=True)
+def _differences(lines: Floats) -> Doubles:
+    """Return the mean square difference between neighbours along the second one of three axes."""
+    result = np.zeros(lines.shape[1] - 1)
+    for i in range(lines.shape[0]):
+        for j in range(result.size):
+            total = 0.0
+            for k in range(lines.shape[2]):
+                total += np.float64((lines[i, j + 1, k] - lines[i, j, k]) ** 2)
+            result[j] += total
+    return np.asarray(result / (lines.shape[0] * lines.shape[2]))
 
 
 def choose_edge_weights(differences: Doubles) -> tuple[int, ...]:
