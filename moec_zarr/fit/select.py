@@ -41,6 +41,7 @@ _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits i
 _SHARP = 0.035, 2.8
 _CORRECTED = 0.988  # of its error, that a short network leaves where one that corrects it is worth a fit
 _MANY = 2.0  # bits a voxel, from which experts are not fitted against the advice of a dictionary
+_STRETCHED = 0.015  # of the error, that a transform loses where it is right in the mean before experts are
 _UNUSED = 0.005  # of a budget: more bytes than that are not left over
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
@@ -210,8 +211,8 @@ def _fit_transform(
         """Return the bytes that are there where the transform takes no entry."""
         return budget if kept and worth is not None and worth.is_shared else budget + spare
 
-    def finish(kept: int, total: int) -> tuple[Candidate, Candidate] | None:
-        """Return it alone, and made right in the mean where all but the bytes kept hold that."""
+    def finish(kept: int, total: int) -> tuple[Candidate, int] | None:
+        """Return it alone, and the bytes that it may take, which are all but those kept."""
         transform = None if begun is None else begun.finish(total - kept)
         if begun and transform and transform.entry is not None and transform.nbytes > budget - kept:
             total, transform = budget, begun.finish(budget - kept)
@@ -224,26 +225,34 @@ def _fit_transform(
         if transform is None:
             return None
         values = CoefficientField(transform.coefficients).whole()
-        plain = Candidate(None, transform, measure_clipped(values, target, valid).error, values).log()
-        better = straighten_within(transform, values, target, valid, zero, total - kept)
-        return plain, plain if better.transform is transform else Candidate(None, *better).log()
+        error = measure_clipped(values, target, valid).error
+        return Candidate(None, transform, error, values).log(), total - kept
+
+    def make_right(plain: Candidate, room: int, least: float = 0.0) -> Candidate:
+        """Return it right in the mean, where so many bytes hold that."""
+        assert plain.transform is not None
+        assert plain.values is not None
+        better = straighten_within(plain.transform, plain.values, target, valid, zero, room, least=least)
+        return plain if better.transform is plain.transform else Candidate(None, *better).log()
 
     if worth is not None:
         total = budget if worth.is_shared else alone
         if (finished := finish(worth.nbytes, total)) is not None:
-            plain, best = finished
-            assert best.transform is not None
-            assert best.values is not None
-            room = (left(worth.nbytes) if best.transform.entry is None else budget) - best.transform.nbytes
-            found = restore_within(best.values, target, valid, zero, budget, room, shared, known=worth)
+            plain, room = finished
+            stretched = make_right(plain, room, _STRETCHED)
+            assert stretched.transform is not None
+            assert stretched.values is not None
+            own = stretched.transform
+            rest = (left(worth.nbytes) if own.entry is None else budget) - own.nbytes
+            found = restore_within(stretched.values, target, valid, zero, budget, rest, shared, known=worth)
             if found is not None:
-                restored = best.transform._replace(restoration=found.restoration)
+                restored = own._replace(restoration=found.restoration)
                 return plain, Candidate(None, restored, found.error, found.values).log()
-            earlier = best
+            earlier = make_right(plain, room)
     if (finished := finish(0, alone)) is None:  # all bytes are the transform's
         return earlier, earlier
-    plain, best = finished
-    return plain, choose_better(earlier, best)
+    plain = finished[0]
+    return plain, choose_better(earlier, make_right(*finished))
 
 
 def smallest_network(axes: int, experts: int | None) -> int:

@@ -49,7 +49,14 @@ class Straightened(NamedTuple):
 
 
 def straighten_within(
-    transform: Transform, values: Floats, target: Floats, valid: Bools | None, zero: float, budget: int
+    transform: Transform,
+    values: Floats,
+    target: Floats,
+    valid: Bools | None,
+    zero: float,
+    budget: int,
+    *,
+    least: float = 0.0,
 ) -> Straightened:
     """Return a transform whose clipped values are right in the mean, where so many bytes hold it.
 
@@ -57,7 +64,7 @@ def straighten_within(
     """
     first = measure_clipped(values, target, valid)
     most = max(abs(first.bias), small_bias(target, valid, zero))
-    for coefficients in straighten(transform.coefficients, values, target, valid, zero):
+    for coefficients in straighten(transform.coefficients, values, target, valid, zero, least=least):
         better = _encode_again(transform, coefficients)
         if better is None or better.nbytes > budget:
             continue
@@ -83,7 +90,13 @@ def _encode_again(transform: Transform, coefficients: Coefficients) -> Transform
 
 
 def straighten(
-    coefficients: Coefficients, values: Floats, target: Floats, valid: Bools | None, zero: float
+    coefficients: Coefficients,
+    values: Floats,
+    target: Floats,
+    valid: Bools | None,
+    zero: float,
+    *,
+    least: float = 0.0,
 ) -> Iterator[Coefficients]:
     """Stretch and shift a transform so that its clipped values are closer, and right in the mean.
 
@@ -98,6 +111,8 @@ def straighten(
         Which values count; all where None.
     zero : float
         The target of zero: the mean need not be closer than a share of the mean distance to it.
+    least : float
+        Share of the error that is to be taken off, about: experts that follow make the mean right themselves.
 
     Yields
     ------
@@ -110,6 +125,8 @@ def straighten(
     if abs(bias) <= small and own.size - inside < _CLIPPED * own.size:
         return
     stretch, summand = _closest(own, wanted)
+    if least and _clipped(own, wanted, stretch, summand)[1] > (1 - least) * first:
+        return
     enough = _NEARLY * small
 
     def find_step(own: Floats) -> float | None:
