@@ -26,7 +26,7 @@ from moec_zarr.fit.transform.rate_control import (
     smallest_transform,
 )
 from moec_zarr.fit.transform.restoration import choose_experts, experts_of, may_restore, restore_within
-from moec_zarr.fit.transform.straighten import measure_clipped, straighten_within
+from moec_zarr.fit.transform.straighten import measure_clipped, straighten_within, stretch_for_shift
 from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.runtime import torch_threads
@@ -41,7 +41,6 @@ _SMALLEST_NETWORK = 110  # bytes of the section that the smallest network fits i
 _SHARP = 0.035, 2.8
 _CORRECTED = 0.988  # of its error, that a short network leaves where one that corrects it is worth a fit
 _MANY = 2.0  # bits a voxel, from which experts are not fitted against the advice of a dictionary
-_STRETCHED = 0.015  # of the error, that a transform loses where it is right in the mean before experts are
 _UNUSED = 0.005  # of a budget: more bytes than that are not left over
 _DECIDED = 0.6  # of the transform's error: a network alone below it leaves no room for a correction
 
@@ -228,23 +227,24 @@ def _fit_transform(
         error = measure_clipped(values, target, valid).error
         return Candidate(None, transform, error, values).log(), total - kept
 
-    def make_right(plain: Candidate, room: int, least: float = 0.0) -> Candidate:
+    def make_right(plain: Candidate, room: int) -> Candidate:
         """Return it right in the mean, where so many bytes hold that."""
         assert plain.transform is not None
         assert plain.values is not None
-        better = straighten_within(plain.transform, plain.values, target, valid, zero, room, least=least)
+        better = straighten_within(plain.transform, plain.values, target, valid, zero, room)
         return plain if better.transform is plain.transform else Candidate(None, *better).log()
 
     if worth is not None:
         total = budget if worth.is_shared else alone
         if (finished := finish(worth.nbytes, total)) is not None:
             plain, room = finished
-            stretched = make_right(plain, room, _STRETCHED)
-            assert stretched.transform is not None
-            assert stretched.values is not None
-            own = stretched.transform
+            assert plain.transform is not None
+            assert plain.values is not None
+            own, values = stretch_for_shift(plain.transform, plain.values, target, valid), plain.values
+            if own is not plain.transform:
+                values = CoefficientField(own.coefficients).whole()
             rest = (left(worth.nbytes) if own.entry is None else budget) - own.nbytes
-            found = restore_within(stretched.values, target, valid, zero, budget, rest, shared, known=worth)
+            found = restore_within(values, target, valid, zero, budget, rest, shared, known=worth)
             if found is not None:
                 restored = own._replace(restoration=found.restoration)
                 return plain, Candidate(None, restored, found.error, found.values).log()

@@ -26,7 +26,15 @@ from moec_zarr.model.coefficients import CoefficientField, Coefficients
 from moec_zarr.model.folding import folded_shape
 from moec_zarr.model.transform import analyse
 
-__all__ = ["Clipped", "Straightened", "measure_clipped", "small_bias", "straighten", "straighten_within"]
+__all__ = [
+    "Clipped",
+    "Straightened",
+    "measure_clipped",
+    "small_bias",
+    "straighten",
+    "straighten_within",
+    "stretch_for_shift",
+]
 
 _BIAS = 5e-4  # of the mean magnitude: what is not corrected
 _CLIPPED = 0.02  # of the values, from which on they are closer once stretched
@@ -37,6 +45,7 @@ _NEARLY = 0.1  # of a bias that is not corrected: a mean that is right
 _FLAT = 1e-9  # of the squares of values: those that hardly differ
 _STRETCH = 0.6, 1.6  # between which lies what is to be stretched
 _NOTHING = 1e-3  # of the largest coefficient of a constant
+_GAIN = 0.985  # times the error, at most, that is left where experts follow
 _LOSS = 1.001  # times the error, at most, that the mean may cost: 0.004 dB
 
 
@@ -55,8 +64,6 @@ def straighten_within(
     valid: Bools | None,
     zero: float,
     budget: int,
-    *,
-    least: float = 0.0,
 ) -> Straightened:
     """Return a transform whose clipped values are right in the mean, where so many bytes hold it.
 
@@ -64,7 +71,7 @@ def straighten_within(
     """
     first = measure_clipped(values, target, valid)
     most = max(abs(first.bias), small_bias(target, valid, zero))
-    for coefficients in straighten(transform.coefficients, values, target, valid, zero, least=least):
+    for coefficients in straighten(transform.coefficients, values, target, valid, zero):
         better = _encode_again(transform, coefficients)
         if better is None or better.nbytes > budget:
             continue
@@ -73,6 +80,22 @@ def straighten_within(
         if found.error <= _LOSS * first.error and abs(found.bias) < most:
             return Straightened(better, found.error, own)
     return Straightened(transform, first.error, values)
+
+
+def stretch_for_shift(transform: Transform, values: Floats, target: Floats, valid: Bools | None) -> Transform:
+    """Return a transform that is closest once it is shifted: experts that follow do that.
+
+    It is the one given where that gains little.
+    """
+    own, wanted = _chosen(values, valid), _chosen(target, valid)
+    _, first, inside, _ = _clipped(own, wanted, 1.0, 0.0)
+    if own.size - inside < _CLIPPED * own.size:
+        return transform
+    stretch, summand = _closest(own, wanted)
+    step = float(np.float32(transform.coefficients.step * stretch))
+    if not STEPS[0] <= step <= STEPS[1] or _clipped(own, wanted, stretch, summand)[1] > _GAIN * first:
+        return transform
+    return _encode_again(transform, replace(transform.coefficients, step=step)) or transform
 
 
 def _encode_again(transform: Transform, coefficients: Coefficients) -> Transform | None:
@@ -95,8 +118,6 @@ def straighten(
     target: Floats,
     valid: Bools | None,
     zero: float,
-    *,
-    least: float = 0.0,
 ) -> Iterator[Coefficients]:
     """Stretch and shift a transform so that its clipped values are closer, and right in the mean.
 
@@ -111,8 +132,6 @@ def straighten(
         Which values count; all where None.
     zero : float
         The target of zero: the mean need not be closer than a share of the mean distance to it.
-    least : float
-        Share of the error that is to be taken off, about: experts that follow make the mean right themselves.
 
     Yields
     ------
@@ -125,8 +144,6 @@ def straighten(
     if abs(bias) <= small and own.size - inside < _CLIPPED * own.size:
         return
     stretch, summand = _closest(own, wanted)
-    if least and _clipped(own, wanted, stretch, summand)[1] > (1 - least) * first:
-        return
     enough = _NEARLY * small
 
     def find_step(own: Floats) -> float | None:
