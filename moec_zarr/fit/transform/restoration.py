@@ -24,6 +24,7 @@ from moec_zarr.model.steps import STEP_SIZES, nearest_code
 __all__ = ["Restored", "choose_experts", "experts_of", "may_restore", "restore_within"]
 
 _COMPARED = 1 << 12  # voxels by which sets of a dictionary are compared
+_LOOKED_AT = 1 << 13  # voxels by which the shift is expected
 _SHIFTS = 3  # on the way to the mean, of which clipping leaves a part
 _LEFT = 0.1  # of a shift, by which it may miss the mean
 _ENOUGH, _LITTLE = 0.8, 0.02  # of what experts of chunks' own gain, and dB less: then a chunk fits none
@@ -63,29 +64,66 @@ def restore_within(
     before = measure_clipped(values, target, valid)
     if not before.error:
         return None
-    restored = restore_whole(values, found.experts)
+    small = max(abs(before.bias), small_bias(target, valid, zero))
+    shift = _expect_shift(found, values, target, valid, before.bias, small)
+    if shift:
+        found = _shift(found, shift)
+    own = _distance(shift)
+    restored, distance = restore_whole(values, found.experts), own
     left = measure_clipped(restored, target, valid)
-    small, distance = max(abs(before.bias), small_bias(target, valid, zero)), 0.0
-    least, largest = SHARED_SHIFTS if found.is_shared else OWN_SHIFTS
     for _ in range(_SHIFTS):
         if abs(left.bias) <= small:
             break
         # What is clipped does not move.
         count = target.size if valid is None else int(np.count_nonzero(valid))
-        distance -= left.bias * count / max(1, left.inside)
-        code = min(max(nearest_code(abs(distance)), least), largest)
-        distance = math.copysign(STEP_SIZES[code], distance)
-        left = measure_clipped(restored, target, valid, distance)
+        shift = _nearest_shift(found, distance - left.bias * count / max(1, left.inside))
+        distance = _distance(shift)
+        left = measure_clipped(restored, target, valid, distance - own)
     if abs(left.bias) > max(small, _LEFT * abs(distance)):
         return None
-    if distance:
-        found = _shift(found, int(math.copysign(code, distance)))
+    if distance != own:
+        found = _shift(found, shift)
     worth = worth_of(nbytes, values.size) * found.nbytes
     if math.log(max(left.error, NOTHING * before.error) / before.error) > -worth:
         return None
-    if distance:  # with the shift among the weights, as a decoder adds it: the values are the same bits
+    if (
+        distance != own
+    ):  # with the shift among the weights, as a decoder adds it: the values are the same bits
         restored = restore_whole(values, found.experts)
     return Restored(found, left.error, restored)
+
+
+def _expect_shift(
+    found: Restoration, values: Floats, target: Floats, valid: Bools | None, bias: float, small: float
+) -> int:
+    """Return the shift that makes restored values right in the mean, about, by a sample; 0 if none is needed.
+
+    A sample says little of the mean error, but much of how far experts move it from the one before.
+    """
+    sample = draw_sample(values, target, valid, _LOOKED_AT)
+    if sample is None:
+        return 0
+    restored = restore_read(found.experts, sample.values, sample.bends, sample.steepness)
+    total, shift = float(sample.weights.sum()), 0
+    bias -= float(sample.weights @ np.clip(sample.values, -1, 1)) / total
+    for _ in range(_SHIFTS):
+        moved = restored + _distance(shift)
+        left = bias + float(sample.weights @ np.clip(moved, -1, 1)) / total
+        if abs(left) <= small:
+            break
+        inside = float(sample.weights @ (np.abs(moved) < 1)) / total
+        shift = _nearest_shift(found, _distance(shift) - left / max(inside, 1 / total))
+    return shift
+
+
+def _nearest_shift(found: Restoration, distance: float) -> int:
+    """Return the shift nearest to a distance that is not 0."""
+    least, largest = SHARED_SHIFTS if found.is_shared else OWN_SHIFTS
+    return int(math.copysign(min(max(nearest_code(abs(distance)), least), largest), distance))
+
+
+def _distance(shift: int) -> float:
+    return math.copysign(STEP_SIZES[abs(shift)], shift) if shift else 0.0
 
 
 def _shift(found: Restoration, shift: int) -> Restoration:
