@@ -86,9 +86,8 @@ def restore_within(
     worth = worth_of(nbytes, values.size) * found.nbytes
     if math.log(max(left.error, NOTHING * before.error) / before.error) > -worth:
         return None
-    if (
-        distance != own
-    ):  # with the shift among the weights, as a decoder adds it: the values are the same bits
+    if distance != own:
+        # With the shift among the weights, as a decoder adds it: the values are the same bits.
         restored = restore_whole(values, found.experts)
     return Restored(found, left.error, restored)
 
