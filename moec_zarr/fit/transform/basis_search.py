@@ -240,6 +240,8 @@ def _list_options(known: Analyses, bases: Bases, axis: int) -> list[Bases]:
 def find_joint(known: Analyses, separate: Bases) -> Bases:
     """Find which axes are best joint; the same bases where none are."""
     found = separate
+    if not any(basis.levels for basis in separate):  # where cosines are best, nothing is sharp on any axis
+        return found
     for size in (2, 3):  # more of them only where fewer are of use
         joint = [_join(known.array.shape, separate, axes) for axes in _list_groups(known.array.shape, size)]
         if not joint or (size > 2 and found == separate):
