@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
-_INPAINTING_STEPS = 5
+_INPAINTING_STEPS = 4
 
 Start: TypeAlias = tuple[Search, Parameters | None, Quantised]
 
