@@ -65,7 +65,8 @@ def restore_within(
     if not before.error:
         return None
     small = max(abs(before.bias), small_bias(target, valid, zero))
-    shift = _expect_shift(found, values, target, valid, before.bias, small)
+    # A chunk's own experts are fitted to be right in the mean of a sample already.
+    shift = _expect_shift(found, values, target, valid, before.bias, small) if found.is_shared else 0
     if shift:
         found = _shift(found, shift)
     own = _distance(shift)
