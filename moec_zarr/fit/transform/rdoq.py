@@ -91,6 +91,8 @@ class Search:
     band_strides, band_sizes, band_octaves : int64 array
         In the flat order of all bands: what a band of an axis adds to its number, how many coefficients
         it has, and their octave.
+    moves, turns : int32 array, shape of `tables.reach`
+        What a place that a coefficient adds to is further along in flat positions, and in bands.
     kept : list of _Rows
         Those of the last step, which one next to it uses again. Many take most of the memory: whoever needs
         it empties the list.
@@ -109,6 +111,8 @@ class Search:
     band_strides: Integers
     band_sizes: Integers
     band_octaves: Integers
+    moves: NDArray[np.int32]
+    turns: NDArray[np.int32]
     kept: list[_Rows] = field(default_factory=list)
     shared: Dictionary | None = None
     context: Context | None = None
@@ -122,16 +126,24 @@ def prepare_search(coefficients: Floats, bases: Bases) -> Search:
     bands = np.zeros((len(shape), max(shape)), np.int32)
     for axis, each in enumerate(functions):
         bands[axis, : shape[axis]] = each.bands
+    tables = context_tables(functions, shape)
+    band_strides = np.array([math.prod(counts[axis + 1 :]) for axis in range(len(counts))], np.int64)
+    axes = tables.slots[:, 0]
+    own = bands[axes][:, None, :]
+    beyond = np.minimum(np.arange(bands.shape[1]) + tables.reach, bands.shape[1] - 1)
+    turns = np.take_along_axis(np.broadcast_to(own, beyond.shape), beyond, axis=2) - own
     return Search(
         shape=shape,
         bases=bases,
         flat=np.ascontiguousarray(coefficients).reshape(-1),
-        tables=context_tables(functions, shape),
+        tables=tables,
         parents=parents(functions, shape).reshape(-1) if joint else np.zeros(0, np.int32),
         bands=bands,
-        band_strides=np.array([math.prod(counts[axis + 1 :]) for axis in range(len(counts))], np.int64),
+        band_strides=band_strides,
         band_sizes=reduce(np.multiply.outer, [np.bincount(each.bands) for each in functions]).reshape(-1),
         band_octaves=np.broadcast_to(band_octaves(functions), counts).reshape(-1).astype(np.int64),
+        moves=(tables.reach * tables.strides[axes, None, None]).astype(np.int32),
+        turns=(turns * band_strides[axes, None, None]).astype(np.int32),
     )
 
 
@@ -312,9 +324,8 @@ def _rows(search: Search, step: float) -> _Rows:
     most = len(places) * len(tables.slots) + search.flat.size  # links, children among them
     first = np.empty(len(places) + 1, np.int32 if most < 2**31 else np.int64)
     links, weights, row_bands = kernels.find_links(
-        places, present, tables.strides, search.bands, search.band_strides, tables.slots, tables.reach,
-        tables.depth, tables.parent_weight, search.parents, search.flat.size,
-        first,
+        places, present, tables.strides, search.bands, search.band_strides, tables.slots, search.moves,
+        search.turns, tables.depth, tables.parent_weight, search.parents, search.flat.size, first,
     )  # fmt: skip
     octaves = search.band_octaves.astype(np.uint8)[row_bands]
     count = int(search.band_octaves.max()) + 1

@@ -64,7 +64,7 @@ def bands_of(places: Array, strides: Array, bands: Array, band_strides: Array) -
 @compiled()
 def find_links(
     places: Array, present: Array, strides: Array, bands: Array, band_strides: Array,
-    slots: Array, reach: Array, depth: Array, parent_weight: int, parents: Array, size: int,
+    slots: Array, moves: Array, turns: Array, depth: Array, parent_weight: int, parents: Array, size: int,
     first: Array,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Find where candidates add to the activity.
@@ -78,8 +78,10 @@ def find_links(
     strides, band_strides : int64 array, shape (axes,)
     bands : int32 array, shape (axes, longest axis)
         Band of each function of an axis.
-    slots, reach, depth, parent_weight
+    slots, depth, parent_weight
         Those of `ContextTables`.
+    moves, turns : int32 array
+        What its `reach` adds to a position, and to the number of a band.
     parents : int32 array
         Position of the parent of each coefficient of a joint basis; empty in others.
     size : int
@@ -111,35 +113,39 @@ def find_links(
     rows, used = count, 0
     index = np.zeros(axes, np.int64)
     last, length = axes - 1, strides[axes - 2] if axes > 1 else size
+    row_number, row_depth = 0, 0  # those of all axes but the last one
     for i in range(count):
-        moved = places[i] - (places[i - 1] if i else 0)
-        if index[last] + moved < length:  # on the same row: no division
+        place = places[i]
+        moved = place - places[i - 1] if i else size
+        if index[last] + moved < length:  # on the same row
             index[last] += moved
         else:
-            rest = places[i]
+            rest, row_number, row_depth = place, 0, 1 << 30
             for axis in range(axes):
                 index[axis] = rest // strides[axis]
                 rest -= index[axis] * strides[axis]
-        number, deep = 0, 1 << 30
-        for axis in range(axes):
-            number += bands[axis, index[axis]] * band_strides[axis]
-            deep = min(deep, depth[axis, index[axis]])
+                if axis < last:
+                    row_number += bands[axis, index[axis]] * band_strides[axis]
+                    row_depth = min(row_depth, depth[axis, index[axis]])
+        number = row_number + bands[last, index[last]] * band_strides[last]
+        deep = min(row_depth, depth[last, index[last]])
         row_bands[i] = number
         first[i] = used
         for slot in range(slots.shape[0]):
-            axis = slots[slot, 0]
-            step = reach[slot, deep, index[axis]]
-            if step == 0:
+            at = index[slots[slot, 0]]
+            move = moves[slot, deep, at]
+            if move == 0:
                 continue
-            band = number + (bands[axis, index[axis] + step] - bands[axis, index[axis]]) * band_strides[axis]
-            if not present[band]:
-                continue
-            place = places[i] + step * strides[axis]
-            if rows_at[place] < 0:
-                rows_at[place] = rows
-                row_bands[rows] = band
+            row = rows_at[place + move]
+            if row < 0:  # all rows are in bands that are coded
+                band = number + turns[slot, deep, at]
+                if not present[band]:
+                    continue
+                row = rows
+                rows_at[place + move] = row
+                row_bands[row] = band
                 rows += 1
-            link_rows[used] = rows_at[place]
+            link_rows[used] = row
             link_weights[used] = slots[slot, 1]
             used += 1
         if parent_weight >= 0:
@@ -150,18 +156,19 @@ def find_links(
             parent = parents[place]
             if parent < 0 or rows_at[parent] < 0 or rows_at[parent] >= count:
                 continue
-            number, rest = 0, place
-            for axis in range(axes):
-                here = rest // strides[axis]
-                rest -= here * strides[axis]
-                number += bands[axis, here] * band_strides[axis]
             i = rows_at[parent]
             row = rows_at[place]
-            if row < 0 and present[number]:
-                row = rows
-                rows_at[place] = row
-                row_bands[row] = number
-                rows += 1
+            if row < 0:
+                number, rest = 0, place
+                for axis in range(axes):
+                    here = rest // strides[axis]
+                    rest -= here * strides[axis]
+                    number += bands[axis, here] * band_strides[axis]
+                if present[number]:
+                    row = rows
+                    rows_at[place] = row
+                    row_bands[row] = number
+                    rows += 1
             link = first[i + 1] - children[i]
             link_rows[link] = row  # -1: of no band that is coded
             link_weights[link] = parent_weight
