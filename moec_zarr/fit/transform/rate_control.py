@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -67,6 +68,9 @@ _EARLY_ROUNDS, _SMALL_ROUNDS = 5, 8
 _LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much of a budget is left
 _WIDER = 1.1  # times the step, then
 _MOST_ROUNDS = 20
+# To begin with, of nats a coefficient: with all coded ever more finely it would be 1, but new ones come.
+_POWER = 0.31, 0.55
+_OWN_CONTEXT = 20_000  # bytes of integers, from which a fitted context saves far more than it takes
 _LEAST_POWER = 0.1  # of the bytes, that the step changes by: of noise a little changes many
 _MOST_POWER = 5.0
 _LEAST_CHANGE = 0.01  # of the logarithm of the bytes, from which the power is found
@@ -184,9 +188,10 @@ def _within_budget(
     """Return the finest step that fits, in a few rounds."""
     best: Transform | None = None
     head, last = float(_estimate_head(search, first)), first
-    # Of few bits most say where the coefficients are that are not zero; of many, how large all are.
-    nats = math.log(2) * 8 * budget / search.flat.size
-    power = max(0.7, min(1.0, 5 * nats), nats)
+    count = np.count_nonzero(first.magnitudes)
+    power = (_POWER[0] + _POWER[1] * count / search.flat.size) * math.log(2) * first.bits / count
+    if first.bits > 8 * _OWN_CONTEXT:
+        search = replace(search, context=None)
     small = budget < _SMALL_BUDGET
     finest = finest_step(search)
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)

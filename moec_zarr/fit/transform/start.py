@@ -39,7 +39,7 @@ __all__ = [
     "squared_error",
 ]
 
-DENSEST = 0.6  # coefficients of a voxel that are kept where bases are compared, at most
+DENSEST = 0.565  # coefficients of a voxel that are kept where bases are compared, at most
 _INPAINTING_STEPS = 4
 
 Start: TypeAlias = tuple[Search, Parameters | None, Quantised]
