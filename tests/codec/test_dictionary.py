@@ -227,7 +227,8 @@ def test_a_group_of_parts(trained):
     for own, stream in zip(
         decode_group(streams, [part] * 4, shape=SHAPE, dictionary=trained.shared), streams, strict=True
     ):
-        np.testing.assert_allclose(own, decode(stream, dictionary=trained.shared)[part], rtol=1e-4)
+        expected = decode(stream, dictionary=trained.shared)[part]
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)  # of values up to 20
 
 
 @pytest.mark.torch

@@ -21,11 +21,11 @@ from moec_zarr.fit.transform.basis_search import Bases
 from moec_zarr.fit.transform.context_fit import Parameters, first_parameters, round_parameters
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rdoq import (
-    RATE,
     SAME_CONTEXT,
     Quantised,
     Search,
     forget_many,
+    leave_out,
     place_coefficients,
     quantise_at,
 )
@@ -65,8 +65,7 @@ _SMALL_BUDGET = 2000  # bytes in which a step is cheap
 _SMALL_CLOSE = 0.9955  # of a small budget
 _FEW_BYTES = 6  # below the budget, that are near enough too: the range coder's words have four
 _EARLY_ROUNDS, _SMALL_ROUNDS = 5, 8
-_LESS_WEIGHT = 8, 12  # rounds from which on bits weigh half as much, where much of a budget is left
-_WIDER = 1.1  # times the step, then
+_LATE_ROUNDS = 8  # after which the smallest coefficients are left out, where much of a budget is left
 _MOST_ROUNDS = 20
 # To begin with, of nats a coefficient: with all coded ever more finely it would be 1, but new ones come.
 _POWER = 0.31, 0.55
@@ -190,6 +189,7 @@ def _within_budget(
     head, last = float(_estimate_head(search, first)), first
     count = np.count_nonzero(first.magnitudes)
     power = (_POWER[0] + _POWER[1] * count / search.flat.size) * math.log(2) * first.bits / count
+    power = max(power, math.log(2) * 8 * budget / search.flat.size)  # where all are coded
     if first.bits > 8 * _OWN_CONTEXT:
         search = replace(search, context=None)
     small = budget < _SMALL_BUDGET
@@ -197,20 +197,23 @@ def _within_budget(
     step = max(first.step * _coarser(first.bits / 8 + head, budget, power), finest)
     over, under = 0.0, math.inf  # the coarsest step that takes too many bytes, and the finest one that fits
     fits: Quantised | None = None
-    rate = RATE
+    beyond: Quantised | None = None  # the least that takes too many bytes
     smallest_error = math.inf
     fitted = math.inf  # the step that the context is fitted to
     for turn in range(_MOST_ROUNDS):
-        if turn in _LESS_WEIGHT and (fits is None or fits.bits / 8 + head < _LATE_CLOSE * budget):
+        used = 0.0 if fits is None else fits.bits / 8 + head
+        if turn == _LATE_ROUNDS and beyond is not None and used < _LATE_CLOSE * budget:
             # Bits and integers decide about one another: all noise is coded, or next to none.
-            last = last if fits is None else fits
-            rate, over, under, step = rate / 2, 0.0, math.inf, _WIDER * last.step
+            room = _AIM * budget - max(head, _estimate_head(search, beyond))
+            left = leave_out(search, parameters, beyond.step, 8 * room)
+            fits = left if left is not None and (fits is None or left.error < fits.error) else fits
+            break
         anew = (
             turn < _FIRST_FITS[small]
             or turn >= _EARLY_ROUNDS
             or not 1 / SAME_CONTEXT < step / fitted < SAME_CONTEXT
         )
-        parameters, quantised = quantise_at(search, parameters, step, _FITS if anew else (), rate, last)
+        parameters, quantised = quantise_at(search, parameters, step, _FITS if anew else (), last=last)
         if quantised is None:
             if step == finest:
                 break
@@ -240,6 +243,8 @@ def _within_budget(
             fits = quantised
         # What is found last holds: the same step takes other bytes after other ones.
         if size > budget:
+            if beyond is None or quantised.bits < beyond.bits:
+                beyond = quantised
             over, under = step, under if under > step else math.inf
         else:
             over, under = over if over < step else 0.0, step

@@ -57,6 +57,7 @@ __all__ = [
     "Search",
     "bit_table",
     "forget_many",
+    "leave_out",
     "place_coefficients",
     "prepare_search",
     "quantise_at",
@@ -70,6 +71,7 @@ _MANY = 1 << 18  # candidates from which on rows take much memory
 _REUSED = 0.96, 1.5  # between these ratios of a step to that of the rows, they are used again
 _NEXT = 0.6, 1.5  # ratios of steps next to one another
 _FEW_ROWS = 1 << 12
+_LEFT_OUT = 100  # of the largest coefficients one more or less does not matter
 SAMPLE_SIZE = 1 << 13  # coefficients at most that a context is fitted to, beside zeros with zero contexts
 
 
@@ -203,7 +205,6 @@ def quantise_at(
     known: Parameters | None,
     step: float,
     steps: tuple[int, ...],
-    rate: float = RATE,
     last: Quantised | None = None,
 ) -> tuple[Parameters | None, Quantised | None]:
     """Quantise at a step; return the parameters of the context, and the integers.
@@ -215,8 +216,6 @@ def quantise_at(
     steps : tuple of int
         Of the optimiser in each fit of the context; the integers are set anew after each. The first is left
         out where a context is known. Where there are none, the context is that of `last`.
-    rate : float
-        Of the squared error in steps, that a bit is worth.
     last : Quantised, optional
         Of another step. From those of one next to it integers start, and are set anew once.
     """
@@ -245,13 +244,37 @@ def quantise_at(
         own = np.array(chosen.context.neighbour_weights, np.int32)
         kernels.quantise(
             scaled, magnitudes, chosen.activity, chosen.base, rows.octaves, rows.first, rows.links,
-            rows.weights, own, chosen.context.power, logarithms(), bit_table(), rate,
+            rows.weights, own, chosen.context.power, logarithms(), bit_table(), RATE,
         )  # fmt: skip
     if not magnitudes.any():
         return parameters, None
     bits = _bits(rows, magnitudes, chosen)
     error = kernels.loss(rows.sizes, magnitudes, step) * step**2
     return parameters, Quantised(step, chosen.context, rows.places, magnitudes, bits, error)
+
+
+def leave_out(search: Search, known: Parameters | None, step: float, bits: float) -> Quantised | None:
+    """Quantise the largest coefficients, as many as so many bits are enough for; None if for none."""
+    rows = _rows_of(search, step)
+    scaled = rows.sizes / np.float32(step)
+    nearest = (scaled + np.float32(_ROUNDING)).astype(np.int32)
+    order = np.argsort(-scaled, kind="stable")
+    starts = (
+        [first_parameters(tuple(not basis.levels for basis in search.bases))] if known is None else [known]
+    )
+    best: Quantised | None = None
+    fewest, most = 0, int(np.count_nonzero(nearest)) + 1  # that fit, and that do not
+    while most - fewest > 1 + fewest // _LEFT_OUT:
+        count = (fewest + most) // 2
+        magnitudes = np.zeros_like(nearest)
+        magnitudes[order[:count]] = nearest[order[:count]]
+        chosen = _fit(rows, magnitudes, starts, len(search.shape), 4)[1]
+        if (taken := _bits(rows, magnitudes, chosen)) > bits:
+            most = count
+            continue
+        fewest, error = count, kernels.loss(rows.sizes, magnitudes, step) * step**2
+        best = Quantised(step, chosen.context, rows.places, magnitudes, taken, error)
+    return best
 
 
 def forget_many(search: Search) -> None:

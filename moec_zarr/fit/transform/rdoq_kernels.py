@@ -28,7 +28,7 @@ __all__ = [
     "seen",
 ]
 
-_CLEAR = 4.0  # bits of a smaller magnitude over those of the nearest one, that others do not outweigh
+_CLEAR = 2.5  # bits of a smaller magnitude over those of the nearest one, that others do not outweigh
 
 
 @compiled()
