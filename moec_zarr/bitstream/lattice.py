@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from moec_zarr.arrays import Bools, Integers
 from moec_zarr.model.folding import fold, folded_shape
 
-__all__ = ["Lattice", "arrange", "neighbours", "rearrange", "sublattice", "surroundings"]
+__all__ = ["Lattice", "arrange", "neighbours", "rearrange", "surroundings"]
 
 
 @dataclass(frozen=True)
@@ -105,20 +105,6 @@ def arrange(values: Integers, valid: Bools | None) -> tuple[Integers, Bools, Lat
     lattice = _lattice(tuple(folded[axis] for axis in order))
     flat = np.ascontiguousarray(fold(values.reshape(longer)).transpose(order)).reshape(-1)
     return flat, fold(known, 0).transpose(order).flatten(), lattice
-
-
-def sublattice(
-    flat: Integers, known: Bools, lattice: Lattice, size: int, where: float
-) -> tuple[Integers, Bools, Lattice]:
-    """Return a box of about so many voxels, at a place between 0 and 1 on each axis, as a lattice."""
-    share = min((size / flat.size) ** (1 / len(lattice.shape)), 1.0)
-    lengths = [max(math.ceil(n * share), min(n, 4)) for n in lattice.shape]
-    box = tuple(
-        slice(start := int(where * (n - length)), start + length)
-        for n, length in zip(lattice.shape, lengths, strict=True)
-    )
-    own, inner = flat.reshape(lattice.shape)[box], known.reshape(lattice.shape)[box]
-    return own.flatten(), inner.flatten(), _lattice(tuple(lengths))
 
 
 def surroundings(flat: Integers, known: Bools, lattice: Lattice, places: Integers) -> tuple[Integers, Bools]:

@@ -19,14 +19,7 @@ from moec_zarr.bitstream.values import write_lossless
 from moec_zarr.codec.prepare import Prepared
 from moec_zarr.codec.rounding import Rounded, distinct_values, round_within
 from moec_zarr.fit.advice import read_advice
-from moec_zarr.fit.prediction import (
-    Seen,
-    adapt_predictor,
-    choose_predictor,
-    draw_seen,
-    estimate_bits,
-    list_predictors,
-)
+from moec_zarr.fit.prediction import Seen, adapt_predictor, choose_predictor, draw_seen, rank_predictors
 from moec_zarr.quality import measure
 
 __all__ = [
@@ -127,8 +120,7 @@ class _Candidate(NamedTuple):
     rounded: Rounded
     table: bytes | None
     integers: Integers  # of the valid voxels, numbers of the table where there is one
-    seen: Seen | None  # of the integers; None where they are not predicted
-    predictors: list[Predictor]
+    predictors: list[Predictor]  # the best one by a sample first; none where they are not predicted
     predicted: float  # bytes with the best one of these, estimated
     planes: int  # bytes of the quick level
 
@@ -177,8 +169,7 @@ def encode_best(
     least = min(candidates, key=lambda each: each.predicted)
     if _MISJUDGED * least.predicted <= room:
         integers = _on_box(least.integers, chunk)
-        assert least.seen is not None
-        predictor = choose_predictor(*arrange(integers, chunk.valid), least.seen, least.predictors)
+        predictor = choose_predictor(*arrange(integers, chunk.valid), least.predictors)
         coded = write_predicted(integers, chunk.valid, predictor)
         if coded is not None:
             payload = write_exact(least.rounded.levels, least.table, coded, *bounds)
@@ -254,7 +245,7 @@ def sample_rounded(chunk: Prepared, max_error: float, max_relative_error: float)
     # The best one is that whose integers differ least from the nearest ones.
     least = min(ways, key=lambda each: np.log2(1.0 + np.abs(each[:, 0] - each[:, 1])).sum())
     seen = Seen(least[:, 0], least[:, 1:], there[:, 1:])
-    return min(estimate_bits(seen, list_predictors(seen))) * count / 8
+    return rank_predictors(seen)[1] * count / 8
 
 
 def _numbered(integers: Integers) -> Iterator[Integers]:
@@ -279,16 +270,14 @@ def _candidates(chunk: Prepared, ways: list[Rounded]) -> Iterator[_Candidate]:
         distinct = distinct_values(own)
         if _is_sparse(distinct, own.size):
             # What comes back from afar zstd finds in the values themselves.
-            yield _Candidate(rounded, None, own, None, [], math.inf, planes)
+            yield _Candidate(rounded, None, own, [], math.inf, planes)
             own, table = np.searchsorted(distinct, own), write_table(distinct)
             planes = len(write_planes(own, _QUICK)) + len(table)
         elif planes > _HOPELESS * min(quick):
             continue
-        seen = draw_seen(*arrange(_on_box(own, chunk), chunk.valid))
-        predictors = list_predictors(seen)
-        predicted = min(estimate_bits(seen, predictors)) * own.size / 8
+        predictors, bits = rank_predictors(draw_seen(*arrange(_on_box(own, chunk), chunk.valid)))
         more = 0 if table is None else len(table)
-        yield _Candidate(rounded, table, own, seen, predictors, predicted + more, planes)
+        yield _Candidate(rounded, table, own, predictors, bits * own.size / 8 + more, planes)
 
 
 def _on_box(integers: Integers, chunk: Prepared) -> Integers:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moec_zarr.arrays import Bools, Doubles, Integers
-from moec_zarr.bitstream.lattice import Lattice, sublattice, surroundings
+from moec_zarr.bitstream.lattice import Lattice, surroundings
 from moec_zarr.bitstream.prediction import (
     UNIT_BITS,
     WITNESSES,
@@ -20,12 +20,10 @@ from moec_zarr.bitstream.prediction import (
     half_octaves,
 )
 
-__all__ = ["Seen", "adapt_predictor", "choose_predictor", "draw_seen", "estimate_bits", "list_predictors"]
+__all__ = ["Seen", "adapt_predictor", "choose_predictor", "draw_seen", "rank_predictors"]
 
 _SAMPLE = 1 << 13  # voxels that weights are fitted to
-_WHOLE = 1 << 14  # voxels that are tried as a whole
-_BOXES, _BOX = (0.1, 0.5, 0.9), 6000  # where boxes of about so many voxels lie that are tried of others
-_TRIED, _UNLIKELY = 3, 1.2  # predictors that are, and times the fewest bits by a sample, at most
+_WHOLE = 1 << 14  # voxels that are coded with each predictor; of more the sample says which one is best
 _ROUNDS = 4  # of reweighted least squares
 _REPEATED = 0.05  # share of values that repeat from which flags are tried
 _NEAREST = 5  # neighbours whose likeness says in an estimate whether a value repeats
@@ -62,26 +60,28 @@ def draw_seen(flat: Integers, known: Bools, lattice: Lattice) -> Seen:
 
 
 def choose_predictor(
-    flat: Integers, known: Bools, lattice: Lattice, seen: Seen, predictors: Sequence[Predictor]
+    flat: Integers, known: Bools, lattice: Lattice, ranked: Sequence[Predictor]
 ) -> Predictor:
-    """Choose the best one, by the bytes that it takes: of many integers, in some boxes of them."""
-    parts = [(flat, known, lattice)]
-    if flat.size > _WHOLE:
-        bits = estimate_bits(seen, predictors)
-        order = sorted(range(len(bits)), key=lambda i: bits[i])
-        predictors = [predictors[i] for i in order if bits[i] <= _UNLIKELY * bits[order[0]]][:_TRIED]
-        parts = [sublattice(flat, known, lattice, _BOX, where) for where in _BOXES]
-    if len(predictors) == 1:
-        return predictors[0]
+    """Choose the best one of those that `rank_predictors` returns: of few integers by the bytes they take."""
+    if flat.size > _WHOLE or len(ranked) == 1:
+        return ranked[0]
 
     def size(predictor: Predictor) -> float:
-        coded = (encode_predicted(*part, predictor) for part in parts)
-        return sum(math.inf if each is None else len(each) for each in coded)
+        coded = encode_predicted(flat, known, lattice, predictor)
+        return math.inf if coded is None else len(coded)
 
-    return min(predictors, key=size)
+    return min(ranked, key=size)
 
 
-def list_predictors(seen: Seen) -> list[Predictor]:
+def rank_predictors(seen: Seen) -> tuple[list[Predictor], float]:
+    """Return ways to predict integers, the best one by a sample first, and the bits of each with that one."""
+    predictors = _list_predictors(seen)
+    bits = _estimate_bits(seen, predictors)
+    order = sorted(range(len(bits)), key=lambda i: bits[i])
+    return [predictors[i] for i in order], bits[order[0]]
+
+
+def _list_predictors(seen: Seen) -> list[Predictor]:
     """List ways to predict integers."""
     plain = _fit(seen)
     predictors = [Predictor(*plain)]
@@ -110,7 +110,7 @@ def adapt_predictor(predictor: Predictor, values: Integers) -> Predictor:
     return replace(predictor, start=int(np.sort(sample)[sample.size // 2]), common=common)
 
 
-def estimate_bits(seen: Seen, predictors: Sequence[Predictor]) -> list[float]:
+def _estimate_bits(seen: Seen, predictors: Sequence[Predictor]) -> list[float]:
     """Estimate how many bits each integer takes with these predictors, as listed, by those of a sample."""
     bits, new, flagged = [], np.ones(seen.own.size, bool), 0.0
     for number, predictor in enumerate(predictors):

@@ -45,11 +45,11 @@ __all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.2, 6.0, 32.0  # of the bound: for smooth fields the first one is the best
 _LEAST_BYTES = 0.4  # of each coefficient that wavelets need, about, corrections among them
-_SOON_BETTER = 1.07  # times what is wanted that its first steps take at most
+_SOON_BETTER = 1.035  # times what is wanted that its first steps take at most
 _MISJUDGED = 1.4  # times what is wanted that these are at most, where a transform is of use
 _WIDER = 2.5  # from one step that is tried to the next, where none is known beyond
-_NARROWEST = 0.5  # of the bound
-_WORSE = 1.05  # times the fewest bytes: no step that is better lies near
+_WORSE = 1.02  # times the fewest bytes: no step that is better lies near
+_NOISE = 1.0  # bits a voxel of a transform, from which it leaves white noise that no experts know more of
 _SMOOTH = 1.2  # bits a voxel: where all takes fewer, the first step is the best
 _LATER_STEPS = 3  # that are tried, at most
 _FITS = (5,)  # steps of the optimiser of the context at each step
@@ -132,10 +132,11 @@ def fit_transform_to_bound(
             raise DoesNotFit(f"a transform takes about {best.bits / 8:.0f} bytes, {limit:.0f} are wanted")
         if own > _WORSE * best.bits or best.bits < _SMOOTH * target.size:
             break
-    near = sum(own < _WORSE * best.bits for own in bits.values())
-    if advised is None and (near > 1 or best.step > min(bits)):
+    if advised is None and best.step > min(
+        bits
+    ):  # finer ones than the first leave next to nothing to correct
         for _ in range(_LATER_STEPS):
-            step = max(_lowest(bits), _NARROWEST * bound, finest)
+            step = max(_lowest(bits), finest)
             if any(max(step / other, other / step) < _NEAR for other in bits):
                 break
             tried(step)
@@ -146,7 +147,9 @@ def fit_transform_to_bound(
         transform = encode_transform(found, best.quantised.context, shape, search.shared)
     except DoesNotFit:
         return None
-    return _restored(transform, target, valid, bound, shared) if target.shape == shape else transform
+    if target.shape != shape or 8 * len(transform.payload) > _NOISE * target.size:
+        return transform
+    return _restored(transform, target, valid, bound, shared)
 
 
 def _restored(
@@ -197,14 +200,10 @@ def _trial(
 def _lowest(bits: Mapping[float, float]) -> float:
     """Return the step at the vertex of the parabola through the best step and its neighbours.
 
-    A finer or coarser step than all, where the best one has no neighbour on a side.
+    The best one is not the finest. A coarser step than all, where it is the coarsest.
     """
     known = sorted((step, own) for step, own in bits.items() if own < math.inf)
-    if not known:
-        return max(bits)
     number = min(range(len(known)), key=lambda i: known[i][1])
-    if number == 0:
-        return known[0][0] / _WIDER
     if number == len(known) - 1:
         return known[number][0] * _WIDER
     near = np.array(known[number - 1 : number + 2])
