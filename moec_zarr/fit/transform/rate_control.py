@@ -187,7 +187,7 @@ def _within_budget(
     """Return the finest step that fits, in a few rounds."""
     best: Transform | None = None
     head, last = float(_estimate_head(search, first)), first
-    count = np.count_nonzero(first.magnitudes)
+    count = int(np.count_nonzero(first.magnitudes))
     power = (_POWER[0] + _POWER[1] * count / search.flat.size) * math.log(2) * first.bits / count
     power = max(power, math.log(2) * 8 * budget / search.flat.size)  # where all are coded
     if first.bits > 8 * _OWN_CONTEXT:
