@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 DENSEST = 0.565  # coefficients of a voxel that are kept where bases are compared, at most
-_INPAINTING_STEPS = 4
+_INPAINTING_STEPS = 4, 14  # where few coefficients are kept, and where many are, whose error is small
+_MANY = 0.15  # coefficients of a voxel
 
 Start: TypeAlias = tuple[Search, Parameters | None, Quantised]
 
@@ -95,7 +96,7 @@ def find_start(
         return None
     search = best.search
     if valid is not None:
-        whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS)
+        whole = inpaint(whole, valid, search.bases, count, _INPAINTING_STEPS[count > _MANY * whole.size])
         inpainted = prepare_search(analyse(whole, search.bases), search.bases)
         search = replace(inpainted, shared=search.shared, context=search.context)
     return search, best.parameters, best.quantised
