@@ -107,8 +107,9 @@ def keep_mean(values: Array, rounded: Rounded) -> Rounded:
     levels, integers, restored = rounded
     wide = values.astype(np.float64)
     left = wide - restored.astype(np.float64)
-    total = float(left.sum())
-    if not isinstance(levels, Grid) or not _BIAS * float(np.abs(wide).sum()) < abs(total) < math.inf:
+    with np.errstate(over="ignore", invalid="ignore"):  # sums of the largest doubles are none
+        total, most = float(left.sum()), float(np.abs(wide).sum())
+    if not isinstance(levels, Grid) or not _BIAS * most < abs(total) < math.inf:
         return rounded
     side = int(math.copysign(1, total))
     own, spacing = side * left, float(levels.spacing / levels.divisor)

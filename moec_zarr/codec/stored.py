@@ -229,10 +229,14 @@ def _bound_of(chunk: Prepared, psnr: float) -> float:
     error_at, scale = _errors_of(chunk), chunk.field.normalisation.scale
     allowed = 2 * 10 ** (-psnr / 20)  # over half the range
     least, most = math.log2(allowed), max(1.0, math.log2(allowed) + 2)
+
+    def bound_at(octave: float) -> float:
+        return min(math.exp2(octave) * scale, float(np.finfo(np.float64).max))
+
     for _ in range(_HALVINGS):
         middle = (least + most) / 2
-        least, most = (middle, most) if error_at(2.0**middle * scale) <= allowed else (least, middle)
-    return min(math.exp2(least) * scale, float(np.finfo(np.float64).max))
+        least, most = (middle, most) if error_at(bound_at(middle)) <= allowed else (least, middle)
+    return bound_at(least)
 
 
 def _errors_of(chunk: Prepared) -> Callable[[float], float]:
@@ -243,7 +247,7 @@ def _errors_of(chunk: Prepared) -> Callable[[float], float]:
     low, high = sample.min(), sample.max()
 
     def error_at(bound: float) -> float:
-        spacing = (2 * math.floor(bound) + 1) / scale if whole else 2 * bound / scale
+        spacing = (2 * math.floor(bound) + 1) / scale if whole else 2 * (bound / scale)
         left = np.clip(np.rint(sample / spacing) * spacing, low, high) - sample
         return math.sqrt(float(left @ left) / left.size)
 

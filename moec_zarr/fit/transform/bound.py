@@ -132,20 +132,21 @@ def fit_transform_to_bound(
             raise DoesNotFit(f"a transform takes about {best.bits / 8:.0f} bytes, {limit:.0f} are wanted")
         if own > _WORSE * best.bits or best.bits < _SMOOTH * target.size:
             break
-    if advised is None and best.step > min(
-        bits
-    ):  # finer ones than the first leave next to nothing to correct
+    # Finer ones than the first leave next to nothing to correct.
+    if advised is None and best.step > min(bits):
         for _ in range(_LATER_STEPS):
             step = max(_lowest(bits), finest)
             if any(max(step / other, other / step) < _NEAR for other in bits):
                 break
             tried(step)
-    if best.quantised is None or not _pays(best.bits, target, valid, bound):
+    if best.quantised is None:
         return None
     found = place_coefficients(search, best.quantised)
     try:
         transform = encode_transform(found, best.quantised.context, shape, search.shared)
     except DoesNotFit:
+        return None
+    if not _pays(best.bits - best.quantised.bits + 8 * transform.nbytes, target, valid, bound):
         return None
     if target.shape != shape or 8 * len(transform.payload) > _NOISE * target.size:
         return transform
