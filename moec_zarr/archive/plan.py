@@ -18,19 +18,22 @@ from moec_zarr.settings import Effort, Settings
 
 __all__ = ["Plan", "PlannedVariable", "Rebuilt"]
 
-# The cost model, on one core. A transform takes so many seconds a million voxels, by ratio (between them,
-# interpolated in the ratio's logarithm); a network so many seconds in a chunk of 2 million voxels, fewer in
-# smaller ones. A PSNR takes a transform half as long again as a ratio, and a network three fits; a bound is
-# taken for one of a thousandth of the range. Checking a chunk decodes it. Reading is not counted, nor that a
-# GPU is faster: the first tasks tell more. To train a dictionary, each of some chunks is fitted by itself and
-# then with the bases of each other; it is tried on others, which are fitted with and without it.
-_TRANSFORM_SECONDS = {5.0: 6.0, 10.0: 4.0, 100.0: 1.4, 1000.0: 0.8}
+# The cost model, on one core. A transform takes some seconds a chunk, whatever its size, and so many a
+# million voxels, by ratio (between them, interpolated in the ratio's logarithm); a network so many seconds
+# in a chunk of 2 million voxels, fewer in smaller ones. A PSNR takes a transform two and a half times as
+# long as a ratio, and a network three fits; a bound is taken for one of some thousandths of the range.
+# Checking a chunk decodes it. Reading is not counted, nor that a GPU is faster: the first tasks tell more.
+# To train a dictionary, each of some chunks is fitted by itself and then with the bases of each other; it
+# is tried on others, which are fitted with and without it.
+_CHUNK_SECONDS = 0.035
+_TRANSFORM_SECONDS = {5.0: 1.2, 10.0: 0.55, 100.0: 0.22, 1000.0: 0.14}
 _PSNR_AS_RATIO = 100.0
-_BOUND_SECONDS = 4.0
+_PSNR_SECONDS = 2.5  # times those of that ratio
+_BOUND_SECONDS = 0.8
 _NETWORK_SECONDS: dict[Effort, float] = {"fast": 20.0, "balanced": 75.0, "best": 400.0}
 _PROBE_SECONDS = 0.8  # of a network that tells whether others are worth a fit: most often none is
 _NETWORK_VOXELS = 2_000_000
-_DECODED = 8_000_000  # voxels per second
+_DECODED = 20_000_000  # voxels per second
 _FITS_FOR_PSNR = 3
 _GIVEN_BASES = 0.5  # of the time of a transform whose bases are searched for
 
@@ -41,10 +44,10 @@ def _seconds_per_chunk(settings: Settings, voxels: int) -> tuple[float, float]:
     seconds = list(_TRANSFORM_SECONDS.values())
     each = float(np.interp(math.log(settings.ratio or _PSNR_AS_RATIO), ratios, seconds))
     if settings.psnr is not None:
-        each *= 1.5
+        each *= _PSNR_SECONDS
     elif settings.is_bounded:
         each = _BOUND_SECONDS
-    transform = each * voxels / 1e6
+    transform = _CHUNK_SECONDS + each * voxels / 1e6
     network = 0.0
     if settings.has_networks:
         size = voxels / _NETWORK_VOXELS

@@ -131,9 +131,9 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
     if read_advice(shared).no_search:  # while a dictionary is trained
         return stream
     # Little is gained by a dictionary where all is fast, and much may be lost.
-    own = chunk if limit is not None else replace(chunk, dictionary=None)  # masks may still be shared
+    own = replace(chunk, dictionary=None), replace(settings, dictionary=None)
     try:
-        other = _encode_values(own, replace(settings, dictionary=None), limit, reachable)
+        other = _encode_values(*own, limit, reachable)
     except BudgetError:
         return stream
     kept = limit is None or len(other) <= max(limit, len(stream))

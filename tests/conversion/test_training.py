@@ -105,7 +105,9 @@ def test_streams_take_entries_of_a_dictionary_in_the_metadata(archive):
     sections = [moec_zarr.inspect(data, codec=codec).sections for key, data in stored(archive).items()
                 if key.startswith("a/")]  # fmt: skip
     assert len(sections) == 6
-    assert all("shared" in each and each["mask"] == 0 for each in sections)
+    taken = [each for each in sections if "shared" in each]  # small chunks may come out better without
+    assert len(taken) > 2
+    assert all(each["mask"] == 0 for each in taken)
     held = json.loads((archive / "a/.moec_zarr/plan.json").read_text())["plan"]["variables"]["a"]["codec"]
     assert held["dictionary"] == codec.dictionary
     again, original = xr.open_zarr(archive).a.values, days(6).a.values
@@ -141,9 +143,9 @@ def test_an_append_takes_that_of_the_archive(archive, client, trainings):
         convert(days(2, 6), archive, append="time", train=True, client=client)
     convert(days(2, 6), archive, append="time", client=client)
     assert (codec_at(archive), trainings) == (codec, [])
-    for key, data in stored(archive).items():
-        if key.startswith("a/"):
-            assert "shared" in moec_zarr.inspect(data, codec=codec).sections
+    added = [data for key, data in stored(archive).items() if key.startswith("a/")]
+    assert len(added) == 8
+    assert any("shared" in moec_zarr.inspect(data, codec=codec).sections for data in added[6:])
     assert verify(archive, xr.concat([days(6), days(2, 6)], "time")).ok
 
 
