@@ -124,3 +124,16 @@ def test_context_of_extreme_magnitudes_can_be_written(largest):
     assert -128 <= context.rise <= 127
     assert 0 <= context.power <= 255
     assert -(2**15) <= min(context.offset, context.slope) <= max(context.offset, context.slope) < 2**15
+
+
+def test_a_power_stays_within_what_is_written():
+    """Where neighbours say far more than a context can: then the others are fitted to the largest power."""
+    rng = np.random.default_rng(0)
+    beside = np.zeros((4000, 3), np.float32)
+    beside[:, 0] = rng.integers(0, 4, 4000)
+    scale = 0.05 * (1 + beside[:, 0]) ** 8
+    magnitudes = np.floor(rng.exponential(scale)).astype(np.float32)
+    sample = Sample(magnitudes, np.zeros(4000, np.float32), beside, np.full(4000, 1 / 4000, np.float32))
+    found = fit_context(first_parameters((True,)), sample, 1, 20)
+    assert found[-3] == 255 / 64
+    assert round_parameters(found, 1).power == 255

@@ -21,6 +21,7 @@ __all__ = ["Sample", "first_parameters", "fit_context", "real_parameters", "roun
 
 _LARGEST_LOG_FLOOR = 15  # its logarithm
 _LOG_SCALES = math.log(0.03), math.log(900.0)  # between which scales lie
+_LARGEST_POWER = 255 / 64  # that is written
 _LARGEST_PARAMETER = 20.0  # of weights, floor and offset: beyond what is written
 _RIDGE = 1e-4  # keeps the floor of the activity in bounds where it hardly matters
 _FLOOR, _RISE, _POWER = -5, -4, -3  # among the parameters
@@ -79,7 +80,7 @@ def fit_context(start: Parameters, sample: Sample, octaves: int, steps: int) -> 
     upper = np.full(len(start), _LARGEST_PARAMETER)
     upper[_RISE] /= max(octaves, 1)  # the ground of each octave is bounded
     lower = -upper
-    lower[_POWER] = 0
+    lower[_POWER], upper[_POWER] = 0, _LARGEST_POWER
     best, damping, table = np.clip(start, lower, upper), _DAMPING, _laplace_table()
     bits, gradient, information = _sample_bits(best, *sample, table, True)
     rejected = 0
