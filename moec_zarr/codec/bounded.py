@@ -196,7 +196,7 @@ def _candidates(
     """
     from moec_zarr.fit.candidates import Candidate
     from moec_zarr.fit.select import fit
-    from moec_zarr.fit.transform.bound import fit_transform_to_bound
+    from moec_zarr.fit.transform.bound import BOTH_TRIED, fit_transform_to_bound
 
     field = chunk.field
     rooms = [field.array.nbytes / ratio for ratio in _NETWORK_RATIOS]
@@ -208,7 +208,10 @@ def _candidates(
             transform = fit_transform_to_bound(field.normalised(), field.valid, left, limit, chunk.dictionary)
         except DoesNotFit:
             return
-        yield None if transform is None else Candidate(None, transform, math.nan)
+        if transform is not None:
+            yield Candidate(None, transform, math.nan)
+        if transform is None or field.array.size <= BOTH_TRIED:
+            yield None
         rooms = [] if transform is None else [transform.nbytes]
     if not settings.has_networks or allowed < 2 * _tolerance(chunk, NETWORK_TOLERANCE):
         return

@@ -20,7 +20,7 @@ def explain_budget(chunk: Prepared, settings: Settings, needed: int) -> BudgetEr
     shape, itemsize = chunk.header.shape, chunk.header.dtype.itemsize
     size = math.prod(shape)
     nbytes = size * itemsize
-    if (exact := encode_lossless_within(chunk, needed)) is not None:
+    if chunk.valid_values.size and (exact := encode_lossless_within(chunk, needed)) is not None:
         needed = len(exact)
     masks = sum(
         len(chunk.kept().get(section, b"")) for section in (Section.MASK, Section.SCALE, Section.EXACT)

@@ -126,7 +126,7 @@ def _encode_chunk(array: Array, settings: Settings, fill_value: Any, reachable: 
         _tell_of_refit(array.shape)
     stream = _encode_values(chunk, settings, limit, reachable)
     shared = settings.shared
-    if shared is None or not shared.entries or settings.has_networks or chunk.array.size > _SMALL:
+    if shared is None or settings.has_networks or chunk.array.size > _SMALL:
         return stream
     if read_advice(shared).no_search:  # while a dictionary is trained
         return stream

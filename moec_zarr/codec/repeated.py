@@ -193,10 +193,12 @@ class _Boxes:
 
         field, parts = chunk.field, []
         for box in self._boxes:
-            target = field.normalisation.normalise(field.array[box]).astype(np.float32)
-            if field.valid is not None:
+            normalised = field.normalisation.normalise(field.array[box])
+            if field.valid is None:
+                target = normalised.astype(np.float32)
+            else:  # others may lie beyond single precision
                 valid = field.valid[box]
-                target = fill_smoothly(np.where(valid, target, np.float32(0)), valid)
+                target = fill_smoothly(np.where(valid, normalised, 0).astype(np.float32), valid)
             parts.append(analyse(target, [wavelets_of(n) for n in target.shape]).reshape(-1))
         squares = np.sort(np.square(np.concatenate(parts), dtype=np.float64))
         return np.asarray(np.cumsum(squares)[::-1] / squares.size)

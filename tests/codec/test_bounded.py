@@ -246,3 +246,12 @@ def test_a_crop_of_a_real_field(name):
         bound = share * (float(crop[valid].max()) - float(crop[valid].min()))
         stream = encoded(crop, bound)
         assert largest_error(crop, decode(stream), valid) <= Fraction(bound)
+
+
+def test_what_is_all_within_the_bound_takes_no_more_than_its_middle():
+    """Values of which every coefficient is zero at the bound: nothing is stored but the bound."""
+    values = np.random.default_rng(0).integers(-32768, -32268, (2, 700)).astype(np.int16)
+    stream = encode(values, Settings(max_relative_error=0.3, max_error=0.05, effort="fast"))
+    assert len(stream) < 100
+    decoded = decode(stream).astype(float)
+    assert (np.abs(decoded - values) <= 0.3 * np.abs(values.astype(float))).all()

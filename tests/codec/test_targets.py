@@ -175,3 +175,8 @@ def test_bounds_beyond_any_error_cause_no_warnings():
     array[3] = 1e20
     decoded = decode(encode(array, Settings(psnr=40, missing=1e20, effort="fast")))
     np.testing.assert_array_equal(decoded[3], array[3])
+
+
+def test_a_chunk_without_a_value_says_what_it_needs():
+    with pytest.raises(BudgetError, match="at least 36 are needed"):
+        encode(np.full((2, 3), -999, "f4"), Settings(ratio=2, missing=-999, effort="fast"))

@@ -40,7 +40,10 @@ from moec_zarr.model.coefficients import CoefficientField
 from moec_zarr.model.folding import fold
 from moec_zarr.model.residual import Residual
 
-__all__ = ["encode_residual", "find_corrections", "fit_transform_to_bound"]
+__all__ = ["BOTH_TRIED", "encode_residual", "find_corrections", "fit_transform_to_bound"]
+
+BOTH_TRIED = 1 << 15
+"""Number of voxels up to which corrections alone are encoded too: an estimate says little of so few."""
 
 _log = logging.getLogger(__name__)
 _FIRST_STEPS = 2.2, 6.0, 32.0  # of the bound: for smooth fields the first one is the best
@@ -76,6 +79,8 @@ def fit_transform_to_bound(
     shared: Dictionary | None = None,
 ) -> Transform | None:
     """Fit the transform that takes the fewest bytes together with its corrections; None if none pays.
+
+    Of up to `BOTH_TRIED` voxels the caller finds out whether it does.
 
     Parameters
     ----------
@@ -128,7 +133,7 @@ def fit_transform_to_bound(
         if max(factor * bound, finest) in bits:
             continue
         own = tried(factor * bound).bits
-        if best.bits > 8 * _SOON_BETTER * limit:
+        if math.inf > best.bits > 8 * _SOON_BETTER * limit:
             raise DoesNotFit(f"a transform takes about {best.bits / 8:.0f} bytes, {limit:.0f} are wanted")
         if own > _WORSE * best.bits or best.bits < _SMOOTH * target.size:
             break
@@ -146,7 +151,8 @@ def fit_transform_to_bound(
         transform = encode_transform(found, best.quantised.context, shape, search.shared)
     except DoesNotFit:
         return None
-    if not _pays(best.bits - best.quantised.bits + 8 * transform.nbytes, target, valid, bound):
+    own = best.bits - best.quantised.bits + 8 * transform.nbytes
+    if target.size > BOTH_TRIED and not _pays(own, target, valid, bound):
         return None
     if target.shape != shape or 8 * len(transform.payload) > _NOISE * target.size:
         return transform
