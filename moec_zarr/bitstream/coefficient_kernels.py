@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from moec_zarr.bitstream.coding_order import ABSENT
 from moec_zarr.bitstream.contexts import EXACT_LOGARITHMS, LARGEST_SYMBOL, MAX_COEFFICIENT, MAX_NEIGHBOUR
-from moec_zarr.bitstream.kernels import encode_one, first_point, refill, take_bit
+from moec_zarr.bitstream.kernels import encode_one, first_point, refill, rows_at, take_bit
 from moec_zarr.compiled import compiled
 
 __all__ = ["CORRUPT", "EXCESS", "TOO_MANY", "class_of", "decode_grid", "encode_grid", "mark_bands"]
@@ -63,10 +63,7 @@ def _wavefronts(grid: Any) -> tuple[Array, Array, Array]:
     firsts, lasts, origins = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
     first, last, end = 0, 0, 0
     for t in range(count):
-        while last < starts.size and starts[last] <= t:
-            last += 1
-        while first < last and starts[first] + length <= t:
-            first += 1
+        first, last = rows_at(t, starts, length, first, last)
         firsts[t], lasts[t], origins[t] = first, last, end - first
         end += last - first
     return firsts, lasts, origins

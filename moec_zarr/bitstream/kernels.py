@@ -16,7 +16,9 @@ __all__ = [
     "encode_one",
     "first_point",
     "refill",
+    "rows_at",
     "take_bit",
+    "zero_frequency",
 ]
 
 Array = NDArray[Any]
@@ -89,10 +91,34 @@ def take_bit(span: Any, point: Any, words: Array, used: int) -> tuple[int, Any, 
 
 
 @compiled()
-def _zero_frequency(zeros: int, ones: int) -> int:
+def rows_at(t: int, starts: Array, columns: int, first: int, last: int) -> tuple[int, int]:
+    """Return the first row on a wavefront and the one behind its last, from those of the one before.
+
+    `starts` are the first wavefronts of all rows, rising.
+    """
+    while last < starts.size and starts[last] <= t:
+        last += 1
+    while first < last and starts[first] + columns <= t:
+        first += 1
+    return first, last
+
+
+@compiled()
+def zero_frequency(zeros: int, ones: int) -> int:
     """Return the frequency of 0 in a context that has seen so many zeros and ones."""
-    chance = min(max(((2 * ones + 1) << 16) // (2 * (zeros + ones) + 2), 1), (1 << 16) - 1) << 8
+    # Doubles divide faster than integers, and as exactly below 2**53.
+    share = int(float((2 * ones + 1) << 16) / float(2 * (zeros + ones) + 2))
+    chance = min(max(share, 1), (1 << 16) - 1) << 8
     return 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
+
+
+@compiled()
+def _context_of(cells: Array, place: int, neighbours: Array) -> int:
+    """Return which neighbours of a cell are set, as a number."""
+    context = 0
+    for neighbour in neighbours:
+        context = 2 * context + cells[place + neighbour]
+    return context
 
 
 @compiled()
@@ -111,16 +137,11 @@ def encode_cells(
     used, first, last = 0, 0, 0
     length = start[-1] + columns if start.size and columns else 0
     for t in range(length):
-        while last < start.size and start[last] <= t:
-            last += 1
-        while first < last and start[first] + columns <= t:
-            first += 1
+        first, last = rows_at(t, start, columns, first, last)
         for line in range(first, last):
-            place, context = places[line] + t - start[line], 0
-            for neighbour in neighbours:
-                context = 2 * context + cells[place + neighbour]
-            contexts[line] = context
-            zero = np.uint64(_zero_frequency(counts[context, 0], counts[context, 1]))
+            place = places[line] + t - start[line]
+            context = contexts[line] = _context_of(cells, place, neighbours)
+            zero = np.uint64(zero_frequency(counts[context, 0], counts[context, 1]))
             if cells[place]:
                 used, low, span = encode_one(zero, np.uint64(1 << 24) - zero, words, used, low, span)
             else:
@@ -154,16 +175,11 @@ def decode_cells(
     used, first, last = 2, 0, 0
     length = start[-1] + columns if start.size and columns else 0
     for t in range(length):
-        while last < start.size and start[last] <= t:
-            last += 1
-        while first < last and start[first] + columns <= t:
-            first += 1
+        first, last = rows_at(t, start, columns, first, last)
         for line in range(first, last):
-            place, context = places[line] + t - start[line], 0
-            for neighbour in neighbours:
-                context = 2 * context + cells[place + neighbour]
-            contexts[line] = context
-            zero = np.uint64(_zero_frequency(counts[context, 0], counts[context, 1]))
+            place = places[line] + t - start[line]
+            context = contexts[line] = _context_of(cells, place, neighbours)
+            zero = np.uint64(zero_frequency(counts[context, 0], counts[context, 1]))
             scale = span >> bits
             if point >= scale << bits:
                 return False

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moec_zarr.arrays import Bools, Integers
-from moec_zarr.bitstream.kernels import first_point, refill
+from moec_zarr.bitstream.kernels import first_point, refill, rows_at, zero_frequency
 from moec_zarr.bitstream.lattice import Lattice, neighbours
 from moec_zarr.bitstream.prediction_kernels import renew_sums
 from moec_zarr.compiled import compiled
@@ -17,10 +17,8 @@ __all__ = ["CORRUPT", "TOO_WIDE", "decode_as"]
 
 Array = NDArray[Any]
 
-CORRUPT, TOO_WIDE = (
-    -1,
-    -2,
-)  # in place of a number of bits: invalid words or too few bits; an integer does not fit
+# In place of a number of bits: invalid words or too few bits; an integer does not fit.
+CORRUPT, TOO_WIDE = -1, -2
 _WAITING = -1  # in place of an error: where an integer is coded that is not decoded yet
 _BORDER = 2  # how far neighbours are along an axis, at most
 _LANES = 256  # voxels that each loop runs over: what they take stays in the nearest cache
@@ -100,10 +98,7 @@ def _decode(
     span, point, used = np.uint64(0xFFFFFFFFFFFFFFFF), first_point(words), 2
     bit, first, last = 0, 0, 0
     for t in range(starts[-1] + columns):
-        while last < starts.size and starts[last] <= t:
-            last += 1
-        while first < last and starts[first] + columns <= t:
-            first += 1
+        first, last = rows_at(t, starts, columns, first, last)
         size = 0
         for line in range(first, last):
             place = np.uint64(places[line] + t - starts[line])  # compiled code does not ask if it is negative
@@ -141,11 +136,7 @@ def _decode(
                 flags[contexts[i], repeated[i]] += 1
             for i in range(size):
                 context = contexts[i]
-                ones, both = flags[context, 1], flags[context, 0] + flags[context, 1]
-                # Doubles divide faster, and exactly below 2**53.
-                share = int(float((2 * ones + 1) << 16) / float(2 * both + 2))
-                chance = min(max(share, 1), (1 << 16) - 1) << 8
-                zeros[context] = 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
+                zeros[context] = zero_frequency(flags[context, 0], flags[context, 1])
         for i in range(size):
             place, guess = here[i], guesses[i]
             if repeated[i]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moec_zarr.bitstream.kernels import rows_at, zero_frequency
 from moec_zarr.compiled import compiled
 
 __all__ = ["TOO_LARGE", "encode_errors", "measure", "renew_sums"]
@@ -117,10 +118,7 @@ def encode_errors(
     symbols = np.empty(starts.size, np.int32)
     coded, bit, first, last = 0, 0, 0, 0
     for t in range(starts[-1] + columns):
-        while last < starts.size and starts[last] <= t:
-            last += 1
-        while first < last and starts[first] + columns <= t:
-            first += 1
+        first, last = rows_at(t, starts, columns, first, last)
         size = 0
         for line in range(first, last):
             if known[places[line] + t - starts[line]]:
@@ -129,9 +127,7 @@ def encode_errors(
         if repeats:
             for i in range(size):
                 mark = marks[places[here[i]] + t - starts[here[i]]]
-                ones, both = flags[mark >> 1, 1], flags[mark >> 1, 0] + flags[mark >> 1, 1]
-                chance = min(max(((2 * ones + 1) << 16) // (2 * both + 2), 1), (1 << 16) - 1) << 8
-                zero = 1 + ((((1 << 24) - chance) * ((1 << 24) - 2)) >> 24)
+                zero = zero_frequency(flags[mark >> 1, 0], flags[mark >> 1, 1])
                 lower[coded] = zero if mark & 1 else 0
                 width[coded] = (1 << 24) - zero if mark & 1 else zero
                 coded += 1
