@@ -118,11 +118,8 @@ class _Gridded:
             return None
         return rounded, measure(self._values, rounded.values)
 
-    def encode(self, bound: float) -> bytes | None:
-        """Encode them; None if that is not to be."""
-        if (found := self.round(bound)) is None:
-            return None
-        rounded, quality = found
+    def encode(self, bound: float, rounded: Rounded, quality: Quality) -> bytes | None:
+        """Encode what `round` returned; None if that is not to be."""
         largest = quality.max_error
         bounds = math.nextafter(largest, math.inf) if largest else 0.0, 0.0
         if self._chosen is not None and self._values.size > _FEW:
@@ -151,9 +148,9 @@ def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
     """
     if not math.isfinite(psnr):
         return None
-    compared, wanted = _compare(chunk), math.log2(_bound_of(chunk, psnr))
+    compared, error_at = _compare(chunk), _errors_of(chunk)
+    wanted = math.log2(_bound_of(chunk, psnr, error_at))
     side, gridded = len(chunk.write(chunk.kept())) + _SIDE, _Gridded(chunk)
-    error_at = _errors_of(chunk)
     if side + _MISJUDGED * compared.estimate(2.0**wanted) > limit:
         return None
     best: bytes | None = None
@@ -180,7 +177,9 @@ def round_closer(chunk: Prepared, limit: int, psnr: float) -> bytes | None:
             part = min(max(_between(tried), first), last)
         # Where many values are alike, bounds next to one another differ by whether a level is there.
         part = min(range(max(part - _NEAR, first), min(part + _NEAR, last) + 1), key=unevenness)
-        if (stream := gridded.encode(2.0 ** (part / _PART))) is None:
+        bound = 2.0 ** (part / _PART)
+        found = gridded.round(bound)
+        if found is None or (stream := gridded.encode(bound, *found)) is None:
             break
         _log.debug("rounded by 2^%.2f: %d bytes of %d", part / _PART, len(stream), limit)
         tried.append((part, math.log2(len(stream) / (_AIM * limit))))
@@ -208,7 +207,8 @@ def _between(tried: list[tuple[int, float]]) -> int:
 
 def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
     """Return values rounded as far as a PSNR allows; None if that takes as many bytes as a limit, or more."""
-    bound = _bound_of(chunk, psnr)
+    error_at = _errors_of(chunk)
+    bound = _bound_of(chunk, psnr, error_at)
     if _MISJUDGED * _compare(chunk).estimate(bound) > limit:
         return None
     gridded, aim = _Gridded(chunk), psnr
@@ -217,16 +217,16 @@ def round_smaller(chunk: Prepared, psnr: float, limit: int) -> bytes | None:
         if found is None or not may_take(chunk, bound, limit - 1):
             return None
         if (reached := found[1].psnr) >= psnr:
-            stream = gridded.encode(bound)
+            stream = gridded.encode(bound, *found)
             return stream if stream is not None and len(stream) < limit else None
         aim += psnr - reached + _MARGIN
-        bound = _bound_of(chunk, aim)
+        bound = _bound_of(chunk, aim, error_at)
     return None
 
 
-def _bound_of(chunk: Prepared, psnr: float) -> float:
-    """Return about the bound whose rounded values have a PSNR."""
-    error_at, scale = _errors_of(chunk), chunk.field.normalisation.scale
+def _bound_of(chunk: Prepared, psnr: float, error_at: Callable[[float], float]) -> float:
+    """Return about the bound whose rounded values have a PSNR, by what `_errors_of` returns."""
+    scale = chunk.field.normalisation.scale
     allowed = 2 * 10 ** (-psnr / 20)  # over half the range
     least, most = math.log2(allowed), max(1.0, math.log2(allowed) + 2)
 

@@ -19,7 +19,7 @@ from moec_zarr.fit.field import Field
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.presets import PRESETS, Preset, scale_preset
 from moec_zarr.fit.transform.error_control import fit_transform_to_error
-from moec_zarr.fit.transform.heads import find_head, heads_for
+from moec_zarr.fit.transform.heads import find_head, heads_for, is_advised
 from moec_zarr.fit.transform.rate_control import (
     begin_transform,
     fit_mean,
@@ -200,9 +200,9 @@ def _fit_transform(
     if begun is not None and folded_shape(target.shape) == target.shape:
         head = find_head(shared, begun.bases, target.shape)
         # Of many bits a voxel experts gain little anyhow.
-        alike = head is not None or not heads_for(shared, target.shape) or 8 * budget > _MANY * target.size
-        if not alike or may_restore(shared, target.ndim):
-            worth = choose_experts(begun.values(), target, valid, budget, shared=shared, advised=alike)
+        advised = is_advised(shared, begun.bases, target.shape) or 8 * budget > _MANY * target.size
+        if not advised or may_restore(shared, target.ndim):
+            worth = choose_experts(begun.values(), target, valid, budget, shared=shared, advised=advised)
     alone = budget + (spare if head is None else 0)
     earlier: Candidate | None = None
 

@@ -22,7 +22,7 @@ from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.advice import read_advice
 from moec_zarr.fit.payloads import DoesNotFit
 from moec_zarr.fit.transform.context_fit import Parameters
-from moec_zarr.fit.transform.heads import heads_for
+from moec_zarr.fit.transform.heads import is_advised
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rdoq import Quantised, Search, place_coefficients, quantise_at
 from moec_zarr.fit.transform.restoration import restore_within
@@ -164,9 +164,9 @@ def _restored(
 ) -> Transform:
     """Return a transform with experts, if these save more bits of corrections than they take."""
     values = CoefficientField(transform.coefficients).whole()
-    alike = transform.shared is not None or not heads_for(shared, target.shape)
+    advised = is_advised(shared, transform.coefficients.bases, target.shape)
     restored = restore_within(
-        values, target, valid, 0.0, len(transform.payload), shared=shared, advised=alike
+        values, target, valid, 0.0, len(transform.payload), shared=shared, advised=advised
     )
     if restored is None:
         return transform

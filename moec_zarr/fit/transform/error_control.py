@@ -12,7 +12,7 @@ from moec_zarr.bitstream.contexts import Context
 from moec_zarr.dictionary import Dictionary
 from moec_zarr.fit.transform.basis_search import energy_of
 from moec_zarr.fit.transform.expert_fit import Restoration
-from moec_zarr.fit.transform.heads import heads_for
+from moec_zarr.fit.transform.heads import is_advised
 from moec_zarr.fit.transform.inpainting import fill_smoothly
 from moec_zarr.fit.transform.rdoq import SAME_CONTEXT, forget_many, place_coefficients, quantise_at
 from moec_zarr.fit.transform.restoration import restore_within
@@ -78,7 +78,7 @@ def fit_transform_to_error(
     if start is None:
         return None
     search, parameters, first = start
-    alike = search.shared is not None or not heads_for(shared, whole.shape)
+    advised = is_advised(shared, search.bases, whole.shape)
     energy, voxels, finest = energy_of(search.flat), search.flat.size, finest_step(search)
     # The error of coefficients is about that of the voxels; how nearly is measured.
     share = np.count_nonzero(first.magnitudes) / voxels
@@ -115,7 +115,7 @@ def fit_transform_to_error(
             measured, restoration = max(mean_error(values, target, valid), _LEAST_ERROR), None
             if target.shape == shape:
                 nbytes = max(1, round(quantised.bits / 8))
-                restored = restore_within(values, target, valid, zero, nbytes, shared=shared, advised=alike)
+                restored = restore_within(values, target, valid, zero, nbytes, shared=shared, advised=advised)
                 if restored is not None:
                     restoration, measured, _ = restored
             if measured <= error and (best is None or measured > best[2]):

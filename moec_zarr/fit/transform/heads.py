@@ -13,7 +13,7 @@ from moec_zarr.dictionary import Dictionary
 from moec_zarr.errors import CorruptStreamError
 from moec_zarr.fit.transform.basis_search import Bases
 
-__all__ = ["Head", "find_head", "heads_for"]
+__all__ = ["Head", "find_head", "heads_for", "is_advised"]
 
 _MOST = 8  # bases that are measured
 
@@ -51,3 +51,9 @@ def heads_for(dictionary: Dictionary | None, folded: tuple[int, ...]) -> tuple[H
 def find_head(dictionary: Dictionary | None, bases: Bases, folded: tuple[int, ...]) -> Head | None:
     """Find the head of these bases; None where a dictionary has none."""
     return next((head for head in heads_for(dictionary, folded) if head.bases == bases), None)
+
+
+def is_advised(dictionary: Dictionary | None, bases: Bases, folded: tuple[int, ...]) -> bool:
+    """Say whether a dictionary's advice holds in these bases: not where its heads have others alone."""
+    heads = heads_for(dictionary, folded)
+    return not heads or any(head.bases == bases for head in heads)

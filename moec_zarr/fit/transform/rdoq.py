@@ -229,7 +229,7 @@ def quantise_at(
         context, steps = context if steps else last.context, steps[-1:]
     else:
         magnitudes = (scaled + np.float32(_ROUNDING)).astype(np.int32)
-    starts = [first_parameters(tuple(not basis.levels for basis in search.bases))]
+    starts = [_first(search)]
     if known is not None:
         starts.insert(0, known)
     parameters, count = starts[0], len(rows.zero_context_counts)
@@ -259,9 +259,7 @@ def leave_out(search: Search, known: Parameters | None, step: float, bits: float
     scaled = rows.sizes / np.float32(step)
     nearest = (scaled + np.float32(_ROUNDING)).astype(np.int32)
     order = np.argsort(-scaled, kind="stable")
-    starts = (
-        [first_parameters(tuple(not basis.levels for basis in search.bases))] if known is None else [known]
-    )
+    starts = [_first(search) if known is None else known]
     best: Quantised | None = None
     fewest, most = 0, int(np.count_nonzero(nearest)) + 1  # that fit, and that do not
     while most - fewest > 1 + fewest // _LEFT_OUT:
@@ -275,6 +273,10 @@ def leave_out(search: Search, known: Parameters | None, step: float, bits: float
         fewest, error = count, kernels.loss(rows.sizes, magnitudes, step) * step**2
         best = Quantised(step, chosen.context, rows.places, magnitudes, taken, error)
     return best
+
+
+def _first(search: Search) -> Parameters:
+    return first_parameters(tuple(not basis.levels for basis in search.bases))
 
 
 def forget_many(search: Search) -> None:
