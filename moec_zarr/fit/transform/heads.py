@@ -55,5 +55,4 @@ def find_head(dictionary: Dictionary | None, bases: Bases, folded: tuple[int, ..
 
 def is_advised(dictionary: Dictionary | None, bases: Bases, folded: tuple[int, ...]) -> bool:
     """Say whether a dictionary's advice holds in these bases: not where its heads have others alone."""
-    heads = heads_for(dictionary, folded)
-    return not heads or any(head.bases == bases for head in heads)
+    return not heads_for(dictionary, folded) or find_head(dictionary, bases, folded) is not None
